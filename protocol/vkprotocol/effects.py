@@ -1,0 +1,464 @@
+"""Effects: the only things a kernel thread may await.
+
+A kernel thread is a coroutine. At every *visible operation* it yields an `Effect` that announces
+what it is about to do - which shared object, load or write, and under which guard - and the
+executor resumes it (sending the `Thread`) when that operation may happen. Everything from there to
+the next yield runs atomically. So the announced effect is the footprint of the step, known before
+the step is taken; partial-order reduction needs no annotation.
+
+Contract of a step, relied on by every executor:
+
+* it changes only its effect's `obj` and the objects in `also`, besides the thread's own locals;
+* it touches nothing else that another thread may touch without a lock;
+* a guard is a pure function of `obj.state`, and a guarded object never appears in `also`.
+
+Two steps are dependent iff they are of one thread, or share an object which one of them writes.
+A failed compare-and-set is a write.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any, Final, Protocol, TypeAlias
+
+Key: TypeAlias = tuple[Any, ...] | str
+Guard: TypeAlias = Callable[[Any], bool]
+Step: TypeAlias = Generator["Effect", "Thread", Any]
+Body: TypeAlias = Coroutine["Effect", "Thread", Any]
+
+
+class Shared:
+    """A thing two threads may touch without a lock; the unit of dependence.
+
+    `key` names it the same way in every execution that reaches it (use `fresh_key` for what is
+    made while threads run). `state` is a plain value: what guards read and narrations print.
+    """
+
+    __slots__ = ("key", "state", "waiters")
+
+    def __init__(self, key: Key, state: Any = None) -> None:
+        self.key = key
+        self.state = state
+        # Threads whose pending effect is guarded on this object; kept by the executor.
+        self.waiters: list[Thread] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {key_text(self.key)}={self.state!r}>"
+
+
+def key_text(key: Key) -> str:
+    """`("pte", 3, 0x500)` as `pte.3.1280`."""
+    return key if isinstance(key, str) else ".".join(map(str, key))
+
+
+Also: TypeAlias = tuple[tuple[Shared, bool], ...]
+
+
+class Effect:
+    """One visible operation, announced before it is executed. Preallocate: it is immutable.
+
+    `deadline` (virtual ns, absolute) makes a guarded effect run, with its guard still false, once
+    the clock has reached it. A subclass may compute `obj`, `write` and `also` from the state of
+    the moment, provided every object that computation reads is among them.
+    """
+
+    __slots__ = ("also", "deadline", "guard", "obj", "op", "write")
+
+    def __init__(
+        self,
+        obj: Shared,
+        op: str,
+        *,
+        write: bool,
+        guard: Guard | None = None,
+        also: Also = (),
+        deadline: int | None = None,
+    ) -> None:
+        self.obj = obj
+        self.op = op
+        self.write = write
+        self.guard = guard
+        self.also = also
+        self.deadline = deadline
+
+    def __repr__(self) -> str:
+        return f"<{self.op} {key_text(self.obj.key)}>"
+
+
+class Thread:
+    """A kernel thread. `held` is the list of locks held in checking mode, else None."""
+
+    __slots__ = (
+        "born", "children", "coro", "daemon", "done", "error", "held", "name", "path", "pending",
+        "runnable", "send", "tid", "tokens",
+    )  # fmt: skip
+
+    def __init__(
+        self, tid: int, name: str, coro: Body, path: tuple[int, ...] = (), *, daemon: bool = False
+    ) -> None:
+        self.tid = tid
+        self.name = name
+        self.path = path  # the spawn tree: parent's path and which of its children this is
+        self.daemon = daemon  # an execution is over when only daemons are left, all blocked
+        self.coro = coro
+        self.send = coro.send
+        self.pending: Effect | None = None
+        self.runnable = False
+        self.done = False
+        self.error: BaseException | None = None
+        self.held: list[Any] | None = None
+        self.tokens: list[Any] = []  # lwkt tokens, which a sleeping thread loses
+        self.born = 0  # objects named by fresh_key
+        self.children = 0  # threads spawned
+
+    def __repr__(self) -> str:
+        return f"<Thread {self.tid} {self.name} {self.pending!r}>"
+
+
+# The thread being run, set by the executor before every step; None outside (set-up code).
+CURTHREAD: Final[list[Thread | None]] = [None]
+# Virtual nanoseconds, set by the executor.
+CLOCK: Final[list[int]] = [0]
+_setup_keys: Final[list[int]] = [0]
+
+
+def curthread() -> Thread:
+    """The running kernel thread. Only valid inside one."""
+    thread = CURTHREAD[0]
+    assert thread is not None, "not in a kernel thread"
+    return thread
+
+
+def fresh_key(kind: str) -> Key:
+    """A name for an object made now: (kind, creating thread, that thread's count).
+
+    Equal in equivalent interleavings, which a global counter is not.
+    """
+    thread = CURTHREAD[0]
+    if thread is None:
+        _setup_keys[0] += 1
+        return (kind, "setup", _setup_keys[0])
+    thread.born += 1
+    return (kind, thread.tid, thread.born)
+
+
+def reset_setup() -> None:
+    """Start naming set-up objects anew; every executor calls this before it builds a program."""
+    CURTHREAD[0] = None
+    CLOCK[0] = 0
+    _setup_keys[0] = 0
+
+
+@coroutine
+def perform(effect: Effect) -> Generator[Effect, Thread, Thread]:
+    """Await one effect; what follows the await, up to the next, is its step."""
+    return (yield effect)
+
+
+def is_none(state: Any) -> bool:
+    return state is None
+
+
+def is_true(state: Any) -> bool:
+    return bool(state)
+
+
+class Cell(Shared):
+    """An atomic word. `.state` is its value; `.value` the same, for predicates and set-up."""
+
+    __slots__ = ("_read", "_write")
+
+    def __init__(self, key: Key, value: Any = 0) -> None:
+        super().__init__(key, value)
+        self._read = Effect(self, "load", write=False)
+        self._write = Effect(self, "store", write=True)
+
+    @property
+    def value(self) -> Any:
+        return self.state
+
+    @coroutine
+    def load(self) -> Step:
+        yield self._read
+        return self.state
+
+    @coroutine
+    def store(self, value: Any) -> Step:
+        yield self._write
+        self.state = value
+
+    @coroutine
+    def swap(self, value: Any) -> Step:
+        yield self._write
+        old, self.state = self.state, value
+        return old
+
+    @coroutine
+    def cmpset(self, old: Any, new: Any) -> Step:
+        """True iff the cell held `old`; a write in either case."""
+        yield self._write
+        if self.state != old:
+            return False
+        self.state = new
+        return True
+
+    @coroutine
+    def add(self, delta: Any) -> Step:
+        """Add, returning the value before."""
+        yield self._write
+        old = self.state
+        self.state = old + delta
+        return old
+
+    @coroutine
+    def set_bits(self, bits: int) -> Step:
+        """atomic_set_int: or the bits in, returning the value before."""
+        yield self._write
+        old = self.state
+        self.state = old | bits
+        return old
+
+    @coroutine
+    def clear_bits(self, bits: int) -> Step:
+        """atomic_clear_int: clear the bits, returning the value before."""
+        yield self._write
+        old = self.state
+        self.state = old & ~bits
+        return old
+
+    @coroutine
+    def wait(self, guard: Guard, deadline: int | None = None) -> Step:
+        """Block until `guard(value)`; False when the deadline passed first."""
+        yield Effect(self, "wait", write=False, guard=guard, deadline=deadline)
+        return guard(self.state)
+
+
+class LockOrderError(AssertionError):
+    """Locks were taken against the declared order, or one not held was released. Our bug."""
+
+
+class Lock(Shared):
+    """A spin lock or mutex; `state` is the owner's tid or None. Not recursive.
+
+    `rank` orders lock classes: in checking mode a lock may only be taken while every held lock has
+    a smaller rank (None: unordered).
+    """
+
+    __slots__ = ("_acquire", "_release", "_try", "rank")
+
+    def __init__(self, key: Key, rank: int | None = None) -> None:
+        super().__init__(key, None)
+        self.rank = rank
+        self._acquire = Effect(self, "acquire", write=True, guard=is_none)
+        self._try = Effect(self, "try_acquire", write=True)
+        self._release = Effect(self, "release", write=True)
+
+    @coroutine
+    def acquire(self) -> Step:
+        me = yield self._acquire
+        if me.held is not None:
+            took(me, self)
+        self.state = me.tid
+
+    @coroutine
+    def try_acquire(self) -> Step:
+        me = yield self._try
+        if self.state is not None:
+            return False
+        if me.held is not None:
+            me.held.append(self)  # a try cannot deadlock, so no order applies
+        self.state = me.tid
+        return True
+
+    @coroutine
+    def release(self) -> Step:
+        me = yield self._release
+        if self.state != me.tid:
+            raise LockOrderError(f"{me.name} releases {key_text(self.key)}, which it does not hold")
+        if me.held is not None:
+            me.held.remove(self)
+        self.state = None
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.release()
+
+
+def took(me: Thread, lock: Any) -> None:
+    """Record `lock` as held by `me`; raise when it is taken against the declared order."""
+    assert me.held is not None
+    if lock.rank is not None:
+        for other in me.held:
+            if other.rank is not None and other.rank >= lock.rank:
+                raise LockOrderError(
+                    f"{me.name} takes {key_text(lock.key)} (rank {lock.rank}) "
+                    f"while holding {key_text(other.key)} (rank {other.rank})"
+                )
+    me.held.append(lock)
+
+
+class RWLock(Shared):
+    """A lockmgr-style shared/exclusive lock with writer preference.
+
+    `state` is (owner tid or None, tuple of reader tids, writers waiting). An exclusive request
+    that finds the lock busy first registers as waiting - a step of its own - so that later shared
+    requests queue behind it, as lockmgr's do (the third party of window W43).
+    """
+
+    __slots__ = ("_excl", "_release", "_shared", "_try", "_want", "rank")
+
+    def __init__(self, key: Key, rank: int | None = None) -> None:
+        super().__init__(key, (None, (), 0))
+        self.rank = rank
+        self._shared = Effect(self, "shared", write=True, guard=lambda s: s[0] is None and not s[2])
+        self._want = Effect(self, "exclusive", write=True)
+        self._excl = Effect(
+            self, "exclusive", write=True, guard=lambda s: s[0] is None and not s[1]
+        )
+        self._try = Effect(self, "upgrade", write=True)
+        self._release = Effect(self, "release", write=True)
+
+    @coroutine
+    def acquire_shared(self) -> Step:
+        me = yield self._shared
+        if me.held is not None:
+            took(me, self)
+        owner, readers, want = self.state
+        self.state = (owner, (*readers, me.tid), want)
+
+    @coroutine
+    def acquire_exclusive(self) -> Step:
+        me = yield self._want
+        owner, readers, want = self.state
+        if owner is not None or readers:
+            self.state = (owner, readers, want + 1)
+            yield self._excl
+            _, _, want = self.state
+            want -= 1
+        if me.held is not None:
+            took(me, self)
+        self.state = (me.tid, (), want)
+
+    @coroutine
+    def try_upgrade(self) -> Step:
+        """Shared to exclusive if we are the only reader; else False, the shared lock is *lost*
+        (DragonFly vm_map.h:vm_map_lock_upgrade releases on failure)."""
+        me = yield self._try
+        owner, readers, want = self.state
+        if readers == (me.tid,):
+            self.state = (me.tid, (), want)
+            return True
+        self._drop(me)
+        return False
+
+    @coroutine
+    def downgrade(self) -> Step:
+        me = yield self._release
+        _, _, want = self.state
+        self.state = (None, (me.tid,), want)
+
+    @coroutine
+    def release(self) -> Step:
+        me = yield self._release
+        self._drop(me)
+
+    def _drop(self, me: Thread) -> None:
+        owner, readers, want = self.state
+        if owner == me.tid:
+            owner = None
+        elif me.tid in readers:
+            i = readers.index(me.tid)
+            readers = readers[:i] + readers[i + 1 :]
+        else:
+            raise LockOrderError(f"{me.name} releases {key_text(self.key)}, which it does not hold")
+        if me.held is not None:
+            me.held.remove(self)
+        self.state = (owner, readers, want)
+
+
+class WaitChannel(Shared):
+    """A sleep queue ident: tsleep/ssleep and wakeup. `state` is the tuple of sleeping tids.
+
+    `enqueue` is tsleep_interlock: called with the spinlock still held, it is what makes a wakeup
+    between the unlock and the sleep count. `sleep` then blocks until dequeued.
+    """
+
+    __slots__ = ("_enqueue", "_wake")
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key, ())
+        self._enqueue = Effect(self, "enqueue", write=True)
+        self._wake = Effect(self, "wakeup", write=True)
+
+    @coroutine
+    def enqueue(self) -> Step:
+        me = yield self._enqueue
+        self.state = (*self.state, me.tid)
+
+    @coroutine
+    def sleep(self, timeout_ns: int | None = None) -> Step:
+        """Block until woken; True, or False when the timeout came first (EWOULDBLOCK)."""
+        tid = curthread().tid
+        deadline = None if timeout_ns is None else CLOCK[0] + timeout_ns
+        yield Effect(
+            self, "sleep", write=True, guard=lambda s: tid not in s, deadline=deadline
+        )
+        if tid not in self.state:
+            return True
+        self.state = tuple(t for t in self.state if t != tid)
+        return False
+
+    @coroutine
+    def wakeup(self) -> Step:
+        """Wake all sleepers."""
+        yield self._wake
+        self.state = ()
+
+    @coroutine
+    def wakeup_one(self) -> Step:
+        yield self._wake
+        self.state = self.state[1:]
+
+
+class Mailbox(Shared):
+    """A FIFO of messages; `state` is how many are queued. A message is a visible operation."""
+
+    __slots__ = ("_recv", "_send", "queue")
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key, 0)
+        self.queue: deque[Any] = deque()
+        self._send = Effect(self, "send", write=True)
+        self._recv = Effect(self, "recv", write=True, guard=is_true)
+
+    @coroutine
+    def send(self, message: Any) -> Step:
+        yield self._send
+        self.queue.append(message)
+        self.state = len(self.queue)
+
+    @coroutine
+    def recv(self) -> Step:
+        yield self._recv
+        message = self.queue.popleft()
+        self.state = len(self.queue)
+        return message
+
+
+@coroutine
+def pause(duration_ns: int) -> Step:
+    """Sleep for virtual time. Nobody else can wake the thread."""
+    nobody = Shared(fresh_key("timer"))
+    yield Effect(
+        nobody, "pause", write=False, guard=is_true, deadline=CLOCK[0] + duration_ns
+    )
+
+
+class Spawn(Protocol):
+    """What every executor offers: start a kernel thread, a daemon if the run need not wait for it."""
+
+    def __call__(self, name: str, coro: Body, *, daemon: bool = False) -> Thread: ...

@@ -1,0 +1,220 @@
+"""The controlled executor: a bare trampoline over kernel threads, with a virtual clock.
+
+No event loop. Something else - a strategy, a recorded schedule - chooses the next thread at every
+effect; this module only knows which threads may be chosen and how a step is taken.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Iterable
+
+from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, key_text, reset_setup
+
+Tids = dict[tuple[int, ...], int]
+Choose = Callable[[list[int]], int]
+
+
+class Deadlock(AssertionError):
+    """No thread can run, none waits for time, and some are not done."""
+
+
+class StepBound(Exception):
+    """The execution reached its step bound: neither done nor wrong."""
+
+
+class Execution:
+    """One execution of one program: its threads and which of them may take the next step.
+
+    Invariant: `runnable` is sorted and holds exactly the tids of the threads that are not done and
+    whose pending effect has no guard, a guard that holds, or a deadline that has passed.
+    """
+
+    def __init__(self, tids: Tids | None = None) -> None:
+        reset_setup()
+        # Kept from one execution to the next, so that a thread has the same tid in all of them.
+        self.tids: Tids = {} if tids is None else tids
+        self.threads: dict[int, Thread] = {}
+        self.runnable: list[int] = []
+        self.alive = 0  # threads not done and not daemons
+        self.roots = 0
+        self.checking = False
+        self.failed: Thread | None = None
+        self.on_spawn: Callable[[Thread], None] | None = None
+
+    def spawn(self, name: str, coro: Body, *, daemon: bool = False) -> Thread:
+        """Start a thread: it runs up to its first effect at once, as part of the spawner's step."""
+        parent = CURTHREAD[0]
+        if parent is None:
+            path: tuple[int, ...] = (self.roots,)
+            self.roots += 1
+        else:
+            path = (*parent.path, parent.children)
+            parent.children += 1
+        tid = self.tids.setdefault(path, len(self.tids))
+        thread = Thread(tid, name, coro, path, daemon=daemon)
+        if self.checking:
+            thread.held = []
+        self.threads[tid] = thread
+        self.alive += not daemon
+        if self.on_spawn is not None:
+            self.on_spawn(thread)
+        CURTHREAD[0] = thread
+        try:
+            self._await(thread, coro.send(None))
+        except StopIteration:
+            self._end(thread)
+        except BaseException as error:
+            self._end(thread)
+            thread.error = error
+            self.failed = thread
+        finally:
+            CURTHREAD[0] = parent
+        return thread
+
+    def step(self, tid: int) -> bool:
+        """Let thread `tid`, which must be runnable, take its step. False when it failed."""
+        thread = self.threads[tid]
+        effect = thread.pending
+        assert effect is not None
+        CURTHREAD[0] = thread
+        try:
+            upcoming = thread.send(thread)
+        except StopIteration:
+            self._leave(thread, effect)
+            self._end(thread)
+        except BaseException as error:
+            self._leave(thread, effect)
+            self._end(thread)
+            thread.error = error
+            self.failed = thread
+        else:
+            if effect.guard is None and upcoming.guard is None:
+                thread.pending = upcoming
+            else:
+                self._leave(thread, effect)
+                self._await(thread, upcoming)
+        if effect.obj.waiters:
+            self._recheck(effect.obj.waiters)
+        return self.failed is None
+
+    def _await(self, thread: Thread, effect: Effect) -> None:
+        thread.pending = effect
+        guard = effect.guard
+        if guard is None:
+            runnable = True
+        else:
+            obj = effect.obj
+            if obj.waiters is None:
+                obj.waiters = []
+            obj.waiters.append(thread)
+            runnable = guard(obj.state) or (
+                effect.deadline is not None and effect.deadline <= CLOCK[0]
+            )
+        self._mark(thread, runnable)
+
+    def _leave(self, thread: Thread, effect: Effect) -> None:
+        if effect.guard is not None:
+            assert effect.obj.waiters is not None
+            effect.obj.waiters.remove(thread)
+
+    def _end(self, thread: Thread) -> None:
+        thread.pending = None
+        thread.done = True
+        self.alive -= not thread.daemon
+        self._mark(thread, False)
+
+    def _mark(self, thread: Thread, runnable: bool) -> None:
+        if runnable is not thread.runnable:
+            thread.runnable = runnable
+            if runnable:
+                insort(self.runnable, thread.tid)
+            else:
+                self.runnable.remove(thread.tid)
+
+    def _recheck(self, waiters: list[Thread]) -> None:
+        for thread in waiters:
+            effect = thread.pending
+            assert effect is not None
+            assert effect.guard is not None
+            self._mark(
+                thread,
+                effect.guard(effect.obj.state)
+                or (effect.deadline is not None and effect.deadline <= CLOCK[0]),
+            )
+
+    def advance(self) -> bool:
+        """Nothing can run: move the clock to the earliest deadline. False when there is none,
+        or when only daemons are left."""
+        assert not self.runnable
+        if self.alive == 0:
+            return False
+        timed = [
+            t
+            for t in self.threads.values()
+            if t.pending is not None and t.pending.deadline is not None
+        ]
+        if not timed:
+            return False
+        now = min(t.pending.deadline for t in timed if t.pending and t.pending.deadline is not None)
+        CLOCK[0] = max(CLOCK[0], now)
+        self._recheck(timed)
+        return True
+
+    def deadlock(self) -> Deadlock | None:
+        """Who waits for what, when nothing can run and threads are left; None at a proper end."""
+        if self.alive == 0:
+            return None
+        stuck = [t for _, t in sorted(self.threads.items()) if not t.done and not t.daemon]
+        return Deadlock("deadlock: " + "; ".join(map(blocked_on, stuck)))
+
+    def run(self, choose: Choose, max_steps: int) -> None:
+        """Run to the end, asking `choose` for one of the runnable tids before every step.
+
+        Raises Deadlock, StepBound, or whatever a thread raised.
+        """
+        for _ in range(max_steps):
+            if not self.runnable and not self.advance():
+                break
+            if not self.step(choose(self.runnable)):
+                break
+        else:
+            if self.runnable and self.failed is None:
+                raise StepBound(f"no end within {max_steps} steps")
+        if self.failed is not None:
+            assert self.failed.error is not None
+            raise self.failed.error
+        deadlock = self.deadlock()
+        if deadlock is not None:
+            raise deadlock
+
+    def close(self) -> None:
+        """Drop what is left of the coroutines without running their cleanup."""
+        CURTHREAD[0] = None
+        for thread in self.threads.values():
+            if not thread.done:
+                thread.done = True
+                _abandon(thread)
+
+
+def _abandon(thread: Thread) -> None:
+    # A coroutine closed inside `async with lock` would await the release: it must see the
+    # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same.
+    try:
+        thread.coro.close()
+    except RuntimeError:
+        pass
+
+
+def blocked_on(thread: Thread) -> str:
+    """`b waits to acquire l (held: ...)` for messages."""
+    effect = thread.pending
+    if effect is None:
+        return f"{thread.name} is done"
+    return f"{thread.name} waits to {effect.op} {key_text(effect.obj.key)} (now {effect.obj.state!r})"
+
+
+def replay_schedule(schedule: Iterable[int]) -> Choose:
+    """The chooser that follows a recorded schedule."""
+    tids = iter(schedule)
+    return lambda runnable: next(tids)
