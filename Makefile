@@ -1,0 +1,51 @@
+# Needs python3 (>= 3.11) with venv, git and make. Everything else comes from requirements.lock.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+JOBS   ?= 2
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test venv lint format lock bench clean
+
+run: $(READY)
+	@$(BIN)/vkemu run demo; status=$$?; \
+	if [ $$status -eq 1 ]; then exit 0; fi; \
+	echo "make run: expected the demonstration to find a race (status 1), got $$status" >&2; exit 1
+
+test: $(READY)
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/pytest -q -n $(JOBS)
+
+venv: $(READY)
+
+# The old environment goes first: one that half matches the lock is worse than none.
+$(READY): requirements.lock pyproject.toml
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -qq --require-hashes --no-deps --requirement requirements.lock
+	$(BIN)/pip install -qq --no-build-isolation --no-deps --editable .
+	touch $@
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Needs uv, which only the person who renews the lock has to have.
+lock:
+	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	    --quiet --upgrade --output-file requirements.lock
+
+bench: $(READY)
+	$(BIN)/python -m vkemu.bench
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
