@@ -459,6 +459,6 @@ def pause(duration_ns: int) -> Step:
 
 
 class Spawn(Protocol):
-    """What every executor offers: start a kernel thread, a daemon if the run need not wait for it."""
+    """What every executor offers: start a kernel thread; a run does not wait for a daemon."""
 
     def __call__(self, name: str, coro: Body, *, daemon: bool = False) -> Thread: ...

@@ -211,7 +211,8 @@ def blocked_on(thread: Thread) -> str:
     effect = thread.pending
     if effect is None:
         return f"{thread.name} is done"
-    return f"{thread.name} waits to {effect.op} {key_text(effect.obj.key)} (now {effect.obj.state!r})"
+    what = f"{effect.op} {key_text(effect.obj.key)}"
+    return f"{thread.name} waits to {what} (now {effect.obj.state!r})"
 
 
 def replay_schedule(schedule: Iterable[int]) -> Choose:
