@@ -1,0 +1,87 @@
+"""The words every part of the VM shares: pages, protections, map types, results, fault flags.
+
+DragonFly sys/vm/vm.h, vm_param.h, vm_map.h, vm_fault.h.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PAGE_SHIFT: Final = 12
+PAGE_SIZE: Final = 1 << PAGE_SHIFT
+PAGE_MASK: Final = PAGE_SIZE - 1
+SEG_SIZE: Final = 1 << 21  # what one page directory entry maps
+U64: Final = (1 << 64) - 1  # addresses and sizes wrap here, as C's do
+
+VM_MIN_USER_ADDRESS: Final = 0
+VM_MAX_USER_ADDRESS: Final = 0x00007FFFFFE00000
+
+VM_PROT_NONE: Final = 0
+VM_PROT_READ: Final = 1
+VM_PROT_WRITE: Final = 2
+VM_PROT_EXECUTE: Final = 4
+VM_PROT_ALL: Final = 7
+VM_PROT_OVERRIDE_WRITE: Final = 8  # a debugger's forced copy-on-write
+
+VM_MAPTYPE_NORMAL: Final = 1
+VM_MAPTYPE_VPAGETABLE: Final = 2
+
+VM_INHERIT_SHARE: Final = 0
+VM_INHERIT_COPY: Final = 1
+VM_INHERIT_NONE: Final = 2
+
+KERN_SUCCESS: Final = 0
+KERN_INVALID_ADDRESS: Final = 1
+KERN_PROTECTION_FAILURE: Final = 2
+KERN_NO_SPACE: Final = 3
+KERN_INVALID_ARGUMENT: Final = 4
+KERN_FAILURE: Final = 5
+KERN_TRY_AGAIN: Final = 9
+KERN_FAILURE_NOFAULT: Final = 10
+
+VM_FAULT_NORMAL: Final = 0x00
+VM_FAULT_CHANGE_WIRING: Final = 0x01
+VM_FAULT_USER_WIRE: Final = 0x02
+VM_FAULT_BURST: Final = 0x04
+VM_FAULT_DIRTY: Final = 0x08
+VM_FAULT_UNSWAP: Final = 0x10
+VM_FAULT_BURST_QUICK: Final = 0x20
+VM_FAULT_USERMODE: Final = 0x40
+VM_FAULT_WIRE_MASK: Final = VM_FAULT_CHANGE_WIRING | VM_FAULT_USER_WIRE
+
+FW_WIRED: Final = 0x1
+FW_DIDCOW: Final = 0x2
+
+MAP_ENTRY_NOSYNC: Final = 0x0001
+MAP_ENTRY_COW: Final = 0x0004
+MAP_ENTRY_NEEDS_COPY: Final = 0x0008
+MAP_ENTRY_NOFAULT: Final = 0x0010
+MAP_ENTRY_USER_WIRED: Final = 0x0020
+MAP_ENTRY_BEHAV_SEQUENTIAL: Final = 0x0040
+MAP_ENTRY_BEHAV_RANDOM: Final = 0x0080
+MAP_ENTRY_BEHAV_MASK: Final = 0x00C0
+MAP_ENTRY_NOCOREDUMP: Final = 0x0400
+MAP_ENTRY_VPAGETABLE_WIRED: Final = 0x4000  # 2026 trees: the entry wires what it maps
+
+COWF_COPY_ON_WRITE: Final = 0x0002
+COWF_DISABLE_SYNCER: Final = 0x0020
+COWF_DISABLE_COREDUMP: Final = 0x0080
+
+
+def atop(byte: int) -> int:
+    """Bytes to pages."""
+    return byte >> PAGE_SHIFT
+
+
+def ptoa(page: int) -> int:
+    """Pages to bytes."""
+    return page << PAGE_SHIFT
+
+
+def trunc_page(va: int) -> int:
+    return va & ~PAGE_MASK
+
+
+def round_page(va: int) -> int:
+    """Rounds up modulo 2**64: a value in the last page becomes 0, which callers must notice."""
+    return (va + PAGE_MASK) & U64 & ~PAGE_MASK
