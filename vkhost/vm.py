@@ -1,4 +1,4 @@
-"""The words every part of the VM shares: pages, protections, map types, results, fault flags.
+"""The words every part of the VM shares: protections, map types, results, fault and entry flags.
 
 DragonFly sys/vm/vm.h, vm_param.h, vm_map.h, vm_fault.h.
 """
@@ -7,14 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-PAGE_SHIFT: Final = 12
-PAGE_SIZE: Final = 1 << PAGE_SHIFT
-PAGE_MASK: Final = PAGE_SIZE - 1
-SEG_SIZE: Final = 1 << 21  # what one page directory entry maps
-U64: Final = (1 << 64) - 1  # addresses and sizes wrap here, as C's do
-
-VM_MIN_USER_ADDRESS: Final = 0
-VM_MAX_USER_ADDRESS: Final = 0x00007FFFFFE00000
+from vkprotocol.limits import U64
+from vkprotocol.param import PAGE_MASK
 
 VM_PROT_NONE: Final = 0
 VM_PROT_READ: Final = 1
@@ -68,20 +62,11 @@ COWF_DISABLE_SYNCER: Final = 0x0020
 COWF_DISABLE_COREDUMP: Final = 0x0080
 
 
-def atop(byte: int) -> int:
-    """Bytes to pages."""
-    return byte >> PAGE_SHIFT
+def add64(va: int, size: int) -> int:
+    """Addresses wrap at 2**64, as C's do; a caller sees it by `add64(va, size) < va`."""
+    return (va + size) & U64
 
 
-def ptoa(page: int) -> int:
-    """Pages to bytes."""
-    return page << PAGE_SHIFT
-
-
-def trunc_page(va: int) -> int:
-    return va & ~PAGE_MASK
-
-
-def round_page(va: int) -> int:
-    """Rounds up modulo 2**64: a value in the last page becomes 0, which callers must notice."""
-    return (va + PAGE_MASK) & U64 & ~PAGE_MASK
+def round_page64(size: int) -> int:
+    """round_page with C's wrap: what lies in the last page of all becomes 0."""
+    return add64(size, PAGE_MASK) & ~PAGE_MASK
