@@ -23,7 +23,7 @@ MODULE_LINES_MAX = 400
 LONGER = {"vkprotocol.effects": 480}  # the contract every executor relies on, on one page
 COLUMNS_MAX = 100
 LEFT_BEHIND = re.compile(r"\b(?:FIX" r"ME|TO" r"DO|XX" r"X|HA" r"CK)\b")
-LATER = "# " + "TO" + "DO later"
+LATER = "# {}DO later".format("TO")
 # Names that say nothing about what a thing is.
 EMPTY_WORDS = re.compile(r"(?:^|_)(?:manager|helper|util)s?(?:_|$)")
 
@@ -90,7 +90,7 @@ def test_every_module_is_reached_from_an_entry_point() -> None:
         ("vkhost.x", "x = 1\n" * 401),
         ("vkhost.x", f"x = '{'y' * 100}'"),
         ("vkhost.x", "def f() -> None:\n" + "    pass\n" * 70),
-        ("vkhost.x", "# TODO later"),
+        ("vkhost.x", LATER),
         ("vkhost.page_util", ""),
         ("vkhost.x", "class PageManager: ..."),
         ("vkhost.x", "def helper(): ..."),

@@ -1,0 +1,96 @@
+"""The `vkemu` command: finds the subcommand, turns errors into one line and an exit status.
+
+Each subcommand is a module of `vkemu.commands` with `add_arguments(parser)` and
+`run(args) -> int`; only the one that was asked for is imported, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from vkemu.verdict import Status, UsageError
+
+# Name -> (module, what it does in a line).
+COMMANDS = {
+    "run": ("vkemu.commands.run", "run a scenario once and check every invariant"),
+    "explore": ("vkemu.commands.explore", "search the interleavings of a scenario or litmus test"),
+    "replay": ("vkemu.commands.replay", "run a recorded schedule again, step for step"),
+    "matrix": ("vkemu.commands.matrix", "which window each reverse-map policy leaves open"),
+    "compare": ("vkemu.commands.compare", "what each reverse-map policy costs as work grows"),
+    "log": ("vkemu.commands.log", "show, query, draw and export the events of a run"),
+    "serve": ("vkemu.commands.serve", "the host as a process of its own"),
+    "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
+    "mutants": ("vkemu.commands.mutants", "the deliberate defects and the check that catches each"),
+}
+
+OVERVIEW = """\
+usage: vkemu COMMAND [options]
+
+DragonFly's MAP_VPAGETABLE: a host kernel, its vkernel guests, and the races between them.
+
+commands:
+{commands}
+
+`vkemu COMMAND --help` says more. Exit status: 0 pass, 1 violation found, 2 usage or bad input,
+3 unknown."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (see `{self.prog} --help`)")
+
+
+def overview() -> str:
+    lines = [f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return OVERVIEW.format(commands="\n".join(lines))
+
+
+def dispatch(argv: Sequence[str]) -> int:
+    if not argv:
+        raise UsageError("vkemu: no command given (see `vkemu --help`)")
+    name, *rest = argv
+    if name in {"-h", "--help", "help"}:
+        print(overview())
+        return Status.PASS
+    if name in {"-V", "--version"}:
+        from importlib.metadata import version
+
+        print(f"vkemu {version('vkemu')}")
+        return Status.PASS
+    if name not in COMMANDS:
+        raise UsageError(f"vkemu: unknown command {name!r}, expected one of {', '.join(COMMANDS)}")
+    path, summary = COMMANDS[name]
+    command = importlib.import_module(path)
+    parser = Parser(prog=f"vkemu {name}", description=summary, allow_abbrev=False)
+    command.add_arguments(parser)
+    return int(command.run(parser.parse_args(rest)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return dispatch(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return Status.USAGE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say to anybody.
+        sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115 - lives as long as the process
+        return Status.PASS
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("vkemu: the above is a bug in vkemu itself, not in your input", file=sys.stderr)
+        return 70  # EX_SOFTWARE: none of the four statuses would be true
+
+
+if __name__ == "__main__":
+    sys.exit(main())

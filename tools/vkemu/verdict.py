@@ -1,0 +1,31 @@
+"""The three verdicts, and the exit statuses that carry them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal, TypeAlias
+
+Verdict: TypeAlias = Literal["pass", "fail", "unknown"]
+
+
+class Status(IntEnum):
+    """What a shell sees."""
+
+    PASS = 0
+    VIOLATION = 1
+    USAGE = 2
+    UNKNOWN = 3
+
+
+OF_VERDICT: dict[Verdict, Status] = {
+    "pass": Status.PASS,
+    "fail": Status.VIOLATION,
+    "unknown": Status.UNKNOWN,
+}
+
+
+class UsageError(Exception):
+    """The user's input is wrong: one line that says where, what, and what was expected."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
