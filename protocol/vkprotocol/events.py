@@ -1,0 +1,355 @@
+"""The events of a run: one table, from which documentation, log lines and validation come.
+
+The host calls `emit(name, *fields)` in the very step in which the thing happens. The oracle and the
+log consume nothing else, so whatever a check must know is in here.
+
+Units: `va`, `start` and `end` are byte addresses (`end` exclusive); `pfn`, `pindex` and `offset`
+count pages; `idx` is a 64-bit word of a page. A map goes by the id of its pmap. A PTE is the
+integer of `vkhost.pmap` (PTE_* bits and the frame number shifted by 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+NO_OBJECT: Final = -1  # `object` of a page that belongs to none
+ALL_VA: Final = -1  # `va` of a flush that empties the whole TLB
+
+# What a field may hold. `id` names an object of the kernel, the same way in equivalent runs.
+KINDS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
+    {"id": (int, str), "int": (int,), "str": (str,), "bool": (bool,), "bytes": (bytes,)}
+)
+
+# Each field has one meaning in every event that has it.
+FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "action": ("str", "what the scan did with the page"),
+        "addr": ("int", "faulting byte address, 0 if none"),
+        "backing": ("id", "the object it shadows"),
+        "bits": ("int", "PTE bits"),
+        "clear": ("int", "PG_* bits cleared"),
+        "count": ("int", "how many there are now"),
+        "cpu": ("int", "real CPU"),
+        "content": ("bytes", "the bytes, little endian words"),
+        "dst": ("int", "frame written"),
+        "end": ("int", "byte address after the last"),
+        "errno": ("int", "0 or a DragonFly errno"),
+        "exclusive": ("bool", "exclusive (else shared)"),
+        "gen": ("int", "ownership generation of the frame, +1 at every allocation"),
+        "id": ("int", "vmspace id, opaque user pointer"),
+        "idx": ("int", "64-bit word of the page"),
+        "kind": ("str", "hard (exclusive) or soft (I/O)"),
+        "leader": ("int", "frame the cluster was built around"),
+        "level": ("int", "bits of index below this level: 36 master pde, 27, 18, 9, 0 leaf"),
+        "lwp": ("id", "host thread of a guest vCPU"),
+        "map": ("id", "vm_map, by the id of its pmap"),
+        "maptype": ("str", "normal, vpagetable or uksmap"),
+        "mask": ("int", "bit mask of CPUs"),
+        "name": ("str", "name"),
+        "new": ("int", "value after"),
+        "object": ("id", "vm_object; -1 for none"),
+        "offset": ("int", "first pindex"),
+        "ok": ("bool", "the compare-and-set succeeded"),
+        "old": ("int", "value before"),
+        "pages": ("int", "pages"),
+        "pass": ("int", "passes in a row that left a shortage"),
+        "pfn": ("int", "physical frame number"),
+        "pindex": ("int", "page number in the object"),
+        "pmap": ("id", "pmap"),
+        "proc": ("id", "host process, such as a vkernel"),
+        "reason": ("str", "why"),
+        "refs": ("int", "references now"),
+        "result": ("str", "KERN_* result"),
+        "set": ("int", "PG_* bits set"),
+        "shortage": ("int", "pages missing from the paging target"),
+        "size": ("int", "size in pages"),
+        "src": ("int", "frame read"),
+        "start": ("int", "first byte address"),
+        "text": ("str", "message"),
+        "trapno": ("int", "trap number; 0 for a signal or the end of the budget"),
+        "type": ("str", "type"),
+        "va": ("int", "virtual byte address"),
+        "value": ("int", "value"),
+        "why": ("str", "reason, one word"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A positional argument of an event."""
+
+    name: str
+    kind: str  # a key of KINDS
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kind of thing that happens."""
+
+    name: str
+    fields: tuple[Field, ...]
+    meaning: str
+    level: str  # debug, info, warning or error
+    counterpart: str  # where DragonFly does it, file:function
+
+
+# Three lines an event: level, name and fields; meaning; where DragonFly does it. A field written
+# `name=meaning` has its meaning here, `name:kind` another kind than the table's.
+_TABLE: Final = """
+debug page.alloc pfn gen object pindex
+  a frame gets an owner, hard-busied, PG flags 0
+  vm_page.c:vm_page_alloc
+debug page.free pfn gen
+  the frame loses its owner and goes to PQ_FREE
+  vm_page.c:vm_page_free_toq
+debug page.queue pfn old=queue_before:str new=queue_after:str
+  the page moves between queues
+  vm_page.c:_vm_page_add_queue_spinlocked, _vm_page_rem_queue_spinlocked
+debug page.flags pfn set clear
+  PG_* bits change
+  vm_page2.h:vm_page_flag_set, vm_page_flag_clear
+debug page.dirty pfn value
+  the dirty mask becomes value (0 clean)
+  vm_page.c:vm_page_dirty, vm_page_undirty
+debug page.discard pfn
+  the content is no longer needed (MADV_FREE, truncation, death of the object)
+  vm_page.c:vm_page_dontneed; vm_object.c
+debug page.busy pfn kind
+  the page is busied
+  vm_page.c:vm_page_busy_try; vm_page2.h:vm_page_io_start
+debug page.unbusy pfn kind
+  the page is no longer busied
+  vm_page.c:vm_page_wakeup, vm_page_io_finish
+debug page.wire pfn count
+  the wire count changes
+  vm_page.c:vm_page_wire, vm_page_unwire
+debug page.hold pfn count
+  the hold count changes
+  vm_page.c:vm_page_hold, vm_page_unhold
+debug page.zero pfn
+  all words become 0
+  vm_page.c:vm_page_zero_fill
+debug page.copy src dst
+  all words are copied
+  vm_page.c:vm_page_copy
+debug page.write pfn content
+  the whole content is replaced by bytes from outside the machine
+  kern_subr.c:uiomove
+info pager.get object pindex pfn
+  content comes from the backing store
+  vm_pager.c:vm_pager_get_page
+info pager.put object pindex pfn
+  content goes to the backing store
+  vm_pager.c:vm_pager_put_pages
+debug pte.write pmap va old new why
+  a host PTE changes, A and M of the hardware included
+  pc64 pmap.c
+debug tlb.fill cpu pmap va pfn bits
+  the TLB takes a PTE
+  hardware
+debug tlb.flush cpu va=page_or_-1_for_all
+  TLB entries are dropped
+  pc64 cpufunc.h:cpu_invlpg, cpu_invltlb
+debug ipi.send cpu=target pmap va
+  shootdown request
+  pc64 pmap_inval.c:pmap_inval_smp
+debug ipi.ack cpu
+  the CPU has flushed
+  pc64 pmap_inval.c:pmap_inval_intr
+debug mem.load cpu pmap va pfn idx value
+  a word is read through the TLB
+  hardware
+debug mem.store cpu pmap va pfn idx value
+  a word is written through the TLB
+  hardware
+debug mem.cmpset cpu pmap va pfn idx value=new_value ok
+  a locked compare-and-set through the TLB
+  hardware
+debug vpte.read pfn idx value level
+  the host walker reads a VPTE; level is what remains below it
+  vm_fault.c:vm_fault_vpagetable
+debug vpte.am pfn idx old new
+  the host writes A or M back
+  vm_fault.c:vm_fault_vpagetable
+debug fault.begin map va type
+  page fault
+  vm_fault.c:vm_fault
+debug fault.retry map va why
+  the fault starts again (TRY_AGAIN)
+  vm_fault.c:vm_fault
+debug fault.end map va result
+  the fault is resolved or fails
+  vm_fault.c:vm_fault
+debug map.lock.wait map exclusive
+  a thread asks for the map lock
+  vm_map.h:vm_map_lock, vm_map_lock_read
+debug map.lock map exclusive
+  it has the map lock; again for an upgrade or downgrade
+  vm_map.h:vm_map_lock, vm_map_lock_upgrade
+debug map.unlock map
+  it gives the map lock back
+  vm_map.h:vm_map_unlock
+debug ilock.wait map start end
+  a thread finds an overlapping interlock and sleeps
+  vm_map.c:vm_map_interlock
+debug ilock.enter map start end
+  the range is interlocked
+  vm_map.c:vm_map_interlock
+debug ilock.exit map start end
+  the range is free
+  vm_map.c:vm_map_deinterlock
+info inval.begin pmap start end
+  MADV_INVAL starts, before its pmap_remove
+  vm_map.c:vm_map_madvise
+info inval.end pmap start end
+  MADV_INVAL returns
+  vm_map.c:vm_map_madvise
+info setmap.begin pmap start end value=master_pde
+  MADV_SETMAP starts
+  vm_map.c:vm_map_madvise
+info setmap.end pmap start end value=master_pde
+  MADV_SETMAP returns
+  vm_map.c:vm_map_madvise
+info map.insert map start end maptype object offset
+  a range is mapped, from object page offset on
+  vm_map.c:vm_map_insert
+info map.remove map start end
+  a range is no longer mapped
+  vm_map.c:vm_map_delete
+debug map.object map start end object offset
+  the range gets its object, or a shadow of it
+  vm_map.c:vm_map_entry_allocate_object, vm_map_entry_shadow
+debug cpu.pmap cpu pmap
+  %cr3 is loaded
+  pc64 pmap.c:pmap_setlwpvm
+debug cpu.active pmap mask
+  pm_active changes
+  pc64 pmap.c:pmap_setlwpvm
+info lwp.create proc lwp
+  a thread of a process
+  kern_fork.c:lwp_fork
+info vmspace.create proc id pmap
+  a guest address space
+  vm_vmspace.c:sys_vmspace_create
+info vmspace.destroy proc id errno
+  vmspace_destroy has been decided
+  vm_vmspace.c:sys_vmspace_destroy
+debug vmspace.ref proc id refs
+  the references of the vmspace_entry change
+  vm_vmspace.c:vkernel_find_vmspace, vmspace_entry_drop
+debug run.enter lwp id
+  the vCPU enters the guest vmspace
+  vm_vmspace.c:sys_vmspace_ctl
+debug run.exit lwp id trapno addr
+  it leaves by a trap, a system call or a signal
+  vm_vmspace.c:vkernel_trap
+debug syscall.begin lwp name
+  system call of a guest
+  pc64 trap.c:syscall2
+debug syscall.end lwp name errno value
+  its result
+  pc64 trap.c:syscall2
+info pageout.pass pass shortage
+  the daemon starts a pass
+  vm_pageout.c:vm_pageout_thread
+debug pageout.page pfn action
+  what a scan did with one page
+  vm_pageout.c:vm_pageout_page, vm_pageout_scan_active
+info pageout.launder pfn leader count
+  the page is written as one of a cluster of count pages
+  vm_pageout.c:vm_pageout_clean_helper
+info pageout.rss pmap count
+  pages deactivated for a resident set limit
+  vm_pageout.c:vm_pageout_map_deactivate_pages
+debug pageout.wait name
+  a thread waits for free pages
+  vm_page.c:vm_wait, vm_wait_pfault
+debug pageout.wakeup count=free_pages
+  the waiters for free pages are woken
+  vm_pageout.c:vm_pageout_thread
+warning oom.kill proc pages reason
+  a process is killed for memory
+  vm_pageout.c:vm_pageout_scan_callback
+info object.create object type size
+  an object
+  vm_object.c:vm_object_allocate
+debug object.shadow object backing offset
+  pages the object lacks are those of backing, at pindex + offset
+  vm_map.c:vm_map_entry_shadow
+info object.destroy object
+  the object is gone, its pages freed
+  vm_object.c:vm_object_terminate
+debug guest.alloc proc pindex name=owner
+  the guest kernel gives a frame of its image to an owner
+  vkernel64 vm_page.c:vm_page_alloc
+debug guest.free proc pindex
+  the guest kernel takes it back: no translation may lead there any more
+  vkernel64 vm_page.c:vm_page_free
+debug guest.clean proc id va
+  the guest relies on VPTE_M and RW as it has just cleared and invalidated them
+  vkernel64 pmap_inval.c:pmap_clean_pte
+warning console text
+  a line on the console
+  kprintf
+error panic text
+  the host kernel panics
+  panic
+"""
+
+
+def _field(word: str) -> Field:
+    """`va`, `addr=faulting_byte_address` or `old=queue_before:str`."""
+    name, _, meaning = word.partition("=")
+    meaning, _, kind = meaning.partition(":")
+    default_kind, default = FIELDS.get(name, ("", ""))
+    return Field(name, kind or default_kind, meaning.replace("_", " ") or default)
+
+
+def _events(table: str) -> Iterable[Event]:
+    lines = iter(table.strip().splitlines())
+    for head, meaning, counterpart in zip(lines, lines, lines, strict=True):
+        level, name, *fields = head.split()
+        yield Event(name, tuple(map(_field, fields)), meaning.strip(), level, counterpart.strip())
+
+
+EVENTS: Final[Mapping[str, Event]] = MappingProxyType({e.name: e for e in _events(_TABLE)})
+
+
+def validate(name: str, args: tuple[Any, ...]) -> str | None:
+    """What is wrong with this event, in one line; None when nothing is."""
+    event = EVENTS.get(name)
+    if event is None:
+        return f"{name}: no such event"
+    if len(args) != len(event.fields):
+        wanted = " ".join(field.name for field in event.fields)
+        return f"{name}: {len(args)} fields, not {len(event.fields)} ({wanted})"
+    for field, value in zip(event.fields, args, strict=True):
+        kinds = KINDS[field.kind]
+        # bool is an int to isinstance, but not to a reader of the log.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            return f"{name}: {field.name} is {value!r}, not {field.kind}"
+    return None
+
+
+def record(name: str, args: tuple[Any, ...]) -> dict[str, Any]:
+    """The fields of an event by name, as a log line has them."""
+    event = EVENTS[name]
+    return {field.name: value for field, value in zip(event.fields, args, strict=True)}
+
+
+def markdown() -> str:
+    """The table as documentation."""
+    lines = ["| Event | Fields | Level | Meaning | DragonFly |", "| --- | --- | --- | --- | --- |"]
+    for event in EVENTS.values():
+        fields = " ".join(field.name for field in event.fields)
+        lines.append(
+            f"| `{event.name}` | {fields} | {event.level} | {event.meaning} | {event.counterpart} |"
+        )
+    lines += ["", "| Field | Type | Meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in FIELDS.items()]
+    return "\n".join(lines) + "\n"
