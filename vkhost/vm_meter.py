@@ -2,10 +2,10 @@
 
 DragonFly sys/vm/vm_meter.c, vm_page2.h; the thresholds are set in vm_pageout.c:vm_pageout_thread.
 
-Page counts (`v_free_count` ...) are words any thread may read: Cells, changed by vm_page. Event
-counters are plain increments as in the real kernel, so they may lose some (W40) and no check may
-rely on them. `counter_steps` makes load and store of a global counter two steps, which shows that
-race and multiplies the interleavings; without it counting is no step at all.
+Page counts are `Vmstats`, kept by the page queues. Event counters are plain increments as in the
+real kernel, so they may lose some (W40) and no check may rely on them. `counter_steps` makes load
+and store of a global counter two steps, which shows that race and multiplies the interleavings;
+without it counting is no step at all.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import msgspec
 from vkprotocol.effects import Cell
 from vkprotocol.errno import Errno
 
+from vkhost.vm_page_queue import Vmstats
+
 if TYPE_CHECKING:
     from vkhost.config import HostConfig
 
-# Page counts, one per queue and one for the wired; vm_page keeps them.
 PAGE_COUNTS: Final = (
     "v_free_count", "v_cache_count", "v_inactive_count", "v_active_count", "v_wire_count",
 )  # fmt: skip
@@ -112,7 +113,12 @@ class VmMeter:
     """Thresholds, page counts, event counters and the sysctl names for them."""
 
     def __init__(
-        self, pages: int, marks: Thresholds | None = None, *, counter_steps: bool = False
+        self,
+        pages: int,
+        marks: Thresholds | None = None,
+        vmstats: Vmstats | None = None,
+        *,
+        counter_steps: bool = False,
     ) -> None:
         marks = marks or thresholds(pages)
         self.v_page_count = pages
@@ -126,11 +132,7 @@ class VmMeter:
         self.v_cache_max = marks.cache_max
         self.v_inactive_target = marks.inactive_target
         self.v_page_max_wired = marks.page_max_wired
-        self.v_free_count = Cell(("vmstats", "v_free_count"), 0)
-        self.v_cache_count = Cell(("vmstats", "v_cache_count"), 0)
-        self.v_inactive_count = Cell(("vmstats", "v_inactive_count"), 0)
-        self.v_active_count = Cell(("vmstats", "v_active_count"), 0)
-        self.v_wire_count = Cell(("vmstats", "v_wire_count"), 0)
+        self.vmstats = Vmstats() if vmstats is None else vmstats
         self.counters = dict.fromkeys(PCPU_COUNTERS, 0)
         self.vpagetable = {name: Cell(("vmstats", name), 0) for name in VPAGETABLE_COUNTERS}
         self.tunables = dict(TUNABLES) | {"max_launder": marks.max_launder}
@@ -212,7 +214,7 @@ def sysctl_table(meter: VmMeter) -> dict[str, Sysctl]:
         for mark in FIXED_MARKS
     ]
     for count in PAGE_COUNTS:
-        cell: Cell = getattr(meter, count)
+        cell: Cell = getattr(meter.vmstats, count)
         nodes.append(
             Sysctl(f"vm.stats.vm.{count}", "long", "pages now", partial(getattr, cell, "state"))
         )
