@@ -1,0 +1,49 @@
+"""The size and switches of a host: what a scenario may choose before it boots."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class HostConfig(msgspec.Struct, frozen=True):
+    """Everything about the machine and its kernel that is fixed for a run.
+
+    A threshold left None follows the formulas of facts 7.1 (vm_pageout.c, vm_page2.h).
+    """
+
+    pages: int = 1024  # physical frames
+    cpus: int = 2
+    swap_pages: int = 0
+    pqcolors: int = 1  # sub-queues of every page queue; PQ_L2_SIZE = 1024 on the real kernel
+    hz: int = 100
+
+    # Daemons; a litmus leaves out what it does not need.
+    pageout: bool = True
+    emergency: bool = True
+    ipi_threads: bool = True  # off: the initiator flushes the other TLBs itself, one step each
+    fault_workers: bool = True  # off: a fault runs on the faulting thread
+
+    # Locking choices whose effect is to be studied.
+    interlock: bool = True  # vm_map_interlock in vm_fault and MADV_INVAL
+    inval_shared: bool = True  # MADV_INVAL under the shared map lock (since 2017)
+    shootdown: Literal["stream", "rendezvous"] = "stream"
+
+    # Pageout.
+    allow_active: bool = True  # vm.pageout_allow_active
+    cluster_pages: int = 64
+    vkernel_enable: bool = True  # vm.vkernel_enable
+    free_min: int | None = None
+    free_reserved: int | None = None
+    free_severe: int | None = None
+    free_target: int | None = None
+    pageout_free_min: int | None = None
+    interrupt_free_min: int | None = None
+    cache_min: int | None = None
+    inactive_target: int | None = None
+    page_max_wired: int | None = None
+    max_launder: int | None = None
+
+    # The longest run of user instructions one RUN may execute before it ends with EINTR.
+    run_budget: int = 1_000_000

@@ -1,0 +1,28 @@
+"""Lock classes and their ranks: a lock is taken only while every held lock ranks lower.
+
+    vkp token, vm_object token      unordered: LWKT tokens are given up rather than deadlocked on
+    MAP_LOCK        vm_map.lock                          vm_map.c
+    VNODE_LOCK      vnode lock (shared in vm_fault)      vm_fault.c, after map lock and token
+    ILOCK_SPIN      vm_map.ilock_spin                    vm_map.c:vm_map_interlock
+    PLACEMARK       pte_placemark of one VA              pmap.c, after the page's busy bit
+    BACKING_LK      vm_object.backing_lk                 vm_map.c, pmap.c:PMAP_PAGE_BACKING_SCAN
+    PV_LIST         m.md.pv_list                         pmap.c ([54])
+    PAGE_QUEUE      one colour of one page queue         vm_page.c
+    SWAP_SPIN       swap metadata                        swap_pager.c
+
+The busy bit of a page is no lock (it may be handed from thread to thread); it is taken after the
+object token and before PLACEMARK.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAP_LOCK: Final = 10
+VNODE_LOCK: Final = 20
+ILOCK_SPIN: Final = 30
+PLACEMARK: Final = 40
+BACKING_LK: Final = 50
+PV_LIST: Final = 60
+PAGE_QUEUE: Final = 70
+SWAP_SPIN: Final = 80

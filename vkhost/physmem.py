@@ -1,0 +1,117 @@
+"""Physical memory: frames of 512 words. What a frame holds outlives every owner it has.
+
+A real kernel poisons nothing: the words stay as they are through free and allocation until somebody
+zeroes or overwrites them, which is what makes a stale translation leak.
+"""
+
+from __future__ import annotations
+
+from array import array
+from types import coroutine
+from typing import Final
+
+from vkprotocol.effects import Effect, Shared, Step
+from vkprotocol.param import PAGE_SIZE
+
+WORDS: Final = PAGE_SIZE // 8
+_ZEROES: Final = bytes(PAGE_SIZE)
+
+
+class Word(Shared):
+    """One word as a unit of dependence; its value lives in `Frame.words`."""
+
+    __slots__ = ("read", "write")
+
+    def __init__(self, frame: Frame, idx: int) -> None:
+        super().__init__(("word", frame.pfn, idx))
+        whole = ((frame.bulk, False),)
+        self.read = Effect(self, "load", write=False, also=whole)
+        self.write = Effect(self, "store", write=True, also=whole)
+
+
+class Frame:
+    """Invariant: generation counts the allocations of this frame (vm_page_alloc)."""
+
+    __slots__ = ("_copy", "_read_all", "_word", "_write_all", "bulk", "generation", "pfn", "words")
+
+    def __init__(self, pfn: int) -> None:
+        self.pfn = pfn
+        self.generation = 0
+        self.words = array("Q", _ZEROES)
+        self._word: dict[int, Word] = {}
+        # Read by every access to one word, written by what touches all of them.
+        self.bulk = Shared(("frame", pfn))
+        self._read_all = Effect(self.bulk, "read_bytes", write=True)
+        self._write_all = Effect(self.bulk, "write_bytes", write=True)
+
+    def word(self, idx: int) -> Word:
+        word = self._word.get(idx)
+        if word is None:
+            word = self._word[idx] = Word(self, idx)
+        return word
+
+    @coroutine
+    def load(self, idx: int) -> Step:
+        yield self.word(idx).read
+        return self.words[idx]
+
+    @coroutine
+    def store(self, idx: int, value: int) -> Step:
+        yield self.word(idx).write
+        self.words[idx] = value
+
+    @coroutine
+    def swap(self, idx: int, value: int) -> Step:
+        yield self.word(idx).write
+        old = self.words[idx]
+        self.words[idx] = value
+        return old
+
+    @coroutine
+    def cmpset(self, idx: int, old: int, new: int) -> Step:
+        """atomic_cmpset_long."""
+        yield self.word(idx).write
+        if self.words[idx] != old:
+            return False
+        self.words[idx] = new
+        return True
+
+    @coroutine
+    def zero(self) -> Step:
+        """pmap_zero_page."""
+        yield self._write_all
+        self.put_bytes(_ZEROES)
+
+    @coroutine
+    def copy_from(self, other: Frame) -> Step:
+        """pmap_copy_page."""
+        yield Effect(self.bulk, "copy", write=True, also=((other.bulk, True),))
+        self.words[:] = other.words
+
+    @coroutine
+    def read_bytes(self) -> Step:
+        """All of the frame, as a device reads it.
+
+        A write in the footprint: it must not commute with the stores to single words, which only
+        read `bulk`.
+        """
+        yield self._read_all
+        return self.words.tobytes()
+
+    @coroutine
+    def write_bytes(self, source: bytes) -> Step:
+        """The frame filled from a device, zero-padded."""
+        yield self._write_all
+        self.put_bytes(source.ljust(PAGE_SIZE, b"\0"))
+
+    def put_bytes(self, page: bytes) -> None:
+        self.words = array("Q", page)
+
+
+class PhysMem:
+    """The frames of the machine, by pfn."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, pages: int) -> None:
+        self.frames = [Frame(pfn) for pfn in range(pages)]

@@ -1,0 +1,94 @@
+"""vm_page: one per physical frame. DragonFly sys/vm/vm_page.h.
+
+LOCKING. Atomic words, changed by effects: flags, busy_count, wire_count, hold_count, dirty,
+interlock_count. Under the page's hard busy: valid, act_count, queue (the queue lists themselves
+are under their spinlocks), object and pindex (which also need the object's token to change).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from vkhost.physmem import Frame
+from vkhost.vm_page_queue import PQ_FREE, QueueLink
+from vkprotocol.effects import Cell, Key
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+    from vkhost.vm_object import VmObject
+
+PG_VPTMAPPED: Final = 0x1  # the patch: reached through a VPTE, so unknown to the extent scan
+PG_WINATCFLS: Final = 0x4
+PG_FICTITIOUS: Final = 0x8
+PG_WRITEABLE: Final = 0x10
+PG_MAPPED: Final = 0x20
+PG_MAPPEDMULTI: Final = 0x40
+PG_REFERENCED: Final = 0x80
+PG_CLEANCHK: Final = 0x100
+PG_NOSYNC: Final = 0x400
+PG_UNQUEUED: Final = 0x800
+PG_MARKER: Final = 0x1000
+PG_RAM: Final = 0x2000
+PG_SWAPPED: Final = 0x4000
+PG_NOTMETA: Final = 0x8000
+PG_NEED_COMMIT: Final = 0x40000
+
+PBUSY_LOCKED: Final = 0x80000000
+PBUSY_WANTED: Final = 0x40000000
+PBUSY_SWAPINPROG: Final = 0x20000000
+PBUSY_MASK: Final = 0x1FFFFFFF  # soft busy count
+
+ACT_DECLINE: Final = 1
+ACT_ADVANCE: Final = 3
+ACT_INIT: Final = 5
+ACT_MAX: Final = 64
+
+VM_PAGE_BITS_ALL: Final = 0xFF
+
+
+class PageWord(Cell):
+    """An atomic word of a page. Only `await word.load()` and its like look at it: `if m.dirty`
+    would be an access that no executor sees, so it raises."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        raise TypeError("a page word is read by an effect: await word.load()")
+
+
+class VmPage(QueueLink):
+    """Invariant: `kernel.pages[m.pfn] is m` and `m.frame.pfn == m.pfn`."""
+
+    __slots__ = (
+        "act_count", "busy_count", "dirty", "flags", "frame", "hold_count", "interlock_count",
+        "kernel", "object", "pc", "pfn", "pindex", "pv_list", "valid", "wire_count",
+    )  # fmt: skip
+
+    def __init__(self, kernel: Kernel, frame: Frame, colors: int) -> None:
+        super().__init__()
+        pfn = frame.pfn
+        self.kernel = kernel
+        self.pfn = pfn
+        self.pc = pfn % colors  # the colour: which sub-queue
+        self.frame = frame
+        self.flags = PageWord(("page.flags", pfn))
+        self.busy_count = PageWord(("page.busy", pfn))
+        self.wire_count = PageWord(("page.wire", pfn))
+        self.hold_count = PageWord(("page.hold", pfn))
+        self.dirty = PageWord(("page.dirty", pfn))
+        self.interlock_count = PageWord(("page.interlock", pfn))
+        self.valid = 0  # busy
+        self.act_count = 0  # busy
+        self.object: VmObject | None = None  # busy, object token to change
+        self.pindex = -1  # as object
+        self.queue = PQ_FREE
+        # A reverse map's own list (`rmap/`), under a lock it brings along.
+        self.pv_list: Any = None
+
+    @property
+    def key(self) -> Key:
+        return ("page", self.pfn)
+
+    def __repr__(self) -> str:
+        owner = "free" if self.object is None else f"{self.object.name}[{self.pindex}]"
+        return f"<VmPage {self.pfn} {owner}>"
