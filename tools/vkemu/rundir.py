@@ -1,0 +1,93 @@
+"""Run folders: `runs/<name>-<n>/`, and `runs/latest`, which always points to a finished one.
+
+A run is written into a hidden folder and renamed when it is complete, so nobody ever sees half of
+one, and two vkemu at a time do not meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from vkemu.verdict import UsageError
+
+EVENTS = "events.ndjson"
+SUMMARY = "summary.json"
+FAILURE = "failure.txt"
+SCENARIO = "scenario.json"
+LATEST = "latest"
+
+
+class RunFolder:
+    """A run being written. `path` is hidden until `publish`, final after it."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self.name = name
+        self.path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+
+    def write_json(self, name: str, content: object) -> None:
+        option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        (self.path / name).write_bytes(orjson.dumps(content, option=option))
+
+    def write_text(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+
+    def publish(self) -> Path:
+        """Give the folder the next free number, then let `latest` point to it."""
+        self.path.chmod(0o755)
+        number = 1 + max(numbers(self.root, self.name), default=0)
+        while True:
+            final = self.root / f"{self.name}-{number}"
+            try:
+                # Fails when the target exists: a published folder is never empty.
+                self.path.rename(final)
+                break
+            except OSError:
+                if not final.exists():
+                    raise
+                number += 1
+        self.path = final
+        point_latest(self.root, final.name)
+        return final
+
+    def discard(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_run(root: Path, name: str) -> Iterator[RunFolder]:
+    """A folder to fill; published at the end, removed when an exception passes."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = RunFolder(root, name)
+    except OSError as error:
+        message = f"{root}: {error.strerror}, expected a folder for runs"
+        raise UsageError(message) from None
+    try:
+        yield folder
+        folder.publish()
+    except BaseException:
+        folder.discard()
+        raise
+
+
+def numbers(root: Path, name: str) -> list[int]:
+    pattern = re.compile(rf"{re.escape(name)}-(\d+)")
+    found = (pattern.fullmatch(entry.name) for entry in root.iterdir())
+    return [int(match[1]) for match in found if match]
+
+
+def point_latest(root: Path, target: str) -> None:
+    """Replace the link in one step: a reader finds the old or the new run, never none."""
+    link = root / f".{LATEST}-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    link.replace(root / LATEST)

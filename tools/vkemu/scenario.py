@@ -1,0 +1,265 @@
+"""Scenario files: TOML, decoded into frozen Structs; every mistake is one line with its place.
+
+One format serves `run` and `explore`. A file with a `[litmus]` or `[[thread]]` table is a litmus
+test and is read by the module named in READERS; anything else is a scenario of whole guests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+from vkprotocol import limits
+from vkprotocol.param import PAGE_SIZE
+
+from vkemu import names
+from vkemu.mistake import convert
+from vkemu.verdict import UsageError
+from vkhost.config import HostConfig
+from vkhost.quirks import Quirks
+
+SHIPPED = Path(__file__).parent / "scenarios"
+FILE_BYTES = 1 << 20
+STEPS = 50_000_000
+
+# A top-level table that only one kind of file has -> the module whose `read` decodes that kind.
+READERS = {"litmus": "vkemu.litmus", "thread": "vkemu.litmus"}
+
+# What HostConfig's plain integers may be.
+HOST_BOUNDS = {
+    "pages": (16, 1 << 20),
+    "cpus": (1, 256),
+    "swap_pages": (0, 1 << 24),
+    "pqcolors": (1, 1024),
+    "hz": (1, 10_000),
+    "cluster_pages": (1, 1024),
+    "run_budget": (1, limits.RUN_BUDGET),
+}
+
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+Size: TypeAlias = int | str  # bytes; "64M", "512K", "1G", or "100p" for pages
+Expect: TypeAlias = Literal["pass", "fail", "unknown"]
+
+
+class Table(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A TOML table: a key it does not know is a mistake."""
+
+
+class Host(HostConfig, frozen=True, forbid_unknown_fields=True):
+    """[host]: what vkhost.config.HostConfig has."""
+
+
+class QuirkTable(Quirks, frozen=True, forbid_unknown_fields=True):
+    """[quirks]: what vkhost.quirks.Quirks has."""
+
+
+class Region(Table, frozen=True):
+    """[[guest.process.region]]: a range of a guest process's address space."""
+
+    start: Annotated[int, Meta(ge=0)]
+    size: Size
+    prot: Literal["r", "rw", "rx", "rwx"] = "rw"
+    share: Literal["private", "shared"] = "private"
+
+
+class Process(Table, frozen=True):
+    """[[guest.process]]: a user program of a guest, one instruction a line."""
+
+    program: str
+    name: Name = "init"
+    region: tuple[Region, ...] = ()
+
+
+class Guest(Table, frozen=True):
+    """[[guest]]: one vkernel, with what vkernel(7) would be told."""
+
+    name: Name
+    memory: Size
+    vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)] = 2
+    workload: str | None = None
+    rounds: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    process: tuple[Process, ...] = ()
+    options: tuple[str, ...] = ()
+    mutants: tuple[str, ...] = ()
+
+    @property
+    def memory_pages(self) -> int:
+        return size_bytes(self.memory) // PAGE_SIZE
+
+
+class Scenario(Table, frozen=True):
+    """A whole file."""
+
+    guest: tuple[Guest, ...]
+    name: Name = ""
+    about: str = ""
+    policy: str = "pv_entry"
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
+    max_steps: Annotated[int, Meta(ge=1, le=STEPS)] = 5_000_000
+    timers: Literal["last", "any"] = "last"
+    expect: Expect = "pass"
+    host: Host = Host()
+    quirks: QuirkTable = QuirkTable()
+    mutants: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> bytes:
+        """What the file means, whatever its comments and layout: 32 bytes."""
+        return hashlib.sha256(msgspec.json.encode(self)).digest()
+
+
+def size_bytes(size: Size) -> int:
+    """Bytes of `size`; ValueError when it is none."""
+    if isinstance(size, int):
+        return size
+    units = {"p": PAGE_SIZE, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    unit = units.get(size[-1:].lower())
+    if unit is None or not size[:-1].isascii() or not size[:-1].isdigit():
+        raise ValueError(f"{size!r} is no size, expected bytes or a number with p, K, M or G")
+    return int(size[:-1]) * unit
+
+
+def find(path_or_name: str) -> Path:
+    """A path as it is, or the shipped scenario of that name."""
+    path = Path(path_or_name)
+    shipped = SHIPPED / f"{path_or_name}.toml"
+    if path.exists():
+        if not path.is_file():
+            raise UsageError(f"{path}: not a regular file, expected a scenario in TOML")
+        return path
+    if path.name == path_or_name and shipped.is_file():
+        return shipped
+    known = ", ".join(shipped_names())
+    raise UsageError(f"{path}: no such file, expected a path or one of {known}")
+
+
+def shipped_names() -> list[str]:
+    return sorted(file.stem for file in SHIPPED.glob("*.toml"))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The file as TOML tables."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}, expected a readable file") from None
+    if len(raw) > FILE_BYTES:
+        raise UsageError(f"{path}: more than {FILE_BYTES} bytes, expected a scenario in TOML")
+    try:
+        return tomllib.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not UTF-8 text, expected a scenario in TOML") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}:{_toml_place(str(error), raw)}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deeply, expected a scenario in TOML") from None
+
+
+def _toml_place(message: str, raw: bytes) -> str:
+    """`Invalid value (at line 3, column 5)` as `3: Invalid value, expected TOML`."""
+    what, _, place = message.rpartition(" (at ")
+    line = place.removeprefix("line ").partition(",")[0]
+    if not line.isdigit():
+        line = str(raw.count(b"\n") + 1)
+    return f"{line}: {what or message}, expected TOML"
+
+
+def load(path_or_name: str) -> Any:
+    """The Scenario - or what another reader makes of a litmus file - at this path or name."""
+    path = find(path_or_name)
+    document = read_document(path)
+    for key, module in READERS.items():
+        if key in document:
+            return importlib.import_module(module).read(document, path)
+    return read(document, path)
+
+
+def read(document: dict[str, Any], path: Path) -> Scenario:
+    scenario = convert(document, Scenario, str(path))
+    scenario = msgspec.structs.replace(scenario, name=scenario.name or _stem(path))
+    check(scenario, str(path))
+    return scenario
+
+
+def _stem(path: Path) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in path.stem)
+
+
+def check(scenario: Scenario, where: str) -> None:
+    """What types cannot say: names that exist, sizes that are possible, ranges that do not meet."""
+    _known(f"{where}:policy", scenario.policy, names.policies())
+    for i, mutant in enumerate(scenario.mutants):
+        _known(f"{where}:mutants[{i}]", mutant, names.mutants())
+    for i, invariant in enumerate(scenario.checks):
+        _known(f"{where}:checks[{i}]", invariant, names.checks())
+    _check_host(scenario.host, f"{where}:host")
+    if not scenario.guest:
+        raise UsageError(f"{where}:guest: none, expected at least one [[guest]]")
+    seen: set[str] = set()
+    for i, guest in enumerate(scenario.guest):
+        if guest.name in seen:
+            raise UsageError(f"{where}:guest[{i}].name: {guest.name!r} again, expected another")
+        seen.add(guest.name)
+        _check_guest(guest, f"{where}:guest[{i}]")
+
+
+def _check_host(host: Host, where: str) -> None:
+    for field, value in msgspec.structs.asdict(host).items():
+        # A threshold is a number of frames, or None for the formula.
+        least, most = HOST_BOUNDS.get(field, (0, host.pages))
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= most:
+            raise UsageError(f"{where}.{field}: {value}, expected {least} to {most}")
+
+
+def _check_guest(guest: Guest, where: str) -> None:
+    _size(guest.memory, f"{where}.memory", limits.RAM_BYTES)
+    if (guest.workload is None) == (not guest.process):
+        raise UsageError(f"{where}: expected either workload or [[guest.process]]")
+    if guest.workload is not None:
+        _known(f"{where}.workload", guest.workload, names.workloads())
+    for i, mutant in enumerate(guest.mutants):
+        _known(f"{where}.mutants[{i}]", mutant, names.guest_mutants())
+    for i, process in enumerate(guest.process):
+        _check_regions(process.region, f"{where}.process[{i}]")
+
+
+def _check_regions(regions: tuple[Region, ...], where: str) -> None:
+    taken: list[tuple[int, int, int]] = []
+    for i, region in enumerate(regions):
+        here = f"{where}.region[{i}]"
+        size = _size(region.size, f"{here}.size", limits.RAM_BYTES)
+        if region.start % PAGE_SIZE:
+            raise UsageError(f"{here}.start: {region.start:#x}, expected a multiple of 4096")
+        end = region.start + size
+        for start, stop, other in taken:
+            if region.start < stop and start < end:
+                raise UsageError(
+                    f"{here}.start: {region.start:#x}-{end:#x} overlaps region[{other}] "
+                    f"{start:#x}-{stop:#x}, expected ranges apart"
+                )
+        taken.append((region.start, end, i))
+
+
+def _size(size: Size, where: str, most: int) -> int:
+    try:
+        value = size_bytes(size)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if value <= 0 or value % PAGE_SIZE or value > most:
+        raise UsageError(
+            f"{where}: {size}, expected a positive multiple of 4096 bytes up to {most >> 30}G"
+        )
+    return value
+
+
+def _known(where: str, value: str, known: list[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{where}: unknown {value!r}, expected one of {', '.join(known)}")

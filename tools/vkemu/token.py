@@ -1,0 +1,139 @@
+"""Replay tokens: what it takes to run one schedule again, as one word that can be pasted.
+
+    vk1.<base64url of MessagePack, then a CRC>
+
+A token names the scenario and says which one it was (a digest of its meaning) and which code ran
+it (a digest of the kernels' sources), so that a changed scenario or kernel is recognised instead
+of misreplayed. A random schedule is its seed; a searched one is its choices, run-length coded.
+Either way the token holds a checksum of the whole schedule.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import zlib
+from array import array
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import vkprotocol
+
+import vkguest
+import vkhost
+from vkemu.verdict import UsageError
+
+PREFIX = "vk1."
+DIGEST_BYTES = 6
+CHOICES_MAX = 50_000_000
+TOKEN_CHARS = 1 << 20
+
+
+class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The contents. `choices` is empty when `strategy` makes them from `seed`."""
+
+    scenario: str  # a shipped name or a path
+    scenario_digest: bytes
+    model_digest: bytes
+    policy: str
+    mutants: tuple[str, ...]
+    strategy: str
+    seed: int
+    steps: int
+    schedule_crc: int
+    choices: bytes = b""
+
+    def __str__(self) -> str:
+        payload = msgspec.msgpack.encode(self)
+        checked = payload + zlib.crc32(payload).to_bytes(4, "big")
+        return PREFIX + base64.urlsafe_b64encode(checked).decode().rstrip("=")
+
+
+def parse(text: str) -> Token:
+    text = text.strip()
+    if not text.startswith(PREFIX):
+        raise UsageError(f"token: does not start with {PREFIX!r}, expected one printed by vkemu")
+    body = text.removeprefix(PREFIX)
+    if len(body) > TOKEN_CHARS:
+        raise UsageError(f"token: {len(body)} characters, expected at most {TOKEN_CHARS}")
+    try:
+        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError("token: damaged, expected letters, digits, - and _") from None
+    payload, check = raw[:-4], raw[-4:]
+    if zlib.crc32(payload).to_bytes(4, "big") != check:
+        raise UsageError("token: damaged or cut short, its checksum does not match")
+    try:
+        return msgspec.msgpack.decode(payload, type=Token)
+    except msgspec.MsgspecError:
+        raise UsageError("token: made by another version of vkemu") from None
+
+
+@cache
+def model_digest() -> bytes:
+    """Which code decides what a schedule does: the kernels, the protocol and the executor."""
+    here = Path(__file__).parent
+    files = [here / "controlled.py", here / "assemble.py"]
+    for package in (vkprotocol, vkhost, vkguest):
+        assert package.__file__ is not None
+        root = Path(package.__file__).parent
+        files += sorted(root.rglob("*.py"), key=lambda file: file.relative_to(root).as_posix())
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.digest()[:DIGEST_BYTES]
+
+
+def schedule_crc(choices: array[int]) -> int:
+    """Equal for equal schedules, on any machine."""
+    return zlib.crc32(array("H", choices).tobytes())
+
+
+def pack(choices: array[int]) -> bytes:
+    """Runs of (thread, steps), compressed: short when there are few context switches."""
+    runs = bytearray()
+    start = 0
+    for end in range(1, len(choices) + 1):
+        if end == len(choices) or choices[end] != choices[start]:
+            runs += _varint(choices[start]) + _varint(end - start)
+            start = end
+    return zlib.compress(bytes(runs), 9)
+
+
+def unpack(packed: bytes) -> array[int]:
+    """What `pack` was given; UsageError for what it cannot have made."""
+    choices: array[int] = array("H")
+    try:
+        numbers = _varints(zlib.decompress(packed, bufsize=1 << 16))
+        for tid in numbers:
+            count = next(numbers)
+            if len(choices) + count > CHOICES_MAX:
+                raise UsageError(f"token: more than {CHOICES_MAX} choices")
+            choices.extend(array("H", [tid]) * count)
+    except (zlib.error, StopIteration, OverflowError, RuntimeError):
+        raise UsageError("token: its schedule is damaged") from None
+    return choices
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _varints(raw: bytes) -> Iterator[int]:
+    number = shift = 0
+    for byte in raw:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield number
+            number = shift = 0
+    if shift:
+        raise OverflowError("cut in the middle of a number")
