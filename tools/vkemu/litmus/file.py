@@ -1,0 +1,261 @@
+"""Litmus files: the TOML of `vkemu explore` with a [litmus] table.
+
+[litmus]                      name, window, title, policies it makes sense for
+[host]                        HostConfig, as in a scenario; [quirks] too
+[page.X]                      a named page of the guest's memory image and its first words
+[va.a]                        a named address: its page, VPTE bits, is there a host PTE
+[[thread]]                    name, kind (user, guest, fault, pageout, host), cpu, run
+[outcome]                     forbidden, allowed, required: conditions over the final state
+[[variant]]                   the same test with other switches or other threads
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+from vkprotocol import vpte
+
+from vkemu.litmus.condition import Condition
+from vkemu.litmus.herd import Outcomes
+from vkemu.litmus.statement import Statement, parse
+from vkemu.mistake import convert
+from vkemu.scenario import Host, Name, QuirkTable, Table
+from vkemu.verdict import UsageError
+
+Kind: TypeAlias = Literal["user", "guest", "fault", "pageout", "host"]
+Bits: TypeAlias = Annotated[str, Meta(max_length=40)]
+Conditions: TypeAlias = str | tuple[str, ...]
+Word: TypeAlias = Annotated[int, Meta(ge=0)]
+
+FIRST_PAGE = 8  # frames below hold the guest's page tables
+
+
+class Heading(Table, frozen=True):
+    """[litmus]"""
+
+    name: Name
+    window: Annotated[str, Meta(pattern=r"^(W[0-4][0-9])?$")] = ""
+    title: str = ""
+    breaks: str = ""
+    policies: tuple[str, ...] = ()  # empty: all
+    reason: str = ""  # why the other policies are n/a
+    max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    invariants: tuple[str, ...] = ()  # empty: all
+
+
+class Page(Table, frozen=True):
+    """[page.X]: `frame` is its pindex in the image; chosen in order of appearance if absent."""
+
+    frame: Annotated[int, Meta(ge=0, le=4095)] | None = None
+    words: tuple[Word, ...] = ()
+    resident: bool = True
+    dirty: bool = False
+    dmap: Literal["", "r", "rw"] = ""  # a host PTE of the DMAP exists from the start
+
+
+class Address(Table, frozen=True):
+    """[va.a]: `page` empty for V = 0; `mapped` gives the host PTE there is at the start."""
+
+    va: Annotated[int, Meta(ge=0, lt=1 << 47)]
+    page: str = ""
+    bits: Bits = "V|RW|U|A|M"
+    mapped: Literal["", "r", "rw"] = ""
+    tlb: tuple[int, ...] = ()  # CPUs whose TLB holds it from the start
+
+
+class ThreadTable(Table, frozen=True):
+    """[[thread]]"""
+
+    name: Name
+    kind: Kind
+    run: tuple[str, ...]
+    cpu: Annotated[int, Meta(ge=0, le=63)] | None = None
+
+
+class OutcomeTable(Table, frozen=True):
+    """[outcome]"""
+
+    forbidden: Conditions = ()
+    allowed: Conditions = ()
+    required: Conditions = ()
+
+
+class Variant(Table, frozen=True):
+    """[[variant]]: what it changes; threads are replaced by name."""
+
+    name: Name
+    about: str = ""
+    host: dict[str, Any] = msgspec.field(default_factory=dict)
+    quirks: dict[str, Any] = msgspec.field(default_factory=dict)
+    mutants: tuple[str, ...] = ()
+    thread: tuple[ThreadTable, ...] = ()
+
+
+class File(Table, frozen=True):
+    """A whole file."""
+
+    litmus: Heading
+    thread: Annotated[tuple[ThreadTable, ...], Meta(min_length=1, max_length=8)]
+    host: Host = Host()
+    quirks: QuirkTable = QuirkTable()
+    mutants: tuple[str, ...] = ()
+    page: dict[Name, Page] = msgspec.field(default_factory=dict)
+    va: dict[Name, Address] = msgspec.field(default_factory=dict)
+    outcome: OutcomeTable = OutcomeTable()
+    variant: tuple[Variant, ...] = ()
+
+
+class Program(msgspec.Struct, frozen=True):
+    """A thread's statements, parsed."""
+
+    name: str
+    kind: Kind
+    cpu: int
+    run: tuple[Statement, ...]
+
+
+class Litmus(msgspec.Struct, frozen=True):
+    """A checked litmus test. `frames` gives each named page its pindex in the image."""
+
+    file: File
+    where: str
+    frames: dict[str, int]
+    threads: tuple[Program, ...]
+    forbidden: tuple[Condition, ...]
+    allowed: tuple[Condition, ...]
+    required: tuple[Condition, ...]
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        base = self.file.litmus.name
+        return f"{base}+{self.variant}" if self.variant else base
+
+    @property
+    def image_pages(self) -> int:
+        return max(self.frames.values(), default=FIRST_PAGE) + 1
+
+    def outcomes(self) -> Outcomes:
+        return Outcomes(self.forbidden, self.allowed, self.required)
+
+    @property
+    def atoms(self) -> tuple[str, ...]:
+        """What the conditions read; where they read nothing, every register that is written."""
+        read = [a for c in (*self.forbidden, *self.allowed, *self.required) for a in c.atoms]
+        if not read:
+            read = [f"{t.name}.{s.target}" for t in self.threads for s in t.run if s.target]
+        return tuple(dict.fromkeys(read))
+
+    def variants(self) -> list[Litmus]:
+        """This test under each of its [[variant]] tables."""
+        return [_variant(self, variant) for variant in self.file.variant]
+
+
+def vpte_bits(text: str, where: str) -> int:
+    """`V|RW|U` as VPTE bits."""
+    value = 0
+    for name in text.split("|"):
+        bit = getattr(vpte, f"VPTE_{name.strip()}", None)
+        if not isinstance(bit, int):
+            raise UsageError(f"{where}: {name!r} is no VPTE bit, expected e.g. V|RW|U|A|M")
+        value |= bit
+    return value
+
+
+def read(document: dict[str, Any], path: Path) -> Litmus:
+    """Decode and check; UsageError with file:key for the first mistake."""
+    if "litmus" not in document:
+        raise UsageError(f"{path}:litmus: missing, expected a [litmus] table with a name")
+    return build(convert(document, File, str(path)), str(path))
+
+
+def build(file: File, where: str, variant: str = "") -> Litmus:
+    outcome = file.outcome
+    litmus = Litmus(
+        file=file,
+        where=where,
+        frames=_place_pages(file, where),
+        threads=tuple(_thread(t, i, where) for i, t in enumerate(file.thread)),
+        forbidden=_conditions(outcome.forbidden, f"{where}:outcome.forbidden"),
+        allowed=_conditions(outcome.allowed, f"{where}:outcome.allowed"),
+        required=_conditions(outcome.required, f"{where}:outcome.required"),
+        variant=variant,
+    )
+    _check(litmus)
+    return litmus
+
+
+def _variant(litmus: Litmus, variant: Variant) -> Litmus:
+    file = litmus.file
+    where = f"{litmus.where}:variant.{variant.name}"
+    replaced = {t.name: t for t in variant.thread}
+    unknown = replaced.keys() - {t.name for t in file.thread}
+    if unknown:
+        raise UsageError(f"{where}.thread: {min(unknown)!r} is no thread of the test")
+    host = {**msgspec.structs.asdict(file.host), **variant.host}
+    quirks = {**msgspec.structs.asdict(file.quirks), **variant.quirks}
+    changed = msgspec.structs.replace(
+        file,
+        host=convert(host, Host, f"{where}.host"),
+        quirks=convert(quirks, QuirkTable, f"{where}.quirks"),
+        mutants=file.mutants + variant.mutants,
+        thread=tuple(replaced.get(t.name, t) for t in file.thread),
+        variant=(),
+    )
+    return build(changed, litmus.where, variant.name)
+
+
+def _place_pages(file: File, where: str) -> dict[str, int]:
+    frames: dict[str, int] = {}
+    following = FIRST_PAGE
+    for name, page in file.page.items():
+        frame = following if page.frame is None else page.frame
+        if frame < FIRST_PAGE or frame in frames.values():
+            raise UsageError(
+                f"{where}:page.{name}.frame: {frame}, expected one of its own from {FIRST_PAGE} on "
+                "(those below hold page tables)"
+            )
+        frames[name] = frame
+        following = max(following, frame + 1)
+    return frames
+
+
+def _thread(table: ThreadTable, index: int, where: str) -> Program:
+    lines = tuple(
+        parse(line, f"{where}:thread[{index}].run[{i}]") for i, line in enumerate(table.run)
+    )
+    return Program(table.name, table.kind, index if table.cpu is None else table.cpu, lines)
+
+
+def _conditions(texts: Conditions, where: str) -> tuple[Condition, ...]:
+    return tuple(Condition(t, where) for t in ((texts,) if isinstance(texts, str) else texts))
+
+
+def _check(litmus: Litmus) -> None:
+    where, file = litmus.where, litmus.file
+    names = [t.name for t in litmus.threads]
+    if len(set(names)) != len(names):
+        raise UsageError(f"{where}:thread: a name is used twice, expected each once")
+    for name, address in file.va.items():
+        vpte_bits(address.bits, f"{where}:va.{name}.bits")
+        if address.page and address.page not in file.page:
+            raise UsageError(f"{where}:va.{name}.page: {address.page!r}, expected a [page.NAME]")
+        if address.mapped and not address.page:
+            raise UsageError(f"{where}:va.{name}.mapped: {address.mapped!r} without a page")
+    for i, thread in enumerate(litmus.threads):
+        if thread.cpu >= file.host.cpus:
+            raise UsageError(
+                f"{where}:thread[{i}].cpu: {thread.cpu}, expected less than host.cpus "
+                f"({file.host.cpus})"
+            )
+    for atom in litmus.atoms:
+        head, dot, register = atom.partition(".")
+        if dot:
+            targets = {s.target for t in litmus.threads if t.name == head for s in t.run}
+            if register not in targets:
+                raise UsageError(f"{where}:outcome: {atom!r} is written by no thread")
+        elif atom.partition("[")[0] not in file.page:
+            raise UsageError(f"{where}:outcome: {atom!r}, expected THREAD.reg or PAGE[word]")
