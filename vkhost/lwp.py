@@ -1,0 +1,98 @@
+"""Proc and Lwp: the host process that is a vkernel, and its threads, one for each virtual CPU.
+
+DragonFly sys/sys/proc.h, sys/sys/vkernel.h (struct vkernel_proc, struct vkernel_lwp).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkhost.token import Token
+from vkprotocol.effects import Cell, Mailbox
+
+if TYPE_CHECKING:
+    from vkhost.cpu import Cpu
+    from vkhost.kernel import Kernel
+    from vkhost.vm_vmspace import VmspaceEntry
+    from vkhost.vmspace import Vmspace
+    from vkhost.vnode_pager import Vnode
+
+
+class VkernelProc:
+    """struct vkernel_proc: the vmspaces a process has made, by id.
+
+    LOCKING: `root` under `token`; `refs` counts the processes that share it.
+    """
+
+    __slots__ = ("refs", "root", "token")
+
+    def __init__(self, proc: Proc) -> None:
+        self.refs = Cell(("vkp.refs", proc.pid), 1)
+        self.token = Token(("vkp", proc.pid))
+        self.root: dict[int, VmspaceEntry] = {}  # guarded_by token
+
+
+class VkernelLwp:
+    """struct vkernel_lwp: touched by its own thread only.
+
+    `ve` is the entry being run, None outside; `ve_cache` the last one used, on a cache_ref.
+    """
+
+    __slots__ = ("ve", "ve_cache")
+
+    def __init__(self) -> None:
+        self.ve: VmspaceEntry | None = None
+        self.ve_cache: VmspaceEntry | None = None
+
+
+class Proc:
+    """A host process: an address space, file descriptors, and what makes it a vkernel.
+
+    `p_vkernel` is written once, under p_token, and never taken back while the process lives.
+    `lowmemkill` is P_LOWMEMKILL, set by the OOM killer. `rlimit_vmem` is in bytes.
+    """
+
+    __slots__ = (
+        "files", "kernel", "lowmemkill", "lwps", "name", "p_token", "p_vkernel", "p_vmspace", "pid",
+        "rlimit_rss", "rlimit_vmem",
+    )  # fmt: skip
+
+    def __init__(self, kernel: Kernel, pid: int, name: str, vmspace: Vmspace) -> None:
+        self.kernel = kernel
+        self.pid = pid
+        self.name = name
+        self.p_vmspace = vmspace
+        self.p_token = Token(("p_token", pid))
+        self.p_vkernel = Cell(("p_vkernel", pid), None)
+        self.lowmemkill = Cell(("p_lowmemkill", pid), False)
+        self.files: dict[int, Vnode] = {}  # set before the first thread runs
+        self.lwps: list[Lwp] = []
+        self.rlimit_vmem: int | None = None
+        self.rlimit_rss: int | None = None
+
+
+class Lwp:
+    """A host thread of a vkernel: it serves one virtual CPU, and runs its user code on `cpu`.
+
+    `vmspace` is the current address space, changed by pmap_setlwpvm of its own thread.
+    `signals` is the set of pending signals, a tuple in order of arrival.
+    """
+
+    __slots__ = (
+        "cpu", "exited", "lwp_vkernel", "proc", "replies", "requests", "signals", "tid", "vmspace",
+    )  # fmt: skip
+
+    def __init__(self, proc: Proc, tid: int, cpu: Cpu) -> None:
+        self.proc = proc
+        self.tid = tid
+        self.cpu = cpu
+        self.vmspace = proc.p_vmspace
+        self.lwp_vkernel: VkernelLwp | None = None
+        self.requests = Mailbox(("requests", proc.pid, tid))
+        self.replies = Mailbox(("replies", proc.pid, tid))
+        self.signals = Cell(("signals", proc.pid, tid), ())
+        self.exited = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.proc.pid}.{self.tid}"

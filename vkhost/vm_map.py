@@ -1,0 +1,313 @@
+"""vm_map: the address space of a vmspace, a sorted list of entries under a read/write lock.
+
+An entry maps [start, end) to an object through its `ba`, the head of a chain of vm_map_backing: a
+page the first object lacks is looked for in the next. Every vm_map_backing hangs on its object's
+backing_list, which is all the reverse map of the extent-scan kernels knows.
+
+DragonFly sys/vm/vm_map.c, vm_map.h. Left out: submaps, uksmaps, auto-grow stacks, the freehint
+array, partitioning, coalescing of anonymous objects, and map->token, which covers here nothing
+that the map lock does not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from vkhost.lockorder import ILOCK_SPIN, MAP_LOCK
+from vkhost.vm import (
+    COWF_COPY_ON_WRITE,
+    COWF_DISABLE_COREDUMP,
+    COWF_DISABLE_SYNCER,
+    KERN_INVALID_ADDRESS,
+    KERN_NO_SPACE,
+    KERN_SUCCESS,
+    MAP_ENTRY_COW,
+    MAP_ENTRY_NEEDS_COPY,
+    MAP_ENTRY_NOCOREDUMP,
+    MAP_ENTRY_NOSYNC,
+    MAP_ENTRY_VPAGETABLE_WIRED,
+    VM_INHERIT_COPY,
+    VM_MAPTYPE_NORMAL,
+    VM_MAPTYPE_VPAGETABLE,
+)
+from vkprotocol.effects import Cell, Lock, RWLock, fresh_key
+from vkprotocol.param import atop
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+    from vkhost.pmap import Pmap
+    from vkhost.vm_map_interlock import VmMapIlock
+    from vkhost.vm_object import VmObject
+
+MAPTYPE_NAMES = {VM_MAPTYPE_NORMAL: "normal", VM_MAPTYPE_VPAGETABLE: "vpagetable"}
+
+
+class VmMapBacking:
+    """One extent: bytes [start, end) of `pmap` show `object` from byte `offset` on.
+
+    start, end, offset are changed under the map lock and the object's backing_lk, so that either
+    suffices to read them. `excl_heur` is VM_MAP_BACK_EXCL_HEUR, a hint written by faults that
+    share the map lock.
+    """
+
+    __slots__ = (
+        "backing_ba", "backing_count", "end", "excl_heur", "maptype", "object", "offset", "pmap",
+        "start",
+    )  # fmt: skip
+
+    def __init__(
+        self, pmap: Pmap, maptype: int, start: int, end: int, obj: VmObject | None, offset: int
+    ) -> None:
+        self.pmap = pmap
+        self.maptype = maptype
+        self.start = start
+        self.end = end
+        self.object = obj
+        self.offset = offset
+        self.backing_ba: VmMapBacking | None = None
+        self.backing_count = 0
+        self.excl_heur = Cell(fresh_key("excl_heur"), False)
+
+
+class VmMapEntry:
+    """A mapping. Everything in it is guarded by the map lock."""
+
+    __slots__ = (
+        "ba", "eflags", "inheritance", "maptype", "master_pde", "max_protection", "protection",
+        "wired_count",
+    )  # fmt: skip
+
+    def __init__(self, ba: VmMapBacking, protection: int, max_protection: int, eflags: int) -> None:
+        self.ba = ba
+        self.maptype = ba.maptype
+        self.protection = protection
+        self.max_protection = max_protection
+        self.inheritance = VM_INHERIT_COPY
+        self.eflags = eflags
+        self.wired_count = 0
+        self.master_pde = 0  # aux.master_pde: the root of the guest's page table, set by SETMAP
+
+    @property
+    def start(self) -> int:
+        return self.ba.start
+
+    @property
+    def end(self) -> int:
+        return self.ba.end
+
+    def backings(self) -> Iterator[VmMapBacking]:
+        """The chain, the first object's first."""
+        ba: VmMapBacking | None = self.ba
+        while ba is not None:
+            yield ba
+            ba = ba.backing_ba
+
+    def __repr__(self) -> str:
+        return f"<{MAPTYPE_NAMES[self.maptype]} {self.start:#x}-{self.end:#x}>"
+
+
+def entry_start(entry: VmMapEntry) -> int:
+    return entry.ba.start
+
+
+class VmMap:
+    """The entries of one address space.
+
+    LOCKING: `lock` for entries and size; `ilock_spin` for the list of interlocks, which is there
+    because faults and MADV_INVAL both hold `lock` shared.
+    """
+
+    __slots__ = (
+        "entries", "ilock_base", "ilock_spin", "kernel", "lock", "max_offset", "min_offset", "pmap",
+        "size",
+    )  # fmt: skip
+
+    def __init__(self, kernel: Kernel, pmap: Pmap, min_offset: int, max_offset: int) -> None:
+        self.kernel = kernel
+        self.pmap = pmap
+        self.min_offset = min_offset
+        self.max_offset = max_offset
+        self.lock = RWLock(("vm_map", pmap.id), rank=MAP_LOCK)
+        self.entries: list[VmMapEntry] = []  # guarded_by lock
+        self.size = 0  # bytes mapped, guarded_by lock
+        self.ilock_spin = Lock(("ilock_spin", pmap.id), rank=ILOCK_SPIN)
+        self.ilock_base: VmMapIlock | None = None  # guarded_by ilock_spin
+
+    def range_check(self, start: int, end: int) -> tuple[int, int]:
+        """VM_MAP_RANGE_CHECK: the part of [start, end) that is in the map."""
+        start = max(start, self.min_offset)
+        end = min(end, self.max_offset)
+        return min(start, end), end
+
+
+async def vm_map_lock(vm_map: VmMap) -> None:
+    vm_map.kernel.emit("map.lock.wait", vm_map.pmap.id, True)
+    await vm_map.lock.acquire_exclusive()
+    vm_map.kernel.emit("map.lock", vm_map.pmap.id, True)
+
+
+async def vm_map_lock_read(vm_map: VmMap) -> None:
+    vm_map.kernel.emit("map.lock.wait", vm_map.pmap.id, False)
+    await vm_map.lock.acquire_shared()
+    vm_map.kernel.emit("map.lock", vm_map.pmap.id, False)
+
+
+async def vm_map_lock_upgrade(vm_map: VmMap) -> bool:
+    """True: exclusive now. False: the lock is lost, and what was read under it is stale."""
+    upgraded: bool = await vm_map.lock.try_upgrade()
+    if upgraded:
+        vm_map.kernel.emit("map.lock", vm_map.pmap.id, True)
+    else:
+        vm_map.kernel.emit("map.unlock", vm_map.pmap.id)
+    return upgraded
+
+
+async def vm_map_lock_downgrade(vm_map: VmMap) -> None:
+    await vm_map.lock.downgrade()
+    vm_map.kernel.emit("map.lock", vm_map.pmap.id, False)
+
+
+async def vm_map_unlock(vm_map: VmMap) -> None:
+    await vm_map.lock.release()
+    vm_map.kernel.emit("map.unlock", vm_map.pmap.id)
+
+
+def vm_map_lookup_entry(vm_map: VmMap, va: int) -> VmMapEntry | None:
+    """The entry that contains va. Precondition: the map is locked."""
+    i = bisect_right(vm_map.entries, va, key=entry_start)
+    if i and va < vm_map.entries[i - 1].ba.end:
+        return vm_map.entries[i - 1]
+    return None
+
+
+def entries_from(vm_map: VmMap, va: int) -> list[VmMapEntry]:
+    """The entry that contains va and all above it. Precondition: the map is locked."""
+    i = bisect_right(vm_map.entries, va, key=entry_start)
+    if i and va < vm_map.entries[i - 1].ba.end:
+        i -= 1
+    return vm_map.entries[i:]
+
+
+def vm_map_entry_link(vm_map: VmMap, entry: VmMapEntry) -> None:
+    """Precondition: exclusive lock, and nothing is mapped there."""
+    i = bisect_right(vm_map.entries, entry.start, key=entry_start)
+    vm_map.entries.insert(i, entry)
+
+
+def vm_map_entry_unlink(vm_map: VmMap, entry: VmMapEntry) -> None:
+    vm_map.entries.remove(entry)
+
+
+def vm_map_findspace(vm_map: VmMap, start: int, length: int, align: int) -> int | None:
+    """First fit at or above `start`, None if there is no room. Precondition: exclusive lock."""
+    start = max(start, vm_map.min_offset)
+    for entry in [*entries_from(vm_map, start), None]:
+        start = (start + align - 1) // align * align
+        if start + length > vm_map.max_offset:
+            return None
+        if entry is None or start + length <= entry.start:
+            return start
+        start = max(start, entry.end)
+    return None
+
+
+async def vm_map_insert(
+    vm_map: VmMap,
+    obj: VmObject | None,
+    offset: int,
+    start: int,
+    end: int,
+    maptype: int,
+    prot: int,
+    max_prot: int,
+    cow: int,
+) -> int:
+    """Map [start, end) to `obj` (None: made by the first fault), whose reference becomes ours.
+
+    Precondition: exclusive lock. No prefault is ever attempted on a VPAGETABLE entry (W42).
+    """
+    from vkhost.vm_map_backing import vm_map_backing_attach
+
+    if start < vm_map.min_offset or end > vm_map.max_offset or start >= end:
+        return KERN_INVALID_ADDRESS
+    i = bisect_right(vm_map.entries, start, key=entry_start)
+    if i and start < vm_map.entries[i - 1].end:
+        return KERN_NO_SPACE
+    if i < len(vm_map.entries) and vm_map.entries[i].start < end:
+        return KERN_NO_SPACE
+    entry = VmMapEntry(
+        VmMapBacking(vm_map.pmap, maptype, start, end, obj, offset), prot, max_prot, _eflags(cow)
+    )
+    if maptype == VM_MAPTYPE_VPAGETABLE and vm_map.kernel.rmap.wires_vpagetable:
+        entry.eflags |= MAP_ENTRY_VPAGETABLE_WIRED
+        entry.wired_count = 1
+    if obj is not None:
+        await vm_map_backing_attach(entry.ba)
+    vm_map_entry_link(vm_map, entry)
+    vm_map.size += end - start
+    emit_map_insert(vm_map, entry)
+    return KERN_SUCCESS
+
+
+def _eflags(cow: int) -> int:
+    eflags = 0
+    if cow & COWF_COPY_ON_WRITE:
+        eflags |= MAP_ENTRY_COW | MAP_ENTRY_NEEDS_COPY
+    if cow & COWF_DISABLE_SYNCER:
+        eflags |= MAP_ENTRY_NOSYNC
+    if cow & COWF_DISABLE_COREDUMP:
+        eflags |= MAP_ENTRY_NOCOREDUMP
+    return eflags
+
+
+def emit_map_insert(vm_map: VmMap, entry: VmMapEntry) -> None:
+    obj = entry.ba.object
+    vm_map.kernel.emit(
+        "map.insert", vm_map.pmap.id, entry.start, entry.end, MAPTYPE_NAMES[entry.maptype],
+        -1 if obj is None else obj.id, atop(entry.ba.offset),
+    )  # fmt: skip
+
+
+async def vm_map_find(
+    vm_map: VmMap,
+    obj: VmObject | None,
+    offset: int,
+    addr: int,
+    length: int,
+    align: int,
+    fitit: bool,
+    maptype: int,
+    prot: int,
+    max_prot: int,
+    cow: int,
+) -> tuple[int, int]:
+    """Insert at `addr`, or where there is room above it when `fitit`. (result, address)."""
+    await vm_map_lock(vm_map)
+    start: int | None = addr
+    if fitit:
+        start = vm_map_findspace(vm_map, addr, length, align)
+    if start is None:
+        result = KERN_NO_SPACE
+    else:
+        result = await vm_map_insert(
+            vm_map, obj, offset, start, start + length, maptype, prot, max_prot, cow
+        )
+    await vm_map_unlock(vm_map)
+    return result, start or 0
+
+
+async def vm_map_check_protection(vm_map: VmMap, start: int, end: int, protection: int) -> bool:
+    """Whether all of [start, end) is mapped and allows `protection`."""
+    await vm_map_lock_read(vm_map)
+    allowed = True
+    for entry in entries_from(vm_map, start):
+        if start >= end:
+            break
+        if start < entry.start or entry.protection & protection != protection:
+            allowed = False
+            break
+        start = entry.end
+    await vm_map_unlock(vm_map)
+    return allowed and start >= end

@@ -1,0 +1,85 @@
+"""Splitting entries at an address, and merging them again.
+
+DragonFly sys/vm/vm_map.c:_vm_map_clip_start, _vm_map_clip_end, vm_map_simplify_entry.
+All need the exclusive map lock.
+"""
+
+from __future__ import annotations
+
+from vkhost.vm_map import VmMap, VmMapEntry, vm_map_entry_link, vm_map_entry_unlink
+from vkhost.vm_map_backing import (
+    copy_entry,
+    vm_map_backing_adjust_end,
+    vm_map_backing_adjust_start,
+    vm_map_backing_replicated,
+    vm_map_entry_allocate_object,
+    vm_map_entry_dispose,
+)
+
+
+async def vm_map_clip_start(vm_map: VmMap, entry: VmMapEntry, start: int) -> None:
+    """Make `entry` begin at `start` or above; what was below becomes an entry of its own."""
+    if start <= entry.start:
+        return
+    await vm_map_simplify_entry(vm_map, entry)
+    if entry.ba.object is None:
+        # Later there would be one for each part.
+        await vm_map_entry_allocate_object(vm_map, entry)
+    front = copy_entry(entry)
+    front.ba.end = start
+    # The new extent is on the backing_list before the old one is cut: no page is ever on neither.
+    await vm_map_backing_replicated(vm_map, front)
+    vm_map_entry_unlink(vm_map, entry)
+    await vm_map_backing_adjust_start(entry, start)
+    vm_map_entry_link(vm_map, front)
+    vm_map_entry_link(vm_map, entry)
+
+
+async def vm_map_clip_end(vm_map: VmMap, entry: VmMapEntry, end: int) -> None:
+    """Make `entry` end at `end` or below; what was above becomes an entry of its own."""
+    if end >= entry.end:
+        return
+    if entry.ba.object is None:
+        await vm_map_entry_allocate_object(vm_map, entry)
+    tail = copy_entry(entry)
+    tail.ba.start = end
+    tail.ba.offset += end - entry.start
+    await vm_map_backing_replicated(vm_map, tail)
+    await vm_map_backing_adjust_end(entry, end)
+    vm_map_entry_link(vm_map, tail)
+
+
+async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
+    """Merge `entry`, which stays, with the neighbours that are its continuation."""
+    i = vm_map.entries.index(entry)
+    if i and _continues(vm_map, vm_map.entries[i - 1], entry):
+        prev = vm_map.entries[i - 1]
+        vm_map_entry_unlink(vm_map, prev)
+        await vm_map_backing_adjust_start(entry, prev.start)
+        if entry.ba.object is None:
+            entry.ba.offset = 0
+        await vm_map_entry_dispose(prev)
+        i -= 1
+    if i + 1 < len(vm_map.entries) and _continues(vm_map, entry, vm_map.entries[i + 1]):
+        after = vm_map.entries[i + 1]
+        vm_map_entry_unlink(vm_map, after)
+        await vm_map_backing_adjust_end(entry, after.end)
+        await vm_map_entry_dispose(after)
+
+
+def _continues(vm_map: VmMap, a: VmMapEntry, b: VmMapEntry) -> bool:
+    """Whether `b` is the continuation of `a`: one entry could say the same."""
+    if a.master_pde != b.master_pde and not vm_map.kernel.quirks.simplify_ignores_master_pde:
+        return False
+    return (
+        a.end == b.start
+        and a.maptype == b.maptype
+        and a.ba.object is b.ba.object
+        and a.ba.backing_ba is b.ba.backing_ba
+        and (a.ba.object is None or a.ba.offset + a.end - a.start == b.ba.offset)
+        and a.eflags == b.eflags
+        and a.protection == b.protection
+        and a.max_protection == b.max_protection
+        and a.inheritance == b.inheritance
+        and a.wired_count == b.wired_count
+    )
