@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 NO_OBJECT: Final = -1  # `object` of a page that belongs to none
-QUEUES: Final = ("none", "free", "inactive", "active", "cache", "hold")  # PQ_* by number
+QUEUES: Final = ("none", "free", "inactive", "active", "cache", "hold")
 ALL_VA: Final = -1  # `va` of a flush that empties the whole TLB
 
 # What a field may hold. `id` names an object of the kernel, the same way in equivalent runs.
@@ -108,8 +108,8 @@ debug page.alloc pfn gen object pindex
 debug page.free pfn gen
   the frame loses its owner and goes to PQ_FREE
   vm_page.c:vm_page_free_toq
-debug page.queue pfn old=queue_before new=queue_after
-  the page moves between queues (numbers of QUEUES)
+debug page.queue pfn old=queue_before:str new=queue_after:str
+  the page moves between queues (names of QUEUES)
   vm_page.c:_vm_page_add_queue_spinlocked, _vm_page_rem_queue_spinlocked
 debug page.flags pfn set clear
   PG_* bits change
