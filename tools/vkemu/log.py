@@ -1,14 +1,14 @@
 """The event log: every `emit` of a run as one JSON line, through structlog.
 
-Each line has seq, t (virtual ns), ts (t from a fixed base, for viewers that want a date), run,
-actor, cpu, guest, event and level, then the event's own fields by name. No wall clock: two runs of
-one schedule write the same bytes.
+Each line has seq, step (how many steps were taken, this one included), t (virtual ns), ts (t from a
+fixed base, for viewers that want a date), run, actor, cpu, guest, event and level, then the event's
+own fields by name. No wall clock: two runs of one schedule write the same bytes.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from io import BufferedWriter
 from typing import Any
@@ -16,14 +16,18 @@ from typing import Any
 import orjson
 import structlog
 from structlog.typing import EventDict
-from vkprotocol.effects import CLOCK, CURTHREAD
+from vkprotocol.effects import CLOCK, CURTHREAD, Thread
 from vkprotocol.events import EVENTS
 
 BASE = datetime(2000, 1, 1, tzinfo=UTC)
 KERNEL = "kernel"  # the actor of what happens outside any thread, at boot
 
-# Where an actor runs: its thread's name -> (real CPU or None, guest or None).
-Place = Callable[[str], tuple[int | None, str | None]]
+# Where a thread runs: on which real CPU, for which guest, if for any.
+Place = tuple[int | None, str | None]
+
+
+def nowhere(_thread: Thread) -> Place:
+    return None, None
 
 
 def timestamp(t: int) -> str:
@@ -54,12 +58,12 @@ class Lines:
 class EventLog:
     """`emit` for a Kernel: names the positional fields and logs them."""
 
-    def __init__(self, out: BufferedWriter, run: str, place: Place) -> None:
+    def __init__(self, out: BufferedWriter, run: str, schedule: Sequence[int] = ()) -> None:
         self.run = run
         self.seq = 0
+        self.schedule = schedule  # grows by one before each step
+        self.place: Callable[[Thread], Place] = nowhere
         self.counts: dict[str, int] = dict.fromkeys(EVENTS, 0)
-        self._place = place
-        self._places: dict[str, tuple[int | None, str | None]] = {}
         self._stamp = (-1, "")
         self._logger: Any = structlog.wrap_logger(
             Lines(out),
@@ -79,10 +83,7 @@ class EventLog:
     def _head(self, _logger: Any, level: str, event: EventDict) -> EventDict:
         """Put the head before the fields; a field of the same name wins, as `cpu` of ipi.send."""
         thread = CURTHREAD[0]
-        actor = KERNEL if thread is None else thread.name
-        where = self._places.get(actor)
-        if where is None:
-            where = self._places[actor] = self._place(actor)
+        cpu, guest = (None, None) if thread is None else self.place(thread)
         t = CLOCK[0]
         if t != self._stamp[0]:
             self._stamp = (t, timestamp(t))
@@ -90,12 +91,13 @@ class EventLog:
         self.seq = seq + 1
         return {
             "seq": seq,
+            "step": len(self.schedule),
             "t": t,
             "ts": self._stamp[1],
             "run": self.run,
-            "actor": actor,
-            "cpu": where[0],
-            "guest": where[1],
+            "actor": KERNEL if thread is None else thread.name,
+            "cpu": cpu,
+            "guest": guest,
             "event": event.pop("event"),
             "level": level,
             **event,

@@ -38,8 +38,7 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     scenario: str  # a shipped name or a path
     scenario_digest: bytes
     model_digest: bytes
-    policy: str
-    mutants: tuple[str, ...]
+    settings: tuple[str, ...]  # what --set, --policy and the like laid over the file
     strategy: str
     seed: int
     steps: int
@@ -76,7 +75,7 @@ def parse(text: str) -> Token:
 def model_digest() -> bytes:
     """Which code decides what a schedule does: the kernels, the protocol and the executor."""
     here = Path(__file__).parent
-    files = [here / "controlled.py", here / "assemble.py"]
+    files = [here / "controlled.py", here / "assemble.py", here / "outcome.py"]
     for package in (vkprotocol, vkhost, vkguest):
         assert package.__file__ is not None
         root = Path(package.__file__).parent

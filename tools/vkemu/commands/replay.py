@@ -1,15 +1,111 @@
-"""`vkemu replay`."""
+"""`vkemu replay`: a recorded schedule again - the same failure, the same bytes in the log."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from vkemu.verdict import UsageError
+import msgspec
+
+from vkemu import rundir, token
+from vkemu.commands.run import load_scenario, report
+from vkemu.controlled import Choose
+from vkemu.outcome import recorded, seeded
+from vkemu.progress import Progress
+from vkemu.scenario import Scenario
+from vkemu.trial import Origin, record
+from vkemu.verdict import OF_VERDICT, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("what", metavar="TOKEN|RUN", help="a token, or a run folder: runs/latest")
+    parser.add_argument("--scenario", help="where the scenario is now, if it was moved")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where run folders go, and are looked for (default: runs)",
+    )
+    parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
-    raise UsageError("vkemu replay: not built yet")
+    word, folder = what_to_replay(args.what)
+    found = token.parse(word)
+    if found.model_digest != token.model_digest():
+        raise UsageError(
+            "replay: the kernels have changed since this token was made, expected the same "
+            "sources (a schedule means nothing to another program); run the seed "
+            f"{found.seed} again with `vkemu run`"
+        )
+    scenario = find_scenario(found, args.scenario, folder, args.runs)
+    origin = Origin(found.scenario, found.settings, found.strategy, found.seed, found.choices)
+    with Progress(scenario.name, enabled=not args.json) as progress:
+        done = record(scenario, schedule(found), origin, args.runs, progress.step)
+    crc = token.schedule_crc(done.outcome.choices)
+    if (done.outcome.steps, crc) != (found.steps, found.schedule_crc):
+        raise UsageError(
+            f"replay: diverged, {done.outcome.steps} steps with checksum {crc:08x}, expected "
+            f"{found.steps} with {found.schedule_crc:08x}; see {done.folder}"
+        )
+    report(done, as_json=args.json)
+    return OF_VERDICT[done.outcome.verdict]
+
+
+def what_to_replay(what: str) -> tuple[str, Path | None]:
+    """A token as it is, or the one of a run folder."""
+    if what.startswith(token.PREFIX):
+        return what, None
+    folder = Path(what)
+    try:
+        summary = msgspec.json.decode(
+            (folder / rundir.SUMMARY).read_bytes(), type=dict[str, object]
+        )
+        return str(summary["token"]), folder
+    except OSError as error:
+        raise UsageError(
+            f"{what}: {error.strerror}, expected a token ({token.PREFIX}...) or a run folder"
+        ) from None
+    except (msgspec.MsgspecError, KeyError):
+        raise UsageError(f"{folder / rundir.SUMMARY}: no token, expected a run's summary") from None
+
+
+def schedule(found: token.Token) -> Choose:
+    if found.choices:
+        return recorded(token.unpack(found.choices))
+    if found.strategy == "random":
+        return seeded(found.seed)
+    raise UsageError(f"replay: strategy {found.strategy!r} without choices, expected random")
+
+
+def find_scenario(
+    found: token.Token, source: str | None, folder: Path | None, runs: Path
+) -> Scenario:
+    """The scenario the token was made of, where it was or as a run folder kept it."""
+    digest = found.scenario_digest
+    problem = None
+    try:
+        scenario = load_scenario(source or found.scenario, found.settings)
+        if scenario.identity.startswith(digest):
+            return scenario
+        problem = f"{source or found.scenario}: has changed since this token was made"
+    except UsageError as error:
+        if source is not None:
+            raise
+        problem = str(error)
+    kept = [folder] if folder is not None else sorted(runs.glob("*-*"))
+    for place in kept:
+        copy = read_copy(place / rundir.SCENARIO)
+        if copy is not None and copy.identity.startswith(digest):
+            return copy
+    raise UsageError(
+        f"replay: {problem}; no run in {runs} kept it, expected the scenario {digest.hex()}"
+    )
+
+
+def read_copy(path: Path) -> Scenario | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Scenario)
+    except (OSError, msgspec.MsgspecError):
+        return None

@@ -1,15 +1,122 @@
-"""`vkemu run`."""
+"""`vkemu run`: one scenario, one seed - or one seed after the other until something is wrong."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from vkemu.verdict import UsageError
+import msgspec
+
+from vkemu.outcome import Outcome, seeded
+from vkemu.progress import Progress
+from vkemu.scenario import Scenario, load
+from vkemu.trial import Origin, Record, attempt, record
+from vkemu.verdict import OF_VERDICT, UsageError
+
+SEEDS_MAX = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("scenario", help="a TOML file, or the name of a shipped scenario")
+    parser.add_argument("--seed", type=int, help="where the schedule comes from (default: file's)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="try N seeds from --seed on, stop at the first that does not pass",
+    )
+    parser.add_argument("--policy", help="reverse map, instead of the scenario's")
+    parser.add_argument("--mutant", action="append", default=[], help="add a deliberate defect")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="lay a setting over the file, as host.interlock=false",
+    )
+    parser.add_argument("--max-steps", type=int, metavar="N", help="the verdict is unknown after")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where run folders go (default: runs)",
+    )
+    parser.add_argument("--live", action="store_true", help="on an event loop, without replay")
+    parser.add_argument(
+        "--backend", choices=["trio", "asyncio"], default="trio", help="the event loop of --live"
+    )
+    parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
-    raise UsageError("vkemu run: not built yet")
+    settings = collect_settings(args)
+    scenario = load_scenario(args.scenario, settings)
+    if not 1 <= args.seeds <= SEEDS_MAX:
+        raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 to {SEEDS_MAX}")
+    if args.live:
+        live: Any = import_module("vkemu.live")
+        return int(live.run_scenario(scenario, args))
+    first = scenario.seed if args.seed is None else args.seed
+    if not 0 <= first < 1 << 63:
+        raise UsageError(f"vkemu run: --seed {first}, expected 0 to {(1 << 63) - 1}")
+    with Progress(scenario.name, enabled=not args.json) as progress:
+        seed = find_seed(scenario, first, args.seeds, progress)
+        origin = Origin(args.scenario, settings, "random", seed)
+        done = record(scenario, seeded(seed), origin, args.runs, progress.step)
+    report(done, as_json=args.json)
+    return OF_VERDICT[done.outcome.verdict]
+
+
+def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:
+    """The options that change what a scenario is, as settings laid over the file."""
+    settings = list(args.settings)
+    if args.policy is not None:
+        settings.append(f"policy = {quoted(args.policy)}")
+    if args.mutant:
+        settings.append(f"mutants = [{', '.join(map(quoted, args.mutant))}]")
+    if args.max_steps is not None:
+        settings.append(f"max_steps = {args.max_steps}")
+    return tuple(settings)
+
+
+def quoted(text: str) -> str:
+    """`text` as a TOML string."""
+    return msgspec.json.encode(text).decode()
+
+
+def load_scenario(source: str, settings: tuple[str, ...]) -> Scenario:
+    scenario = load(source, settings)
+    if not isinstance(scenario, Scenario):
+        raise UsageError(f"{source}: a litmus test, expected a scenario (see `vkemu explore`)")
+    return scenario
+
+
+def find_seed(scenario: Scenario, first: int, count: int, progress: Progress) -> int:
+    """The first seed that does not pass, else the last; the one to be run with the log on."""
+    for seed in range(first, first + count - 1):
+        progress.seed(seed)
+        outcome: Outcome = attempt(scenario, seeded(seed), progress.step)
+        if outcome.verdict != "pass":
+            return seed
+    return first + count - 1
+
+
+def report(done: Record, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write((done.folder / "summary.json").read_text())
+        return
+    summary = done.summary
+    if done.failure:
+        print(done.failure)
+    print(
+        f"{summary['verdict']}: {summary['scenario']}, policy {summary['policy']}, "
+        f"seed {summary['seed']}: {summary['steps']:,} steps, {summary['faults']:,} faults, "
+        f"{summary['invalidations']:,} invalidations, {summary['pages_scanned']:,} pages scanned"
+    )
+    print(done.folder)

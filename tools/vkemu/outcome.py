@@ -1,0 +1,96 @@
+"""One execution to its end: who chose, what was chosen, and how it came out."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from vkprotocol.effects import LockOrderError
+
+from vkemu.controlled import Choose, Deadlock, Execution, StepBound
+from vkemu.verdict import UsageError, Verdict
+from vkhost.panic import Panic
+
+TICK = 1 << 12  # steps between two calls of `tick`
+
+# What a run may end in that is about the kernels and not about vkemu. A violation of the oracle
+# is an AssertionError, as Deadlock is.
+FAILURES = (AssertionError, Panic, LockOrderError)
+
+
+class Diverged(UsageError):
+    """A recorded schedule asks for a thread that cannot run: this is not what was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an execution ended. `choices` is its whole schedule, one tid a step."""
+
+    verdict: Verdict
+    choices: array[int]
+    error: BaseException | None = None
+
+    @property
+    def steps(self) -> int:
+        return len(self.choices)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """A `choose` that notes what it chose, and lets somebody look every TICK steps."""
+
+    inner: Choose
+    tick: Callable[[int], None] | None = None
+    choices: array[int] = field(default_factory=lambda: array("H"))
+
+    def __call__(self, runnable: list[int]) -> int:
+        tid = self.inner(runnable)
+        choices = self.choices
+        choices.append(tid)
+        if self.tick is not None and not len(choices) % TICK:
+            self.tick(len(choices))
+        return tid
+
+
+def seeded(seed: int) -> Choose:
+    """Uniform among the runnable threads, from `seed` alone."""
+    draw = Random(seed).random
+    return lambda runnable: runnable[int(draw() * len(runnable))]
+
+
+def recorded(choices: Sequence[int]) -> Choose:
+    """The schedule again; Diverged as soon as it does not fit."""
+    upcoming = iter(choices)
+
+    def choose(runnable: list[int]) -> int:
+        tid = next(upcoming, None)
+        if tid is None:
+            raise Diverged(f"replay: no end after {len(choices)} steps, expected the recorded end")
+        if tid not in runnable:
+            raise Diverged(f"replay: thread {tid} cannot run, expected the recorded schedule")
+        return tid
+
+    return choose
+
+
+def conduct(execution: Execution, recorder: Recorder, max_steps: int) -> Outcome:
+    """Run to the end. Errors that are about vkemu itself pass through."""
+    try:
+        execution.run(recorder, max_steps)
+    except StepBound as error:
+        return Outcome("unknown", recorder.choices, error)
+    except FAILURES as error:
+        return Outcome("fail", recorder.choices, error)
+    finally:
+        execution.close()
+    return Outcome("pass", recorder.choices)
+
+
+def headline(error: BaseException) -> str:
+    """The first line of what went wrong, with its kind when the text does not say."""
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0]
+    kind = {Panic: "panic: ", Deadlock: ""}.get(type(error), "")
+    return kind + first

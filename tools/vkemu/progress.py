@@ -1,0 +1,46 @@
+"""A line on the terminal for what takes longer than two seconds; nothing anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+PATIENCE_S = 2.0
+
+
+class Progress:
+    """Counts on stderr, and only if that is a terminal."""
+
+    def __init__(self, what: str, *, enabled: bool = True) -> None:
+        self._what = what
+        self._enabled = enabled and sys.stderr.isatty()
+        self._start = time.monotonic()
+        self._seed: int | None = None
+        self._status: Status | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def seed(self, seed: int) -> None:
+        self._seed = seed
+
+    def step(self, steps: int) -> None:
+        if not self._enabled or time.monotonic() - self._start < PATIENCE_S:
+            return
+        text = f"{self._what}: step {steps:,}"
+        if self._seed is not None:
+            text += f", seed {self._seed}"
+        if self._status is None:
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status(text)
+            self._status.start()
+        self._status.update(text)

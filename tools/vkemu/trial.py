@@ -1,0 +1,113 @@
+"""A trial: one scenario, one schedule, checked all the way; and its record in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vkemu import rundir, token
+from vkemu.assemble import Machine, assemble
+from vkemu.controlled import Choose
+from vkemu.failure import explain
+from vkemu.log import EventLog
+from vkemu.outcome import Outcome, Recorder, conduct, headline
+from vkemu.scenario import Scenario
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a scenario and its schedule come from: what a token has to say again."""
+
+    source: str  # a shipped name or a path
+    settings: tuple[str, ...]
+    strategy: str
+    seed: int
+    choices: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A finished, published run."""
+
+    folder: Path
+    summary: dict[str, Any]
+    outcome: Outcome
+    failure: str
+
+
+def attempt(scenario: Scenario, choose: Choose, tick: Tick | None = None) -> Outcome:
+    """Run without a log: the oracle alone looks. What most of a search does."""
+    machine = assemble(scenario)
+    return conduct(machine.execution, Recorder(choose, tick), scenario.max_steps)
+
+
+def record(
+    scenario: Scenario, choose: Choose, origin: Origin, root: Path, tick: Tick | None = None
+) -> Record:
+    """Run with the log on, into a new folder below `root`."""
+    run = f"{scenario.name}/{scenario.policy}/{origin.seed}"
+    with rundir.new_run(root, scenario.name) as folder:
+        with (folder.path / rundir.EVENTS).open("wb") as out:
+            recorder = Recorder(choose, tick)
+            log = EventLog(out, run, recorder.choices)
+            machine = assemble(scenario, log)
+            outcome = conduct(machine.execution, recorder, scenario.max_steps)
+        word = str(token_of(scenario, origin, outcome))
+        summary = summarize(scenario, origin, outcome, machine, log) | {"token": word}
+        failure = explain(scenario, outcome, origin.seed, word)
+        folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
+        folder.write_json(rundir.SUMMARY, summary)
+        if failure:
+            folder.write_text(rundir.FAILURE, failure)
+    return Record(folder.path, summary, outcome, failure)
+
+
+def token_of(scenario: Scenario, origin: Origin, outcome: Outcome) -> token.Token:
+    return token.Token(
+        scenario=origin.source,
+        settings=origin.settings,
+        scenario_digest=scenario.identity[: token.DIGEST_BYTES],
+        model_digest=token.model_digest(),
+        strategy=origin.strategy,
+        seed=origin.seed,
+        steps=outcome.steps,
+        schedule_crc=token.schedule_crc(outcome.choices),
+        choices=origin.choices,
+    )
+
+
+def summarize(
+    scenario: Scenario, origin: Origin, outcome: Outcome, machine: Machine, log: EventLog
+) -> dict[str, Any]:
+    """What summary.json says. Nothing of it depends on the clock of this machine."""
+    counts = log.counts
+    return {
+        "verdict": outcome.verdict,
+        "expected": scenario.expect,
+        "failure": headline(outcome.error) if outcome.error is not None else None,
+        "scenario": scenario.name,
+        "policy": scenario.policy,
+        "mutants": list(scenario.mutants),
+        "settings": list(origin.settings),
+        "strategy": origin.strategy,
+        "seed": origin.seed,
+        "guests": len(scenario.guest),
+        "threads": len(machine.execution.threads),
+        "steps": outcome.steps,
+        "virtual_ns": machine.virtual_ns,
+        "faults": counts["fault.begin"],
+        "invalidations": counts["inval.end"],
+        "pages_scanned": counts["pageout.page"],
+        "pages_freed": counts["page.free"],
+        "events": log.seq,
+        "counts": {name: count for name, count in sorted(counts.items()) if count},
+        "counters": machine.counters(),
+        "version": version("vkemu"),
+    }
