@@ -179,7 +179,7 @@ class Execution:
             if not self.step(choose(self.runnable)):
                 break
         else:
-            if self.runnable and self.failed is None:
+            if self.failed is None and (self.runnable or self.advance()):
                 raise StepBound(f"no end within {max_steps} steps")
         if self.failed is not None:
             assert self.failed.error is not None
