@@ -7,7 +7,6 @@ one, and two vkemu at a time do not meet.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import tempfile
@@ -87,7 +86,7 @@ def numbers(root: Path, name: str) -> list[int]:
 
 def point_latest(root: Path, target: str) -> None:
     """Replace the link in one step: a reader finds the old or the new run, never none."""
-    link = root / f".{LATEST}-{os.getpid()}"
+    link = root / f".{LATEST}-{target}"  # ours alone, as the target is
     link.unlink(missing_ok=True)
     link.symlink_to(target)
     link.replace(root / LATEST)
