@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vkhost.lockorder import PLACEMARK
 from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
-from vkprotocol.effects import Cell, Effect, Lock, Shared
 from vkprotocol.param import PAGE_SHIFT
 
 PTE_V: Final = 0x001

@@ -38,7 +38,7 @@ class VmObject:
     """
 
     __slots__ = (
-        "backing_list", "backing_lk", "dead", "handle", "kernel", "key", "memq", "name",
+        "backing_list", "backing_lk", "dead", "handle", "id", "kernel", "key", "memq",
         "paging_in_progress", "ref_count", "resident_page_count", "size", "swblocks", "token",
         "type",
     )  # fmt: skip
@@ -48,7 +48,7 @@ class VmObject:
     ) -> None:
         self.kernel = kernel
         self.key = key
-        self.name = key_text(key)
+        self.id = key_text(key)  # in events
         self.type = type
         self.size = size
         self.handle = handle
@@ -63,7 +63,7 @@ class VmObject:
         self.swblocks: dict[int, int] = {}  # token: pindex -> swap block
 
     def __repr__(self) -> str:
-        return f"<VmObject {self.name} {self.type.name} {self.size} pages>"
+        return f"<VmObject {self.id} {self.type.name} {self.size} pages>"
 
 
 def vm_object_allocate(
@@ -71,6 +71,6 @@ def vm_object_allocate(
 ) -> VmObject:
     """vm_object.c:vm_object_allocate. One reference. `key` names the object, stably."""
     obj = VmObject(kernel, type, size, handle, fresh_key("object") if key is None else key)
-    kernel.objects.append(obj)
-    kernel.emit("object.create", obj.name, type.name, size)
+    kernel.objects[obj.id] = obj
+    kernel.emit("object.create", obj.id, type.name, size)
     return obj

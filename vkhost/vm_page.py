@@ -90,5 +90,5 @@ class VmPage(QueueLink):
         return ("page", self.pfn)
 
     def __repr__(self) -> str:
-        owner = "free" if self.object is None else f"{self.object.name}[{self.pindex}]"
+        owner = "free" if self.object is None else f"{self.object.id}[{self.pindex}]"
         return f"<VmPage {self.pfn} {owner}>"

@@ -9,7 +9,7 @@ from vkhost.panic import kkassert
 from vkhost.vm_page import ACT_INIT, PG_WINATCFLS, VmPage
 from vkhost.vm_page_dirty import vm_page_flag_clear
 from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE, PQ_NONE
-from vkhost.vm_wait import pagedaemon_wakeup
+from vkhost.vm_pageout_wakeup import pagedaemon_wakeup
 
 
 async def vm_page_unqueue_nowakeup(m: VmPage) -> None:

@@ -46,12 +46,14 @@ def _wire_add(m: VmPage, delta: int) -> Step:
 
 async def vm_page_hold(m: VmPage) -> None:
     """Keep the frame from reuse. Page busied, or already held."""
-    await m.hold_count.add(1)
+    before = await m.hold_count.add(1)
+    m.kernel.emit("page.hold", m.pfn, before + 1)
 
 
 async def vm_page_unhold(m: VmPage) -> None:
     """The last hold of a page freed meanwhile sends its frame from PQ_HOLD to PQ_FREE."""
     before = await m.hold_count.add(-1)
+    m.kernel.emit("page.hold", m.pfn, before - 1)
     kkassert(m.kernel, before > 0, f"vm_page_unhold: page {m.pfn} not held")
     if before != 1:
         return
@@ -65,5 +67,6 @@ async def vm_page_unhold(m: VmPage) -> None:
         async with free:
             free.insert_tail(m)
             m.kernel.emit("page.queue", m.pfn, PQ_HOLD, PQ_FREE)
+            m.kernel.emit("page.free", m.pfn, m.frame.generation)
 
 

@@ -1,0 +1,236 @@
+"""A real CPU: what runs on it reaches memory through its TLB and the pmap in %cr3.
+
+An access that hits the TLB is one step; a miss adds one for the walk; a fault adds whatever
+vm_fault takes. One thread at a time runs on a CPU; its fault worker and its IPI thread are the
+interrupts of that thread.
+"""
+
+from __future__ import annotations
+
+from types import coroutine
+from typing import TYPE_CHECKING, Final
+
+from vkhost.cpu_access import PAGE, Access, walk
+from vkhost.tlb import Tlb
+from vkhost.vm import (
+    KERN_SUCCESS,
+    VM_FAULT_BURST,
+    VM_FAULT_DIRTY,
+    VM_FAULT_USERMODE,
+    VM_PROT_EXECUTE,
+    VM_PROT_READ,
+    VM_PROT_WRITE,
+)
+from vkprotocol.effects import Mailbox, Step
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+    from vkhost.lwp import Lwp
+    from vkhost.pmap import Pmap
+    from vkhost.vm_map import VmMap
+
+REMEMBERED_ACCESSES: Final = 1 << 16  # effects kept for reuse, per CPU
+
+
+class Fault(Exception):
+    """vm_fault could not resolve the access: the thread gets a signal, or its guest a T_PAGEFLT."""
+
+    def __init__(self, va: int, fault_type: int, result: int) -> None:
+        super().__init__(f"fault at {va:#x}, type {fault_type}: {result}")
+        self.va = va
+        self.fault_type = fault_type
+        self.result = result
+
+
+class FaultRequest:
+    """What the trap handler asks of the fault worker."""
+
+    __slots__ = ("fault_flags", "fault_type", "map", "va")
+
+    def __init__(self, map: VmMap, va: int, fault_type: int, fault_flags: int) -> None:
+        self.map = map
+        self.va = va
+        self.fault_type = fault_type
+        self.fault_flags = fault_flags
+
+
+class Cpu:
+    """`lwp` is the thread running here, whose vmspace faults are resolved in. Thread-local."""
+
+    def __init__(self, kernel: Kernel, id: int) -> None:
+        self.kernel = kernel
+        self.id = id
+        self.mask = 1 << id
+        self.lwp: Lwp | None = None
+        self.tlb = Tlb(self)
+        self.ipi = Mailbox(("ipi", id))
+        self.faults = Mailbox(("faults", id))
+        self.fault_results = Mailbox(("fault_results", id))
+        self._loads: dict[int, Access] = {}
+        self._stores: dict[int, Access] = {}
+
+    @property
+    def cr3(self) -> Pmap | None:
+        pmap: Pmap | None = self.tlb.root.state
+        return pmap
+
+    def __repr__(self) -> str:
+        return f"<Cpu {self.id} on {self.cr3!r}>"
+
+    # Accesses. The repetition is the hot path: a call saved in each is a tenth of its time.
+
+    @coroutine
+    def load(self, va: int) -> Step:
+        """The word at va; raises Fault."""
+        access = self._loads.get(va)
+        if access is None:
+            access = self._remember(self._loads, Access(self, va, "load", VM_PROT_READ))
+        tlb = self.tlb
+        while True:
+            yield access
+            slot = tlb.slots.get(va >> 12)
+            if slot is not None and (entry := slot.state) is not None:
+                idx = va >> 3 & 511
+                value = entry.frame.words[idx]
+                self.kernel.emit(
+                    "mem.load", self.id, tlb.root.state.id, va, entry.pfn, idx, value
+                )
+                return value
+            yield from self._miss(access)
+
+    @coroutine
+    def store(self, va: int, value: int) -> Step:
+        access = self._stores.get(va)
+        if access is None:
+            access = self._remember(self._stores, Access(self, va, "store", VM_PROT_WRITE))
+        tlb = self.tlb
+        while True:
+            yield access
+            slot = tlb.slots.get(va >> 12)
+            if slot is not None and (entry := slot.state) is not None and entry.writable:
+                idx = va >> 3 & 511
+                entry.frame.words[idx] = value
+                self.kernel.emit(
+                    "mem.store", self.id, tlb.root.state.id, va, entry.pfn, idx, value
+                )
+                return
+            yield from self._miss(access)
+
+    @coroutine
+    def cmpset(self, va: int, old: int, new: int) -> Step:
+        """lock cmpxchg: True iff the word was `old`. A write access in either case."""
+        access = Access(self, va, "cmpset", VM_PROT_WRITE)
+        while True:
+            yield access
+            slot = self.tlb.slots.get(va >> 12)
+            if slot is not None and (entry := slot.state) is not None and entry.writable:
+                idx = va >> 3 & 511
+                words = entry.frame.words
+                done = words[idx] == old
+                if done:
+                    words[idx] = new
+                pmap = self.tlb.root.state
+                self.kernel.emit("mem.cmpset", self.id, pmap.id, va, entry.pfn, idx, new, done)
+                return done
+            yield from self._miss(access)
+
+    @coroutine
+    def rmw(self, va: int, op: str, operand: int) -> Step:
+        """A locked `swap`, `or` or `andn` of the word; the word before."""
+        access = Access(self, va, op, VM_PROT_WRITE)
+        while True:
+            yield access
+            slot = self.tlb.slots.get(va >> 12)
+            if slot is not None and (entry := slot.state) is not None and entry.writable:
+                idx = va >> 3 & 511
+                old: int = entry.frame.words[idx]
+                new = operand if op == "swap" else old | operand if op == "or" else old & ~operand
+                entry.frame.words[idx] = new
+                pmap = self.tlb.root.state
+                self.kernel.emit("mem.load", self.id, pmap.id, va, entry.pfn, idx, old)
+                self.kernel.emit("mem.store", self.id, pmap.id, va, entry.pfn, idx, new)
+                return old
+            yield from self._miss(access)
+
+    @coroutine
+    def swap(self, va: int, value: int) -> Step:
+        return (yield from self.rmw(va, "swap", value))
+
+    @coroutine
+    def fetch(self, va: int) -> Step:
+        """An instruction fetch: the word, under execute permission."""
+        access = Access(self, va, "fetch", VM_PROT_EXECUTE)
+        while True:
+            yield access
+            slot = self.tlb.slots.get(va >> 12)
+            if slot is not None and (entry := slot.state) is not None and entry.executable:
+                idx = va >> 3 & 511
+                value = entry.frame.words[idx]
+                pmap = self.tlb.root.state
+                self.kernel.emit("mem.load", self.id, pmap.id, va, entry.pfn, idx, value)
+                return value
+            yield from self._miss(access)
+
+    @coroutine
+    def zero_page(self, va: int) -> Step:
+        """bzero of a page, in one step."""
+        frame = yield from self._page(va, "zero", VM_PROT_WRITE)
+        frame.put_bytes(bytes(4096))
+        self.kernel.emit("page.zero", frame.pfn)
+
+    @coroutine
+    def copy_page(self, dst: int, src: int) -> Step:
+        """bcopy of a page: one step to read it, one to write it."""
+        frame = yield from self._page(src, "copy from", VM_PROT_READ)
+        content = frame.words.tobytes()
+        frame = yield from self._page(dst, "copy to", VM_PROT_WRITE)
+        frame.put_bytes(content)
+        self.kernel.emit("page.write", frame.pfn, content)
+
+    @coroutine
+    def _page(self, va: int, op: str, fault_type: int) -> Step:
+        """The frame at va, in a step that may use all of it; emits the access to its first word."""
+        access = Access(self, va, op, fault_type, PAGE)
+        while True:
+            yield access
+            slot = self.tlb.slots.get(va >> 12)
+            entry = None if slot is None else slot.state
+            if entry is not None and (fault_type == VM_PROT_READ or entry.writable):
+                pmap = self.tlb.root.state
+                name = "mem.load" if fault_type == VM_PROT_READ else "mem.store"
+                value = entry.frame.words[0] if fault_type == VM_PROT_READ else 0
+                self.kernel.emit(name, self.id, pmap.id, va, entry.pfn, 0, value)
+                return entry.frame
+            yield from self._miss(access)
+
+    # Misses and faults.
+
+    @coroutine
+    def _miss(self, access: Access) -> Step:
+        """Continues the step in which the TLB had nothing: walk, and fault if that fails."""
+        pmap = self.tlb.root.state
+        va = access.va
+        slot = self.tlb.slot(pmap, va >> 12)
+        if not walk(self, pmap, slot, va, access.fault_type):
+            assert self.lwp is not None
+            map = self.lwp.vmspace.vm_map
+            result = yield from self.take_fault(map, va, access.fault_type)
+            if result != KERN_SUCCESS:
+                raise Fault(va, access.fault_type, result)
+
+    async def take_fault(self, map: VmMap, va: int, fault_type: int) -> int:
+        """pc64 trap.c:trap_pfault: flags as for a user access, and vm_fault."""
+        flags = VM_FAULT_USERMODE | VM_FAULT_BURST
+        if fault_type == VM_PROT_WRITE:
+            flags |= VM_FAULT_DIRTY
+        if not self.kernel.config.fault_workers:
+            return await self.kernel.vm_fault(map, va, fault_type, flags)
+        await self.faults.send(FaultRequest(map, va, fault_type, flags))
+        result: int = await self.fault_results.recv()
+        return result
+
+    def _remember(self, accesses: dict[int, Access], access: Access) -> Access:
+        if len(accesses) >= REMEMBERED_ACCESSES:
+            accesses.clear()
+        accesses[access.va] = access
+        return access

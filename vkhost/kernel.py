@@ -1,0 +1,107 @@
+"""The host kernel, assembled: machine, VM, reverse map and daemons. DragonFly kern/init_main.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vkhost.config import HostConfig
+from vkhost.cpu import Cpu
+from vkhost.fault_worker import fault_worker
+from vkhost.pmap_inval import inval_intr
+from vkhost.physmem import PhysMem
+from vkhost.quirks import Quirks
+from vkhost.rmap import make_rmap
+from vkhost.swap_pager import SwapPager
+from vkhost.vm_meter import VmMeter, boot_thresholds
+from vkhost.vm_page import VmPage
+from vkhost.vm_page_queue import PQ_FREE, VmPageQueues, Vmstats
+from vkhost.vm_pageout_wakeup import Pagedaemon
+from vkprotocol.effects import Spawn, curthread
+
+if TYPE_CHECKING:
+    from vkhost.lwp import Proc
+    from vkhost.pmap import Pmap
+    from vkhost.vm_map import VmMap
+    from vkhost.vm_object import VmObject
+
+
+class Emit(Protocol):
+    """Consumer of the events of vkprotocol.events."""
+
+    def __call__(self, name: str, /, *fields: Any) -> None: ...
+
+
+def _unheard(name: str, /, *fields: Any) -> None:
+    pass
+
+
+class Kernel:
+    """One host. Everything the host's threads share hangs off it; no module keeps state.
+
+    `policy` names the reverse map (`rmap.POLICIES`), `mutants` the deliberate defects
+    (`mutants.py`).
+    """
+
+    def __init__(
+        self,
+        config: HostConfig,
+        policy: str,
+        spawn: Spawn,
+        emit: Emit = _unheard,
+        quirks: Quirks | None = None,
+        mutants: frozenset[str] = frozenset(),
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.spawn = spawn
+        self.emit = emit
+        self.quirks = Quirks() if quirks is None else quirks
+        self.mutants = mutants
+        self.vmstats = Vmstats()
+        self.queues = VmPageQueues(config.pqcolors, self.vmstats)
+        self.vmmeter = VmMeter(config.pages, boot_thresholds(config), self.vmstats)
+        self.pagedaemon = Pagedaemon()
+        self.physmem = PhysMem(config.pages)
+        self.pages = [VmPage(self, frame, config.pqcolors) for frame in self.physmem.frames]
+        self.swap = SwapPager(self, config.swap_pages)
+        self.pmaps: dict[int | str, Pmap] = {}
+        self.objects: dict[int | str, VmObject] = {}
+        self.procs: list[Proc] = []
+        self.mycpu: dict[int, Cpu] = {}  # tid -> the CPU a thread runs on, if on any
+        self.rmap = make_rmap(self, policy)
+        self.cpus = [Cpu(self, id) for id in range(config.cpus)]
+        self._free_all_frames()
+
+    def _free_all_frames(self) -> None:
+        """vm_page_startup."""
+        for m in self.pages:
+            self.queues.of(PQ_FREE, m.pc).insert_tail(m)
+        for color in range(self.config.pqcolors):
+            self.queues.of(PQ_FREE, color).delta = 0
+        self.vmstats.v_free_count.state = len(self.pages)
+
+    def start(self) -> None:
+        """Spawn the daemons the configuration asks for."""
+        for cpu in self.cpus:
+            if self.config.ipi_threads:
+                self.spawn(f"ipi{cpu.id}", inval_intr(cpu), daemon=True)
+            if self.config.fault_workers:
+                self.spawn(f"fault{cpu.id}", fault_worker(cpu), daemon=True)
+        if self.config.pageout:
+            from vkhost.vm_pageout import vm_pageout_thread
+
+            self.spawn("pagedaemon", vm_pageout_thread(self), daemon=True)
+            if self.config.emergency:
+                self.spawn("emergpager", vm_pageout_thread(self, emergency=True), daemon=True)
+
+    def curcpu(self) -> Cpu | None:
+        """The CPU of the running thread; None for a daemon that is not bound to one."""
+        return self.mycpu.get(curthread().tid)
+
+    def bind(self, tid: int, cpu: Cpu) -> None:
+        """Thread `tid` runs on `cpu` from now on."""
+        self.mycpu[tid] = cpu
+
+    async def fault(self, cpu: Cpu, map: VmMap, va: int, fault_type: int) -> int:
+        """A page fault of the thread running on `cpu`, in address space `map`; KERN_* result."""
+        return await cpu.take_fault(map, va, fault_type)

@@ -1,0 +1,134 @@
+"""pmap: the real page tables of one address space, and who is running on them.
+
+DragonFly sys/platform/pc64/x86_64/pmap.c. The operations are in pmap_enter.py, pmap_remove.py,
+pmap_protect.py, pmap_inval.py and pmap_switch.py, the reverse map behind `kernel.rmap` (rmap/).
+"""
+
+from __future__ import annotations
+
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from vkhost.pmap_bits import PT_SHIFT, pte_pfn
+from vkhost.pmap_pte import PageDirectory, Pte
+from vkprotocol.effects import Cell, Effect, Step, fresh_key
+from vkprotocol.param import PAGE_MASK, PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+    from vkhost.vm_page import VmPage
+
+CPULOCK_EXCL: Final = 1 << 63
+
+
+def not_excl(state: Any) -> bool:
+    return not state & CPULOCK_EXCL
+
+
+class Pmap:
+    """LOCKING. PTEs and pm_active are atomic; wired_count, a statistic, changes with them.
+
+    `pm_active`: a bit for each CPU that may hold translations of this pmap, and CPULOCK_EXCL while
+    a shootdown is in progress.
+    """
+
+    __slots__ = (
+        "_interlock", "asid", "directory", "id", "kernel", "name", "pm_active", "wired_count",
+    )  # fmt: skip
+
+    def __init__(self, kernel: Kernel, name: str, id: int | str | None = None) -> None:
+        if id is None:
+            kind, maker, n = fresh_key("pmap")
+            id = f"{maker}.{n}"
+        self.kernel = kernel
+        self.id = id
+        self.name = name
+        self.directory = PageDirectory(id)
+        self.pm_active = Cell(("pm_active", id))
+        self.wired_count = 0
+        self.asid = id  # what a TLB tells this pmap's translations by
+        self._interlock = Effect(self.pm_active, "interlock", write=True, guard=not_excl)
+        kernel.pmaps[id] = self
+
+    def pte(self, va: int) -> Pte:
+        """The PTE of a byte address (pmap_pte)."""
+        vpn = va >> PAGE_SHIFT
+        return self.directory.table(vpn >> PT_SHIFT).pte(vpn)
+
+    @coroutine
+    def interlock(self) -> Step:
+        """pmap_inval_init: set CPULOCK_EXCL, so that no CPU starts to run on these page tables.
+
+        The mask of those that do now.
+        """
+        yield self._interlock
+        mask = self.pm_active.state
+        self.pm_active.state = mask | CPULOCK_EXCL
+        return mask
+
+    @coroutine
+    def deinterlock(self) -> Step:
+        """pmap_inval_done."""
+        yield self.pm_active._write
+        self.pm_active.state &= ~CPULOCK_EXCL
+
+    @property
+    def resident_count(self) -> int:
+        """For reports; a kernel thread awaits pmap_resident_count."""
+        return self.directory.resident_count
+
+    async def valid_ptes(self, start: int, end: int) -> list[Pte]:
+        """pmap_scan: the valid PTEs of the byte range, looked at page table by page table."""
+        first, last = start >> PAGE_SHIFT, (end + PAGE_MASK) >> PAGE_SHIFT
+        if last <= first:
+            return []
+        if first >> PT_SHIFT == (last - 1) >> PT_SHIFT:
+            found: list[Pte] = await self.directory.table(first >> PT_SHIFT).valid(first, last)
+            return found
+        found = []
+        tables = await self.directory.listed_in(first >> PT_SHIFT, (last - 1) >> PT_SHIFT)
+        for table in tables:
+            found += await table.valid(first, last)
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Pmap {self.id} {self.name} {self.resident_count} resident>"
+
+
+async def pmap_resident_count(pmap: Pmap) -> int:
+    resident: int = await pmap.directory.resident()
+    return resident
+
+
+async def pmap_extract(pmap: Pmap, va: int) -> int | None:
+    """The frame mapped at va, if any."""
+    pte: int = await pmap.pte(va).load()
+    return pte_pfn(pte) if pte else None
+
+
+# The reverse map, which only its policy knows how to consult. Page hard-busied in all of these.
+
+
+async def pmap_remove_all(m: VmPage) -> None:
+    """Take away every PTE of the page, as far as the reverse map finds them."""
+    await m.kernel.rmap.remove_all(m)
+
+
+async def pmap_remove_specific(pmap: Pmap, m: VmPage) -> None:
+    """The same in one pmap."""
+    await m.kernel.rmap.remove_specific(pmap, m)
+
+
+async def pmap_testbit(m: VmPage, bit: int) -> bool:
+    """Is the PTE bit set in any of the page's PTEs?"""
+    return await m.kernel.rmap.testbit(m, bit)
+
+
+async def pmap_clearbit(m: VmPage, bit: int) -> None:
+    """Clear a PTE bit in all of them."""
+    await m.kernel.rmap.clearbit(m, bit)
+
+
+async def pmap_ts_referenced(m: VmPage) -> int:
+    """How many of them had been accessed; their accessed bits are cleared."""
+    return await m.kernel.rmap.ts_referenced(m)

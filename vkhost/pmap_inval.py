@@ -1,0 +1,198 @@
+"""TLB shootdown: change a PTE, and have every CPU that may have it cached forget it.
+
+DragonFly pc64 pmap_inval.c:pmap_inval_smp, pmap_inval_smp_cmpset, pmap_inval_intr.
+
+Two ways of doing it (config.shootdown):
+
+* stream: swap the PTE, interrupt each CPU, wait until all have flushed. Between the swap and its
+  flush a CPU goes on using the old translation; nothing may be concluded before the last
+  acknowledgement.
+* rendezvous: what pc64 does. The CPUs are gathered first and stand still over swap and flush, so
+  nobody ever sees the state in between: one step.
+
+CPULOCK_EXCL keeps CPUs that come to run on the pmap (pmap_switch.py) from loading %cr3 meanwhile.
+"""
+
+from __future__ import annotations
+
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from vkhost.pmap import CPULOCK_EXCL, Pmap, not_excl
+from vkhost.pmap_pte import Pte
+from vkhost.tlb import INVLTLB
+from vkprotocol.effects import Also, Cell, Effect, Step, curthread, fresh_key
+from vkprotocol.param import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from vkhost.cpu import Cpu
+
+MAX_INVAL_PAGES: Final = 128  # more than that and the whole TLB goes
+
+
+class InvalRequest:
+    """pmap_inval_info: who is to flush what. `pending`: the CPUs that have not yet."""
+
+    __slots__ = ("pending", "pmap", "va")
+
+    def __init__(self, pmap: Pmap, va: int, mask: int) -> None:
+        self.pmap = pmap
+        self.va = va
+        self.pending = Cell(fresh_key("inval"), mask)
+
+
+def _is_zero(state: Any) -> bool:
+    return not state
+
+
+@coroutine
+def pte_swap(pmap: Pmap, pte: Pte, new: int, generation: int, why: str) -> Step:
+    """atomic_swap_long on a PTE, alone; the PTE before."""
+    yield pte.install
+    old = pte.put(new, generation)
+    pmap.kernel.emit("pte.write", pmap.id, pte.va, old, new, why)
+    return old
+
+
+@coroutine
+def pte_cmpset(pmap: Pmap, pte: Pte, old: int, new: int, why: str) -> Step:
+    """atomic_cmpset_long on a PTE whose frame stays, alone."""
+    yield pte.install
+    return _cmpset(pmap, pte, old, new, why)
+
+
+def _cmpset(pmap: Pmap, pte: Pte, old: int, new: int, why: str) -> bool:
+    if pte.state != old:
+        return False
+    pte.put(new, pte.generation)
+    pmap.kernel.emit("pte.write", pmap.id, pte.va, old, new, why)
+    return True
+
+
+async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: str) -> int:
+    """Swap a PTE and flush it everywhere; the PTE before, whose A and M are final."""
+    old: int
+    if pmap.kernel.config.shootdown == "rendezvous":
+        old = await _rendezvous(pmap, pte)
+        pte.put(new, generation)
+        pmap.kernel.emit("pte.write", pmap.id, pte.va, old, new, why)
+        return old
+    mask = await _interlock(pmap)
+    old = await pte_swap(pmap, pte, new, generation, why)
+    if old:
+        await _shoot(pmap, mask, pte.va)
+    await _deinterlock(pmap)
+    return old
+
+
+async def pmap_inval_smp_cmpset(pmap: Pmap, pte: Pte, old: int, new: int, why: str) -> bool:
+    """The same if the PTE is still `old`; False, and nothing flushed, when it is not."""
+    if pmap.kernel.config.shootdown == "rendezvous":
+        await _rendezvous(pmap, pte)
+        return _cmpset(pmap, pte, old, new, why)
+    mask = await _interlock(pmap)
+    done: bool = await pte_cmpset(pmap, pte, old, new, why)
+    if done:
+        await _shoot(pmap, mask, pte.va)
+    await _deinterlock(pmap)
+    return done
+
+
+async def pmap_inval_range(pmap: Pmap, start: int, end: int) -> None:
+    """pmap_invalidate_range: flush without changing any PTE."""
+    mask = await _interlock(pmap)
+    if (end - start) // PAGE_SIZE > MAX_INVAL_PAGES:
+        await _shoot(pmap, mask, INVLTLB)
+    else:
+        for va in range(start, end, PAGE_SIZE):
+            await _shoot(pmap, mask, va)
+    await _deinterlock(pmap)
+
+
+async def _interlock(pmap: Pmap) -> int:
+    if "inval-without-excl" in pmap.kernel.mutants:
+        return int(await pmap.pm_active.load()) & ~CPULOCK_EXCL
+    mask: int = await pmap.interlock()
+    return mask
+
+
+async def _deinterlock(pmap: Pmap) -> None:
+    if "inval-without-excl" not in pmap.kernel.mutants:
+        await pmap.deinterlock()
+
+
+async def _shoot(pmap: Pmap, mask: int, va: int) -> None:
+    """Flush on every CPU of `mask`; returns when all have. A thread without a CPU asks them all."""
+    if not mask:
+        return
+    kernel = pmap.kernel
+    mine = kernel.mycpu.get(curthread().tid)
+    others = [cpu for cpu in kernel.cpus if mask & cpu.mask and cpu is not mine]
+    if mine is not None and mask & mine.mask:
+        await mine.tlb.flush(pmap, va)
+    if "inval-local-only" in kernel.mutants:
+        return
+    if not kernel.config.ipi_threads:
+        for cpu in others:
+            kernel.emit("ipi.send", cpu.id, pmap.id, va)
+            await cpu.tlb.flush(pmap, va)
+            kernel.emit("ipi.ack", cpu.id)
+        return
+    if others:
+        request = InvalRequest(pmap, va, sum(cpu.mask for cpu in others))
+        for cpu in others:
+            await cpu.ipi.send(request)
+            kernel.emit("ipi.send", cpu.id, pmap.id, va)
+        if "inval-no-wait" not in kernel.mutants:
+            await request.pending.wait(_is_zero)
+
+
+async def inval_intr(cpu: Cpu) -> None:
+    """The CPU's IPI handler: flush what is asked, and say so."""
+    while True:
+        request: InvalRequest = await cpu.ipi.recv()
+        await _flush_and_acknowledge(cpu, request)
+
+
+@coroutine
+def _flush_and_acknowledge(cpu: Cpu, request: InvalRequest) -> Step:
+    pmap, va = request.pmap, request.va
+    flushed = ((cpu.tlb.flushed_object(pmap, va), True),)
+    yield Effect(request.pending, "flush", write=True, also=flushed)
+    cpu.tlb.drop(pmap, va)
+    request.pending.state &= ~cpu.mask
+    cpu.kernel.emit("ipi.ack", cpu.id)
+
+
+@coroutine
+def _rendezvous(pmap: Pmap, pte: Pte) -> Step:
+    """All CPUs on the pmap flush the PTE's address; the caller changes it in this same step."""
+    yield _Rendezvous(pmap, pte)
+    for cpu in _running_on(pmap):
+        cpu.tlb.drop(pmap, pte.va)
+    return pte.state
+
+
+def _running_on(pmap: Pmap) -> list[Cpu]:
+    mask = pmap.pm_active.state
+    return [cpu for cpu in pmap.kernel.cpus if mask & cpu.mask]
+
+
+class _Rendezvous(Effect):
+    """Writes the PTE and the TLBs of the CPUs in pm_active, which it reads."""
+
+    __slots__ = ("pmap", "pte")
+
+    def __init__(self, pmap: Pmap, pte: Pte) -> None:
+        self.obj = pmap.pm_active
+        self.op = "rendezvous"
+        self.write = False
+        self.guard = not_excl
+        self.deadline = None
+        self.pmap = pmap
+        self.pte = pte
+
+    @property
+    def also(self) -> Also:  # type: ignore[override]
+        slots = (cpu.tlb.flushed_object(self.pmap, self.pte.va) for cpu in _running_on(self.pmap))
+        return ((self.pte, True), *self.pte.install.also, *((slot, True) for slot in slots))

@@ -1,0 +1,34 @@
+"""Walking the real PTEs of an address space. DragonFly pc64 pmap.c:pmap_pgscan."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from vkhost.pmap import Pmap
+from vkhost.pmap_bits import PTE_MANAGED, pte_pfn
+from vkhost.vm_page import VmPage
+from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+
+# Returns False to end the scan.
+ScanCallback = Callable[[int, VmPage], Awaitable[bool]]
+
+
+async def pmap_pgscan(pmap: Pmap, start: int, end: int, callback: ScanCallback) -> None:
+    """Call back for each resident page in the range, with it hard-busied and eaten by the callback.
+
+    This walks real PTEs, so it does see what VPTEs led to.
+    """
+    for pte in await pmap.valid_ptes(start, end):
+        async with pte.placemark:
+            old: int = await pte.load()
+            if not old & PTE_MANAGED:
+                continue
+            m = pmap.kernel.pages[pte_pfn(old)]
+            if not await vm_page_busy_try(m):
+                continue
+            again: int = await pte.load()
+        if again and pte_pfn(again) == m.pfn:
+            if not await callback(pte.va, m):
+                return
+        else:
+            await vm_page_wakeup(m)

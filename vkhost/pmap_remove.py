@@ -1,0 +1,57 @@
+"""Removing translations by address. DragonFly pc64 pmap.c:pmap_remove, pmap_remove_callback."""
+
+from __future__ import annotations
+
+from vkhost.pmap import Pmap
+from vkhost.pmap_bits import PTE_MANAGED, PTE_W, pte_pfn
+from vkhost.pmap_inval import pmap_inval_smp, pte_swap
+from vkhost.pmap_pte import Pte
+from vkhost.pmap_removed import (
+    pmap_interlock_drop,
+    pmap_interlock_hold,
+    pmap_removed_am,
+    pmap_removed_pte,
+)
+from vkhost.tlb import INVLTLB
+from vkhost.vm_page import VmPage
+
+
+async def pmap_remove(pmap: Pmap, start: int, end: int) -> None:
+    """No translation in [start, end) when this returns, in any PTE or TLB."""
+    for pte in await pmap.valid_ptes(start, end):
+        async with pte.placemark:
+            await _remove(pmap, pte, flush=True)
+
+
+async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
+    """The same for an address space that nobody runs on: no IPIs, one local flush at the end."""
+    for pte in await pmap.valid_ptes(start, end):
+        async with pte.placemark:
+            await _remove(pmap, pte, flush=False)
+    cpu = pmap.kernel.curcpu()
+    if cpu is not None:
+        await cpu.tlb.flush(pmap, INVLTLB)
+
+
+async def _remove(pmap: Pmap, pte: Pte, *, flush: bool) -> None:
+    old: int = await pte.load()
+    if not old & PTE_MANAGED:
+        return
+    # The PTE says which page, and nothing keeps that page the one that was entered (W08).
+    m: VmPage = pmap.kernel.pages[pte_pfn(old)]
+    await pmap_interlock_hold(m)
+    if flush:
+        old = await pmap_inval_smp(pmap, pte, 0, 0, "remove")
+    else:
+        old = await pte_swap(pmap, pte, 0, 0, "remove")
+    if old:
+        pmap.wired_count -= bool(old & PTE_W)
+        await pmap_removed_am(m, old)
+        await pmap_removed_pte(m, old)
+        await pmap.kernel.rmap.remove(pmap, pte.va, m, pte)
+    await pmap_interlock_drop(m)
+
+
+async def pmap_release(pmap: Pmap) -> None:
+    """The address space is gone for good."""
+    del pmap.kernel.pmaps[pmap.id]

@@ -1,0 +1,28 @@
+"""Reverse maps: how the kernel finds the host PTEs of a page. One policy a file.
+
+`Rmap` is what pmap and vm call. What the callers of the five queries believe is in facts 6.2;
+whether a policy makes it true is what this program is for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+    from vkhost.rmap.interface import Rmap
+
+# Policy name -> where its class is. More are added by adding a line and a file.
+POLICIES: Final[dict[str, str]] = {
+    "pv_entry": "vkhost.rmap.pv_entry:PvEntry",
+    "extent_scan": "vkhost.rmap.extent_scan:ExtentScan",
+    "removed": "vkhost.rmap.removed:Removed",
+    "vptmapped": "vkhost.rmap.vptmapped:Vptmapped",
+}
+
+
+def make_rmap(kernel: Kernel, policy: str) -> Rmap:
+    module, _, name = POLICIES[policy].partition(":")
+    made: Rmap = getattr(import_module(module), name)(kernel)
+    return made

@@ -1,0 +1,103 @@
+"""What a reverse-map policy answers, with the answers of a kernel that has none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from vkhost.vm_page import VmPage
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+    from vkhost.pmap import Pmap
+    from vkhost.pmap_pte import Pte
+    from vkhost.vm_map import VmMapEntry
+
+
+class RmapStatistics(msgspec.Struct, frozen=True):
+    """What a policy has cost so far."""
+
+    visited_ptes: int  # PTEs looked at by queries
+    found_ptes: int  # of those, PTEs of the page in question
+    flushes: int  # PTEs changed with a TLB shootdown by queries
+    rmap_bytes: int  # memory the reverse map takes now
+    rmap_bytes_max: int  # and took at most
+
+
+class Rmap:
+    """Base of the policies. Page hard-busied in the five queries; PTEs change under them anyway.
+
+    A policy keeps its own state under its own locks; the counters here are plain, and only ever
+    read after a run.
+    """
+
+    name = ""
+    # Pages are wired as they enter a VPAGETABLE entry (vm_fault and vm_map ask).
+    wires_vpagetable = False
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.visited = 0
+        self.found = 0
+        self.flushes = 0
+        self.bytes = 0
+        self.bytes_max = 0
+
+    def statistics(self) -> RmapStatistics:
+        return RmapStatistics(self.visited, self.found, self.flushes, self.bytes, self.bytes_max)
+
+    def grow(self, size: int) -> None:
+        self.bytes += size
+        self.bytes_max = max(self.bytes_max, self.bytes)
+
+    def mmap_vpagetable_allowed(self) -> bool:
+        """Does mmap accept MAP_VPAGETABLE? (else EOPNOTSUPP)"""
+        return True
+
+    # What is told of every PTE.
+
+    async def enter(
+        self, pmap: Pmap, va: int, m: VmPage, pte: Pte, entry: VmMapEntry | None
+    ) -> None:
+        """Before the PTE of m is installed at va; pte_placemark held, m busied."""
+
+    async def remove(self, pmap: Pmap, va: int, m: VmPage, pte: Pte) -> None:
+        """After the PTE is gone and its A and M are m's; pte_placemark held, m perhaps not busied.
+
+        Not called when a PTE of m is replaced by another of m.
+        """
+
+    async def mapped_through_vpte(self, m: VmPage) -> None:
+        """vm_fault F16 and vm_fault_page: m, busied, is about to be used through a VPTE."""
+
+    async def vpte_write(self, pmap: Pmap, va: int, m: VmPage, idx: int) -> None:
+        """A guest store hit a page known to hold VPTEs (only `shadow` asks for this)."""
+
+    async def reclaim_begin(self, m: VmPage) -> None:
+        """The pageout path is about to take a page from whoever maps it (`notifier`)."""
+
+    async def reclaim_end(self, m: VmPage) -> None:
+        """It has."""
+
+    # The queries.
+
+    async def remove_all(self, m: VmPage) -> None:
+        """pmap_remove_all."""
+        raise NotImplementedError
+
+    async def remove_specific(self, pmap: Pmap, m: VmPage) -> None:
+        """pmap_remove_specific."""
+        raise NotImplementedError
+
+    async def testbit(self, m: VmPage, bit: int) -> bool:
+        """pmap_testbit."""
+        raise NotImplementedError
+
+    async def clearbit(self, m: VmPage, bit: int) -> None:
+        """pmap_clearbit."""
+        raise NotImplementedError
+
+    async def ts_referenced(self, m: VmPage) -> int:
+        """pmap_ts_referenced."""
+        raise NotImplementedError

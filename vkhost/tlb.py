@@ -1,0 +1,123 @@
+"""The TLB of one CPU: cached translations that nobody takes back but its owner's flush.
+
+Unbounded, so that an entry stays stale for as long as the kernel lets it: an eviction could only
+hide a missing shootdown.
+"""
+
+from __future__ import annotations
+
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from vkhost.pmap_bits import PTE_M, PTE_NX, PTE_RW
+from vkprotocol.effects import Effect, Shared, Step
+from vkprotocol.param import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from vkhost.cpu import Cpu
+    from vkhost.physmem import Frame
+    from vkhost.pmap import Pmap
+
+INVLTLB: Final = -1  # in place of a va: everything
+
+
+class TlbEntry:
+    """A translation as it was when filled. Immutable.
+
+    `generation`: the frame's when the PTE was installed. `writable`: PTE had RW and M, so that a
+    store needs no walk to set M.
+    """
+
+    __slots__ = ("bits", "executable", "frame", "generation", "pfn", "writable")
+
+    def __init__(self, frame: Frame, bits: int, generation: int) -> None:
+        self.frame = frame
+        self.pfn = frame.pfn
+        self.bits = bits
+        self.generation = generation
+        self.writable = bits & (PTE_RW | PTE_M) == PTE_RW | PTE_M
+        self.executable = not bits & PTE_NX
+
+
+class TlbSlot(Shared):
+    """Where the translation of one page would be; state: a TlbEntry or None."""
+
+    __slots__ = ("_flush",)
+
+    def __init__(self, cpu: int, asid: int | str, vpn: int) -> None:
+        super().__init__(("tlb", cpu, asid, vpn))
+        self._flush = Effect(self, "invlpg", write=True)
+
+
+class Tlb:
+    """Slots are found by address space and vpn; `slots` are those of the current one.
+
+    `root` is %cr3: its state is the pmap being run on. Every access through the TLB reads it,
+    every flush of the whole TLB writes it, in place of all the slots.
+    """
+
+    __slots__ = ("_filled", "_flush", "_load_cr3", "cpu", "root", "slots", "spaces")
+
+    def __init__(self, cpu: Cpu) -> None:
+        self.cpu = cpu
+        self.root = Shared(("cr3", cpu.id))
+        self.spaces: dict[int | str, dict[int, TlbSlot]] = {}
+        self.slots: dict[int, TlbSlot] = {}
+        self._filled: dict[TlbSlot, None] = {}
+        self._flush = Effect(self.root, "invltlb", write=True)
+        self._load_cr3 = Effect(self.root, "load_cr3", write=True)
+
+    def slot(self, pmap: Pmap, vpn: int) -> TlbSlot:
+        space = self.spaces.setdefault(pmap.asid, {})
+        slot = space.get(vpn)
+        if slot is None:
+            slot = space[vpn] = TlbSlot(self.cpu.id, pmap.asid, vpn)
+        return slot
+
+    def fill(self, slot: TlbSlot, entry: TlbEntry) -> None:
+        """In a step that writes the slot."""
+        slot.state = entry
+        self._filled[slot] = None
+
+    @coroutine
+    def load_cr3(self, pmap: Pmap) -> Step:
+        """Run on the page tables of `pmap`. Translations carry no tag on this machine: all go."""
+        yield self._load_cr3
+        self.root.state = pmap
+        self.slots = self.spaces.setdefault(pmap.asid, {})
+        kernel = self.cpu.kernel
+        kernel.emit("cpu.pmap", self.cpu.id, pmap.id)
+        if "lazy-tlb" not in kernel.mutants:
+            self.clear()
+
+    @coroutine
+    def flush(self, pmap: Pmap, va: int) -> Step:
+        """invlpg of one page, or invltlb."""
+        yield self._flush if va == INVLTLB else self.slot(pmap, va >> PAGE_SHIFT)._flush
+        self.drop(pmap, va)
+
+    def flushed_object(self, pmap: Pmap, va: int) -> Shared:
+        """What a flush writes."""
+        return self.root if va == INVLTLB else self.slot(pmap, va >> PAGE_SHIFT)
+
+    def drop(self, pmap: Pmap, va: int) -> None:
+        """In a step that writes `flushed_object`."""
+        if va == INVLTLB:
+            self.clear()
+            return
+        slot = self.slot(pmap, va >> PAGE_SHIFT)
+        if slot.state is not None:
+            slot.state = None
+            self._filled.pop(slot, None)
+        self.cpu.kernel.emit("tlb.flush", self.cpu.id, va)
+
+    def clear(self) -> None:
+        """In a step that writes `root`."""
+        for slot in self._filled:
+            slot.state = None
+        self._filled.clear()
+        self.cpu.kernel.emit("tlb.flush", self.cpu.id, INVLTLB)
+
+    def entries(self) -> list[tuple[Any, TlbEntry]]:
+        """(key, entry) of everything cached, for checks."""
+        return [(slot.key, slot.state) for slot in self._filled if slot.state is not None]
