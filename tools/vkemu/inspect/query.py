@@ -1,0 +1,81 @@
+"""`vkemu log query`: SQL over the events, through DuckDB.
+
+The table is `events`: the head of every line and every field of the event table as columns, NULL
+where an event has none. `.zst` is read as it is. Ids are text, since some are numbers and others
+names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vkprotocol.events import FIELDS
+
+from vkemu.verdict import UsageError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# A 64-bit word may have its top bit set, and -1 stands for "all": only HUGEINT holds both.
+_SQL_TYPES: Final = {
+    "id": "VARCHAR", "int": "HUGEINT", "str": "VARCHAR", "bool": "BOOLEAN", "bytes": "VARCHAR",
+}  # fmt: skip
+_HEAD: Final = {
+    "seq": "BIGINT", "t": "BIGINT", "ts": "VARCHAR", "run": "VARCHAR", "step": "BIGINT",
+    "actor": "VARCHAR", "cpu": "BIGINT", "guest": "VARCHAR", "event": "VARCHAR",
+    "level": "VARCHAR", "vc": "JSON",
+}  # fmt: skip
+# Written by several events with different types: whatever it is, as text.
+_MIXED: Final = {"old": "VARCHAR", "new": "VARCHAR"}
+BATCH: Final = 1000
+
+
+def columns() -> dict[str, str]:
+    """Column -> SQL type."""
+    own = {name: _SQL_TYPES[kind] for name, (kind, _) in FIELDS.items()}
+    return {**own, **_MIXED, **_HEAD}
+
+
+def connect(path: Path) -> DuckDBPyConnection:
+    """A database in memory whose table `events` is the log."""
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError(
+            "vkemu log query: needs DuckDB, `pip install 'vkemu[analyze]'`;"
+            " `vkemu log show FIELD=VALUE ...` filters without it"
+        ) from None
+    db = duckdb.connect()
+    types = ", ".join(f"'{name}': '{kind}'" for name, kind in columns().items())
+    quoted = str(path).replace("'", "''")
+    db.execute(
+        f"CREATE VIEW events AS SELECT * FROM read_json('{quoted}', "
+        f"format='newline_delimited', columns={{{types}}})"
+    )
+    return db
+
+
+def query(path: Path, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """The names of the result's columns, and its rows as they come."""
+    db = connect(path)
+    import duckdb
+
+    try:
+        result = db.execute(sql)
+    except duckdb.Error as error:
+        raise UsageError(f"vkemu log query: {str(error).splitlines()[0]}") from None
+    if not result.description:
+        return [], iter(())
+    return [column[0] for column in result.description], _rows(db)
+
+
+def _rows(db: DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    import duckdb
+
+    try:
+        while batch := db.fetchmany(BATCH):
+            yield from batch
+    except duckdb.Error as error:
+        raise UsageError(f"vkemu log query: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,148 @@
+"""Recorded events, streamed from `.ndjson` or `.ndjson.zst` in bounded memory.
+
+A command names the columns it needs as a `msgspec.Struct`; whole chunks of lines are then decoded
+at once into those columns only, which still checks the syntax of everything skipped. Only when a
+chunk does not decode is it taken line by line, to say which line is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar, cast
+
+import msgspec
+
+from vkemu.verdict import UsageError
+
+CHUNK_BYTES: Final = 1 << 17  # decoded lines that stay in the cache
+LINE_BYTES_MAX: Final = 1 << 24
+NAMES: Final = ("events.ndjson", "events.ndjson.zst")
+
+T = TypeVar("T")
+
+
+class BadLog(UsageError):
+    """A log that cannot be read. The user's to mend: the message says where and what."""
+
+
+class Line(msgspec.Struct):
+    """What every line has. `step` counts scheduling steps, of which an event is a part."""
+
+    seq: int
+    t: int
+    actor: str
+    event: str
+    step: int | None = None
+
+
+def locate(name: str | Path) -> Path:
+    """The log meant by a file name, a run folder, or `runs/latest`."""
+    path = Path(name)
+    if path.is_dir():
+        for candidate in NAMES:
+            if (path / candidate).is_file():
+                return path / candidate
+        raise BadLog(f"{path}: no {' or '.join(NAMES)} in this folder")
+    if not path.exists():
+        raise BadLog(f"{path}: no such file")
+    return path
+
+
+def is_compressed(path: Path) -> bool:
+    return path.suffix == ".zst"
+
+
+class Log:
+    """A recorded run. `skipped` counts the malformed lines a reading left out, when asked to."""
+
+    def __init__(self, path: str | Path, *, skip_malformed: bool = False) -> None:
+        self.path = locate(path)
+        self.skip_malformed = skip_malformed
+        self.skipped = 0
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Every event with all its fields."""
+        return self.rows(cast("type[dict[str, Any]]", dict[str, Any]))
+
+    def rows(self, columns: type[T]) -> Iterator[T]:
+        """Every event as `columns`, a Struct of the fields wanted."""
+        for decoded, _ in self.batches(columns):
+            yield from decoded
+
+    def batches(self, columns: type[T]) -> Iterator[tuple[list[T], bytes]]:
+        """Chunks of events, decoded and as the bytes they were, line for line."""
+        decoder = msgspec.json.Decoder(columns)
+        self.skipped = 0
+        number = 1
+        for chunk in self.chunks():
+            try:
+                yield decoder.decode_lines(chunk), chunk
+            except msgspec.MsgspecError:
+                yield self._line_by_line(decoder, chunk, number)
+            number += chunk.count(b"\n")
+
+    def _line_by_line(
+        self, decoder: msgspec.json.Decoder[T], chunk: bytes, number: int
+    ) -> tuple[list[T], bytes]:
+        decoded: list[T] = []
+        kept: list[bytes] = []
+        for offset, line in enumerate(chunk.splitlines()):
+            try:
+                row = decoder.decode(line)
+            except msgspec.MsgspecError as error:
+                if not line.strip():
+                    continue
+                if not self.skip_malformed:
+                    raise BadLog(self._complaint(number + offset, line, error)) from None
+                self.skipped += 1
+            else:
+                decoded.append(row)
+                kept.append(line)
+        return decoded, b"\n".join(kept) + b"\n"
+
+    def _complaint(self, number: int, line: bytes, error: Exception) -> str:
+        what = "truncated" if "truncated" in str(error) else "malformed"
+        start = line[:60].decode("utf-8", "replace")
+        return f"{self.path}:{number}: {what} line ({error}): {start}"
+
+    def chunks(self) -> Iterator[bytes]:
+        """The file in pieces that end at the end of a line."""
+        with open_log(self.path) as file:
+            rest = b""
+            while piece := self._piece(file):
+                rest += piece
+                end = rest.rfind(b"\n") + 1
+                if end:
+                    yield rest[:end]
+                    rest = rest[end:]
+                elif len(rest) > LINE_BYTES_MAX:
+                    raise BadLog(f"{self.path}: a line of more than {LINE_BYTES_MAX} bytes")
+            if rest.strip():
+                yield rest
+
+    def _piece(self, file: IO[bytes]) -> bytes:
+        try:
+            return file.read(CHUNK_BYTES)
+        except Exception as error:
+            # EOFError for a file that was cut off, ZstdError for one that is something else.
+            if self.skip_malformed and isinstance(error, EOFError):
+                self.skipped += 1
+                return b""
+            raise BadLog(f"{self.path}: cannot be decompressed ({error})") from None
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed."""
+    if not is_compressed(path):
+        return path.open("rb")
+    try:
+        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        try:
+            from backports import zstd
+        except ImportError:
+            raise BadLog(
+                f"{path}: reading .zst needs `pip install 'vkemu[zstd]'` (or: zstd -d {path})"
+            ) from None
+    return cast("IO[bytes]", zstd.open(path, "rb"))

@@ -1,0 +1,62 @@
+"""`vkemu log stats`: what happened how often, and who did it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgspec
+
+from vkemu.inspect.reader import Log
+
+
+class Columns(msgspec.Struct, gc=False):
+    """What is counted."""
+
+    t: int
+    actor: str
+    event: str
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts of a log. `t_first` and `t_last` are virtual ns."""
+
+    events: int = 0
+    t_first: int = 0
+    t_last: int = 0
+    by_event: Counter[str] = field(default_factory=Counter)
+    by_actor: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def duration_ns(self) -> int:
+        return self.t_last - self.t_first
+
+
+def stats(log: Log) -> Stats:
+    found = Stats()
+    pairs: Counter[tuple[str, str]] = Counter()
+    for rows, _ in log.batches(Columns):
+        if not rows:
+            continue
+        if found.events == 0:
+            found.t_first = rows[0].t
+        found.t_last = rows[-1].t
+        found.events += len(rows)
+        pairs.update([(row.event, row.actor) for row in rows])
+    for (event, actor), count in sorted(pairs.items()):
+        found.by_event[event] += count
+        found.by_actor[actor] += count
+    return found
+
+
+def report(found: Stats) -> str:
+    lines = [
+        f"{found.events} events, {len(found.by_actor)} actors, {found.duration_ns:,} ns virtual"
+    ]
+    for title, counts in (("event", found.by_event), ("actor", found.by_actor)):
+        lines.append("")
+        lines.append(f"{'count':>9}  {title}")
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        lines += [f"{count:>9}  {name}" for name, count in ordered]
+    return "\n".join(lines)

@@ -1,0 +1,377 @@
+"""Windows: the stretches of a run in which a translation is wrong and nobody has said so yet.
+
+| kind | opens | closes |
+| --- | --- | --- |
+| edit-to-inval | a guest edits a VPTE behind a live host PTE | its INVAL begins, or the PTE goes |
+| inval-to-flush | an INVAL begins | the last TLB flush it causes, or its return |
+| unmap-to-free | the last host PTE of a frame goes | the frame is freed |
+| free-to-unmap | a frame is freed while a host PTE still maps it | the last such PTE goes |
+| walk-to-enter | a fault has read the leaf VPTE | it enters the PTE |
+
+A free-to-unmap window is a violation in itself; the others are what a design must keep closed to
+somebody. A width counts events of the whole run, or steps when the log has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from vkprotocol.param import PAGE_SIZE
+from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_V
+
+from vkemu.inspect.narrate import pte_frame
+from vkemu.inspect.reader import Log
+
+KINDS: Final = (
+    "edit-to-inval", "inval-to-flush", "unmap-to-free", "free-to-unmap", "walk-to-enter",
+)  # fmt: skip
+
+
+class Columns(msgspec.Struct, gc=False):
+    """The fields a window is made of. They hold numbers and words, so no cycle is possible."""
+
+    seq: int
+    t: int
+    actor: str
+    event: str
+    step: int | None = None
+    pfn: int | None = None
+    idx: int | None = None
+    value: Any = None
+    level: Any = None
+    map: Any = None
+    pmap: Any = None
+    va: int | None = None
+    start: int | None = None
+    end: int | None = None
+    old: Any = None
+    new: Any = None
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One of them. `closed_by` is None when the log ended first."""
+
+    kind: str
+    what: str
+    opened_by: str  # actor
+    opened: int  # seq
+    t_opened: int
+    closed_by: str | None
+    closed: int
+    t_closed: int
+    steps: int
+
+    @property
+    def ns(self) -> int:
+        return self.t_closed - self.t_opened
+
+
+@dataclass(slots=True)
+class _Open:
+    kind: str
+    what: str
+    event: Columns
+    last: Columns | None = None  # what closed it, if it turns out to be the last such event
+
+
+Place = tuple[Any, int]  # (pmap, va of the page)
+Word = tuple[int | None, int | None]  # (frame, index): a VPTE
+
+
+class Windows:
+    """Finds windows as events pass. `step` takes one event and gives the windows it closes."""
+
+    def __init__(self) -> None:
+        self.found: list[Window] = []
+        self._ptes: dict[Place, int] = {}  # live host PTEs: the frame each maps
+        self._mapped: dict[int, set[Place]] = {}  # the reverse of it
+        self._words: dict[Word, tuple[int, set[Place]]] = {}
+        self._behind: dict[Place, set[Word]] = {}  # the VPTEs a host PTE came from
+        self._faults: dict[str, tuple[Place, list[Word]]] = {}
+        self._edits: dict[Word, _Open] = {}
+        self._walks: dict[str, _Open] = {}
+        self._invals: dict[tuple[str, Any, int], _Open] = {}
+        self._unmapped: dict[int, _Open] = {}
+        self._freed: dict[int, _Open] = {}
+        self._on: dict[str, Callable[[Columns], None]] = {
+            "vpte.read": self._vpte_read,
+            "vpte.am": self._vpte_am,
+            "mem.store": self._edit,
+            "mem.cmpset": self._edit,
+            "fault.begin": self._fault_begin,
+            "fault.retry": self._fault_begin,
+            "fault.end": self._fault_end,
+            "pte.write": self._pte_write,
+            "inval.begin": self._inval_begin,
+            "inval.end": self._inval_end,
+            "tlb.flush": self._tlb_flush,
+            "page.alloc": self._page_alloc,
+            "page.free": self._page_free,
+        }
+
+    def feed(self, events: Iterable[Columns]) -> None:
+        on = self._on
+        for event in events:
+            if event.event in on:
+                on[event.event](event)
+
+    def finish(self, last: Columns | None) -> None:
+        """The log is over: what is still open stays so."""
+        if last is None:
+            return
+        # An unmapped page that was never freed is an ordinary one; a walk that entered nothing
+        # failed or was restarted. The others were left open.
+        for opened in (*self._edits.values(), *self._freed.values(), *self._invals.values()):
+            self._close(opened, last, closed_by=None)
+
+    def _close(self, opened: _Open, event: Columns, closed_by: str | None) -> None:
+        first = opened.event
+        if first.step is not None and event.step is not None:
+            steps = event.step - first.step
+        else:
+            steps = event.seq - first.seq
+        self.found.append(
+            Window(
+                kind=opened.kind,
+                what=opened.what,
+                opened_by=first.actor,
+                opened=first.seq,
+                t_opened=first.t,
+                closed_by=closed_by,
+                closed=event.seq,
+                t_closed=event.t,
+                steps=steps,
+            )
+        )
+
+    # Which VPTEs are behind which host PTE, and their edits.
+
+    def _fault_begin(self, event: Columns) -> None:
+        if event.va is not None:
+            self._faults[event.actor] = (event.map, event.va & -PAGE_SIZE), []
+        self._walks.pop(event.actor, None)
+
+    def _fault_end(self, event: Columns) -> None:
+        self._faults.pop(event.actor, None)
+        self._walks.pop(event.actor, None)
+
+    def _vpte_read(self, event: Columns) -> None:
+        fault = self._faults.get(event.actor)
+        if fault is None or event.pfn is None or event.idx is None:
+            return
+        place, path = fault
+        word = event.pfn, event.idx
+        path.append(word)
+        known = self._words.get(word)
+        self._words[word] = event.value, set() if known is None else known[1]
+        if event.level == 0:
+            what = f"{place[1]:#x}@{place[0]}"
+            self._walks[event.actor] = _Open("walk-to-enter", what, event)
+
+    def _vpte_am(self, event: Columns) -> None:
+        if event.pfn is None or event.idx is None:
+            return
+        word = event.pfn, event.idx
+        known = self._words.get(word)
+        if known is not None:
+            self._words[word] = event.new, known[1]
+
+    def _edit(self, event: Columns) -> None:
+        # Nearly every store is to ordinary memory, of which no walk has read a word.
+        word = event.pfn, event.idx
+        if word not in self._words or not event.ok:
+            return
+        known = self._words[word]
+        old, places = known
+        self._words[word] = event.value, places
+        if places and word not in self._edits and wants_inval(old, event.value):
+            shown = min(places, key=str)
+            what = f"{shown[1]:#x}@{shown[0]}"
+            if len(places) > 1:
+                what += f" and {len(places) - 1} more"
+            self._edits[word] = _Open("edit-to-inval", what, event)
+
+    def _end_edits(self, words: Iterable[Word], event: Columns) -> None:
+        for word in words:
+            opened = self._edits.pop(word, None)
+            if opened is not None:
+                self._close(opened, event, event.actor)
+
+    # Host PTEs and frames.
+
+    def _pte_write(self, event: Columns) -> None:
+        if event.va is None:
+            return
+        place = event.pmap, event.va
+        gone, come = pte_frame(event.old), pte_frame(event.new)
+        if come is not None:
+            self._enter(place, come, event)
+        if gone is not None and gone != come:
+            self._remove(place, gone, event)
+        if come is None:
+            self._ptes.pop(place, None)
+            words = self._behind.pop(place, set())
+            for word in words:
+                self._words[word][1].discard(place)
+            self._end_edits(sorted(w for w in words if not self._words[w][1]), event)
+
+    def _enter(self, place: Place, pfn: int, event: Columns) -> None:
+        self._ptes[place] = pfn
+        self._mapped.setdefault(pfn, set()).add(place)
+        self._unmapped.pop(pfn, None)
+        fault = self._faults.get(event.actor)
+        if fault is None or fault[0] != place:
+            return
+        walked = self._walks.pop(event.actor, None)
+        if walked is not None:
+            self._close(walked, event, event.actor)
+            self._behind.setdefault(place, set()).update(fault[1])
+            for word in fault[1]:
+                self._words[word][1].add(place)
+
+    def _remove(self, place: Place, pfn: int, event: Columns) -> None:
+        places = self._mapped.get(pfn, set())
+        places.discard(place)
+        if places:
+            return
+        opened = self._freed.pop(pfn, None)
+        if opened is not None:
+            self._close(opened, event, event.actor)
+        else:
+            self._unmapped[pfn] = _Open("unmap-to-free", f"page {pfn}", event)
+
+    def _page_alloc(self, event: Columns) -> None:
+        if event.pfn is not None:
+            self._unmapped.pop(event.pfn, None)
+
+    def _page_free(self, event: Columns) -> None:
+        pfn = event.pfn
+        if pfn is None:
+            return
+        opened = self._unmapped.pop(pfn, None)
+        if opened is not None:
+            self._close(opened, event, event.actor)
+        places = self._mapped.get(pfn)
+        if places and pfn not in self._freed:
+            shown = min(places, key=str)
+            what = f"page {pfn} at {shown[1]:#x}@{shown[0]}"
+            self._freed[pfn] = _Open("free-to-unmap", what, event)
+
+    # INVAL.
+
+    def _inval_begin(self, event: Columns) -> None:
+        if event.start is None or event.end is None:
+            return
+        key = event.actor, event.pmap, event.start
+        what = f"{event.start:#x}-{event.end:#x}@{event.pmap}"
+        self._invals[key] = _Open("inval-to-flush", what, event)
+        if not self._edits:
+            return
+        # An edit is announced when the INVALs cover every translation that came from the word.
+        covered = [
+            place
+            for word in self._edits
+            for place in self._words[word][1]
+            if place[0] == event.pmap and event.start <= place[1] < event.end
+        ]
+        for place in covered:
+            words = self._behind.pop(place, set())
+            for word in words:
+                self._words[word][1].discard(place)
+            self._end_edits(sorted(w for w in words if not self._words[w][1]), event)
+
+    def _tlb_flush(self, event: Columns) -> None:
+        for opened in self._invals.values():
+            first = opened.event
+            assert first.start is not None
+            assert first.end is not None
+            if event.va is not None and (event.va < 0 or first.start <= event.va < first.end):
+                opened.last = event
+
+    def _inval_end(self, event: Columns) -> None:
+        opened = self._invals.pop((event.actor, event.pmap, event.start or 0), None)
+        if opened is not None:
+            last = opened.last or event
+            self._close(opened, last, last.actor)
+
+
+def wants_inval(old: Any, new: Any) -> bool:
+    """Whether a VPTE edit makes a cached translation wrong: anything but adding A or M, or
+    making an invalid one valid. Clearing M counts: the host PTE stays writable (W13)."""
+    if not isinstance(old, int) or not isinstance(new, int) or not old & VPTE_V:
+        return False
+    return bool(old & ~new) or bool((new & ~old) & ~(VPTE_A | VPTE_M))
+
+
+def windows(log: Log) -> list[Window]:
+    """Every window of the log, in the order they closed."""
+    finder = Windows()
+    last: Columns | None = None
+    for rows, _ in log.batches(Columns):
+        finder.feed(rows)
+        if rows:
+            last = rows[-1]
+    finder.finish(last)
+    return finder.found
+
+
+BARS: Final = " ▏▎▍▌▋▊▉█"
+
+
+def bar(part: float, width: int) -> str:
+    """`part` of `width` columns, to an eighth of one."""
+    eighths = round(part * width * 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (BARS[rest] if rest else "")
+
+
+def histogram(widths: list[int]) -> Iterator[str]:
+    """Widths in powers of two."""
+    buckets: dict[int, int] = {}
+    for width in widths:
+        buckets[width.bit_length()] = buckets.get(width.bit_length(), 0) + 1
+    most = max(buckets.values())
+    for bits in range(min(buckets), max(buckets) + 1):
+        low, high = (1 << bits) >> 1, (1 << bits) - 1
+        label = f"{low}" if low >= high else f"{low}-{high}"
+        count = buckets.get(bits, 0)
+        yield f"  {label:>15} {count:>8} {bar(count / most, 40)}".rstrip()
+
+
+def report(found: list[Window], worst: int) -> str:
+    """The table, a histogram of each kind, and the widest windows."""
+    lines = [
+        f"{'window':<15} {'count':>8} {'median':>8} {'p99':>8} {'max':>8} {'max ns':>14}  open"
+    ]
+    by_kind = {kind: [w for w in found if w.kind == kind] for kind in KINDS}
+    for kind, some in by_kind.items():
+        if not some:
+            lines.append(f"{kind:<15} {0:>8}")
+            continue
+        widths = sorted(w.steps for w in some)
+        still = sum(w.closed_by is None for w in some)
+        lines.append(
+            f"{kind:<15} {len(some):>8} {widths[len(widths) // 2]:>8}"
+            f" {widths[len(widths) * 99 // 100]:>8} {widths[-1]:>8}"
+            f" {max(w.ns for w in some):>14,}  {still or '-'}"
+        )
+    for kind, some in by_kind.items():
+        if some:
+            lines += ["", f"{kind}, width in steps:", *histogram([w.steps for w in some])]
+            lines.append(f"  the widest {min(worst, len(some))}:")
+            widest = sorted(some, key=lambda w: (-w.steps, w.opened))[:worst]
+            lines += [f"    {describe(w)}" for w in widest]
+    return "\n".join(lines)
+
+
+def describe(window: Window) -> str:
+    end = f"seq {window.closed} {window.closed_by}" if window.closed_by else "never closed"
+    return (
+        f"{window.steps:>8} {window.ns:>12,} ns  {window.what}:"
+        f" seq {window.opened} {window.opened_by} -> {end}"
+    )
