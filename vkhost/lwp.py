@@ -49,12 +49,13 @@ class Proc:
     """A host process: an address space, file descriptors, and what makes it a vkernel.
 
     `p_vkernel` is written once, under p_token, and never taken back while the process lives.
-    `lowmemkill` is P_LOWMEMKILL, set by the OOM killer. `rlimit_vmem` is in bytes.
+    `lowmemkill` is P_LOWMEMKILL, set by the OOM killer. The limits are in bytes; RLIMIT_RSS is
+    enforced once it is exceeded by `rss_hysteresis` pages.
     """
 
     __slots__ = (
         "files", "kernel", "lowmemkill", "lwps", "name", "p_token", "p_vkernel", "p_vmspace", "pid",
-        "rlimit_rss", "rlimit_vmem",
+        "rlimit_rss", "rlimit_vmem", "rss_hysteresis",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, pid: int, name: str, vmspace: Vmspace) -> None:
@@ -69,6 +70,7 @@ class Proc:
         self.lwps: list[Lwp] = []
         self.rlimit_vmem: int | None = None
         self.rlimit_rss: int | None = None
+        self.rss_hysteresis = 4096
 
 
 class Lwp:

@@ -70,3 +70,20 @@ def add64(va: int, size: int) -> int:
 def round_page64(size: int) -> int:
     """round_page with C's wrap: what lies in the last page of all becomes 0."""
     return add64(size, PAGE_MASK) & ~PAGE_MASK
+
+
+def kern_name(result: int) -> str:
+    """`KERN_FAILURE` for 5, for the log."""
+    return _KERN_NAMES[result]
+
+
+_KERN_NAMES: Final = {
+    KERN_SUCCESS: "KERN_SUCCESS",
+    KERN_INVALID_ADDRESS: "KERN_INVALID_ADDRESS",
+    KERN_PROTECTION_FAILURE: "KERN_PROTECTION_FAILURE",
+    KERN_NO_SPACE: "KERN_NO_SPACE",
+    KERN_INVALID_ARGUMENT: "KERN_INVALID_ARGUMENT",
+    KERN_FAILURE: "KERN_FAILURE",
+    KERN_TRY_AGAIN: "KERN_TRY_AGAIN",
+    KERN_FAILURE_NOFAULT: "KERN_FAILURE_NOFAULT",
+}

@@ -37,6 +37,7 @@ from vkprotocol.param import atop
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
+    from vkhost.lwp import Proc
     from vkhost.pmap import Pmap
     from vkhost.vm_map_interlock import VmMapIlock
     from vkhost.vm_object import VmObject
@@ -121,12 +122,15 @@ class VmMap:
 
     __slots__ = (
         "entries", "ilock_base", "ilock_spin", "kernel", "lock", "max_offset", "min_offset", "pmap",
-        "size",
+        "proc", "size",
     )  # fmt: skip
 
-    def __init__(self, kernel: Kernel, pmap: Pmap, min_offset: int, max_offset: int) -> None:
+    def __init__(
+        self, kernel: Kernel, pmap: Pmap, min_offset: int, max_offset: int, proc: Proc | None = None
+    ) -> None:
         self.kernel = kernel
         self.pmap = pmap
+        self.proc = proc  # whose faults these are, and whose memory it is accounted to
         self.min_offset = min_offset
         self.max_offset = max_offset
         self.lock = RWLock(("vm_map", pmap.id), rank=MAP_LOCK)
@@ -134,6 +138,10 @@ class VmMap:
         self.size = 0  # bytes mapped, guarded_by lock
         self.ilock_spin = Lock(("ilock_spin", pmap.id), rank=ILOCK_SPIN)
         self.ilock_base: VmMapIlock | None = None  # guarded_by ilock_spin
+
+    @property
+    def pid(self) -> int:
+        return -1 if self.proc is None else self.proc.pid
 
     def range_check(self, start: int, end: int) -> tuple[int, int]:
         """VM_MAP_RANGE_CHECK: the part of [start, end) that is in the map."""

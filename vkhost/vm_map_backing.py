@@ -112,7 +112,7 @@ def _object_pages(vm_map: VmMap, entry: VmMapEntry) -> int:
 
 async def vm_map_entry_allocate_object(vm_map: VmMap, entry: VmMapEntry) -> None:
     """The anonymous entry is about to be faulted, split or forked: it needs its object now."""
-    obj = await vm_object_allocate(vm_map.kernel, OBJT_DEFAULT, _object_pages(vm_map, entry))
+    obj = vm_object_allocate(vm_map.kernel, OBJT_DEFAULT, _object_pages(vm_map, entry))
     entry.ba.offset = 0
     entry.ba.object = obj
     await vm_map_backing_attach(entry.ba)
@@ -130,7 +130,7 @@ async def vm_map_entry_shadow(vm_map: VmMap, entry: VmMapEntry) -> None:
     ):
         entry.eflags &= ~MAP_ENTRY_NEEDS_COPY  # nobody else sees it: no copy is needed
         return
-    result = await vm_object_allocate(vm_map.kernel, OBJT_DEFAULT, _object_pages(vm_map, entry))
+    result = vm_object_allocate(vm_map.kernel, OBJT_DEFAULT, _object_pages(vm_map, entry))
     await vm_map_backing_detach(entry.ba)
     below = copy_backing(entry.ba)
     entry.ba.object = result

@@ -6,7 +6,14 @@ All need the exclusive map lock.
 
 from __future__ import annotations
 
-from vkhost.vm_map import VmMap, VmMapEntry, vm_map_entry_link, vm_map_entry_unlink
+from vkhost.vm_map import (
+    VmMap,
+    VmMapEntry,
+    entries_from,
+    vm_map_entry_link,
+    vm_map_entry_unlink,
+    vm_map_lookup_entry,
+)
 from vkhost.vm_map_backing import (
     copy_entry,
     vm_map_backing_adjust_end,
@@ -47,6 +54,23 @@ async def vm_map_clip_end(vm_map: VmMap, entry: VmMapEntry, end: int) -> None:
     await vm_map_backing_replicated(vm_map, tail)
     await vm_map_backing_adjust_end(entry, end)
     vm_map_entry_link(vm_map, tail)
+
+
+async def entries_clipped(vm_map: VmMap, start: int, end: int) -> list[VmMapEntry]:
+    """The entries of [start, end), the first one clipped to it.
+
+    The caller clips the end of each as it comes to it, and simplifies it when it is done with it.
+    That may swallow entries further on in the list: see `is_linked`.
+    """
+    first = vm_map_lookup_entry(vm_map, start)
+    if first is not None:
+        await vm_map_clip_start(vm_map, first, start)
+    return [entry for entry in entries_from(vm_map, start) if entry.start < end]
+
+
+def is_linked(vm_map: VmMap, entry: VmMapEntry) -> bool:
+    """Whether the entry is still in the map, not swallowed by a neighbour's simplification."""
+    return any(entry is other for other in vm_map.entries)
 
 
 async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:

@@ -1,0 +1,84 @@
+"""vm_map_clean: msync(2). Write what is dirty in a range, and drop it with MS_INVALIDATE.
+
+The pages are found by arithmetic, start + (pindex - offset), which is wrong for a VPAGETABLE entry:
+other frames than those mapped there are flushed, and with MS_INVALIDATE freed while mapped (W41).
+[20] cleaned the whole object of such an entry; [P] decided against it; [26] skips it.
+
+DragonFly sys/vm/vm_map.c:vm_map_clean.
+"""
+
+from __future__ import annotations
+
+from vkhost.vm import KERN_INVALID_ADDRESS, KERN_SUCCESS, VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
+from vkhost.vm_map import (
+    VmMap,
+    VmMapEntry,
+    entries_from,
+    vm_map_lock_read,
+    vm_map_lookup_entry,
+    vm_map_unlock,
+)
+from vkhost.vm_object import OBJT_VNODE, VmObject
+from vkhost.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm_pageout_clean import OBJPC_INVAL, OBJPC_SYNC
+from vkprotocol.param import atop
+
+
+async def vm_map_clean(
+    vm_map: VmMap, start: int, end: int, *, syncio: bool, invalidate: bool
+) -> int:
+    """KERN_INVALID_ADDRESS if any part of the range is not mapped."""
+    await vm_map_lock_read(vm_map)
+    if vm_map_lookup_entry(vm_map, start) is None or not _no_holes(vm_map, start, end):
+        await vm_map_unlock(vm_map)
+        return KERN_INVALID_ADDRESS
+    for entry in entries_from(vm_map, start):
+        if entry.start >= end:
+            break
+        use_start = max(start, entry.start)
+        size = min(end, entry.end) - use_start
+        found = _clean_object(vm_map, entry, use_start, size)
+        if found is not None:
+            await _clean(entry, *found, syncio, invalidate)
+    await vm_map_unlock(vm_map)
+    return KERN_SUCCESS
+
+
+def _no_holes(vm_map: VmMap, start: int, end: int) -> bool:
+    for entry in entries_from(vm_map, start):
+        if start >= end:
+            break
+        if entry.start > start:
+            return False
+        start = entry.end
+    return start >= end
+
+
+def _clean_object(
+    vm_map: VmMap, entry: VmMapEntry, va: int, size: int
+) -> tuple[VmObject, int, int] | None:
+    """(object, first pindex, pindex after the last): anonymous memory is not worth writing, so one
+    layer down is looked for a vnode - one only, as the kernel's own comment regrets."""
+    ba = entry.ba
+    offset = ba.offset + va - entry.start
+    if ba.backing_ba is not None:
+        offset += ba.backing_ba.offset - ba.offset
+        ba = ba.backing_ba
+    obj = ba.object
+    if obj is None or obj.type != OBJT_VNODE:
+        return None
+    if entry.maptype == VM_MAPTYPE_VPAGETABLE and (
+        vm_map.kernel.quirks.object_beyond_size == "zero-fill"
+    ):
+        return obj, 0, obj.size  # [20]: any of it may be mapped there
+    return obj, atop(offset), atop(offset + size)
+
+
+async def _clean(
+    entry: VmMapEntry, obj: VmObject, start: int, end: int, syncio: bool, invalidate: bool
+) -> None:
+    if entry.protection & VM_PROT_WRITE:
+        flags = OBJPC_SYNC if syncio or invalidate else 0
+        await vm_object_page_clean(obj, start, end, flags | (OBJPC_INVAL if invalidate else 0))
+    if invalidate:
+        await vm_object_page_remove(obj, start, end, clean_only=True)

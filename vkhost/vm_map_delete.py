@@ -1,0 +1,61 @@
+"""Taking a range out of a map. DragonFly sys/vm/vm_map.c:vm_map_delete, vm_map_remove."""
+
+from __future__ import annotations
+
+from vkhost.pmap_remove import pmap_remove
+from vkhost.vm import MAP_ENTRY_USER_WIRED, MAP_ENTRY_VPAGETABLE_WIRED
+from vkhost.vm_fault_wire import vm_fault_unwire
+from vkhost.vm_map import (
+    VmMap,
+    VmMapEntry,
+    entries_from,
+    vm_map_entry_unlink,
+    vm_map_lock,
+    vm_map_unlock,
+)
+from vkhost.vm_map_backing import vm_map_entry_dispose
+from vkhost.vm_map_clip import entries_clipped, vm_map_clip_end
+
+
+async def vm_map_delete(vm_map: VmMap, start: int, end: int) -> None:
+    """Unmap what there is in [start, end). Precondition: exclusive lock.
+
+    The PTEs go first, everywhere: once the entry is gone its object may be too, and its frames with
+    somebody else (W21). No interlock: the exclusive lock keeps faults out.
+    """
+    kernel = vm_map.kernel
+    for entry in await entries_clipped(vm_map, start, end):
+        await vm_map_clip_end(vm_map, entry, end)
+        if "munmap-entries-first" in kernel.mutants:
+            s, e = entry.start, entry.end
+            await _delete_entry(vm_map, entry)
+            await pmap_remove(vm_map.pmap, s, e)
+            continue
+        if entry.wired_count:
+            await _unwire_all(vm_map, entry)
+        await pmap_remove(vm_map.pmap, entry.start, entry.end)
+        await _delete_entry(vm_map, entry)
+
+
+async def _delete_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
+    vm_map_entry_unlink(vm_map, entry)
+    vm_map.size -= entry.end - entry.start
+    vm_map.kernel.emit("map.remove", vm_map.pmap.id, entry.start, entry.end)
+    await vm_map_entry_dispose(entry)
+
+
+async def _unwire_all(vm_map: VmMap, entry: VmMapEntry) -> None:
+    """vm_map_entry_unwire_all. Before pmap_remove, which would lose sight of the pages."""
+    entry.eflags &= ~(MAP_ENTRY_USER_WIRED | MAP_ENTRY_VPAGETABLE_WIRED)
+    while entry.wired_count:
+        await vm_fault_unwire(vm_map, entry)
+
+
+async def vm_map_remove(vm_map: VmMap, start: int, end: int) -> None:
+    await vm_map_lock(vm_map)
+    start, end = vm_map.range_check(start, end)
+    if start < end:
+        await vm_map_delete(vm_map, start, end)
+    await vm_map_unlock(vm_map)
+
+

@@ -1,0 +1,42 @@
+"""Advice about the pages of one object. DragonFly sys/vm/vm_object.c:vm_object_madvise.
+
+Only the object itself is looked at, not the layers behind it. WILLNEED does nothing: it would only
+bring in what the next fault brings in.
+"""
+
+from __future__ import annotations
+
+from vkhost.pmap import pmap_clearbit
+from vkhost.pmap_bits import PTE_M
+from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
+from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm_page_cache import vm_page_dontneed
+from vkhost.vm_page_dirty import vm_page_undirty
+from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
+
+
+async def vm_object_madvise(obj: VmObject, pindex: int, count: int, advise: int) -> None:
+    """DONTNEED, FREE or WILLNEED for `count` pages from pindex on. FREE: of anonymous memory only,
+    whose content may go before it is written again."""
+    if advise == MADV_WILLNEED:
+        return
+    if advise == MADV_FREE and obj.type not in (OBJT_DEFAULT, OBJT_SWAP):
+        return
+    async with obj.token:
+        for index in sorted(i for i in obj.memq if pindex <= i < pindex + count):
+            m = obj.memq.get(index)  # the token is lost in every sleep
+            if m is not None and await vm_page_busy_try(m):
+                await _advise(m, advise)
+                await vm_page_wakeup(m)
+
+
+async def _advise(m: VmPage, advise: int) -> None:
+    if m.valid != VM_PAGE_BITS_ALL or await m.wire_count.load() or await m.hold_count.load():
+        return
+    if advise == MADV_FREE:
+        await pmap_clearbit(m, PTE_M)
+        m.kernel.emit("page.discard", m.pfn)
+        await vm_page_undirty(m)
+        m.act_count = 0
+    await vm_page_dontneed(m)
