@@ -33,6 +33,24 @@ Word: TypeAlias = Annotated[int, Meta(ge=0)]
 FIRST_PAGE = 8  # frames below hold the guest's page tables
 
 
+class LitmusHost(Host, frozen=True):
+    """[host] of a litmus test: small, and without the threads it does not ask for."""
+
+    pages: int = 48
+    pageout: bool = False
+    emergency: bool = False
+    ipi_threads: bool = False
+    fault_workers: bool = False
+    free_min: int | None = 2
+    free_reserved: int | None = 1
+    free_severe: int | None = 1
+    free_target: int | None = 4
+    pageout_free_min: int | None = 1
+    interrupt_free_min: int | None = 0
+    cache_min: int | None = 0
+    inactive_target: int | None = 0
+
+
 class Heading(Table, frozen=True):
     """[litmus]"""
 
@@ -99,7 +117,7 @@ class File(Table, frozen=True):
 
     litmus: Heading
     thread: Annotated[tuple[ThreadTable, ...], Meta(min_length=1, max_length=8)]
-    host: Host = Host()
+    host: LitmusHost = LitmusHost()
     quirks: QuirkTable = QuirkTable()
     mutants: tuple[str, ...] = ()
     page: dict[Name, Page] = msgspec.field(default_factory=dict)
@@ -199,7 +217,7 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
     quirks = {**msgspec.structs.asdict(file.quirks), **variant.quirks}
     changed = msgspec.structs.replace(
         file,
-        host=convert(host, Host, f"{where}.host"),
+        host=convert(host, LitmusHost, f"{where}.host"),
         quirks=convert(quirks, QuirkTable, f"{where}.quirks"),
         mutants=file.mutants + variant.mutants,
         thread=tuple(replaced.get(t.name, t) for t in file.thread),

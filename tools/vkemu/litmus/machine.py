@@ -1,0 +1,211 @@
+"""The machine of a litmus test: one host kernel, one guest with a few pages, set up and at rest.
+
+The set-up makes kernel calls, the real ones, on a thread of its own that runs before any other
+does; an execution of the test therefore begins with what those calls left behind. What the test
+says is mapped has been faulted in, what it says is in a TLB has been accessed from that CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from vkprotocol.effects import CURTHREAD, Body, Spawn, Thread
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
+from vkprotocol.vpte import VPTE_V
+
+from vkemu.litmus.file import FIRST_PAGE, Litmus, vpte_bits
+from vkemu.litmus.tables import MASTER_PDE, tables_for
+from vkhost.config import HostConfig
+from vkhost.cpu import Cpu
+from vkhost.kernel import Emit, Kernel
+from vkhost.lwp import Lwp, Proc
+from vkhost.pmap_remove import pmap_remove
+from vkhost.pmap_switch import swtch_in
+from vkhost.quirks import Quirks
+from vkhost.vm import (
+    KERN_SUCCESS,
+    VM_MAPTYPE_NORMAL,
+    VM_MAPTYPE_VPAGETABLE,
+    VM_PROT_ALL,
+    VM_PROT_READ,
+    VM_PROT_WRITE,
+)
+from vkhost.vm_fault import vm_fault
+from vkhost.vm_map import vm_map_find
+from vkhost.vm_object import VmObject, vm_object_reference
+from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm_page_busy import vm_page_wakeup
+from vkhost.vm_page_dirty import vm_page_dirty
+from vkhost.vm_page_lru import vm_page_activate
+from vkhost.vmspace import Vmspace, vmspace_alloc
+from vkhost.vnode_pager import MemoryVnode, vnode_pager_alloc
+
+DMAP = 0x100_0000_0000  # where the image is mapped linearly in the vkernel's own vmspace
+OTHER = 0x2000_0000  # where the other process, the next owner of frames, maps what it gets
+PID = 100
+OTHER_PID = 200
+
+
+def drive(coro: Body) -> Any:
+    """Run a coroutine alone, to its end: nobody else exists yet, so nothing can block it."""
+    thread = Thread(-1, "setup", coro)
+    before, CURTHREAD[0] = CURTHREAD[0], thread
+    try:
+        effect = coro.send(None)  # type: ignore[arg-type]
+        while True:
+            if effect.guard is not None and not effect.guard(effect.obj.state):
+                raise AssertionError(f"the set-up would block: {effect!r}")
+            effect = coro.send(thread)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        CURTHREAD[0] = before
+
+
+class Machine:
+    """`guest` is the vmspace of the guest's process, `own` that of the vkernel itself."""
+
+    def __init__(self, litmus: Litmus, policy: str, spawn: Spawn, emit: Emit) -> None:
+        file = litmus.file
+        self.litmus = litmus
+        config = msgspec.convert(msgspec.structs.asdict(file.host), HostConfig)
+        quirks = msgspec.convert(msgspec.structs.asdict(file.quirks), Quirks)
+        self.kernel = Kernel(config, policy, spawn, emit, quirks, frozenset(file.mutants))
+        self.tables = tables_for(
+            (
+                (a.va, litmus.frames[a.page] << 12 | vpte_bits(a.bits, "") if a.page else 0)
+                for a in file.va.values()
+            ),
+            FIRST_PAGE,
+        )
+        self.vnode = MemoryVnode("image", litmus.image_pages * PAGE_SIZE)
+        self.own = vmspace_alloc(self.kernel, "vkernel", pmap_id=PID)
+        self.proc = Proc(self.kernel, PID, "vkernel", self.own)
+        self.guest = vmspace_alloc(self.kernel, "guest", self.proc, pmap_id=PID + 1)
+        self.other = vmspace_alloc(self.kernel, "other", pmap_id=OTHER_PID)
+        self.proc_other = Proc(self.kernel, OTHER_PID, "other", self.other)
+        self.kernel.procs += [self.proc, self.proc_other]
+        self.image: VmObject = drive(vnode_pager_alloc(self.kernel, self.vnode))
+        self.registers: dict[str, dict[str, int]] = {t.name: {} for t in litmus.threads}
+
+    def set_up(self) -> None:
+        drive(self._set_up())
+
+    async def _set_up(self) -> None:
+        await self._map(self.guest, 0, VM_MAX_USER_ADDRESS, VM_MAPTYPE_VPAGETABLE)
+        self.guest.vm_map.entries[0].master_pde = MASTER_PDE
+        size = self.litmus.image_pages * PAGE_SIZE
+        await self._map(self.own, DMAP, size, VM_MAPTYPE_NORMAL)
+        for pindex, words in self.tables.words.items():
+            await self._make_resident(pindex, words, dirty=True)
+        for name, page in self.litmus.file.page.items():
+            pindex = self.litmus.frames[name]
+            words = dict(enumerate(page.words))
+            if page.resident:
+                await self._make_resident(pindex, words, dirty=page.dirty)
+            else:
+                self.vnode.pwrite(pindex * PAGE_SIZE, image_of(words))
+        await self._run_threads()
+        await self._map_as_asked()
+
+    async def _map(self, vmspace: Vmspace, start: int, size: int, maptype: int) -> None:
+        await vm_object_reference(self.image)
+        result, _ = await vm_map_find(
+            vmspace.vm_map, self.image, 0, start, size, PAGE_SIZE, False, maptype,
+            VM_PROT_ALL, VM_PROT_ALL, 0,
+        )  # fmt: skip
+        assert result == KERN_SUCCESS, result
+
+    async def _make_resident(self, pindex: int, words: dict[int, int], *, dirty: bool) -> VmPage:
+        """A page as the pager would have brought it in."""
+        content = image_of(words)
+        await self.image.token.acquire()
+        m = await vm_page_alloc(self.image, pindex, VM_ALLOC_NORMAL)
+        assert m is not None, "the host of the test has too few pages"
+        await m.frame.write_bytes(content)
+        self.kernel.emit("page.write", m.pfn, content)
+        m.valid = VM_PAGE_BITS_ALL
+        if dirty:
+            await vm_page_dirty(m)
+        else:
+            self.vnode.pwrite(pindex * PAGE_SIZE, content)
+        await vm_page_activate(m)
+        await vm_page_wakeup(m)
+        await self.image.token.release()
+        return m
+
+    async def _run_threads(self) -> None:
+        """Put a thread of the vkernel on each CPU that a program of the test runs on."""
+        for program in self.litmus.threads:
+            if program.kind not in ("user", "guest"):
+                continue
+            cpu = self.kernel.cpus[program.cpu]
+            if cpu.lwp is not None:
+                continue
+            lwp = Lwp(self.proc, program.cpu, cpu)
+            lwp.vmspace = self.guest if program.kind == "user" else self.own
+            self.proc.lwps.append(lwp)
+            await swtch_in(lwp)
+            if program.kind == "guest":
+                await self._warm_dmap(cpu)
+
+    async def _warm_dmap(self, cpu: Cpu) -> None:
+        """The vkernel has its page tables and DMAP pages in the TLB: it has been using them."""
+        for pindex in self.tables.words:
+            await self._touch(cpu, pindex, "rw")
+        for name, page in self.litmus.file.page.items():
+            if page.dmap:
+                await self._touch(cpu, self.litmus.frames[name], page.dmap)
+
+    async def _touch(self, cpu: Cpu, pindex: int, how: str) -> None:
+        va = DMAP + pindex * PAGE_SIZE
+        value = await cpu.load(va)
+        if how == "rw":
+            await cpu.store(va, value)
+
+    async def _map_as_asked(self) -> None:
+        for address in self.litmus.file.va.values():
+            if address.mapped:
+                kind = VM_PROT_WRITE if address.mapped == "rw" else VM_PROT_READ
+                result = await vm_fault(self.guest.vm_map, address.va, kind)
+                assert result == KERN_SUCCESS, result
+            for i in address.tlb:
+                self.kernel.bind(-1, self.kernel.cpus[i])
+                await self.kernel.cpus[i].load(address.va)
+        for name, page in self.litmus.file.page.items():
+            if not page.dmap and page.resident:
+                va = DMAP + self.litmus.frames[name] * PAGE_SIZE
+                await pmap_remove(self.own.pmap, va, va + PAGE_SIZE)
+
+    def page(self, name: str) -> VmPage | None:
+        """The vm_page that holds a named page now."""
+        return self.image.memq.get(self.litmus.frames[name])
+
+    def value(self, atom: str) -> int | None:
+        """What `A.r0` or `X[0]` is in the state at hand; None for a register never written."""
+        head, dot, register = atom.partition(".")
+        if dot:
+            return self.registers[head].get(register)
+        name, _, index = atom.partition("[")
+        return self._word(self.litmus.frames[name], int(index.rstrip("]")))
+
+    def _word(self, pindex: int, idx: int) -> int:
+        """A word of the image: of the resident page, else of the file."""
+        m = self.image.memq.get(pindex)
+        if m is not None and m.valid:
+            return m.frame.words[idx]
+        return int.from_bytes(self.vnode.pread(pindex * PAGE_SIZE + idx * 8, 8), "little")
+
+    def vpte_valid(self, va: int, level: int = 0) -> bool:
+        table, slot = self.tables.slot(va, level)
+        return bool(self._word(table, slot) & VPTE_V)
+
+
+def image_of(words: dict[int, int]) -> bytes:
+    """A page whose words are 0 but for these."""
+    page = bytearray(PAGE_SIZE)
+    for idx, word in words.items():
+        page[idx * 8 : idx * 8 + 8] = word.to_bytes(8, "little")
+    return bytes(page)
