@@ -10,6 +10,8 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Final
 
+from vkprotocol.effects import Mailbox, Step
+
 from vkhost.cpu_access import PAGE, Access, walk
 from vkhost.tlb import Tlb
 from vkhost.vm import (
@@ -21,7 +23,6 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkprotocol.effects import Mailbox, Step
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
@@ -45,10 +46,10 @@ class Fault(Exception):
 class FaultRequest:
     """What the trap handler asks of the fault worker."""
 
-    __slots__ = ("fault_flags", "fault_type", "map", "va")
+    __slots__ = ("fault_flags", "fault_type", "va", "vm_map")
 
-    def __init__(self, map: VmMap, va: int, fault_type: int, fault_flags: int) -> None:
-        self.map = map
+    def __init__(self, vm_map: VmMap, va: int, fault_type: int, fault_flags: int) -> None:
+        self.vm_map = vm_map
         self.va = va
         self.fault_type = fault_type
         self.fault_flags = fault_flags
@@ -57,15 +58,15 @@ class FaultRequest:
 class Cpu:
     """`lwp` is the thread running here, whose vmspace faults are resolved in. Thread-local."""
 
-    def __init__(self, kernel: Kernel, id: int) -> None:
+    def __init__(self, kernel: Kernel, cpuid: int) -> None:
         self.kernel = kernel
-        self.id = id
-        self.mask = 1 << id
+        self.id = cpuid
+        self.mask = 1 << cpuid
         self.lwp: Lwp | None = None
         self.tlb = Tlb(self)
-        self.ipi = Mailbox(("ipi", id))
-        self.faults = Mailbox(("faults", id))
-        self.fault_results = Mailbox(("fault_results", id))
+        self.ipi = Mailbox(("ipi", cpuid))
+        self.faults = Mailbox(("faults", cpuid))
+        self.fault_results = Mailbox(("fault_results", cpuid))
         self._loads: dict[int, Access] = {}
         self._stores: dict[int, Access] = {}
 
@@ -213,19 +214,19 @@ class Cpu:
         slot = self.tlb.slot(pmap, va >> 12)
         if not walk(self, pmap, slot, va, access.fault_type):
             assert self.lwp is not None
-            map = self.lwp.vmspace.vm_map
-            result = yield from self.take_fault(map, va, access.fault_type)
+            vm_map = self.lwp.vmspace.vm_map
+            result = yield from self.take_fault(vm_map, va, access.fault_type)
             if result != KERN_SUCCESS:
                 raise Fault(va, access.fault_type, result)
 
-    async def take_fault(self, map: VmMap, va: int, fault_type: int) -> int:
+    async def take_fault(self, vm_map: VmMap, va: int, fault_type: int) -> int:
         """pc64 trap.c:trap_pfault: flags as for a user access, and vm_fault."""
         flags = VM_FAULT_USERMODE | VM_FAULT_BURST
         if fault_type == VM_PROT_WRITE:
             flags |= VM_FAULT_DIRTY
         if not self.kernel.config.fault_workers:
-            return await self.kernel.vm_fault(map, va, fault_type, flags)
-        await self.faults.send(FaultRequest(map, va, fault_type, flags))
+            return await self.kernel.vm_fault(vm_map, va, fault_type, flags)
+        await self.faults.send(FaultRequest(vm_map, va, fault_type, flags))
         result: int = await self.fault_results.recv()
         return result
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vkprotocol.effects import Also, Effect
+
 from vkhost.pmap_bits import PTE_A, PTE_FRAME, PTE_M, PTE_NX, PTE_RW
 from vkhost.tlb import TlbEntry, TlbSlot
 from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
-from vkprotocol.effects import Also, Effect
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vkprotocol.effects import Spawn, curthread
+
 from vkhost.config import HostConfig
 from vkhost.cpu import Cpu
 from vkhost.fault_worker import fault_worker
-from vkhost.pmap_inval import inval_intr
 from vkhost.physmem import PhysMem
+from vkhost.pmap_inval import inval_intr
 from vkhost.quirks import Quirks
 from vkhost.rmap import make_rmap
 from vkhost.swap_pager import SwapPager
@@ -16,7 +18,6 @@ from vkhost.vm_meter import VmMeter, boot_thresholds
 from vkhost.vm_page import VmPage
 from vkhost.vm_page_queue import PQ_FREE, VmPageQueues, Vmstats
 from vkhost.vm_pageout_wakeup import Pagedaemon
-from vkprotocol.effects import Spawn, curthread
 
 if TYPE_CHECKING:
     from vkhost.lwp import Proc
@@ -69,7 +70,7 @@ class Kernel:
         self.procs: list[Proc] = []
         self.mycpu: dict[int, Cpu] = {}  # tid -> the CPU a thread runs on, if on any
         self.rmap = make_rmap(self, policy)
-        self.cpus = [Cpu(self, id) for id in range(config.cpus)]
+        self.cpus = [Cpu(self, cpuid) for cpuid in range(config.cpus)]
         self._free_all_frames()
 
     def _free_all_frames(self) -> None:
@@ -94,6 +95,12 @@ class Kernel:
             if self.config.emergency:
                 self.spawn("emergpager", vm_pageout_thread(self, emergency=True), daemon=True)
 
+    async def vm_fault(self, vm_map: VmMap, va: int, fault_type: int, fault_flags: int) -> int:
+        """vm_fault.c:vm_fault, whichever the kernel was built with (a litmus may replace it)."""
+        from vkhost.vm_fault import vm_fault
+
+        return await vm_fault(vm_map, va, fault_type, fault_flags)
+
     def curcpu(self) -> Cpu | None:
         """The CPU of the running thread; None for a daemon that is not bound to one."""
         return self.mycpu.get(curthread().tid)
@@ -102,6 +109,6 @@ class Kernel:
         """Thread `tid` runs on `cpu` from now on."""
         self.mycpu[tid] = cpu
 
-    async def fault(self, cpu: Cpu, map: VmMap, va: int, fault_type: int) -> int:
-        """A page fault of the thread running on `cpu`, in address space `map`; KERN_* result."""
-        return await cpu.take_fault(map, va, fault_type)
+    async def fault(self, cpu: Cpu, vm_map: VmMap, va: int, fault_type: int) -> int:
+        """A page fault of the thread running on `cpu`, in address space `vm_map`; KERN_* result."""
+        return await cpu.take_fault(vm_map, va, fault_type)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from vkprotocol.effects import Cell, Effect, Step, fresh_key, key_text
+from vkprotocol.param import PAGE_MASK, PAGE_SHIFT
+
 from vkhost.pmap_bits import PT_SHIFT, pte_pfn
 from vkhost.pmap_pte import PageDirectory, Pte
-from vkprotocol.effects import Cell, Effect, Step, fresh_key
-from vkprotocol.param import PAGE_MASK, PAGE_SHIFT
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
@@ -36,19 +37,18 @@ class Pmap:
         "_interlock", "asid", "directory", "id", "kernel", "name", "pm_active", "wired_count",
     )  # fmt: skip
 
-    def __init__(self, kernel: Kernel, name: str, id: int | str | None = None) -> None:
-        if id is None:
-            kind, maker, n = fresh_key("pmap")
-            id = f"{maker}.{n}"
+    def __init__(self, kernel: Kernel, name: str, pmap_id: int | str | None = None) -> None:
+        if pmap_id is None:
+            pmap_id = key_text(fresh_key("pmap")).removeprefix("pmap.")
         self.kernel = kernel
-        self.id = id
+        self.id = pmap_id
         self.name = name
-        self.directory = PageDirectory(id)
-        self.pm_active = Cell(("pm_active", id))
+        self.directory = PageDirectory(pmap_id)
+        self.pm_active = Cell(("pm_active", pmap_id))
         self.wired_count = 0
-        self.asid = id  # what a TLB tells this pmap's translations by
+        self.asid = pmap_id  # what a TLB tells this pmap's translations by
         self._interlock = Effect(self.pm_active, "interlock", write=True, guard=not_excl)
-        kernel.pmaps[id] = self
+        kernel.pmaps[pmap_id] = self
 
     def pte(self, va: int) -> Pte:
         """The PTE of a byte address (pmap_pte)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING
 
+from vkprotocol.effects import Step
+
 from vkhost.panic import kkassert
 from vkhost.pmap import Pmap
 from vkhost.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_RW, PTE_W, pte_make, pte_pfn
@@ -14,10 +16,8 @@ from vkhost.pmap_removed import (
     pmap_interlock_drop,
     pmap_interlock_hold,
     pmap_removed_am,
-    pmap_removed_pte,
 )
 from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
-from vkprotocol.effects import Step
 
 if TYPE_CHECKING:
     from vkhost.vm_map import VmMapEntry
@@ -60,7 +60,6 @@ async def _enter(
     old = await pmap_inval_smp(pmap, pte, new, m.frame.generation, "enter")
     pmap.wired_count += bool(new & PTE_W) - bool(old & PTE_W)
     await pmap_removed_am(oldm, old)
-    await pmap_removed_pte(oldm, old)
     if oldm is not m:
         await pmap.kernel.rmap.remove(pmap, pte.va, oldm, pte)
     await pmap_interlock_drop(oldm)

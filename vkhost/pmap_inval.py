@@ -18,11 +18,12 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from vkprotocol.effects import Also, Cell, Effect, Step, curthread, fresh_key
+from vkprotocol.param import PAGE_SIZE
+
 from vkhost.pmap import CPULOCK_EXCL, Pmap, not_excl
 from vkhost.pmap_pte import Pte
 from vkhost.tlb import INVLTLB
-from vkprotocol.effects import Also, Cell, Effect, Step, curthread, fresh_key
-from vkprotocol.param import PAGE_SIZE
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu
@@ -67,6 +68,17 @@ def _cmpset(pmap: Pmap, pte: Pte, old: int, new: int, why: str) -> bool:
     pte.put(new, pte.generation)
     pmap.kernel.emit("pte.write", pmap.id, pte.va, old, new, why)
     return True
+
+
+@coroutine
+def pte_clear_bits(pmap: Pmap, pte: Pte, bits: int, why: str) -> Step:
+    """atomic_clear_long on a PTE, whatever it maps, alone; the PTE before."""
+    yield pte.install
+    old: int = pte.state
+    if old & bits:
+        pte.put(old & ~bits, pte.generation)
+        pmap.kernel.emit("pte.write", pmap.id, pte.va, old, old & ~bits, why)
+    return old
 
 
 async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: str) -> int:

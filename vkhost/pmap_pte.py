@@ -12,9 +12,10 @@ from bisect import insort
 from collections.abc import Iterator
 from types import coroutine
 
-from vkhost.lockorder import PLACEMARK
 from vkprotocol.effects import Also, Cell, Effect, Lock, Shared, Step
 from vkprotocol.param import PAGE_SHIFT
+
+from vkhost.lockorder import PLACEMARK
 
 
 class Pte(Cell):

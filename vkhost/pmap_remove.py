@@ -10,7 +10,6 @@ from vkhost.pmap_removed import (
     pmap_interlock_drop,
     pmap_interlock_hold,
     pmap_removed_am,
-    pmap_removed_pte,
 )
 from vkhost.tlb import INVLTLB
 from vkhost.vm_page import VmPage
@@ -24,7 +23,8 @@ async def pmap_remove(pmap: Pmap, start: int, end: int) -> None:
 
 
 async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
-    """The same for an address space that nobody runs on: no IPIs, one local flush at the end."""
+    """The same in an address space that nobody runs on: no IPIs, one local flush at the end (W23).
+    """
     for pte in await pmap.valid_ptes(start, end):
         async with pte.placemark:
             await _remove(pmap, pte, flush=False)
@@ -47,7 +47,6 @@ async def _remove(pmap: Pmap, pte: Pte, *, flush: bool) -> None:
     if old:
         pmap.wired_count -= bool(old & PTE_W)
         await pmap_removed_am(m, old)
-        await pmap_removed_pte(m, old)
         await pmap.kernel.rmap.remove(pmap, pte.va, m, pte)
     await pmap_interlock_drop(m)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from types import coroutine
 from typing import Any, Final
 
+from vkprotocol.effects import CLOCK, Step
+
 from vkhost.panic import panic
 from vkhost.pmap_bits import PTE_A, PTE_M
 from vkhost.token import tsleep_until
 from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_REFERENCED, PG_WRITEABLE, VmPage
 from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
-from vkprotocol.effects import CLOCK, Step
 
 INTERLOCK_WAITER: Final = 1 << 62
 INTERLOCK_COUNT: Final = INTERLOCK_WAITER - 1
@@ -31,7 +32,7 @@ async def pmap_removed_am(m: VmPage, pte: int) -> None:
 
 
 @coroutine
-def pmap_removed_pte(m: VmPage, pte: int) -> Step:
+def pmap_removed_pte(m: VmPage) -> Step:
     """The only PTE of a page mapped once is gone: so are PG_MAPPED and PG_WRITEABLE.
 
     A page that was ever mapped twice keeps them until pmap_remove_all.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING
 
-from vkhost.pmap import CPULOCK_EXCL, Pmap, not_excl
 from vkprotocol.effects import Step, curthread
+
+from vkhost.pmap import CPULOCK_EXCL, Pmap, not_excl
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu

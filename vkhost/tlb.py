@@ -9,9 +9,10 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from vkhost.pmap_bits import PTE_M, PTE_NX, PTE_RW
 from vkprotocol.effects import Effect, Shared, Step
 from vkprotocol.param import PAGE_SHIFT
+
+from vkhost.pmap_bits import PTE_M, PTE_NX, PTE_RW
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu

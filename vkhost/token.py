@@ -134,14 +134,14 @@ async def _give_up_tokens(me: Thread) -> Held:
     """lwkt_relalltokens: what a thread does as it is switched out."""
     given_up: Held = me.tokens
     me.tokens = []
-    for token in _distinct(given_up):
+    for token in dict(given_up):
         await token._drop()
     return given_up
 
 
 async def _take_back_tokens(me: Thread, wanted: Held) -> None:
     """lwkt_getalltokens: all of them or none, so that no order between tokens is needed."""
-    modes = _distinct(wanted)
+    modes = dict(wanted)  # each token once: a recursive reference has the mode of the first
     order = list(modes)
     while order:
         first, *others = order
@@ -158,11 +158,6 @@ async def _take_back_tokens(me: Thread, wanted: Held) -> None:
         # Wait for the busy one next time.
         order = [token, *(t for t in order if t is not token)]
     me.tokens = wanted
-
-
-def _distinct(tokens: Held) -> dict[Token, bool]:
-    """Each token once, in order, with its mode (a recursive reference has the first one's)."""
-    return {token: owned for token, owned in reversed(tokens)} if len(tokens) > 1 else dict(tokens)
 
 
 async def tsleep(

@@ -7,16 +7,19 @@ ref_count, paging_in_progress: atomic.
 from __future__ import annotations
 
 from enum import IntEnum
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vkhost.lockorder import BACKING_LK
-from vkhost.token import Token
 from vkprotocol.effects import Cell, Key, RWLock, fresh_key, key_text
+
+from vkhost.lockorder import BACKING_LK
+from vkhost.panic import kkassert
+from vkhost.token import Token, tsleep_until
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
     from vkhost.vm_page import VmPage
-    from vkhost.vnode_pager import Vnode
+    from vkhost.vnode import Vnode
 
 
 class ObjectType(IntEnum):
@@ -28,6 +31,20 @@ class ObjectType(IntEnum):
 OBJT_DEFAULT = ObjectType.OBJT_DEFAULT
 OBJT_SWAP = ObjectType.OBJT_SWAP
 OBJT_VNODE = ObjectType.OBJT_VNODE
+
+
+class BackingLock(RWLock):
+    """backing_lk; `async with` takes it exclusively."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> None:
+        await self.acquire_exclusive()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.release()
 
 
 class VmObject:
@@ -44,12 +61,12 @@ class VmObject:
     )  # fmt: skip
 
     def __init__(
-        self, kernel: Kernel, type: ObjectType, size: int, handle: Vnode | None, key: Key
+        self, kernel: Kernel, kind: ObjectType, size: int, handle: Vnode | None, key: Key
     ) -> None:
         self.kernel = kernel
         self.key = key
         self.id = key_text(key)  # in events
-        self.type = type
+        self.type = kind
         self.size = size
         self.handle = handle
         self.dead = False
@@ -58,7 +75,7 @@ class VmObject:
         self.resident_page_count = 0
         self.ref_count = Cell(("object.refs", key), 1)
         self.paging_in_progress = Cell(("object.pip", key))
-        self.backing_lk = RWLock(("object.backing_lk", key), rank=BACKING_LK)
+        self.backing_lk = BackingLock(("object.backing_lk", key), rank=BACKING_LK)
         self.backing_list: list[Any] = []
         self.swblocks: dict[int, int] = {}  # token: pindex -> swap block
 
@@ -67,10 +84,38 @@ class VmObject:
 
 
 def vm_object_allocate(
-    kernel: Kernel, type: ObjectType, size: int, handle: Vnode | None = None, key: Key | None = None
+    kernel: Kernel, kind: ObjectType, size: int, handle: Vnode | None = None, key: Key | None = None
 ) -> VmObject:
     """vm_object.c:vm_object_allocate. One reference. `key` names the object, stably."""
-    obj = VmObject(kernel, type, size, handle, fresh_key("object") if key is None else key)
+    obj = VmObject(kernel, kind, size, handle, fresh_key("object") if key is None else key)
     kernel.objects[obj.id] = obj
-    kernel.emit("object.create", obj.id, type.name, size)
+    kernel.emit("object.create", obj.id, kind.name, size)
     return obj
+
+
+async def vm_object_reference(obj: VmObject) -> None:
+    await obj.ref_count.add(1)
+
+
+async def vm_object_deallocate(obj: VmObject) -> None:
+    """Drop a reference. The last one of anonymous memory ends it; a file's object lives as long
+    as the file is open or mapped."""
+    from vkhost.vm_object_page import vm_object_terminate
+
+    before = await obj.ref_count.add(-1)
+    kkassert(obj.kernel, before > 0, f"vm_object_deallocate: {obj.id} not referenced")
+    if before != 1:
+        return
+    async with obj.token:
+        if obj.dead or await obj.ref_count.load():
+            return
+        vp = obj.handle
+        if vp is not None and await vp.opencount.load():
+            return
+        obj.dead = True
+        await vm_object_terminate(obj)
+
+
+async def vm_object_pip_wait(obj: VmObject, wmesg: str) -> None:
+    """Until no paging of the object is in progress."""
+    await tsleep_until(obj.paging_in_progress, lambda pip: not pip, wmesg)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from vkprotocol.effects import Cell, Key
+
 from vkhost.physmem import Frame
 from vkhost.vm_page_queue import PQ_FREE, QueueLink
-from vkprotocol.effects import Cell, Key
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

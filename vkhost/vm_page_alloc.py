@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from vkhost.panic import kkassert
 from vkhost.vm import VM_PROT_NONE
-from vkhost.vm_page import PG_MAPPED, VmPage
+from vkhost.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_protect, vm_page_undirty
+from vkhost.vm_page_dirty import vm_page_dirty, vm_page_protect, vm_page_undirty
 from vkhost.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
 from vkhost.vm_page_queue import PQ_CACHE, PQ_FREE, PQ_HOLD
 from vkhost.vm_pageout_wakeup import pagedaemon_wakeup, paging_counts, vm_page_free_wakeup
@@ -115,7 +115,7 @@ async def _reset(m: VmPage) -> None:
 
 
 async def vm_page_insert(m: VmPage, obj: VmObject, pindex: int) -> bool:
-    """Give the page an identity. Page busied, token of `obj` exclusive. False: the place is taken."""
+    """Give the page an identity. Page busied, token exclusive. False: the place is taken."""
     if pindex in obj.memq:
         return False
     m.object = obj
@@ -158,3 +158,17 @@ async def vm_page_free(m: VmPage) -> None:
     await vm_page_free_wakeup(kernel)
 
 
+
+
+async def vm_page_zero_fill(m: VmPage) -> None:
+    """Page busied; validity is the caller's."""
+    await m.frame.zero()
+    m.kernel.emit("page.zero", m.pfn)
+
+
+async def vm_page_copy(src: VmPage, dst: VmPage) -> None:
+    """Both busied. All of dst is valid and dirty afterwards: nothing else has this content."""
+    await dst.frame.copy_from(src.frame)
+    dst.kernel.emit("page.copy", src.pfn, dst.pfn)
+    dst.valid = VM_PAGE_BITS_ALL
+    await vm_page_dirty(dst)

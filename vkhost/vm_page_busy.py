@@ -9,10 +9,11 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
+from vkprotocol.effects import Step
+
 from vkhost.panic import kkassert
 from vkhost.token import tsleep_until
 from vkhost.vm_page import PBUSY_LOCKED, PBUSY_MASK, PBUSY_SWAPINPROG, VmPage
-from vkprotocol.effects import Step
 
 if TYPE_CHECKING:
     from vkhost.vm_object import VmObject

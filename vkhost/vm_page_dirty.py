@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from types import coroutine
 
+from vkprotocol.effects import Step
+
 from vkhost.panic import kkassert
 from vkhost.pmap_bits import PTE_M, PTE_RW
 from vkhost.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm_page import PG_MAPPED, PG_WRITEABLE, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_queue import PQ_CACHE, PQ_FREE
-from vkprotocol.effects import Step
 
 
 @coroutine

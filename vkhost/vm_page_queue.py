@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from types import coroutine
 from typing import Any, Final
 
-from vkhost.lockorder import PAGE_QUEUE
 from vkprotocol.effects import Cell, Effect, Lock, LockOrderError, Step, key_text
+
+from vkhost.lockorder import PAGE_QUEUE
 
 PQ_NONE: Final = 0
 PQ_FREE: Final = 1

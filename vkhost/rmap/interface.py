@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from vkhost.pmap_removed import pmap_removed_pte
 from vkhost.vm_page import VmPage
 
 if TYPE_CHECKING:
@@ -65,8 +66,10 @@ class Rmap:
     async def remove(self, pmap: Pmap, va: int, m: VmPage, pte: Pte) -> None:
         """After the PTE is gone and its A and M are m's; pte_placemark held, m perhaps not busied.
 
-        Not called when a PTE of m is replaced by another of m.
+        Not called when a PTE of m is replaced by another of m. Here: what pmap_removed_pte does to
+        PG_MAPPED, which is all a kernel without a record of its PTEs can do.
         """
+        await pmap_removed_pte(m)
 
     async def mapped_through_vpte(self, m: VmPage) -> None:
         """vm_fault F16 and vm_fault_page: m, busied, is about to be used through a VPTE."""

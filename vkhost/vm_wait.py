@@ -1,0 +1,45 @@
+"""Waiting for memory. DragonFly vm_page.c:vm_wait_pfault, vm_page2.h:vm_page_count_severe ..."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkhost.token import tsleep
+from vkhost.vm_pageout_wakeup import NS_PER_SECOND, pagedaemon_wakeup, paging_counts
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+
+
+async def vm_page_count_severe(kernel: Kernel) -> bool:
+    """So little is free that nobody but the pageout path may have any."""
+    return kernel.vmmeter.count_severe(*await paging_counts(kernel))
+
+
+async def vm_page_count_min(kernel: Kernel, donotcount: int = 0) -> bool:
+    return kernel.vmmeter.count_min(*await paging_counts(kernel), donotcount)
+
+
+async def vm_page_count_target(kernel: Kernel) -> bool:
+    return kernel.vmmeter.count_target(*await paging_counts(kernel))
+
+
+async def vm_wait_pfault(kernel: Kernel) -> None:
+    """A faulting thread lets the pagedaemon work: "pfault", a second at a time while severe.
+
+    The caller holds no lock, though it may hold a map interlock (W30).
+    """
+    daemon = kernel.pagedaemon
+    while await vm_page_count_severe(kernel):
+        await pagedaemon_wakeup(kernel)
+        kernel.emit("pageout.wait", "pfault")
+        await tsleep(daemon.v_free_count_chan, NS_PER_SECOND)
+
+
+async def vm_wait(kernel: Kernel) -> None:
+    """A thread that needs a page and may not fail: "vmwait", once."""
+    daemon = kernel.pagedaemon
+    if await vm_page_count_target(kernel):
+        await pagedaemon_wakeup(kernel)
+        kernel.emit("pageout.wait", "vmwait")
+        await tsleep(daemon.v_free_count_chan, NS_PER_SECOND)
