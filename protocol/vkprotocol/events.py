@@ -234,6 +234,9 @@ debug cpu.active pmap mask
 info lwp.create proc lwp
   a thread of a process
   kern_fork.c:lwp_fork
+info proc.create proc pmap
+  a host process and its own address space
+  kern_fork.c:fork1
 info vmspace.create proc id pmap
   a guest address space
   vm_vmspace.c:sys_vmspace_create

@@ -1,0 +1,142 @@
+"""The oracle: an omniscient observer that consumes events and says when an invariant breaks.
+
+It stands outside the model. It shares no state with the kernel, so what the kernel overlooks it
+does not; and it needs nothing but events, so it judges a recorded log as well as a run.
+
+    oracle = Oracle()
+    kernel = Kernel(config, policy, spawn, emit=oracle)
+    ...run...
+    oracle.finish()          # checks that need the end: leftovers, edits without an INVAL
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from vkprotocol.events import EVENTS
+
+from vkemu.oracle.content import Content
+from vkemu.oracle.dirt import Dirt
+from vkemu.oracle.guest_dirty import GuestDirty
+from vkemu.oracle.interlock import Interlock
+from vkemu.oracle.lock_hygiene import LockHygiene
+from vkemu.oracle.mapped import MappedFlag
+from vkemu.oracle.memory import Memory
+from vkemu.oracle.ownership import FreedAccess, FreeFrame
+from vkemu.oracle.refs import Refs
+from vkemu.oracle.shadow import Shadow
+from vkemu.oracle.translation import Translations
+from vkemu.oracle.violation import INVARIANTS, Happening, Violation
+
+__all__ = ["CHECKS", "DEFAULT_CHECKS", "INVARIANTS", "Happening", "Oracle", "Violation"]
+
+# Name -> the invariant of facts 8.2 (0: of the events themselves).
+CHECKS: Final = {
+    "stale-translation": 1,
+    "free-frame": 2,
+    "freed-access": 2,
+    "mapped-flag": 3,
+    "dirty": 4,
+    "guest-dirty": 5,
+    "read-only": 6,
+    "interlock": 7,
+    "lock-hygiene": 8,
+    "refs": 10,
+    "content": 0,
+}
+DEFAULT_CHECKS: Final = tuple(name for name, invariant in CHECKS.items() if invariant)
+
+Handler = Callable[..., None]
+
+
+class Oracle:
+    """Call it with every event; it raises Violation in the step in which an invariant breaks."""
+
+    def __init__(self, checks: Iterable[str] = DEFAULT_CHECKS) -> None:
+        self.checks = tuple(checks)
+        unknown = [name for name in self.checks if name not in CHECKS]
+        if unknown:
+            raise ValueError(f"no such check: {', '.join(unknown)}")
+        self.shadow = Shadow()
+        self._parts = self._build(frozenset(self.checks))
+        self._handlers = self._dispatch()
+
+    @property
+    def actor(self) -> Callable[[], str]:
+        """Who does what happens: the running kernel thread, or what the reader of a log says."""
+        return self.shadow.actor
+
+    @actor.setter
+    def actor(self, actor: Callable[[], str]) -> None:
+        self.shadow.actor = actor
+
+    def _build(self, checks: frozenset[str]) -> list[Any]:
+        """The state first, then the checks that look at it."""
+        shadow = self.shadow
+        memory = Memory(shadow)
+        parts: list[Any] = [shadow, memory]
+        simple: dict[str, Callable[[Shadow], Any]] = {
+            "content": Content,
+            "freed-access": FreedAccess,
+            "free-frame": FreeFrame,
+            "mapped-flag": MappedFlag,
+            "dirty": Dirt,
+            "interlock": Interlock,
+            "lock-hygiene": LockHygiene,
+            "refs": Refs,
+        }
+        parts += [build(shadow) for name, build in simple.items() if name in checks]
+        stale, rights = "stale-translation" in checks, "read-only" in checks
+        if stale or rights:
+            parts.append(Translations(shadow, memory, stale, rights))
+        if "guest-dirty" in checks:
+            parts.append(GuestDirty(shadow, memory))
+        return parts
+
+    def _dispatch(self) -> dict[str, Handler]:
+        handlers: dict[str, Handler] = {}
+        for name in EVENTS:
+            method = name.replace(".", "_")
+            takers = [getattr(part, method) for part in self._parts if hasattr(part, method)]
+            if len(takers) == 1:
+                handlers[name] = takers[0]
+            elif takers:
+                handlers[name] = _each(takers)
+        return handlers
+
+    def wants(self, name: str) -> bool:
+        """Does any check look at events of this name?"""
+        return name in self._handlers
+
+    def __call__(self, name: str, /, *args: Any) -> None:
+        shadow = self.shadow
+        shadow.step += 1
+        handler = self._handlers.get(name)
+        if handler is not None:
+            shadow.event = (name, args)
+            handler(*args)
+
+    def finish(self) -> None:
+        """The run has ended properly: nobody is in flight any more."""
+        for part in self._parts:
+            end = getattr(part, "finish", None)
+            if end is not None:
+                end()
+
+
+def _each(takers: list[Handler]) -> Handler:
+    if len(takers) == 2:
+        first, second = takers
+
+        def both(*args: Any) -> None:
+            first(*args)
+            second(*args)
+
+        return both
+
+    def each(*args: Any) -> None:
+        for taker in takers:
+            taker(*args)
+
+    return each

@@ -1,0 +1,99 @@
+"""Invariant 2: no translation outlives the ownership of its frame.
+
+Two checks, since the first usually fires before the second can. `free-frame`: a page that is put
+on FREE or CACHE has no PTE in any pmap. `freed-access`: no load or store goes through a PTE or TLB
+entry that was made for an earlier owner of the frame - the reading and writing itself.
+"""
+
+from __future__ import annotations
+
+from vkemu.oracle.shadow import PTE_FRAME, PTE_V, Frame, Id, Shadow, Translation
+from vkemu.oracle.violation import Happening, Violation
+
+
+class FreeFrame:
+    """A frame on FREE or CACHE is mapped nowhere."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self.shadow = shadow
+
+    def page_queue(self, pfn: int, old: str, new: str) -> None:
+        if new == "cache":
+            self._unmapped(self.shadow.frame(pfn), "is cached")
+
+    def page_free(self, pfn: int, gen: int) -> None:
+        self._unmapped(self.shadow.frame(pfn), "is freed")
+
+    def _unmapped(self, frame: Frame, what: str) -> None:
+        for pte in frame.ptes.values():
+            raise self._violation(frame, pte, f"frame {frame.pfn} {what}, still mapped at ")
+
+    def pte_write(self, pmap: Id, va: int, old: int, new: int, why: str) -> None:
+        if not new & PTE_V or old & PTE_FRAME == new & PTE_FRAME:
+            return
+        frame = self.shadow.frame((new & PTE_FRAME) >> 12)
+        if frame.free or frame.queue in ("free", "cache"):
+            pte = frame.ptes[pmap, va >> 12]
+            where = "free" if frame.free else frame.queue
+            raise self._violation(frame, pte, f"frame {frame.pfn} is {where} and is mapped at ")
+
+    def _violation(self, frame: Frame, pte: Translation, message: str) -> Violation:
+        shadow = self.shadow
+        obj, pindex = frame.previous if frame.free else (frame.object, frame.pindex)
+        now = shadow.now()
+        second = None if pte.installed == now else now
+        return Violation(
+            2,
+            message + shadow.place(pte),
+            check="free-frame",
+            accesses=(pte.installed, second),
+            frame=frame.pfn,
+            owners=(shadow.owner(obj, pindex), shadow.owner_of(frame)),
+            events=frame.history,
+        )
+
+
+class FreedAccess:
+    """Nobody reads or writes a frame through a translation older than its owner."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self.shadow = shadow
+
+    def mem_load(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        self._access(cpu, pmap, va, pfn, "reads")
+
+    def mem_store(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        self._access(cpu, pmap, va, pfn, "writes")
+
+    def mem_cmpset(
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+    ) -> None:
+        self._access(cpu, pmap, va, pfn, "writes" if ok else "reads")
+
+    def _access(self, cpu: int, pmap: Id, va: int, pfn: int, verb: str) -> None:
+        shadow = self.shadow
+        t = shadow.cached(cpu, pmap, va)
+        if t is None:
+            raise ValueError(f"cpu {cpu} accesses {va:#x} without a TLB entry: not a log of ours")
+        frame = shadow.frames[pfn]
+        if t.gen == frame.gen and not frame.free:
+            return
+        if frame.free:
+            what, when = "a freed frame", frame.freed
+        else:
+            what, when = f"a frame that now belongs to {shadow.owner_of(frame)}", _allocated(frame)
+        before = when if when is not None and when.step > t.installed.step else t.installed
+        raise Violation(
+            2,
+            f"cpu {cpu} {verb} {what}, through {shadow.place(t)}, "
+            f"mapped when it was generation {t.gen}",
+            check="freed-access",
+            accesses=(before, shadow.now()),
+            frame=pfn,
+            owners=(shadow.owner(*frame.previous), shadow.owner_of(frame)),
+            events=[t.installed, *(h for h in frame.history if h.step > t.installed.step)],
+        )
+
+
+def _allocated(frame: Frame) -> Happening | None:
+    return next((h for h in reversed(frame.history) if h.name == "page.alloc"), None)

@@ -1,0 +1,90 @@
+"""Invariant 10: the references of a vmspace_entry are its runners and the calls in flight on it.
+
+Calls are not told apart by vmspace here, so the comparison is made when none of the process is in
+flight but those that run guests: then references = runners, exactly.
+"""
+
+from __future__ import annotations
+
+from vkemu.oracle.shadow import Id, Shadow
+from vkemu.oracle.violation import Happening, Violation
+
+Entry = tuple[Id, int]
+
+
+class Refs:
+    """Counts by process and vmspace id."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self.shadow = shadow
+        self.procs: dict[Id, Id] = {}  # lwp -> process
+        self.refs: dict[Entry, tuple[int, Happening]] = {}
+        self.running: dict[Id, int] = {}  # lwp -> vmspace id
+        self.calls: dict[Id, dict[Id, str]] = {}  # process -> lwps in a call
+
+    def lwp_create(self, proc: Id, lwp: Id) -> None:
+        self.procs[lwp] = proc
+
+    def vmspace_create(self, proc: Id, ident: int, pmap: Id) -> None:
+        self.refs[proc, ident] = (0, self.shadow.now())
+
+    def vmspace_destroy(self, proc: Id, ident: int, errno: int) -> None:
+        if errno:
+            return
+        if self._runners(proc, ident):
+            raise self._violation((proc, ident), 0, "is destroyed while it runs")
+        self.refs.pop((proc, ident), None)
+
+    def vmspace_ref(self, proc: Id, ident: int, refs: int) -> None:
+        if (proc, ident) in self.refs:
+            self.refs[proc, ident] = (refs, self.shadow.now())
+            if refs < 0:
+                raise self._violation((proc, ident), refs, "has fewer than no references")
+
+    def run_enter(self, lwp: Id, ident: int) -> None:
+        self.running[lwp] = ident
+
+    def run_exit(self, lwp: Id, ident: int, trapno: int, addr: int) -> None:
+        self.running.pop(lwp, None)
+
+    def syscall_begin(self, lwp: Id, name: str) -> None:
+        proc = self.procs.get(lwp)
+        if proc is not None:
+            self.calls.setdefault(proc, {})[lwp] = name
+
+    def syscall_end(self, lwp: Id, name: str, errno: int, value: int) -> None:
+        proc = self.procs.get(lwp)
+        if proc is None:
+            return
+        calls = self.calls.setdefault(proc, {})
+        calls.pop(lwp, None)
+        if all(other in self.running for other in calls):
+            self._settled(proc)
+
+    def finish(self) -> None:
+        for proc, calls in self.calls.items():
+            if all(lwp in self.running for lwp in calls):
+                self._settled(proc)
+
+    def _settled(self, proc: Id) -> None:
+        for entry, (refs, _) in self.refs.items():
+            if entry[0] == proc:
+                runners = self._runners(*entry)
+                if refs != runners:
+                    raise self._violation(
+                        entry, refs, f"has {refs} references and {runners} runners, no calls"
+                    )
+
+    def _runners(self, proc: Id, ident: int) -> int:
+        return sum(
+            1 for lwp, ran in self.running.items() if ran == ident and self.procs[lwp] == proc
+        )
+
+    def _violation(self, entry: Entry, refs: int, what: str) -> Violation:
+        found = self.refs.get(entry)
+        return Violation(
+            10,
+            f"vmspace {entry[1]:#x} of process {entry[0]} {what}",
+            check="refs",
+            accesses=(None if found is None else found[1], self.shadow.now()),
+        )

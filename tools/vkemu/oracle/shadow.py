@@ -1,0 +1,347 @@
+"""The exact state behind the kernel's back: frames, PTEs, TLBs and maps, rebuilt from events.
+
+Nothing here believes the kernel's reverse map, its PG_MAPPED or its generations: a PTE is known
+because its write was seen. That is what makes the checks exact where the kernel is blind.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from vkprotocol.effects import CURTHREAD
+from vkprotocol.events import ALL_VA, NO_OBJECT
+
+from vkemu.oracle.violation import Happening
+
+# pc64 PTE bits (vkhost.pmap_bits), repeated because a log is read without a kernel.
+PTE_V: Final = 0x001
+PTE_RW: Final = 0x002
+PTE_M: Final = 0x040
+PTE_MANAGED: Final = 0x400
+PTE_NX: Final = 1 << 63
+PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
+
+HISTORY: Final = 24  # happenings remembered for each frame
+
+Id = int | str
+
+
+def current_actor() -> str:
+    thread = CURTHREAD[0]
+    return "set-up" if thread is None else thread.name
+
+
+class Translation:
+    """A PTE, or a TLB entry made from it. `gen` is the frame's when the PTE was installed."""
+
+    __slots__ = ("bits", "gen", "installed", "leaf", "pfn", "pmap", "vpn")
+
+    def __init__(
+        self, pmap: Id, vpn: int, pfn: int, bits: int, gen: int, installed: Happening
+    ) -> None:
+        self.pmap = pmap
+        self.vpn = vpn
+        self.pfn = pfn
+        self.bits = bits
+        self.gen = gen
+        self.installed = installed
+        self.leaf: Any = None  # where its VPTE was, a note of the guest-dirty check
+
+
+class Frame:
+    """What is true of a physical frame."""
+
+    __slots__ = (
+        "changed", "dirty", "flags", "free", "freed", "gen", "history", "initialised", "object",
+        "pfn", "pindex", "previous", "ptes", "queue", "words",
+    )  # fmt: skip
+
+    def __init__(self, pfn: int) -> None:
+        self.pfn = pfn
+        self.gen = 0
+        self.object: Id = NO_OBJECT
+        self.pindex = -1
+        self.previous: tuple[Id, int] = (NO_OBJECT, -1)
+        self.free = True
+        self.freed: Happening | None = None
+        self.queue = "free"
+        self.flags = 0
+        self.dirty = 0
+        self.changed: Happening | None = None  # the first change since it was last clean
+        self.initialised = False  # has content of its own, not its last owner's
+        self.words: dict[int, int] = {}  # those that are not 0
+        self.ptes: dict[tuple[Id, int], Translation] = {}
+        self.history: deque[Happening] = deque(maxlen=HISTORY)
+
+
+class Extent:
+    """A mapped range, in vpns. `offset` is the map's pindex at `start`; `pde` its master pde."""
+
+    __slots__ = ("end", "maptype", "object", "offset", "pde", "start")
+
+    def __init__(
+        self, start: int, end: int, maptype: str, obj: Id, offset: int, pde: int = 0
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.maptype = maptype
+        self.object = obj
+        self.offset = offset
+        self.pde = pde
+
+    def part(self, start: int, end: int) -> Extent:
+        return Extent(
+            start, end, self.maptype, self.object, self.offset + start - self.start, self.pde
+        )
+
+
+class AddressSpace:
+    """The extents of one map, sorted, never overlapping."""
+
+    __slots__ = ("extents", "starts")
+
+    def __init__(self) -> None:
+        self.extents: list[Extent] = []
+        self.starts: list[int] = []
+
+    def at(self, vpn: int) -> Extent | None:
+        i = bisect_right(self.starts, vpn) - 1
+        if i >= 0 and vpn < self.extents[i].end:
+            return self.extents[i]
+        return None
+
+    def cut(self, start: int, end: int) -> list[Extent]:
+        """Take the range out; what was there, clipped to it."""
+        kept: list[Extent] = []
+        out: list[Extent] = []
+        for extent in self.extents:
+            if extent.end <= start or extent.start >= end:
+                kept.append(extent)
+                continue
+            if extent.start < start:
+                kept.append(extent.part(extent.start, start))
+            out.append(extent.part(max(start, extent.start), min(end, extent.end)))
+            if extent.end > end:
+                kept.append(extent.part(end, extent.end))
+        self._replace(kept)
+        return out
+
+    def add(self, *extents: Extent) -> None:
+        self._replace([*self.extents, *extents])
+
+    def _replace(self, extents: list[Extent]) -> None:
+        self.extents = sorted(extents, key=lambda extent: extent.start)
+        self.starts = [extent.start for extent in self.extents]
+
+
+class Shadow:
+    """Frames, PTEs and TLBs. Handlers are named after the events they take."""
+
+    def __init__(self) -> None:
+        self.actor: Callable[[], str] = current_actor
+        self.step = 0
+        self.event: tuple[str, tuple[Any, ...]] = ("", ())
+        self.frames: dict[int, Frame] = {}
+        self.ptes: dict[Id, dict[int, Translation]] = {}
+        self.tlbs: dict[int, dict[tuple[Id, int], Translation]] = {}
+        self.spaces: dict[Id, AddressSpace] = {}
+        self.resident: dict[tuple[Id, int], Frame] = {}
+        self.backing: dict[Id, tuple[Id, int]] = {}  # object -> what it shadows, and where
+        self.pmap_names: dict[Id, str] = {}
+        self.pmaps: dict[Id, dict[Id, int]] = {}  # proc -> its pmaps, and the ids of their vmspaces
+
+    # Asking.
+
+    def now(self) -> Happening:
+        """The event being handled."""
+        name, args = self.event
+        return Happening(self.step, self.actor(), name, args)
+
+    def frame(self, pfn: int) -> Frame:
+        frame = self.frames.get(pfn)
+        if frame is None:
+            frame = self.frames[pfn] = Frame(pfn)
+        return frame
+
+    def owner(self, obj: Id, pindex: int) -> str:
+        return "nobody" if obj == NO_OBJECT else f"{obj}[{pindex}]"
+
+    def owner_of(self, frame: Frame) -> str:
+        where = f" on {frame.queue}" if frame.queue in ("free", "cache") else ""
+        return f"{self.owner(frame.object, frame.pindex)} (generation {frame.gen}){where}"
+
+    def space(self, pmap: Id) -> str:
+        return self.pmap_names.get(pmap, f"pmap {pmap}")
+
+    def place(self, t: Translation) -> str:
+        return f"{t.vpn << 12:#x} of {self.space(t.pmap)}"
+
+    def extent(self, pmap: Id, vpn: int) -> Extent | None:
+        space = self.spaces.get(pmap)
+        return None if space is None else space.at(vpn)
+
+    def translations(self, pmap: Id, first: int, last: int) -> Iterator[Translation]:
+        """PTEs, then TLB entries, of vpns [first, last)."""
+        ptes = self.ptes.get(pmap, {})
+        if last - first < len(ptes):
+            yield from (ptes[vpn] for vpn in range(first, last) if vpn in ptes)
+        else:
+            yield from (t for vpn, t in list(ptes.items()) if first <= vpn < last)
+        for tlb in self.tlbs.values():
+            for t in list(tlb.values()):
+                if t.pmap == pmap and first <= t.vpn < last:
+                    yield t
+
+    # The machine.
+
+    def page_alloc(self, pfn: int, gen: int, obj: Id, pindex: int) -> None:
+        frame = self.frame(pfn)
+        frame.gen = gen
+        frame.object = obj
+        frame.pindex = pindex
+        frame.free = False
+        frame.queue = "none"
+        frame.flags = 0
+        frame.dirty = 0
+        frame.changed = None
+        frame.initialised = False
+        frame.history.append(self.now())
+        if obj != NO_OBJECT:
+            self.resident[obj, pindex] = frame
+
+    def page_free(self, pfn: int, gen: int) -> None:
+        frame = self.frame(pfn)
+        frame.freed = self.now()
+        frame.history.append(frame.freed)
+        frame.previous = (frame.object, frame.pindex)
+        if self.resident.get(frame.previous) is frame:
+            del self.resident[frame.previous]
+        frame.object = NO_OBJECT
+        frame.pindex = -1
+        frame.free = True
+
+    def page_queue(self, pfn: int, old: str, new: str) -> None:
+        frame = self.frame(pfn)
+        frame.queue = new
+        frame.history.append(self.now())
+
+    def page_flags(self, pfn: int, on: int, off: int) -> None:
+        frame = self.frame(pfn)
+        frame.flags = frame.flags & ~off | on
+        frame.history.append(self.now())
+
+    def page_dirty(self, pfn: int, value: int) -> None:
+        frame = self.frame(pfn)
+        frame.dirty = value
+        frame.history.append(self.now())
+
+    def pte_write(self, pmap: Id, va: int, old: int, new: int, why: str) -> None:
+        vpn = va >> 12
+        ptes = self.ptes.setdefault(pmap, {})
+        before = ptes.get(vpn)
+        if not new & PTE_V:
+            if before is not None:
+                del ptes[vpn]
+                frame = self.frame(before.pfn)
+                frame.ptes.pop((pmap, vpn), None)
+                frame.history.append(self.now())
+            return
+        pfn = (new & PTE_FRAME) >> 12
+        if before is not None and before.pfn == pfn:
+            # The same mapping: A and M, or permissions. Its generation stays what it was.
+            before.bits = new & ~PTE_FRAME
+            if why != "walk":
+                self.frame(pfn).history.append(self.now())
+            return
+        if before is not None:
+            self.frame(before.pfn).ptes.pop((pmap, vpn), None)
+        frame = self.frame(pfn)
+        now = self.now()
+        t = Translation(pmap, vpn, pfn, new & ~PTE_FRAME, frame.gen, now)
+        ptes[vpn] = t
+        frame.ptes[pmap, vpn] = t
+        frame.history.append(now)
+
+    def tlb_fill(self, cpu: int, pmap: Id, va: int, pfn: int, bits: int) -> None:
+        vpn = va >> 12
+        pte = self.ptes.get(pmap, {}).get(vpn)
+        if pte is not None and pte.pfn == pfn:
+            t = Translation(pmap, vpn, pfn, bits, pte.gen, pte.installed)
+        else:
+            t = Translation(pmap, vpn, pfn, bits, self.frame(pfn).gen, self.now())
+        self.tlbs.setdefault(cpu, {})[pmap, vpn] = t
+
+    def tlb_flush(self, cpu: int, va: int) -> None:
+        tlb = self.tlbs.get(cpu)
+        if not tlb:
+            return
+        if va == ALL_VA:
+            tlb.clear()
+            return
+        vpn = va >> 12
+        for key in [key for key in tlb if key[1] == vpn]:
+            del tlb[key]
+
+    def cached(self, cpu: int, pmap: Id, va: int) -> Translation | None:
+        """The TLB entry an access goes through. Entries of another pmap for the same page serve
+        too: they are what a CPU that did not flush would use."""
+        tlb = self.tlbs.get(cpu)
+        if tlb is None:
+            return None
+        t = tlb.get((pmap, va >> 12))
+        if t is None:
+            vpn = va >> 12
+            t = next((t for key, t in tlb.items() if key[1] == vpn), None)
+        return t
+
+    # Maps.
+
+    def map_insert(
+        self, vm_map: Id, start: int, end: int, maptype: str, obj: Id, offset: int
+    ) -> None:
+        space = self.spaces.setdefault(vm_map, AddressSpace())
+        space.cut(start >> 12, end >> 12)
+        space.add(Extent(start >> 12, end >> 12, maptype, obj, offset))
+
+    def map_remove(self, vm_map: Id, start: int, end: int) -> None:
+        space = self.spaces.get(vm_map)
+        if space is not None:
+            space.cut(start >> 12, end >> 12)
+
+    def map_object(self, vm_map: Id, start: int, end: int, obj: Id, offset: int) -> None:
+        """The entry shows another object. The walk index of a VPAGETABLE entry goes by its offset,
+        which a shadow starts anew at 0 (vm_map_entry_shadow)."""
+        space = self.spaces.setdefault(vm_map, AddressSpace())
+        for extent in space.cut(start >> 12, end >> 12):
+            at = offset + extent.start - (start >> 12)
+            space.add(Extent(extent.start, extent.end, extent.maptype, obj, at, extent.pde))
+
+    def object_shadow(self, obj: Id, backing: Id, offset: int) -> None:
+        self.backing[obj] = (backing, offset)
+
+    def proc_create(self, proc: Id, pmap: Id) -> None:
+        self.pmap_names[pmap] = f"process {proc}"
+        self.pmaps.setdefault(proc, {})[pmap] = -1
+
+    def vmspace_create(self, proc: Id, ident: int, pmap: Id) -> None:
+        self.pmap_names[pmap] = f"vmspace {ident:#x} of process {proc}"
+        self.pmaps.setdefault(proc, {})[pmap] = ident
+
+    def vmspace(self, proc: Id, ident: int) -> Id | None:
+        """The latest pmap of that name."""
+        found = [pmap for pmap, name in self.pmaps.get(proc, {}).items() if name == ident]
+        return found[-1] if found else None
+
+    def images(self, proc: Id) -> list[Id]:
+        """The memory images of a vkernel: what its VPAGETABLE mappings show."""
+        found = {
+            extent.object: None
+            for pmap in self.pmaps.get(proc, {})
+            if pmap in self.spaces
+            for extent in self.spaces[pmap].extents
+            if extent.maptype == "vpagetable"
+        }
+        return list(found)

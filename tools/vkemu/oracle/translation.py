@@ -1,0 +1,235 @@
+"""Invariants 1 and 6: what a VPAGETABLE mapping caches agrees with the guest's page table.
+
+The contract is edit, then INVAL; between the two anything older may still be cached. So an entry
+that disagrees with the tree of this moment is wrong exactly when an INVAL of its address has begun
+after the last moment at which the tree still agreed, and has returned. Both are checked: at the
+return of each INVAL, for every PTE and TLB entry in its range; at each install, for the INVALs
+that returned while the fault was on its way.
+
+An edit that no INVAL ever follows is the guest's own defect. It shows when the guest declares the
+frame free (`guest.free`), or at the end of the run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vkemu.oracle.memory import Memory, Walk
+from vkemu.oracle.shadow import PTE_FRAME, PTE_NX, PTE_RW, PTE_V, Frame, Id, Shadow, Translation
+from vkemu.oracle.violation import Happening, Violation
+
+
+@dataclass(slots=True)
+class Inval:
+    """An INVAL, or a SETMAP, which is an edit and an INVAL in one."""
+
+    pmap: Id
+    first: int
+    last: int
+    began: Happening
+    ended: Happening | None = None
+
+
+@dataclass(slots=True)
+class FaultInFlight:
+    """Since when the walk of a fault may have read what it acts on."""
+
+    pmap: Id
+    vpn: int
+    since: int
+
+
+class Translations:
+    """Invariant 1 as `stale`, 6 as `rights`; one class, since both are the one comparison."""
+
+    def __init__(self, shadow: Shadow, memory: Memory, stale: bool, rights: bool) -> None:
+        self.shadow = shadow
+        self.memory = memory
+        self.stale = stale
+        self.rights = rights
+        self.running: dict[tuple[str, Id], Inval] = {}  # by actor and pmap
+        self.returned: deque[Inval] = deque()
+        self.faults: dict[str, FaultInFlight] = {}  # by actor
+
+    # What is wrong with an entry, if the tree says `walk`: the invariant, or 0.
+
+    def wrong(self, t: Translation, walk: Walk | None) -> int:
+        if walk is None or not self.memory.leads_to(
+            walk.object, walk.pindex, self.shadow.frames[t.pfn]
+        ):
+            return 1 if self.stale else 0
+        if self.rights and (
+            (t.bits & PTE_RW and not walk.writable) or not (t.bits & PTE_NX or walk.executable)
+        ):
+            return 6
+        return 0
+
+    def concerned(self, t: Translation) -> bool:
+        extent = self.shadow.extent(t.pmap, t.vpn)
+        # Where the frame has another owner by now, what the tree says of it means nothing.
+        return (
+            extent is not None
+            and extent.maptype == "vpagetable"
+            and t.gen == self.shadow.frames[t.pfn].gen
+        )
+
+    # INVAL and SETMAP.
+
+    def inval_begin(self, pmap: Id, start: int, end: int) -> None:
+        who = (self.shadow.actor(), pmap)
+        self.running[who] = Inval(pmap, start >> 12, end + 0xFFF >> 12, self.shadow.now())
+        self.memory.watch(("inval", who))
+
+    def inval_end(self, pmap: Id, start: int, end: int) -> None:
+        who = (self.shadow.actor(), pmap)
+        inval = self.running.pop(who, None)
+        if inval is None:
+            return
+        inval.ended = self.shadow.now()
+        for t in self.shadow.translations(pmap, inval.first, inval.last):
+            if self.concerned(t):
+                self._after(t, inval)
+        self.memory.unwatch(("inval", who))
+        self._remember(inval)
+
+    def setmap_begin(self, pmap: Id, start: int, end: int, value: int) -> None:
+        self.inval_begin(pmap, start, end)
+
+    def setmap_end(self, pmap: Id, start: int, end: int, value: int) -> None:
+        self.inval_end(pmap, start, end)
+
+    def _remember(self, inval: Inval) -> None:
+        """An install still under way may have to be judged by it."""
+        self.returned.append(inval)
+        oldest = min((fault.since for fault in self.faults.values()), default=self.shadow.step)
+        while self.returned and self.returned[0].began.step < oldest:
+            self.returned.popleft()
+
+    def _after(self, t: Translation, inval: Inval) -> None:
+        invariant = 0
+        for _, walk in self.memory.walks_since(t.pmap, t.vpn, inval.began.step + 1):
+            wrong = self.wrong(t, walk)
+            if not wrong:
+                return
+            invariant = invariant or wrong
+        if invariant:
+            raise self._violation(t, invariant, inval.began, "has returned")
+
+    # Faults.
+
+    def fault_begin(self, vm_map: Id, va: int, kind: str) -> None:
+        actor = self.shadow.actor()
+        self.faults[actor] = FaultInFlight(vm_map, va >> 12, self.shadow.step)
+        self.memory.watch(("fault", actor))
+
+    def fault_retry(self, vm_map: Id, va: int, why: str) -> None:
+        self.fault_begin(vm_map, va, "")
+
+    def ilock_enter(self, vm_map: Id, start: int, end: int) -> None:
+        """The walk begins now: nothing read before counts."""
+        fault = self.faults.get(self.shadow.actor())
+        if fault is not None:
+            fault.since = self.shadow.step
+
+    def fault_end(self, vm_map: Id, va: int, result: str) -> None:
+        actor = self.shadow.actor()
+        self.faults.pop(actor, None)
+        self.memory.unwatch(("fault", actor))
+        if not self.faults:
+            self.returned.clear()
+
+    def pte_write(self, pmap: Id, va: int, old: int, new: int, why: str) -> None:
+        if not new & PTE_V or why == "walk":
+            return
+        if old & PTE_V and old & PTE_FRAME == new & PTE_FRAME and not _more(old, new):
+            return
+        t = self.shadow.ptes[pmap][va >> 12]
+        if not self.concerned(t):
+            return
+        fault = self.faults.get(self.shadow.actor())
+        since = self.shadow.step if fault is None else fault.since
+        agreed = since
+        invariant = 0
+        for step, walk in self.memory.walks_since(pmap, t.vpn, since):
+            wrong = self.wrong(t, walk)
+            if not wrong:
+                agreed = step
+                break
+            invariant = invariant or wrong
+        if not invariant:
+            return
+        for inval in self.returned:
+            covers = inval.pmap == pmap and inval.first <= t.vpn < inval.last
+            # >= and not >: a SETMAP edits in the step it begins with.
+            if covers and inval.began.step >= agreed:
+                raise self._violation(t, invariant, inval.began, "returned before")
+
+    # Defects of the guest.
+
+    def map_remove(self, vm_map: Id, start: int, end: int) -> None:
+        for t in self.shadow.translations(vm_map, start >> 12, end + 0xFFF >> 12):
+            if self.stale:
+                raise self._violation(t, 1, self.shadow.now(), "is a munmap, done")
+
+    def guest_free(self, proc: Id, pindex: int) -> None:
+        """Nothing may lead to the frame any more."""
+        if not self.stale:
+            return
+        for frame in self._image_frames(proc, pindex):
+            for t in self._translations_to(frame):
+                if self.concerned(t):
+                    raise self._violation(t, 1, None, "the guest has freed the frame")
+
+    def _image_frames(self, proc: Id, pindex: int) -> Iterator[Frame]:
+        for obj in self.shadow.images(proc):
+            frame = self.shadow.resident.get((obj, pindex))
+            if frame is not None:
+                yield frame
+
+    def _translations_to(self, frame: Frame) -> Iterator[Translation]:
+        yield from frame.ptes.values()
+        for tlb in self.shadow.tlbs.values():
+            yield from (t for t in tlb.values() if t.pfn == frame.pfn)
+
+    def finish(self) -> None:
+        """No INVAL will come any more."""
+        cached: list[Translation] = []
+        for pmap in self.shadow.ptes:
+            cached += self.shadow.translations(pmap, 0, 1 << 36)
+        for t in cached:
+            if self.concerned(t):
+                wrong = self.wrong(t, self.memory.walk(t.pmap, t.vpn))
+                if wrong:
+                    raise self._violation(t, wrong, None, "no INVAL followed the edit")
+
+    def _violation(
+        self, t: Translation, invariant: int, inval: Happening | None, how: str
+    ) -> Violation:
+        shadow = self.shadow
+        walk = self.memory.walk(t.pmap, t.vpn)
+        says = "nothing" if walk is None else shadow.owner(walk.object, walk.pindex)
+        if invariant == 6:
+            says += ", not writable or not executable"
+        frame = shadow.frames[t.pfn]
+        if inval is None:
+            message = f"{how}: "
+        else:
+            message = f"an INVAL of step {inval.step} {how}: "
+        now = shadow.now()
+        return Violation(
+            invariant,
+            message + f"{shadow.place(t)} still maps {shadow.owner(frame.object, frame.pindex)}, "
+            f"the page table says {says}",
+            check="read-only" if invariant == 6 else "stale-translation",
+            accesses=(t.installed if t.installed != now else inval, now),
+            frame=t.pfn,
+            owners=(shadow.owner(frame.object, frame.pindex), says),
+            events=frame.history,
+        )
+
+
+def _more(old: int, new: int) -> bool:
+    """Does the new PTE permit more than the old one?"""
+    return bool((new & ~old & PTE_RW) | (old & ~new & PTE_NX))
