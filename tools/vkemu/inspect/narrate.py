@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from vkprotocol.events import ALL_VA, EVENTS, QUEUES
+from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import vpte_text
 
 from vkhost import vm_page
@@ -64,7 +65,9 @@ def value_text(field: str, value: Any) -> str:
 
 
 def span(event: Event) -> str:
-    return f"{event['start']:#x}-{event['end']:#x}"
+    """The range of an event; the usual one page goes by its address."""
+    start, end = event["start"], event["end"]
+    return f"{start:#x}" if end - start == PAGE_SIZE else f"{start:#x}-{end:#x}"
 
 
 def _pte_write(event: Event) -> str:
@@ -79,12 +82,10 @@ def _pte_write(event: Event) -> str:
 
 
 def _flags(event: Event) -> str:
-    parts = []
-    if event["set"]:
-        parts.append(f"+{bits_text(event['set'], PG_BITS)}")
+    parts = [f"+{name}" for name in bits_text(event["set"], PG_BITS).split("|") if event["set"]]
     if event["clear"]:
-        parts.append(f"-{bits_text(event['clear'], PG_BITS)}")
-    return f"page {event['pfn']} flags {' '.join(parts) or 'unchanged'}"
+        parts += [f"-{name}" for name in bits_text(event["clear"], PG_BITS).split("|")]
+    return f"page {event['pfn']} {' '.join(parts) or 'flags unchanged'}"
 
 
 def _flush(event: Event) -> str:

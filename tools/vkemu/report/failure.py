@@ -1,0 +1,211 @@
+"""What a failing run has to tell, whoever ran it: `run`, `explore` or `matrix`.
+
+recording = Recording(execution, recorded(choices))      # the failing schedule again
+...
+failure = Failure.of(error, recording.steps, replay="vkemu replay vk1...")
+failure.measure(rerun)                                   # optional: how wide the window is
+text.render(failure); html.render(failure)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vkprotocol.events import EVENTS
+
+from vkemu.inspect.machine import Machine
+from vkemu.inspect.narrate import Event, narrate, pte_frame
+from vkemu.oracle.violation import INVARIANTS, Happening, Violation
+from vkemu.report.recording import Step
+from vkemu.report.width import POSITIONS_MAX, Rerun, Width, measure
+
+# What an access is called in the header, by its event.
+ROLES: Final = {
+    "mem.load": "read", "mem.store": "write", "mem.cmpset": "write", "page.free": "free",
+    "page.alloc": "alloc", "pte.write": "pte", "tlb.fill": "use", "tlb.flush": "flush",
+    "inval.begin": "inval", "inval.end": "inval", "page.dirty": "clean", "page.queue": "queue",
+    "page.flags": "flags", "pager.put": "write", "guest.free": "free",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One of the two that collide."""
+
+    role: str
+    actor: str
+    step: int
+    what: str
+    function: str = ""
+    where: str = ""
+    event: Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """The window in the run: the step that opens it and the one that closes it, if any does."""
+
+    opens: int
+    closes: int
+    measured: bool
+    stays_open: bool = False  # the run failed before it closed
+
+
+@dataclass(slots=True)
+class Failure:
+    """A failing run. `context` is what identifies it: scenario, policy, seed ..."""
+
+    message: str
+    steps: list[Step]
+    invariant: str = ""
+    detail: tuple[str, ...] = ()
+    accesses: tuple[Access, ...] = ()
+    frame: int | None = None
+    owners: tuple[str, str] | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
+    replay: str = ""
+    width: Width | None = None
+    closed_by: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        error: BaseException,
+        steps: list[Step],
+        *,
+        replay: str = "",
+        context: Mapping[str, str] | None = None,
+    ) -> Failure:
+        """What `error` - a Violation, or a Deadlock or Panic - says about these steps."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        failure = cls(lines[0], steps, replay=replay, context=dict(context or {}))
+        if isinstance(error, Violation):
+            failure.message = error.message
+            failure.invariant = f"{error.invariant}: {INVARIANTS[error.invariant]}"
+            failure.frame = error.frame
+            failure.owners = error.owners
+            failure.accesses = tuple(
+                access_of(happening, steps) for happening in error.accesses if happening
+            )
+        else:
+            failure.detail = tuple(lines[1:])
+            last = next((step for step in reversed(steps) if step.op or step.events), None)
+            if last is not None:
+                failure.accesses = (access_at(last, "last"),)
+        return failure
+
+    @property
+    def places(self) -> set[tuple[Any, int]]:
+        """(pmap, va) of the translations in question."""
+        found = set()
+        for access in self.accesses:
+            event = access.event or {}
+            pmap = event.get("pmap", event.get("map"))
+            va = event.get("va", event.get("start"))
+            if pmap is not None and isinstance(va, int) and va >= 0:
+                found.add((pmap, va & -4096))
+        return found
+
+    @property
+    def interfering(self) -> Access | None:
+        """The access that comes between, the first of two by different actors."""
+        if len(self.accesses) < 2 or self.accesses[0].actor == self.accesses[1].actor:
+            return None
+        first = self.accesses[0]
+        return first if 0 < first.step < len(self.steps) else None
+
+    @property
+    def bracket(self) -> Bracket | None:
+        """From the measured positions around where the step was, else from access to access."""
+        if self.width is not None and self.width.failing:
+            return self._measured(self.width)
+        if len(self.accesses) < 2:
+            return None
+        first, second = self.accesses[:2]
+        return Bracket(min(first.step, second.step), max(first.step, second.step), measured=False)
+
+    def _measured(self, width: Width) -> Bracket:
+        moved = self.steps[width.step]
+        others = [s.number for s in self.steps[1:] if s.tid != moved.tid]
+        low, high = width.span
+        opens = others[low - 1] if low > 0 else 0
+        if high < len(others):
+            return Bracket(opens, others[high], measured=True)
+        return Bracket(opens, len(self.steps) - 1, measured=True, stays_open=True)
+
+    def measure(
+        self,
+        rerun: Rerun,
+        alternatives: Mapping[str, Rerun] | None = None,
+        limit: int = POSITIONS_MAX,
+    ) -> None:
+        """Find the window's width, and which alternative designs have none.
+
+        `rerun(choose)` runs the program again and says whether it fails as this one did;
+        `alternatives` do the same with something changed, by name.
+        """
+        access = self.interfering
+        if access is None:
+            return
+        schedule = [step.tid for step in self.steps[1:]]
+        self.width = measure(schedule, access.step, access.actor, rerun, limit)
+        for name, other in (alternatives or {}).items():
+            width = measure(schedule, access.step, access.actor, other, limit)
+            if not width.failing:
+                positions = len(width.positions)
+                self.closed_by.append(f"{name} (0 of {positions} positions fail)")
+
+    def owners_of_frame(self) -> list[str]:
+        """Who owned the frame when, and the translations that led to it at the end."""
+        if self.frame is None:
+            return []
+        machine = Machine()
+        lines = []
+        for step in self.steps:
+            for event in step.events:
+                for thing, attribute, before, after in machine.apply(event):
+                    if thing == f"page {self.frame}" and attribute == "owner":
+                        if before is not None:
+                            lines.append(f"{before} until step {step.number}")
+                        if after is not None and before is not None:
+                            lines.append(f"{after} from step {step.number}")
+        now = machine.get(f"page {self.frame}", "owner")
+        if now is not None and not lines:
+            lines.append(now)
+        if machine.translations(self.frame):
+            lines.append(f"mapped by {', '.join(machine.translations(self.frame)[:4])}")
+        return lines
+
+
+def access_of(happening: Happening, steps: list[Step]) -> Access:
+    """The step in which the oracle saw this happen; the last one that fits."""
+    fields = [field.name for field in EVENTS[happening.name].fields]
+    wanted = {
+        name: value
+        for name, value in zip(fields, happening.args, strict=False)
+        if not isinstance(value, bytes)
+    }
+    for step in reversed(steps):
+        for event in step.events:
+            if event["event"] == happening.name and all(
+                event.get(name) == value for name, value in wanted.items()
+            ):
+                return access_at(step, ROLES.get(happening.name, "event"), event)
+    event = {"event": happening.name, "actor": happening.actor, **wanted}
+    role = ROLES.get(happening.name, "event")
+    return Access(role, happening.actor, happening.step, narrate(event), event=event)
+
+
+def access_at(step: Step, role: str, event: Event | None = None) -> Access:
+    what = narrate(event) if event is not None else step.effect
+    return Access(role, step.actor, step.number, what, step.function, step.where, event)
+
+
+def frames_of(event: Event) -> set[int]:
+    """The frames an event is about."""
+    frames = {event[name] for name in ("pfn", "src", "dst") if isinstance(event.get(name), int)}
+    if event["event"] == "pte.write":
+        frames |= {f for f in (pte_frame(event["old"]), pte_frame(event["new"])) if f is not None}
+    return frames
