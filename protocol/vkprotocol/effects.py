@@ -36,11 +36,12 @@ class Shared:
     made while threads run). `state` is a plain value: what guards read and narrations print.
     """
 
-    __slots__ = ("key", "state", "waiters")
+    __slots__ = ("index", "key", "state", "waiters")
 
     def __init__(self, key: Key, state: Any = None) -> None:
         self.key = key
         self.state = state
+        self.index = -1  # a small number for `key`, given by an explorer
         # Threads whose pending effect is guarded on this object; kept by the executor.
         self.waiters: list[Thread] | None = None
 

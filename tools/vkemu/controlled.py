@@ -37,10 +37,13 @@ class Execution:
         self.threads: dict[int, Thread] = {}
         self.runnable: list[int] = []
         self.alive = 0  # threads not done and not daemons
+        self.left = 0  # threads not done
         self.roots = 0
         self.checking = False
         self.failed: Thread | None = None
         self.on_spawn: Callable[[Thread], None] | None = None
+        # While true, `runnable` and the waiters of objects are not kept: see `replay`.
+        self.deferred = False
 
     def spawn(self, name: str, coro: Body, *, daemon: bool = False) -> Thread:
         """Start a thread: it runs up to its first effect at once, as part of the spawner's step."""
@@ -57,19 +60,23 @@ class Execution:
             thread.held = []
         self.threads[tid] = thread
         self.alive += not daemon
+        self.left += 1
         if self.on_spawn is not None:
             self.on_spawn(thread)
         CURTHREAD[0] = thread
         try:
-            self._await(thread, coro.send(None))
+            effect = coro.send(None)  # type: ignore[arg-type]
+            if self.deferred:
+                thread.pending = effect
+            else:
+                self._await(thread, effect)
         except StopIteration:
             self._end(thread)
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
-            self._end(thread)
-            thread.error = error
-            self.failed = thread
-        finally:
-            CURTHREAD[0] = parent
+            self._fail(thread, error)
+        CURTHREAD[0] = parent
         return thread
 
     def step(self, tid: int) -> bool:
@@ -77,26 +84,68 @@ class Execution:
         thread = self.threads[tid]
         effect = thread.pending
         assert effect is not None
+        obj = effect.obj  # before the step: a computed one may be another after it
         CURTHREAD[0] = thread
         try:
             upcoming = thread.send(thread)
         except StopIteration:
             self._leave(thread, effect)
             self._end(thread)
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             self._leave(thread, effect)
-            self._end(thread)
-            thread.error = error
-            self.failed = thread
+            self._fail(thread, error)
         else:
             if effect.guard is None and upcoming.guard is None:
                 thread.pending = upcoming
             else:
                 self._leave(thread, effect)
                 self._await(thread, upcoming)
-        if effect.obj.waiters:
-            self._recheck(effect.obj.waiters)
+        if obj.waiters:
+            self._recheck(obj.waiters)
         return self.failed is None
+
+    def replay(self, schedule: list[int], effects: list[Effect], start: int, stop: int) -> int:
+        """Take steps `start` to `stop` of a schedule again, without asking which could be taken.
+
+        Only while `deferred`; `settle` ends it. Returns the position of the first step whose
+        pending effect is not the recorded one, else `stop`.
+        """
+        threads = self.threads
+        for position in range(start, stop):
+            thread = threads.get(schedule[position])
+            effect = effects[position]
+            if thread is None:
+                return position
+            if thread.pending is not effect and not same_effect(thread.pending, effect):
+                return position
+            CURTHREAD[0] = thread
+            try:
+                thread.pending = thread.send(thread)
+            except StopIteration:
+                self._end(thread)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._fail(thread, error)
+        return stop
+
+    def settle(self) -> None:
+        """Find out who can run, after a build or a replay that was `deferred`."""
+        self.deferred = False
+        runnable = self.runnable
+        assert not runnable
+        for tid, thread in self.threads.items():
+            effect = thread.pending
+            if effect is None:
+                continue
+            if effect.guard is None:
+                thread.runnable = True
+                runnable.append(tid)
+            else:
+                self._await(thread, effect)
+        runnable.sort()
 
     def _await(self, thread: Thread, effect: Effect) -> None:
         thread.pending = effect
@@ -118,10 +167,16 @@ class Execution:
             assert effect.obj.waiters is not None
             effect.obj.waiters.remove(thread)
 
+    def _fail(self, thread: Thread, error: BaseException) -> None:
+        self._end(thread)
+        thread.error = error
+        self.failed = thread
+
     def _end(self, thread: Thread) -> None:
         thread.pending = None
         thread.done = True
         self.alive -= not thread.daemon
+        self.left -= 1
         self._mark(thread, False)
 
     def _mark(self, thread: Thread, runnable: bool) -> None:
@@ -197,12 +252,23 @@ class Execution:
                 _abandon(thread)
 
 
+def same_effect(one: Effect | None, other: Effect) -> bool:
+    """Whether two effects, of two executions, announce the same operation."""
+    return (
+        one is not None
+        and one.op == other.op
+        and one.write == other.write
+        and one.obj.key == other.obj.key
+    )
+
+
 def _abandon(thread: Thread) -> None:
     # A coroutine closed inside `async with lock` would await the release: it must see the
     # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same.
+    # Whatever else its cleanup finds wrong in a half-done world is nobody's fault either.
     try:
         thread.coro.close()
-    except RuntimeError:
+    except Exception:
         pass
 
 

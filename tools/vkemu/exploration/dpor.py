@@ -1,0 +1,132 @@
+"""`dpor`: optimal dynamic partial-order reduction, one execution a Mazurkiewicz trace.
+
+Abdulla, Aronis, Jonsson, Sagonas: Source Sets: A Foundation for Optimal Dynamic Partial Order
+Reduction, J. ACM 64(4), 2017 (POPL 2014), Algorithm 2. Deviations:
+
+* Guards in place of locks: see `trace`. Threads that wait at the end of an execution, or when the
+  clock moves, race as if they had taken their step (the paper's treatment of disabled processes).
+* Footprints that the program computes are not known for the second event of a reversed race; it
+  is then taken to depend on everything, which can only lead to more executions.
+* Races within a prefix are looked at again only when the new events change their reversal.
+* The walk is iterative, and the prefix is replayed without bookkeeping.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkemu.exploration.footprint import Objects, dependent
+from vkemu.exploration.path import Path
+from vkemu.exploration.trace import Race, Trace
+from vkemu.exploration.wakeup import Reversal, Sleeper, Tree
+
+if TYPE_CHECKING:
+    from vkemu.exploration.run import Run
+
+
+class Dpor(Path):
+    """Invariant: trace, `sleeps` and `trees` have one entry for every event of the path."""
+
+    name = "dpor"
+
+    def __init__(self, objects: Objects) -> None:
+        self.trace = Trace(objects)
+        super().__init__(self.trace)
+        # At every event: whose step need not be taken there, since it was explored before;
+        # and what is still to be explored instead of the event.
+        self.sleeps: list[list[Sleeper]] = []
+        self.trees: list[Tree] = []
+        self.sleep: list[Sleeper] = []  # where the path ends
+        self.tree: Tree = []
+
+    def backtrack(self) -> bool:
+        trees = self.trees
+        at = len(trees) - 1
+        while at >= 0 and not trees[at]:
+            at -= 1
+        if at < 0:
+            return False
+        trace = self.trace
+        self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at])]
+        self.tree = trees[at]
+        trace.truncate(at)
+        del self.sleeps[at:]
+        del trees[at:]
+        return True
+
+    def conduct(self, run: Run) -> None:
+        self.waiting: list[Race] = []
+        super().conduct(run)
+        self.reverse_races(run)
+
+    def extend(self, run: Run) -> None:
+        trace = self.trace
+        execution = run.execution
+        threads = execution.threads
+        runnable = execution.runnable
+        sleep = self.sleep
+        tree = self.tree
+        execution.on_spawn = trace.spawned
+        last = -1
+        while True:
+            if not runnable:
+                self.waiting += trace.waiting(execution)
+                if not execution.advance():
+                    return
+                trace.advanced()
+                continue
+            if len(trace.tids) >= run.max_steps:
+                run.cut = True
+                return
+            below: Tree = []
+            if tree:
+                tid, _, below = tree.pop(0)
+            else:
+                tid = last if last >= 0 and threads[last].runnable else runnable[0]
+                if sleep:
+                    asleep = [sleeper[0] for sleeper in sleep]
+                    awake = [tid for tid in runnable if tid not in asleep]
+                    if not awake:
+                        self.waiting += trace.waiting(execution)
+                        run.blocked = True
+                        return
+                    tid = awake[0]
+            effect = threads[tid].pending
+            assert effect is not None
+            footprint = trace.add(tid, effect)
+            self.sleeps.append(sleep)
+            self.trees.append(tree)
+            if sleep:
+                sleep = [
+                    sleeper
+                    for sleeper in sleep
+                    if sleeper[0] != tid
+                    and sleeper[1] is not None
+                    and not dependent(sleeper[1], footprint)
+                ]
+            tree = below
+            last = tid
+            if not execution.step(tid) and run.thread_failed():
+                return
+            if run.watched and not run.watch():
+                return
+
+    def reverse_races(self, run: Run) -> None:
+        """See to it that the other order of every race is explored too."""
+        trace = self.trace
+        fresh = self.kept
+        # Events that all the new ones happen after: their old races have the reversal they had.
+        settled = -1
+        for clock in trace.clocks[fresh:]:
+            settled &= clock
+        free: dict[int, int] = {}
+        for race in [*trace.races, *self.waiting]:
+            first = race.first
+            if race.second < fresh and settled >> first & 1:
+                continue
+            events = free.get(first)
+            if events is None:
+                events = free[first] = trace.independent_of(first)
+            reversal = Reversal(trace, events, race)
+            if not reversal.redundant(self.sleeps[first]):
+                reversal.insert(self.trees[first])

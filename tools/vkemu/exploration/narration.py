@@ -1,0 +1,168 @@
+"""A failing execution, told: taken once more with everything written down.
+
+Nothing of this is collected while searching. One column a thread; steps that race with another
+are marked; the source line is the innermost one that is not of the shared objects themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from vkprotocol import effects as _effects
+from vkprotocol.effects import Effect, Thread, key_text
+
+from vkemu.exploration import objects as _objects
+from vkemu.exploration.token import Fingerprint, Token, digest_of
+from vkemu.exploration.trace import Trace
+
+if TYPE_CHECKING:
+    from vkemu.exploration.result import Failure
+    from vkemu.exploration.run import Run
+
+_INSIDE: Final = (_effects.__file__, _objects.__file__)
+
+
+class StepRecord(NamedTuple):
+    """One step of a failing execution."""
+
+    position: int
+    thread: str
+    tid: int
+    op: str
+    object: str
+    before: Any
+    after: Any
+    file: str
+    line: int
+    races_with: tuple[int, ...]  # indices of the steps it could be swapped with, to another end
+
+    @property
+    def where(self) -> str:
+        return f"{self.file.rpartition('/')[2]}:{self.line}"
+
+    def __str__(self) -> str:
+        return f"{self.position} {self.thread} {self.text} {self.where}"
+
+    @property
+    def text(self) -> str:
+        value = _show(self.after)
+        if self.before != self.after:
+            value = f"{_show(self.before)} -> {value}"
+        return f"{self.op} {self.object}: {value}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 32 else text[:29] + "..."
+
+
+class Told:
+    """What one recorded execution gives: its steps, its token, its failure if it failed."""
+
+    def __init__(self, run: Run, schedule: list[int], steps: list[StepRecord]) -> None:
+        self.run = run
+        self.schedule = schedule
+        self.steps = steps
+        self.message = ""
+        self.token: Token | None = None
+
+
+def source_of(thread: Thread) -> tuple[str, int]:
+    """Where a thread stands: the innermost frame that is not of the shared objects' own code."""
+    found = ("?", 0)
+    awaited: Any = thread.coro
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            break
+        if frame.f_code.co_filename not in _INSIDE:
+            found = (frame.f_code.co_filename, frame.f_lineno)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return found
+
+
+class Recorder:
+    """Takes the steps of an execution one by one and writes them down."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.trace = Trace(run.program.numbers)
+        self.fingerprint = Fingerprint()
+        self.steps: list[StepRecord] = []
+        self.numbers: dict[int, int] = {}
+
+    def number(self, tid: int) -> int:
+        """Threads by order of spawning in this execution."""
+        if len(self.numbers) < len(self.run.execution.threads):
+            self.numbers = {tid: n for n, tid in enumerate(self.run.execution.threads)}
+        return self.numbers[tid]
+
+    def step(self, tid: int) -> bool:
+        """False when the execution stops here."""
+        run = self.run
+        execution = run.execution
+        execution.on_spawn = self.trace.spawned
+        thread = execution.threads[tid]
+        effect = thread.pending
+        assert effect is not None
+        number = self.number(tid)
+        shared = effect.obj
+        before = shared.state
+        file, line = source_of(thread)
+        self.trace.add(tid, effect)
+        going = execution.step(tid) or not run.thread_failed()
+        after = shared.state
+        self.fingerprint.step(number, thread, effect, before, after)
+        at = len(self.steps)
+        key = key_text(shared.key)
+        self.steps.append(
+            StepRecord(at, thread.name, number, effect.op, key, before, after, file, line, ())
+        )
+        return going and (not run.watched or run.watch())
+
+    def told(self) -> Told:
+        """Call once the execution is over."""
+        races: dict[int, set[int]] = {}
+        for race in self.trace.races:
+            races.setdefault(race.first, set()).add(race.second)
+            races.setdefault(race.second, set()).add(race.first)
+        steps = [
+            step._replace(races_with=tuple(sorted(races.get(step.position, ()))))
+            for step in self.steps
+        ]
+        self.fingerprint.close()
+        told = Told(self.run, [step.tid for step in steps], steps)
+        if self.run.error is not None:
+            told.message = self.run.message()
+            told.token = Token(digest_of(told.message), tuple(self.fingerprint.stretches))
+        return told
+
+
+def narrate(failure: Failure) -> str:
+    """The failure as text, one column a thread."""
+    return "\n".join([failure.message, "", *table(failure.steps), "", f"token: {failure.token}"])
+
+
+def table(steps: Sequence[StepRecord]) -> list[str]:
+    threads: dict[int, str] = {}
+    for step in steps:
+        threads.setdefault(step.tid, step.thread)
+    order = sorted(threads)
+    widths = {tid: len(threads[tid]) for tid in order}
+    for step in steps:
+        widths[step.tid] = max(widths[step.tid], len(step.text))
+    digits = len(str(max(len(steps) - 1, 0)))
+    head = " " * (digits + 4) + "  ".join(threads[tid].ljust(widths[tid]) for tid in order)
+    lines = [head.rstrip()]
+    for step in steps:
+        mark = "*" if step.races_with else " "
+        cells = [(step.text if tid == step.tid else "").ljust(widths[tid]) for tid in order]
+        lines.append(f"{mark} {step.position:>{digits}}  {'  '.join(cells)}  {step.where}")
+    if any(step.races_with for step in steps):
+        lines.append("* races with a step of another thread")
+    return lines
+
+
+def describe(effect: Effect) -> str:
+    return f"{effect.op} {key_text(effect.obj.key)}"

@@ -1,0 +1,143 @@
+"""`k`: what a program under exploration is built with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from vkprotocol.effects import (
+    CURTHREAD,
+    Body,
+    Cell,
+    Lock,
+    RWLock,
+    Shared,
+    Thread,
+    WaitChannel,
+    fresh_key,
+)
+
+from vkemu.controlled import Execution, Tids
+from vkemu.exploration.footprint import Objects
+from vkemu.exploration.objects import Condition, Event, Queue, Semaphore
+
+Predicate = Callable[[], Any]
+Made = TypeVar("Made", bound=Shared)
+
+
+class Program:
+    """Builds one program, once for every execution of it.
+
+    Objects made by the n-th call of a build are kept and only reset for the next build: making
+    them is most of the cost of a short execution, and what keeps its identity keeps its number.
+    """
+
+    def __init__(self, build: Callable[[Any], object], tids: Tids, *, check: bool = False) -> None:
+        self.build = build
+        self.tids = tids
+        self.check = check
+        self.numbers = Objects()  # of what this program shares, for as long as it lives
+        self.execution = Execution(tids)
+        self.ends: list[Predicate] = []
+        self.invariants: list[Predicate] = []
+        self._pool: list[tuple[type[Shared], Any, Any]] = []
+        self._made = 0
+
+    def begin(self) -> Execution:
+        """A fresh execution of the program, deferred: nothing has run but its set-up."""
+        execution = self.execution = Execution(self.tids)
+        execution.deferred = True
+        execution.checking = self.check
+        self._made = 0
+        if self.ends:
+            self.ends = []
+        if self.invariants:
+            self.invariants = []
+        self.build(self)
+        return execution
+
+    # -- threads ---------------------------------------------------------------------------------
+
+    def spawn(self, name: str, body: Any, *args: Any, daemon: bool = False) -> Thread:
+        """Start a thread: `body` is a coroutine function, called with `args`, or a coroutine."""
+        coro: Body = body(*args) if callable(body) else body
+        if not hasattr(coro, "send"):
+            raise TypeError(f"spawn({name!r}, ...): expected a coroutine function, not {body!r}")
+        return self.execution.spawn(name, coro, daemon=daemon)
+
+    # -- shared objects --------------------------------------------------------------------------
+
+    def cell(self, name: str, value: Any = 0) -> Cell:
+        """An atomic word: `load`, `store`, `swap`, `cmpset`, `add`, `wait`."""
+        made = self._made
+        if made < len(self._pool):
+            kind, known, cell = self._pool[made]
+            if kind is Cell and known == name and CURTHREAD[0] is None:
+                self._made = made + 1
+                cell.state = value
+                cell.waiters = None
+                return cell  # type: ignore[no-any-return]
+        return self._make(Cell, name, value)
+
+    def lock(self, name: str, rank: int | None = None) -> Lock:
+        """A mutex: `acquire`, `try_acquire`, `release`, `async with`."""
+        lock = self._make(Lock, name, None)
+        lock.rank = rank
+        return lock
+
+    def rwlock(self, name: str, rank: int | None = None) -> RWLock:
+        """A shared/exclusive lock: `acquire_shared`, `acquire_exclusive`, `release`, ..."""
+        lock = self._make(RWLock, name, (None, (), 0))
+        lock.rank = rank
+        return lock
+
+    def semaphore(self, name: str, value: int = 1) -> Semaphore:
+        """A counting semaphore: `acquire`, `try_acquire`, `release`, `async with`."""
+        return self._make(Semaphore, name, value)
+
+    def event(self, name: str, value: bool = False) -> Event:
+        """A flag: `set`, `clear`, `is_set`, `wait`."""
+        return self._make(Event, name, value)
+
+    def queue(self, name: str, maxsize: int = 0) -> Queue:
+        """A FIFO: `put`, `get`, `try_put`, `try_get`; bounded when `maxsize` is not 0."""
+        queue = self._make(Queue, name, ())
+        if queue.maxsize != maxsize:
+            queue.limit(maxsize)
+        return queue
+
+    def condition(self, name: str, lock: Lock | None = None) -> Condition:
+        """A condition variable of `lock` (its own when None): `wait`, `notify`, `notify_all`."""
+        if lock is None:
+            lock = self.lock(f"{name}.lock")
+        return Condition(self._make(WaitChannel, name, ()), lock)
+
+    def _make(self, kind: type[Made], name: str, state: Any) -> Made:
+        if CURTHREAD[0] is not None:  # made while threads run: never by the n-th call again
+            made = kind(fresh_key(name))
+            made.state = state
+            return made
+        position = self._made
+        self._made = position + 1
+        if position < len(self._pool):
+            known_kind, known, shared = self._pool[position]
+            if known_kind is kind and known == name:
+                shared.state = state
+                shared.waiters = None
+                return shared  # type: ignore[no-any-return]
+            del self._pool[position:]
+        same = sum(known == name for _, known, _ in self._pool)
+        shared = kind((name, same + 1) if same else name)
+        shared.state = state
+        self._pool.append((kind, name, shared))
+        return shared
+
+    # -- what must hold --------------------------------------------------------------------------
+
+    def at_end(self, predicate: Predicate) -> None:
+        """`predicate` must hold when an execution is over; False or an AssertionError fails it."""
+        self.ends.append(predicate)
+
+    def always(self, predicate: Predicate) -> None:
+        """`predicate` must hold at the start and after every step."""
+        self.invariants.append(predicate)

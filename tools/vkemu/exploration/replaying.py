@@ -1,0 +1,94 @@
+"""`replay`: a token's schedule, taken again and checked against what it is known to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vkprotocol.effects import key_text
+
+from vkemu.controlled import blocked_on
+from vkemu.exploration.narration import Recorder, Told
+from vkemu.exploration.program import Program
+from vkemu.exploration.result import Failure, TokenError
+from vkemu.exploration.run import Run
+from vkemu.exploration.token import Token, digest_of, parse
+
+CHANGED = "the program is not the one this token was made from"
+
+
+def replay(program: Callable[[Any], object], token: str, *, check: bool = False) -> Failure:
+    """Take the schedule of `token` again and return its failure, narrated.
+
+    TokenError when the token is damaged, or when the program does something else than it did when
+    the token was made.
+    """
+    wanted = parse(token)
+    run = Run(Program(program, {}, check=check), max_steps=0)
+    told = follow(run, wanted)
+    if told.token is None:
+        raise TokenError(f"{CHANGED}: it no longer fails under this schedule")
+    if digest_of(told.message) != wanted.message:
+        raise TokenError(f"{CHANGED}: under this schedule it fails otherwise: {told.message}")
+    return failure_of(told)
+
+
+def follow(run: Run, wanted: Token) -> Told:
+    run.begin()
+    recorder = Recorder(run)
+    going = run.settle()
+    execution = run.execution
+    for stretch in wanted.stretches:
+        for _ in range(stretch.steps):
+            position = len(recorder.steps)
+            if not going:
+                raise TokenError(f"{CHANGED}: it stops after {position} steps")
+            if not execution.runnable:
+                execution.advance()
+            tids = list(execution.threads)
+            if stretch.thread >= len(tids):
+                raise TokenError(f"{CHANGED}: no thread {stretch.thread} at step {position}")
+            thread = execution.threads[tids[stretch.thread]]
+            if not thread.runnable:
+                raise TokenError(f"{CHANGED}: at step {position} {blocked_on(thread)}")
+            going = recorder.step(thread.tid)
+        recorder.fingerprint.close()
+        done = recorder.fingerprint.stretches[-1]
+        if done.digest != stretch.digest:
+            first = len(recorder.steps) - stretch.steps
+            names = key_text(recorder.steps[first].thread)
+            raise TokenError(
+                f"{CHANGED}: steps {first} to {len(recorder.steps) - 1}, by {names}, "
+                "are not what they were"
+            )
+    if going and (execution.runnable or execution.advance()):
+        raise TokenError(f"{CHANGED}: it goes on after {len(recorder.steps)} steps")
+    run.finish()
+    return recorder.told()
+
+
+def failure_of(told: Told, preemptions: int = 0) -> Failure:
+    return Failure(
+        told.message,
+        told.schedule,
+        token=str(told.token),
+        steps=told.steps,
+        preemptions=preemptions,
+        error=told.run.error,
+    )
+
+
+def tell(run: Run, schedule: list[int]) -> Told:
+    """Take a schedule again as far as it goes, recorded. By the tids of the run's program."""
+    run.begin()
+    recorder = Recorder(run)
+    going = run.settle()
+    execution = run.execution
+    for tid in schedule:
+        if not going:
+            break
+        if not execution.runnable:
+            execution.advance()
+        going = recorder.step(tid)
+    run.finish()
+    return recorder.told()

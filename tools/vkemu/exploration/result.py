@@ -1,0 +1,90 @@
+"""What an exploration says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from vkemu.exploration.narration import StepRecord
+
+Verdict: TypeAlias = Literal["pass", "fail", "unknown"]
+
+
+class ExplorationError(Exception):
+    """Something is wrong with what was asked, or with the program as a program to explore."""
+
+
+class NondeterminismError(ExplorationError):
+    """The program did something else under the same schedule. Its fault: wall clock, randomness,
+    the order of a set, or state kept from one execution to the next."""
+
+
+class TokenError(ExplorationError):
+    """The token is damaged, of another version, or of another program."""
+
+
+class Failure:
+    """One failing execution. `steps` tells it step by step; str() is the narration."""
+
+    __slots__ = ("error", "message", "preemptions", "schedule", "steps", "token")
+
+    def __init__(
+        self,
+        message: str,
+        schedule: Sequence[int],
+        *,
+        token: str = "",
+        steps: Sequence[StepRecord] = (),
+        preemptions: int = 0,
+        error: BaseException | None = None,
+    ) -> None:
+        self.message = message
+        self.schedule = list(schedule)
+        self.token = token
+        self.steps = list(steps)
+        self.preemptions = preemptions
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"<Failure {self.message!r} token={self.token!r}>"
+
+    def __str__(self) -> str:
+        from vkemu.exploration.narration import narrate
+
+        return narrate(self)
+
+
+class Result:
+    """The outcome of `explore`.
+
+    `executions`: complete ones, which end properly, in a failure or in a deadlock.
+    `blocked`: begun and abandoned by a reduction. `cut`: ended by the step bound.
+    `exhausted`: nothing is left to explore. `steps`: taken in all, replayed prefixes included.
+    """
+
+    __slots__ = (
+        "blocked", "cut", "depth", "executions", "exhausted", "failure", "failures", "seconds",
+        "seed", "share", "steps", "strategy", "verdict",
+    )  # fmt: skip
+
+    def __init__(self, strategy: str, seed: int) -> None:
+        self.strategy = strategy
+        self.seed = seed
+        self.verdict: Verdict = "unknown"
+        self.executions = 0
+        self.blocked = 0
+        self.cut = 0
+        self.steps = 0
+        self.depth = 0
+        self.share: float | None = None  # estimate of how much of the search is done
+        self.exhausted = False
+        self.failure: Failure | None = None
+        self.failures = 0
+        self.seconds = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result {self.verdict} executions={self.executions} blocked={self.blocked} "
+            f"exhausted={self.exhausted} strategy={self.strategy!r}>"
+        )

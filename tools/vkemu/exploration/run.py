@@ -1,0 +1,134 @@
+"""One execution of a program: built, taken through a schedule, judged."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from typing import Final
+
+from vkemu.controlled import Deadlock
+from vkemu.exploration.program import Predicate, Program
+
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
+
+
+class PredicateError(AssertionError):
+    """A predicate of the program did not hold."""
+
+
+class Run:
+    """One execution under a strategy: its schedule, and how it ended. Made once, begun often."""
+
+    __slots__ = (
+        "blame", "blocked", "cut", "error", "execution", "max_steps", "program", "schedule",
+        "stop_on_failure", "watched",
+    )  # fmt: skip
+
+    def __init__(self, program: Program, max_steps: int, *, stop_on_failure: bool = True) -> None:
+        self.program = program
+        self.max_steps = max_steps
+        self.stop_on_failure = stop_on_failure
+        self.execution = program.execution
+        self.schedule: list[int] = []
+        self.error: BaseException | None = None
+        self.blame = ""  # the thread that failed
+        self.blocked = False
+        self.cut = False
+        self.watched: list[Predicate] = []
+
+    def begin(self) -> None:
+        """Build the program anew. Then `settle`, perhaps after a replay."""
+        self.schedule = []
+        self.error = None
+        self.blame = ""
+        self.blocked = False
+        self.cut = False
+        self.execution = self.program.begin()
+        self.watched = self.program.invariants
+
+    def settle(self) -> bool:
+        """Find out who can run. False when the execution is over already."""
+        execution = self.execution
+        execution.settle()
+        if execution.failed is not None and self.thread_failed():
+            return False
+        return not self.watched or self.watch()
+
+    def thread_failed(self) -> bool:
+        """Note the error of the thread that failed. True when the execution stops here."""
+        execution = self.execution
+        failed = execution.failed
+        assert failed is not None
+        if self.error is None:
+            self.error = failed.error
+            self.blame = failed.name
+        execution.failed = None
+        return self.stop_on_failure
+
+    def watch(self) -> bool:
+        """Check what must always hold. False when the execution stops here."""
+        for predicate in self.watched:
+            error = violation(predicate, "always")
+            if error is not None:
+                if self.error is None:
+                    self.error = error
+                return not self.stop_on_failure
+        return True
+
+    def finish(self) -> BaseException | None:
+        """What was wrong with this execution, now that it is over."""
+        execution = self.execution
+        if self.error is None and not self.blocked and not self.cut:
+            if execution.alive:
+                self.error = execution.deadlock()
+            if self.error is None:
+                for predicate in self.program.ends:
+                    self.error = violation(predicate, "at_end")
+                    if self.error is not None:
+                        break
+        if execution.left:
+            execution.close()
+        return self.error
+
+    def message(self) -> str:
+        """The failure in one line, the same in every execution that fails this way."""
+        error = self.error
+        assert error is not None
+        text = str(error).strip()
+        if not isinstance(error, (PredicateError, Deadlock)):
+            kind = type(error).__name__
+            text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
+        if self.blame:
+            text = f"{self.blame}: {text}"
+        return _ADDRESS.sub("", text.splitlines()[0])
+
+
+def _asserted(error: BaseException) -> str:
+    """The source of a bare assert."""
+    traceback = error.__traceback__
+    if traceback is None:
+        return ""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    file = traceback.tb_frame.f_code.co_filename
+    line = linecache.getline(file, traceback.tb_lineno).strip()
+    where = f"{file.rpartition('/')[2]}:{traceback.tb_lineno}"
+    return f": {line} ({where})" if line else f" ({where})"
+
+
+def violation(predicate: Predicate, when: str) -> BaseException | None:
+    """The error of a predicate that does not hold; None and True are what holding looks like."""
+    try:
+        held = predicate()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return error
+    if held is None or held:
+        return None
+    code = getattr(predicate, "__code__", None)
+    if code is None:
+        return PredicateError(f"{when} does not hold: {predicate!r}")
+    line = linecache.getline(code.co_filename, code.co_firstlineno).strip()
+    where = f"{code.co_filename.rpartition('/')[2]}:{code.co_firstlineno}"
+    return PredicateError(f"does not hold: {line or when} ({where})")

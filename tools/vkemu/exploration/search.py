@@ -1,0 +1,105 @@
+"""The search: one execution after another, until the strategy or a budget says stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from vkemu.exploration.result import Result
+from vkemu.exploration.run import Run
+
+PROGRESS_SECONDS = 0.2
+Progress = Callable[[Result], None]
+
+
+class Witness:
+    """A failing schedule as it was found, by the program's tids."""
+
+    __slots__ = ("message", "schedule")
+
+    def __init__(self, message: str, schedule: list[int]) -> None:
+        self.message = message
+        self.schedule = schedule
+
+
+class Search:
+    """Budgets, counters and the first failure of one strategy over one program."""
+
+    def __init__(
+        self,
+        run: Run,
+        strategy: Any,
+        result: Result,
+        *,
+        max_executions: int | None = None,
+        max_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.run = run
+        self.strategy = strategy
+        self.result = result
+        self.max_executions = max_executions
+        self.max_seconds = max_seconds
+        self.progress = progress
+        self.witness: Witness | None = None
+
+    def go(self) -> None:
+        """Until nothing is left, a failure stops it, or the budget is used up."""
+        run = self.run
+        result = self.result
+        strategy = self.strategy
+        start = getattr(strategy, "start", always)
+        finish = getattr(strategy, "finish", None)
+        conduct = getattr(strategy, "conduct", None)
+        if conduct is None:
+            conduct = by_choice(strategy)
+        began = perf_counter()
+        deadline = began + self.max_seconds if self.max_seconds is not None else None
+        look = began + PROGRESS_SECONDS if self.progress is not None else None
+        left = self.max_executions if self.max_executions is not None else -1
+        while True:
+            if not left or (deadline is not None and perf_counter() >= deadline):
+                break
+            if not start():
+                result.exhausted = True
+                break
+            run.begin()
+            conduct(run)
+            error = run.finish()
+            if run.blocked:
+                result.blocked += 1
+            elif run.cut:
+                result.cut += 1
+                left -= 1
+            else:
+                result.executions += 1
+                left -= 1
+            if finish is not None:
+                finish(not run.cut)
+            if error is not None:
+                result.failures += 1
+                if self.witness is None:
+                    self.witness = Witness(run.message(), list(run.schedule))
+                if run.stop_on_failure:
+                    break
+            if look is not None and perf_counter() >= look:
+                self.show(began)
+                look = perf_counter() + PROGRESS_SECONDS
+        self.show(began)
+
+    def show(self, began: float) -> None:
+        self.result.seconds = perf_counter() - began
+        if self.progress is not None:
+            self.progress(self.result)
+
+
+def always() -> bool:
+    return True
+
+
+def by_choice(strategy: Any) -> Callable[[Run], None]:
+    """The whole of an execution, for a strategy that only chooses."""
+    from vkemu.exploration.strategy import Strategy
+
+    return lambda run: Strategy.conduct(strategy, run)

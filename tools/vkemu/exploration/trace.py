@@ -1,0 +1,217 @@
+"""The happens-before relation of the execution under way, as bitsets.
+
+Events are numbered in the order they were executed. The *clock* of an event is the set of events
+that happen before it, itself included, as a Python int with one bit an event. Per object two ints
+say who touched it and who wrote it; per thread one says which events are its own. Everything else
+- who races with whom, what commutes with what - is a few operations on these ints.
+
+A race is between two events of different threads on one object, one of them a write, with nothing
+between them in happens-before. A *guarded* event can race only with an event it could have come
+before: where the last write made its guard true (a release, for an acquire), the race is with the
+latest write before which the guard held. A thread that waits for good races the same way.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vkprotocol.effects import CLOCK, Effect, Thread
+
+from vkemu.controlled import Execution
+from vkemu.exploration.footprint import Footprint, Objects
+from vkemu.exploration.path import Record
+
+
+class Race(NamedTuple):
+    """Step `second` of thread `tid` could have come before event `first`."""
+
+    first: int
+    second: int  # an event, or where the execution stood when the thread could not go on
+    tid: int
+    footprint: Footprint | None  # None: not known, since event `first` may have decided it
+    past: int  # clock of the thread's event before
+
+
+class Trace(Record):
+    """Invariant: clocks[e] has bit e, and no bit above it."""
+
+    __slots__ = (
+        "accesses", "barrier", "befores", "births", "clocks", "footprints", "objects", "own",
+        "races", "writes",
+    )  # fmt: skip
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__()
+        self.objects = objects
+        self.footprints: list[Footprint] = []
+        self.clocks: list[int] = []
+        self.befores: list[object] = []  # state of the event's object just before it
+        self.races: list[Race] = []
+        self.accesses: list[int] = [0] * len(objects)  # by object: who touched it
+        self.writes: list[int] = [0] * len(objects)
+        self.own: list[int] = []  # by thread: its events
+        self.births: list[int] = []  # by thread: the event that spawned it, or -1
+        self.barrier = 0
+
+    def spawned(self, thread: Thread) -> None:
+        """A thread was spawned in the step of the last event (or in set-up, when there is none)."""
+        self._grow(thread.tid)
+        self.births[thread.tid] = len(self.tids) - 1
+
+    def _grow(self, tid: int) -> None:
+        while len(self.own) <= tid:
+            self.own.append(0)
+            self.births.append(-1)
+
+    def past_of(self, tid: int) -> int:
+        """What happens before whatever thread `tid` does next."""
+        if tid >= len(self.own):
+            self._grow(tid)
+        own = self.own[tid]
+        if own:
+            return self.clocks[own.bit_length() - 1] | self.barrier
+        birth = self.births[tid]
+        return (self.clocks[birth] if birth >= 0 else 0) | self.barrier
+
+    def add(self, tid: int, effect: Effect) -> Footprint:
+        """The event of thread `tid` executing `effect`: call it just before the step."""
+        objects = self.objects
+        shared = effect.obj
+        number = shared.index
+        if number < 0:
+            number = objects.number(shared)
+        if effect.also:
+            footprint = objects.footprint(effect)
+        else:
+            footprint = objects.single[2 * number + effect.write]
+        accesses = self.accesses
+        writes = self.writes
+        if len(objects.single) > 2 * len(accesses):
+            missing = [0] * (len(objects) - len(accesses))
+            accesses += missing
+            writes += missing
+        n = len(self.tids)
+        bit = 1 << n
+        clock = self.past_of(tid)
+        rivals = 0
+        for code in footprint:
+            number = code >> 1
+            if code & 1:
+                rivals |= accesses[number]
+                writes[number] |= bit
+            else:
+                rivals |= writes[number]
+            accesses[number] |= bit
+        rivals &= ~clock
+        if rivals:
+            clock = self._meet(tid, effect, footprint, clock, rivals)
+        self.own[tid] |= bit
+        self.tids.append(tid)
+        self.effects.append(effect)
+        self.footprints.append(footprint)
+        self.clocks.append(clock | bit)
+        self.befores.append(shared.state)
+        return footprint
+
+    def _meet(self, tid: int, effect: Effect, footprint: Footprint, past: int, rivals: int) -> int:
+        """Note the races of a new event; `rivals` are the events on its objects. Its clock."""
+        n = len(self.tids)
+        clocks = self.clocks
+        known = None if self.objects.computed(effect) else footprint
+        # Events that may have been what made the guard true.
+        makers = 0 if passable(effect) else self.writes[effect.obj.index]
+        enabled_late = False
+        clock = past
+        while rivals:
+            rival = rivals.bit_length() - 1
+            if makers >> rival & 1 and not effect.guard(self.befores[rival]):  # type: ignore[misc]
+                enabled_late = True
+            else:
+                self.races.append(Race(rival, n, tid, known, past))
+            clock |= clocks[rival]
+            rivals &= ~clock
+        if enabled_late:
+            first = self._last_open(effect, past, n)
+            if first >= 0:
+                self.races.append(Race(first, n, tid, known, past))
+        return clock
+
+    def _last_open(self, effect: Effect, past: int, n: int) -> int:
+        """The latest write, not in `past`, before which the guard of `effect` held; or -1."""
+        assert effect.guard is not None
+        candidates = self.writes[effect.obj.index] & ~past & ((1 << n) - 1)
+        while candidates:
+            write = candidates.bit_length() - 1
+            if effect.guard(self.befores[write]):
+                return write
+            candidates ^= 1 << write
+        return -1
+
+    def waiting(self, execution: Execution) -> list[Race]:
+        """Races of the threads that cannot go on."""
+        found: list[Race] = []
+        n = len(self.tids)
+        for tid, thread in execution.threads.items():
+            effect = thread.pending
+            if effect is None or thread.runnable or effect.guard is None:
+                continue
+            past = self.past_of(tid)
+            number = self.objects.number(effect.obj)
+            if number < len(self.writes) and self.writes[number]:
+                first = self._last_open(effect, past, n)
+                if first >= 0:
+                    footprint = self.objects.footprint(effect)
+                    known = None if self.objects.computed(effect) else footprint
+                    found.append(Race(first, n, tid, known, past))
+        return found
+
+    def advanced(self) -> None:
+        """The clock moved: what comes happens after all there is."""
+        super().advanced()
+        self.barrier = (1 << len(self.tids)) - 1
+
+    def truncate(self, n: int) -> None:
+        below = (1 << n) - 1
+        own = self.own
+        accesses = self.accesses
+        writes = self.writes
+        for tid in self.tids[n:]:
+            own[tid] &= below
+        for footprint in self.footprints[n:]:
+            for code in footprint:
+                accesses[code >> 1] &= below
+                writes[code >> 1] &= below
+        super().truncate(n)
+        del self.footprints[n:]
+        del self.clocks[n:]
+        del self.befores[n:]
+        races = self.races
+        while races and races[-1].second >= n:
+            races.pop()
+        self.barrier = (1 << self.advances[-1][0]) - 1 if self.advances else 0
+
+    def independent_of(self, first: int) -> int:
+        """The events after `first` that do not happen after it (the papers' notdep)."""
+        found = 0
+        clocks = self.clocks
+        bit = 1 << first
+        here = bit
+        for event in range(first + 1, len(clocks)):
+            here += here
+            if not clocks[event] & bit:
+                found |= here
+        return found
+
+    def touching(self, footprint: Footprint | None) -> int:
+        """The events that `footprint` depends on; all, when it is not known."""
+        if footprint is None:
+            return -1
+        events = 0
+        for code in footprint:
+            events |= self.accesses[code >> 1] if code & 1 else self.writes[code >> 1]
+        return events
+
+
+def passable(effect: Effect) -> bool:
+    """Whether an effect can go on at once whatever the state of its object."""
+    return effect.guard is None or (effect.deadline is not None and effect.deadline <= CLOCK[0])
