@@ -52,7 +52,7 @@ def oom_victim(kernel: Kernel) -> tuple[Proc, int] | None:
     for proc in kernel.procs:
         if proc.pid == INIT_PID or (proc.pid < LOW_PID and kernel.config.swap_pages):
             continue
-        vm_map = proc.p_vmspace.map
+        vm_map = proc.p_vmspace.vm_map
         size = vmspace_anonymous_count(vm_map) + vmspace_swap_count(vm_map)
         if size > (best[1] if best else 0):
             best = proc, size
