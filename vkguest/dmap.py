@@ -1,0 +1,59 @@
+"""Guest-physical memory as the guest kernel reaches it: ordinary loads and stores.
+
+A `ptep` is an address, as in C: of a frame in the DMAP, or of a page in KVA. The host sees none of
+this but the page faults (facts, appendix A: else it would be Option D).
+"""
+
+from __future__ import annotations
+
+from vkprotocol import insn
+from vkprotocol.errno import errno_name
+from vkprotocol.insn import MemOp
+
+from vkguest.errors import GuestPanic
+from vkguest.globaldata import GlobalData
+from vkguest.param import phys_to_dmap
+
+
+async def access(gd: GlobalData, *ops: MemOp) -> tuple[int, ...]:
+    """Execute `ops` in order; a fault in kernel mode that the host does not resolve is fatal."""
+    reply = await gd.cpu_ops(*ops)
+    if reply.errno:
+        op = ops[reply.value]
+        raise GuestPanic(
+            f"{gd.kernel.name}: fault in kernel mode: {op.op.name.lower()} {op.va:#x} "
+            f"({errno_name(reply.errno)})"
+        )
+    return reply.values
+
+
+async def load(gd: GlobalData, va: int) -> int:
+    return (await access(gd, insn.load(va)))[0]
+
+
+async def store(gd: GlobalData, va: int, value: int) -> None:
+    await access(gd, insn.store(va, value))
+
+
+async def atomic_swap_long(gd: GlobalData, va: int, value: int) -> int:
+    return (await access(gd, insn.swap(va, value)))[0]
+
+
+async def atomic_cmpset_long(gd: GlobalData, va: int, old: int, new: int) -> bool:
+    return (await access(gd, insn.cmpset(va, old, new)))[0] == 1
+
+
+async def atomic_set_long(gd: GlobalData, va: int, bits: int) -> None:
+    await access(gd, insn.or_bits(va, bits))
+
+
+async def atomic_clear_long(gd: GlobalData, va: int, bits: int) -> None:
+    await access(gd, insn.andn_bits(va, bits))
+
+
+async def pmap_zero_page(gd: GlobalData, frame: int) -> None:
+    await access(gd, insn.zero_page(phys_to_dmap(frame)))
+
+
+async def pmap_copy_page(gd: GlobalData, src: int, dst: int) -> None:
+    await access(gd, insn.copy_page(phys_to_dmap(dst), phys_to_dmap(src)))

@@ -1,0 +1,105 @@
+"""Programs, and replacing one by another. DragonFly `kern/kern_exec.c`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from vkprotocol.errno import Errno
+from vkprotocol.insn import Insn, check_text
+from vkprotocol.limits import U64
+from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
+from vkprotocol.param import PAGE_SIZE
+
+from vkguest.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
+from vkguest.proc import FRESH_REGS, Lwp
+from vkguest.vm_map import INHERIT_COPY, INHERIT_SHARE, VmMapEntry, vm_map_insert
+from vkguest.vm_object import VmObject, vm_object_reference
+from vkguest.vmspace import Vmspace, vmspace_alloc, vmspace_terminate
+
+if TYPE_CHECKING:
+    from vkguest.globaldata import GlobalData
+
+PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
+TEXT_WORDS: Final = 8  # of the text, put into its page for programs to fetch and check
+
+
+class Region(NamedTuple):
+    """Zero-filled memory that a program starts with. Bytes, page aligned."""
+
+    start: int
+    size: int
+    prot: int
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An executable: its instructions, its bss, further regions, and what it may exec (by index).
+
+    The text is mapped at TEXT_ADDRESS, unless a region is there.
+    """
+
+    name: str
+    text: tuple[Insn, ...]
+    data_pages: int = 1
+    images: tuple[Program, ...] = ()
+    regions: tuple[Region, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_text(self.text)
+        if not 0 <= self.data_pages <= DATA_PAGES_MAX:
+            raise ValueError(f"{self.name}: {self.data_pages} data pages, 0 to {DATA_PAGES_MAX}")
+
+
+def insn_word(insn: Insn) -> int:
+    """An instruction as the word that stands for it in the text page."""
+    return (
+        (insn.op << 56) | (insn.rd << 52) | (insn.rs << 48) | (insn.rt << 44)
+        | (insn.imm & 0xFFF_FFFF_FFFF)
+    ) & U64  # fmt: skip
+
+
+async def exec_new_vmspace(gd: GlobalData, program: Program) -> Vmspace:
+    """kern_exec.c:exec_new_vmspace: text, shared by all who run it, and zero-filled data."""
+    vm = await vmspace_alloc(gd)
+    entries = []
+    regions = list(program.regions)
+    if program.data_pages:
+        size = program.data_pages * PAGE_SIZE
+        regions.append(Region(DATA_ADDRESS, size, PROT_READ | PROT_WRITE))
+    for start, size, prot, shared in regions:
+        share = INHERIT_SHARE if shared else INHERIT_COPY
+        entries.append(VmMapEntry(start, start + size, VmObject(), 0, prot, PROT_ALL, share))
+    end = TEXT_ADDRESS + PAGE_SIZE
+    if not any(entry.start < end and entry.end > TEXT_ADDRESS for entry in entries):
+        text = gd.kernel.text_objects[program]
+        await vm_object_reference(text)
+        rx = PROT_READ | PROT_EXEC
+        entries.append(VmMapEntry(TEXT_ADDRESS, end, text, 0, rx, rx, INHERIT_SHARE))
+    await vm.vm_map.lock.acquire_exclusive()
+    for entry in entries:
+        vm_map_insert(vm.vm_map, entry)
+    await vm.vm_map.lock.release()
+    return vm
+
+
+async def sys_execve(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int | None:
+    """kern_exec.c:kern_execve: this process runs image r1 of its program from now on."""
+    proc = lp.proc
+    async with gd.kernel.proc_token:
+        alone = len(proc.lwps) == 1
+    if not alone:
+        return -Errno.EINVAL
+    images = proc.program.images
+    if not args[0] < len(images):
+        return -Errno.ENOENT
+    program = images[args[0]]
+    new = await exec_new_vmspace(gd, program)
+    old, proc.vmspace = proc.vmspace, new
+    await vmspace_terminate(gd, old)
+    proc.program = program
+    lp.regs = FRESH_REGS
+    lp.pc = 0
+    await gd.kernel.sched.setrunqueue(lp)
+    return None

@@ -1,0 +1,54 @@
+"""New processes and threads. DragonFly `kern/kern_fork.c`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkprotocol.errno import Errno
+
+from vkguest.proc import PIDS_PER_PARENT, Lwp, Proc
+from vkguest.vmspace import vmspace_fork
+
+if TYPE_CHECKING:
+    from vkguest.globaldata import GlobalData
+
+
+async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """kern_fork.c:fork1: the child starts after the call with 0 in r0. Answers its pid."""
+    parent = lp.proc
+    kernel = gd.kernel
+    async with kernel.proc_token:
+        if parent.forked + 1 >= PIDS_PER_PARENT:
+            return -Errno.EAGAIN
+        parent.forked += 1
+        pid = parent.pid * PIDS_PER_PARENT + parent.forked
+    try:
+        vmspace = await vmspace_fork(gd, parent.vmspace)
+    except BaseException:
+        async with kernel.proc_token:
+            parent.forked -= 1
+        raise
+    child = Proc(kernel.name, pid, parent, vmspace, parent.program)
+    regs = (0, *lp.regs[1:-1], 0)
+    clp = Lwp(child, 0, lp.pc + 1, regs)
+    async with kernel.proc_token:
+        child.lwps[0] = clp
+        parent.children[pid] = child
+        kernel.allproc.append(child)
+    await kernel.sched.setrunqueue(clp)
+    return pid
+
+
+async def sys_lwp_create(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """kern_fork.c:lwp_create1: another context in this address space, at pc r1 with r2 in its r1.
+
+    Answers its tid.
+    """
+    proc = lp.proc
+    async with gd.kernel.proc_token:
+        tid = proc.next_tid
+        proc.next_tid += 1
+        new = Lwp(proc, tid, args[0], (0, args[1], *lp.regs[2:-1], 0))
+        proc.lwps[tid] = new
+    await gd.kernel.sched.setrunqueue(new)
+    return tid

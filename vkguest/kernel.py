@@ -1,0 +1,153 @@
+"""Vkernel: one guest, assembled. `start` spawns its virtual CPUs; the rest is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+from vkprotocol.effects import Cell, Lock, Spawn
+from vkprotocol.messages import MEMIMAGE_FD
+
+from vkguest.errors import BootError, VmWait
+from vkguest.globaldata import GlobalData
+from vkguest.init import boot
+from vkguest.kern_exec import TEXT_WORDS, Program, exec_new_vmspace, insn_word
+from vkguest.lockorder import PROC_TOKEN
+from vkguest.mutants import check_mutants
+from vkguest.param import FIRST_FREE_FRAME
+from vkguest.pmap import Pmap
+from vkguest.port import Port
+from vkguest.proc import FRESH_REGS, Lwp, Proc, Result
+from vkguest.sched import Scheduler
+from vkguest.swap_pager import SwapArea
+from vkguest.sys_pipe import Pipe
+from vkguest.vm_kern import Kva
+from vkguest.vm_object import VmObject
+from vkguest.vm_page import VmPageQueues
+from vkguest.vm_pageout import PageDaemon
+from vkguest.vmspace import VmspaceZone
+
+Emit: TypeAlias = Callable[..., None]
+
+DOWN: Final = 0  # states of `booted`
+UP: Final = 1
+FAILED: Final = 2
+QUANTUM: Final = 200  # user instructions before an lwp goes to the end of the run queue
+PAGES_PER_PROCESS: Final = 8  # least there must be: root, three tables, text, data and some spare
+
+
+def no_events(name: str, *args: Any) -> None:
+    """The default `emit`."""
+
+
+class Vkernel:
+    """A virtual kernel and what is running in it.
+
+    `port_factory(cpuid)` gives the Port of each vCPU. `proc` is the host's name for this guest in
+    events. `memory_pages` is the size of the image, of which the last `swap_pages` are its swap.
+    After the run: `results` by pid, `failed` (pid, va, expected, got) of programs that found their
+    memory wrong, and `boot_error`.
+    """
+
+    def __init__(
+        self,
+        port_factory: Callable[[int], Port],
+        *,
+        memory_pages: int,
+        programs: Sequence[Program],
+        spawn: Spawn,
+        vcpus: int = 1,
+        swap_pages: int = 0,
+        emit: Emit = no_events,
+        name: str = "vk0",
+        proc: int | str = 0,
+        image_fd: int = MEMIMAGE_FD,
+        quantum: int = QUANTUM,
+        prezero: bool = False,
+        mutants: frozenset[str] = frozenset(),
+    ) -> None:
+        self.memory_pages = memory_pages
+        self.programs = tuple(programs)
+        self.spawn = spawn
+        self.emit = emit
+        self.name = name
+        self.proc = proc
+        self.image_fd = image_fd
+        self.quantum = quantum
+        self.prezero = prezero
+        self.mutants = check_mutants(mutants)
+        self.boot_error: str | None = None
+        end = memory_pages - swap_pages
+        if end < FIRST_FREE_FRAME + PAGES_PER_PROCESS + 4 * vcpus:
+            raise ValueError(f"{name}: {end} pages of memory are too few for {vcpus} vCPUs")
+
+        self.kernel_pmap = Pmap(name, 0)
+        self.vm_page_queues = VmPageQueues(name, FIRST_FREE_FRAME, end, vcpus)
+        self.swap = SwapArea(name, end, memory_pages)
+        self.kva = Kva(name, self.kernel_pmap)
+        self.vmspaces = VmspaceZone(name)
+        self.sched = Scheduler(name)
+        self.pagedaemon = PageDaemon()
+        self.booted = Cell((name, "booted"), DOWN)
+        # Covers these five, and what class Proc says.
+        self.proc_token = Lock((name, "proc_token"), PROC_TOKEN)
+        self.allproc: list[Proc] = []
+        self.pipes: dict[int, Pipe] = {}
+        self.results: dict[int, Result] = {}
+        self.failed: list[tuple[int, int, int, int]] = []
+        self.text_objects = {
+            program: VmObject(text=tuple(map(insn_word, program.text[:TEXT_WORDS])))
+            for program in all_images(self.programs)
+        }
+        self.cpus = [GlobalData(self, cpuid, port_factory(cpuid)) for cpuid in range(vcpus)]
+
+    def start(self) -> None:
+        """Spawn the vCPUs. They end when the last process has, or when booting fails."""
+        for gd in self.cpus:
+            self.spawn(f"{self.name}.vcpu{gd.cpuid}", self._vcpu(gd))
+
+    async def _vcpu(self, gd: GlobalData) -> None:
+        if gd.cpuid == 0:
+            await self._boot(gd)
+        else:
+            await self.booted.wait(bool)
+        status = 0
+        if self.booted.value == UP:
+            while (thread := await self.sched.choose()) is not None:
+                await thread.run(gd)
+        else:
+            status = 1
+        await gd.exit(status)
+
+    async def _boot(self, gd: GlobalData) -> None:
+        try:
+            await boot(gd)
+            for number, program in enumerate(self.programs, 1):
+                await self._exec_first(gd, number, program)
+        except BootError as error:
+            self.boot_error = str(error)
+            self.emit("console", str(error))
+            await self.booted.store(FAILED)
+            return
+        await self.booted.store(UP)
+        if not self.programs:
+            await self.sched.shutdown(len(self.cpus))
+
+    async def _exec_first(self, gd: GlobalData, pid: int, program: Program) -> None:
+        """init_main.c: a process out of nothing."""
+        try:
+            vmspace = await exec_new_vmspace(gd, program)
+        except VmWait:
+            raise BootError(f"{self.name}: no memory left for process {pid}") from None
+        proc = Proc(self.name, pid, None, vmspace, program)
+        proc.lwps[0] = Lwp(proc, 0, 0, FRESH_REGS)
+        async with self.proc_token:
+            self.allproc.append(proc)
+        await self.sched.setrunqueue(proc.lwps[0])
+
+
+def all_images(programs: Sequence[Program]) -> Iterator[Program]:
+    """The programs, and whatever they may exec."""
+    for program in programs:
+        yield program
+        yield from all_images(program.images)

@@ -1,0 +1,38 @@
+"""Deliberate defects of the guest kernel, and mends of defects the real one has.
+
+Each name is tested where it applies (`"name" in gd.mutants`). A scenario that names none runs the
+vkernel as DragonFly has it, documented oddities included.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GUEST_MUTANTS: Final[dict[str, str]] = {
+    "inval-before-edit": "W02: INVAL first, the VPTE is edited when it has returned",
+    "second-clearer-elides": "W03: pmap_clean_pte drops the page spinlock before its INVAL",
+    "async-inval": "W04: an INVAL is queued and only issued when the trap is done",
+    "early-frame-reuse": "W04: pmap_qremove frees the frames before the one INVAL of the range",
+    "noinval-live": "W05: pmap_kenter and pmap_qenter reuse a KVA without the INVAL",
+    "clear-m-without-inval": "W13: pmap_clean_pte clears M alone and trusts the host to notice",
+    "free-tables": "W16: an empty page table is unlinked and freed at once, without an INVAL",
+    "m-race": "the VPTE is read and then zeroed, not swapped: an M the host sets between is lost",
+    "destroy-while-mapped": "W22: vmspace_destroy comes before the translations are removed",
+    "no-cow-vpte": "W26: copyout after a copy-on-write leaves the old VPTE in place",
+}
+
+GUEST_MENDS: Final[dict[str, str]] = {
+    "round-pde-inval": "W17: INVAL of a PS entry covers the whole 2 MB that it maps",
+    "check-inval": "W18: an INVAL the host refuses is a panic, not ignored",
+}
+
+# Whatever a scenario may put into a guest's `mutants`.
+MUTANTS: Final[dict[str, str]] = {**GUEST_MUTANTS, **GUEST_MENDS}
+
+
+def check_mutants(names: frozenset[str]) -> frozenset[str]:
+    """`names` if all are known, else ValueError naming the first that is not."""
+    for name in sorted(names):
+        if name not in MUTANTS:
+            raise ValueError(f"no guest mutant {name!r}; there are: {', '.join(MUTANTS)}")
+    return names

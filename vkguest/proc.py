@@ -1,0 +1,92 @@
+"""Proc and Lwp: guest processes and their threads. DragonFly `sys/proc.h`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from vkprotocol.effects import Cell
+from vkprotocol.insn import NREGS
+from vkprotocol.limits import U64
+
+if TYPE_CHECKING:
+    from vkguest.globaldata import GlobalData
+    from vkguest.kern_exec import Program
+    from vkguest.vmspace import Vmspace
+
+FNV_OFFSET: Final = 0xCBF29CE484222325
+FNV_PRIME: Final = 0x100000001B3
+PIDS_PER_PARENT: Final = 100
+
+
+def register_checksum(regs: tuple[int, ...]) -> int:
+    """FNV-1a over the registers' bytes: what two runs of one program are compared by."""
+    value = FNV_OFFSET
+    for reg in regs:
+        for byte in reg.to_bytes(8, "little"):
+            value = ((value ^ byte) * FNV_PRIME) & U64
+    return value
+
+
+class Result(NamedTuple):
+    """How a process ended. `checksum`: of its registers, None when it was killed."""
+
+    comm: str
+    status: int
+    checksum: int | None
+
+
+class Proc:
+    """struct proc. The tree, `lwps`, the counts and how it ended belong to proc_token; `program`
+    and `vmspace` change in exec, which only a process with one lwp may call.
+
+    A pid says whose n-th child it is, so that it does not depend on who forked first.
+    """
+
+    __slots__ = (
+        "checksum", "children", "dying", "exit_status", "forked", "lwps", "next_tid", "parent",
+        "pid", "pipes", "program", "vmspace", "zombie",
+    )  # fmt: skip
+
+    def __init__(
+        self, name: str, pid: int, parent: Proc | None, vmspace: Vmspace, program: Program
+    ) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.vmspace = vmspace
+        self.program = program
+        self.children: dict[int, Proc] = {}
+        self.lwps: dict[int, Lwp] = {}
+        self.forked = 0
+        self.pipes = 0
+        self.next_tid = 1
+        self.dying = Cell((name, "proc", pid, "dying"), False)  # set under the token, read freely
+        self.exit_status = 0
+        self.checksum: int | None = None
+        self.zombie = False
+
+    def __repr__(self) -> str:
+        return f"<Proc {self.pid} {self.program.name}>"
+
+
+class Lwp:
+    """struct lwp: a user context. It belongs to the vCPU that took it off the run queue."""
+
+    __slots__ = ("pc", "proc", "regs", "tid", "wchan")
+
+    def __init__(self, proc: Proc, tid: int, pc: int, regs: tuple[int, ...]) -> None:
+        self.proc = proc
+        self.tid = tid
+        self.pc = pc
+        self.regs = regs
+        self.wchan = ""  # what it sleeps on; belongs to the sleep queues' lock
+
+    def __repr__(self) -> str:
+        return f"<Lwp {self.proc.pid}.{self.tid}>"
+
+    async def run(self, gd: GlobalData) -> None:
+        from vkguest.trap import go_user
+
+        await go_user(gd, self)
+
+
+FRESH_REGS: Final = (0,) * NREGS

@@ -1,0 +1,34 @@
+"""PvEntry: one translation of a managed guest page. DragonFly vkernel64 `include/pmap.h`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vkprotocol.param import PAGE_SHIFT
+from vkprotocol.vpte import VPTE_PAGE_MASK
+
+from vkguest.param import phys_to_dmap
+
+if TYPE_CHECKING:
+    from vkguest.pmap import Pmap
+    from vkguest.vm_page import VmPage
+
+
+@dataclass(slots=True, eq=False)
+class PvEntry:
+    """On two lists: the page's (page spinlock) and the pmap's (pm_pteobj)."""
+
+    pmap: Pmap
+    va: int
+    ptem: VmPage  # the page table page that holds the VPTE
+
+    @property
+    def ptep(self) -> int:
+        """Address of the VPTE: valid as long as this pv exists, since it holds the table page."""
+        return pte_slot(self.ptem.frame, self.va >> PAGE_SHIFT)
+
+
+def pte_slot(frame: int, index: int) -> int:
+    """Address of slot `index` (its low 9 bits) of the table in `frame`."""
+    return phys_to_dmap(frame) + 8 * (index & VPTE_PAGE_MASK)

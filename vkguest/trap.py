@@ -1,0 +1,82 @@
+"""Running a user program, and what brings it back. DragonFly vkernel64 `x86_64/trap.c`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkprotocol.errno import Errno, errno_name
+from vkprotocol.insn import Trapframe
+from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
+from vkprotocol.vkernel import PGEX_I, PGEX_W, SIGSEGV, T_PAGEFLT, T_SYSCALL
+
+from vkguest.errors import GuestPanic, VmWait
+from vkguest.kern_exit import STATUS_SIGNAL, killproc, lwp_exit
+from vkguest.pmap_inval import flush_deferred
+from vkguest.syscall import syscall2
+from vkguest.vm_fault import KERN_SUCCESS, vm_fault
+from vkguest.vm_pageout import vm_wait
+
+if TYPE_CHECKING:
+    from vkguest.globaldata import GlobalData
+    from vkguest.proc import Lwp
+
+
+async def go_user(gd: GlobalData, lp: Lwp) -> None:
+    """trap.c:go_user: enter the host's RUN again and again, until this vCPU has lost `lp`.
+
+    The AST flags are tested after the RUN only: what is set between here and there waits for the
+    next trap or the end of the quantum (W38).
+    """
+    proc = lp.proc
+    await gd.curproc.store(proc.pid)
+    ours = True
+    while ours:
+        if await proc.dying.load():  # userret
+            await lwp_exit(gd, lp)
+            break
+        frame = Trapframe(pc=lp.pc, regs=lp.regs, text=proc.program.text, budget=gd.kernel.quantum)
+        reply = await gd.vmspace_run(proc.vmspace.pmap.id, frame)
+        out = reply.frame
+        if reply.errno not in (0, Errno.EINTR) or out is None:
+            raise GuestPanic(
+                f"{gd.kernel.name}: vmspace_ctl failed error {errno_name(reply.errno)}"
+            )
+        lp.pc, lp.regs = out.pc, out.regs
+        if reply.errno == 0:
+            ours = await user_trap(gd, lp, out)
+        await flush_deferred(gd)
+        if await gd.reqflags.load():
+            await gd.reqflags.store(0)
+        if reply.errno:
+            await gd.kernel.sched.setrunqueue(lp)
+            ours = False
+    await gd.curproc.store(0)
+
+
+async def user_trap(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
+    """trap.c:user_trap. False when `lp` sleeps, has yielded or is gone."""
+    if frame.trapno == T_SYSCALL:
+        return await syscall2(gd, lp)
+    if frame.trapno == T_PAGEFLT:
+        return await trap_pfault(gd, lp, frame)
+    raise GuestPanic(f"{gd.kernel.name}: user_trap: unknown trap {frame.trapno:#x}")
+
+
+async def trap_pfault(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
+    """trap.c:trap_pfault: the host could not resolve it - whatever its reason was."""
+    prot = PROT_READ
+    if frame.err & PGEX_W:
+        prot = PROT_READ | PROT_WRITE
+    elif frame.err & PGEX_I:
+        prot = PROT_EXEC
+    try:
+        result = await vm_fault(gd, lp.proc.vmspace.vm_map, frame.addr, prot)
+    except VmWait:
+        return not await vm_wait(gd, lp)
+    if result != KERN_SUCCESS:
+        gd.kernel.emit(
+            "console",
+            f"{gd.kernel.name}: seg-fault accessing address {frame.addr:#x} pid {lp.proc.pid}",
+        )
+        await killproc(gd, lp.proc, STATUS_SIGNAL + SIGSEGV)
+    return True

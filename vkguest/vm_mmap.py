@@ -1,0 +1,113 @@
+"""mmap, munmap and mprotect of guest programs. DragonFly `vm/vm_mmap.c`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkprotocol.errno import Errno
+from vkprotocol.mman import (
+    MAP_FIXED,
+    MAP_SHARED,
+    MAP_SIZEALIGN,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from vkprotocol.param import PAGE_MASK, PAGE_SHIFT, SEG_MASK, VM_MAX_USER_ADDRESS, round_page
+
+from vkguest.dmap import pmap_zero_page
+from vkguest.param import LARGE_PAGES_MAX, MMAP_ADDRESS
+from vkguest.pmap import pmap_enter_large
+from vkguest.vm_map import (
+    INHERIT_COPY,
+    INHERIT_SHARE,
+    VmMap,
+    VmMapEntry,
+    vm_map_delete,
+    vm_map_findspace,
+    vm_map_insert,
+    vm_map_protect,
+)
+from vkguest.vm_object import VmObject, vm_object_deallocate
+from vkguest.vm_page import vm_contig_alloc
+
+if TYPE_CHECKING:
+    from vkguest.globaldata import GlobalData
+    from vkguest.proc import Lwp
+
+
+def _bad_range(addr: int, size: int) -> bool:
+    return addr & PAGE_MASK != 0 or size == 0 or addr + size > VM_MAX_USER_ADDRESS
+
+
+async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """vm_mmap.c:kern_mmap(addr, length, prot, flags), anonymous memory only.
+
+    MAP_SIZEALIGN asks for a large page: at a 2 MB boundary, wired, by one PS entry.
+    """
+    addr, length, prot, flags = args[:4]
+    size = round_page(length)
+    vm_map = lp.proc.vmspace.vm_map
+    if _bad_range(addr, size) or (flags & MAP_SIZEALIGN and (
+        addr & SEG_MASK or size >> PAGE_SHIFT > LARGE_PAGES_MAX or not flags & MAP_FIXED
+    )):  # fmt: skip
+        return -Errno.EINVAL
+    await vm_map.lock.acquire_exclusive()
+    if flags & MAP_FIXED:
+        await vm_map_delete(gd, vm_map, addr, addr + size)
+        where: int | None = addr
+    else:
+        where = vm_map_findspace(vm_map, addr or MMAP_ADDRESS, size)
+    if where is not None:
+        if flags & MAP_SIZEALIGN:
+            where = await _mmap_large(gd, vm_map, where, size, prot)
+        else:
+            share = INHERIT_SHARE if flags & MAP_SHARED else INHERIT_COPY
+            most = PROT_READ | PROT_WRITE | PROT_EXEC
+            entry = VmMapEntry(where, where + size, VmObject(), 0, prot, most, share)
+            vm_map_insert(vm_map, entry)
+    await vm_map.lock.release()
+    return -Errno.ENOMEM if where is None else where
+
+
+async def _mmap_large(
+    gd: GlobalData, vm_map: VmMap, va: int, size: int, prot: int
+) -> int | None:
+    """Consecutive frames behind one PDE. The PDE maps 2 MB, whatever the size of the entry."""
+    obj = VmObject()
+    count = size >> PAGE_SHIFT
+    async with obj.lock:
+        frame = await vm_contig_alloc(gd, obj, count, "large")
+    if frame is None:
+        await vm_object_deallocate(gd, obj)
+        return None
+    for n in range(count):
+        await pmap_zero_page(gd, frame + n)
+    entry = VmMapEntry(va, va + size, obj, 0, prot, prot, INHERIT_SHARE, large=True)
+    vm_map_insert(vm_map, entry)
+    await pmap_enter_large(gd, vm_map.pmap, va, frame, prot)
+    return va
+
+
+async def sys_munmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    addr, length = args[:2]
+    size = round_page(length)
+    if _bad_range(addr, size):
+        return -Errno.EINVAL
+    vm_map = lp.proc.vmspace.vm_map
+    await vm_map.lock.acquire_exclusive()
+    await vm_map_delete(gd, vm_map, addr, addr + size)
+    await vm_map.lock.release()
+    return 0
+
+
+async def sys_mprotect(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    addr, length, prot = args[:3]
+    size = round_page(length)
+    if _bad_range(addr, size):
+        return -Errno.EINVAL
+    vm_map = lp.proc.vmspace.vm_map
+    await vm_map.lock.acquire_exclusive()
+    allowed = await vm_map_protect(gd, vm_map, addr, addr + size, prot)
+    await vm_map.lock.release()
+    return 0 if allowed else -Errno.EACCES

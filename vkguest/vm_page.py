@@ -1,0 +1,225 @@
+"""Guest frames: who owns each, who is using it, and where the page daemon finds it.
+
+DragonFly `vm/vm_page.c` as a vkernel runs it: `m.frame` is a page of the memory image. A page is
+hard-busied (PBUSY_LOCKED) by whoever changes its identity, contents or mappings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vkprotocol.effects import Effect, Lock, is_none, perform
+
+from vkguest.globaldata import GlobalData
+from vkguest.lockorder import PAGE_QUEUE, PAGE_SPIN
+
+if TYPE_CHECKING:
+    from vkguest.pv import PvEntry
+    from vkguest.vm_object import VmObject
+
+PG_WRITEABLE: Final = 0x10
+PG_MAPPED: Final = 0x20
+PG_REFERENCED: Final = 0x80
+
+PQ_NONE: Final = "none"
+PQ_FREE: Final = "free"
+PQ_INACTIVE: Final = "inactive"
+PQ_ACTIVE: Final = "active"
+
+ACT_DECLINE: Final = 1
+ACT_ADVANCE: Final = 3
+ACT_INIT: Final = 5
+ACT_MAX: Final = 64
+
+# How deep into the free list an allocation may go: page tables must not wait for the daemon.
+VM_ALLOC_NORMAL: Final = "normal"
+VM_ALLOC_SYSTEM: Final = "system"
+
+
+class VmPage:
+    """One frame.
+
+    spin: pv_list, flags, dirty. PAGE_QUEUE: queue, wire_count, hold_count, act_count.
+    busy: object, pindex (with the object lock), and whether it may be freed.
+    """
+
+    __slots__ = (
+        "act_count", "busy", "dirty", "flags", "frame", "hold_count", "object", "pindex",
+        "pv_list", "queue", "spin", "unbusied", "wire_count",
+    )  # fmt: skip
+
+    def __init__(self, name: str, frame: int) -> None:
+        self.frame = frame
+        self.spin = Lock((name, "page", frame, "spin"), PAGE_SPIN)
+        self.busy = Lock((name, "page", frame, "busy"))
+        self.unbusied = Effect(self.busy, "sleep_busy", write=False, guard=is_none)
+        self.object: VmObject | None = None
+        self.pindex = 0
+        self.queue = PQ_FREE
+        self.flags = 0
+        self.dirty = False
+        self.wire_count = 0
+        self.hold_count = 0
+        self.act_count = 0
+        self.pv_list: list[PvEntry] = []
+
+    def __repr__(self) -> str:
+        return f"<VmPage {self.frame} {self.queue} pindex {self.pindex}>"
+
+
+class VmPageQueues:
+    """vm_page_queues and vmstats. `lock` covers all of it and every page's counts."""
+
+    def __init__(self, name: str, first: int, end: int, ncpus: int) -> None:
+        self.lock = Lock((name, "vm_page_queues"), PAGE_QUEUE)
+        self.pages = {frame: VmPage(name, frame) for frame in range(first, end)}
+        # A stack: the frame freed last is reused first, as the colour queues' heads are.
+        self.free = list(range(end - 1, first - 1, -1))
+        self.queues: dict[str, dict[int, VmPage]] = {PQ_ACTIVE: {}, PQ_INACTIVE: {}}
+        # Every vCPU may be inside one pmap_enter, which takes up to three table pages.
+        self.free_reserved = 4 * ncpus
+        self.free_target = self.free_reserved + max(4, (end - first) // 16)
+        self.pageout_wanted = False  # the daemon is running or queued to run
+
+    def count_min(self) -> bool:
+        """vm_page_count_min: time to start the daemon."""
+        return len(self.free) < (self.free_reserved + self.free_target) // 2
+
+
+async def vm_page_alloc(
+    gd: GlobalData, obj: VmObject | None, pindex: int, kind: str, owner: str
+) -> VmPage | None:
+    """A frame, hard-busied, contents undefined; None when the reserve is all that is left.
+
+    The caller holds the lock of `obj`, into which the page is inserted.
+    """
+    vpq = gd.kernel.vm_page_queues
+    m = None
+    async with vpq.lock:
+        if len(vpq.free) > (vpq.free_reserved if kind == VM_ALLOC_NORMAL else 0):
+            m = vpq.pages[vpq.free.pop()]
+            m.queue = PQ_NONE
+            m.act_count = 0
+            gd.kernel.emit("guest.alloc", gd.kernel.proc, m.frame, owner)
+        wakeup = vpq.count_min() and not vpq.pageout_wanted
+        vpq.pageout_wanted |= wakeup
+    if wakeup:  # vm_page.c:pagedaemon_wakeup
+        await gd.kernel.sched.setrunqueue(gd.kernel.pagedaemon)
+    if m is None:
+        return None
+    await _identify(m, obj, pindex)
+    return m
+
+
+async def vm_contig_alloc(gd: GlobalData, obj: VmObject, count: int, owner: str) -> int | None:
+    """vm_contig.c: `count` consecutive frames as pages 0 ... of `obj`, wired; the first frame.
+
+    The caller holds the lock of `obj`. The frames are handed out one by one while the lock of the
+    queues is held, so nobody takes one from the middle.
+    """
+    vpq = gd.kernel.vm_page_queues
+    async with vpq.lock:
+        free = set(vpq.free)
+        spare = len(vpq.free) - vpq.free_reserved
+        starts = (f for f in sorted(free) if all(f + n in free for n in range(count)))
+        first = next(starts, None) if spare >= count else None
+        if first is None:
+            return None
+        pages = [vpq.pages[first + n] for n in range(count)]
+        for m in pages:
+            vpq.free.remove(m.frame)
+            m.queue = PQ_NONE
+            m.wire_count = 1
+            gd.kernel.emit("guest.alloc", gd.kernel.proc, m.frame, owner)
+    for pindex, m in enumerate(pages):
+        await _identify(m, obj, pindex)
+        await m.busy.release()
+    return first
+
+
+async def _identify(m: VmPage, obj: VmObject | None, pindex: int) -> None:
+    """A frame off the free list becomes a page, busied."""
+    # Whoever freed it may not have let go of the busy bit yet.
+    await m.busy.acquire()
+    m.flags = 0
+    m.dirty = False
+    m.pindex = pindex
+    m.object = obj
+    if obj is not None:
+        obj.pages[pindex] = m
+
+
+async def vm_page_free(gd: GlobalData, m: VmPage) -> None:
+    """Give the frame back. The caller has it busied and unmapped and holds its object's lock."""
+    assert not m.pv_list, "vm_page_free: mapped"
+    if m.object is not None:
+        del m.object.pages[m.pindex]
+        m.object = None
+    vpq = gd.kernel.vm_page_queues
+    async with vpq.lock:
+        assert m.wire_count == 0, "vm_page_free: wired"
+        vpq.queues.get(m.queue, {}).pop(m.frame, None)
+        m.queue = PQ_FREE
+        vpq.free.append(m.frame)
+        gd.kernel.emit("guest.free", gd.kernel.proc, m.frame)
+    await m.busy.release()
+
+
+async def vm_page_busy_try(m: VmPage) -> bool:
+    """True: the page is now ours. (DragonFly's returns the opposite.)"""
+    return bool(await m.busy.try_acquire())
+
+
+async def vm_page_sleep_busy(m: VmPage) -> None:
+    """Wait until nobody has the page busied; whose page it then is must be looked up again."""
+    await perform(m.unbusied)
+
+
+async def vm_page_wakeup(m: VmPage) -> None:
+    """No longer busied."""
+    await m.busy.release()
+
+
+async def vm_page_wire(gd: GlobalData, m: VmPage) -> None:
+    """The page daemon is to leave it alone."""
+    vpq = gd.kernel.vm_page_queues
+    async with vpq.lock:
+        vpq.queues.get(m.queue, {}).pop(m.frame, None)
+        m.queue = PQ_NONE
+        m.wire_count += 1
+
+
+async def vm_page_unwire(gd: GlobalData, m: VmPage) -> None:
+    async with gd.kernel.vm_page_queues.lock:
+        assert m.wire_count > 0, "vm_page_unwire: not wired"
+        m.wire_count -= 1
+
+
+async def vm_page_hold(gd: GlobalData, m: VmPage) -> None:
+    """Keep the frame from being freed while the kernel reads or writes it (copyin, copyout)."""
+    async with gd.kernel.vm_page_queues.lock:
+        m.hold_count += 1
+
+
+async def vm_page_unhold(gd: GlobalData, m: VmPage) -> None:
+    async with gd.kernel.vm_page_queues.lock:
+        assert m.hold_count > 0, "vm_page_unhold: not held"
+        m.hold_count -= 1
+
+
+async def vm_page_requeue(gd: GlobalData, m: VmPage, queue: str) -> None:
+    """vm_page_activate and vm_page_deactivate: to the tail of `queue`, unless wired."""
+    vpq = gd.kernel.vm_page_queues
+    async with vpq.lock:
+        if m.wire_count == 0 and m.queue != PQ_FREE:
+            vpq.queues.get(m.queue, {}).pop(m.frame, None)
+            m.queue = queue
+            vpq.queues[queue][m.frame] = m
+            if queue == PQ_ACTIVE:
+                m.act_count = max(m.act_count, ACT_INIT)
+
+
+async def vm_page_dirty(m: VmPage) -> None:
+    """The caller has the page busied; the flag itself belongs to m.spin."""
+    async with m.spin:
+        m.dirty = True
