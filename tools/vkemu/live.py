@@ -74,7 +74,7 @@ class Live(Execution):
         self._error: BaseException | None = None
 
     async def run(self) -> None:  # type: ignore[override]
-        """Run until every thread that is no daemon is done and no source is attached.
+        """Run until every thread that is no daemon is done, or `stop`.
 
         Raises what `Execution.run` raises, besides ScheduleError.
         """
@@ -90,7 +90,8 @@ class Live(Execution):
             self._settle()
             if self._imposed is not None:
                 self._pass_baton()
-            await self._ended.wait()
+            if not self.over:
+                await self._ended.wait()
             group.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
@@ -119,7 +120,7 @@ class Live(Execution):
 
     @contextmanager
     def source(self) -> Iterator[None]:
-        """While inside, something outside may post: no end, and no deadlock, is declared."""
+        """While inside, something outside may post: threads that wait are in no deadlock."""
         if self.time_scale is None:
             raise ValueError("an I/O source needs a time_scale: the outside has no virtual time")
         self.sources += 1
@@ -128,6 +129,11 @@ class Live(Execution):
         finally:
             self.sources -= 1
             self._settle()
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """End the run from outside; `run` raises `error` if given."""
+        if not self.over:
+            self._finish(error)
 
     async def _drive(self, thread: Thread) -> None:
         tid = thread.tid
@@ -171,20 +177,18 @@ class Live(Execution):
 
     def _goes_on(self) -> bool:
         """No thread can run: will one, by a post or in time? Virtual time passes here and now."""
-        if self.sources:
-            return True
         if self.time_scale is not None:
-            return self.alive > 0 and self._next_deadline() is not None
+            return self.alive > 0 and (self.sources > 0 or self._next_deadline() is not None)
         CLOCK[0] = self.clock
         advanced = self.advance()
         self.clock = CLOCK[0]
         return advanced
 
     def _finish(self, error: BaseException | None) -> None:
-        assert self._ended is not None
         self._error = error
         self.over = True
-        self._ended.set()
+        if self._ended is not None:
+            self._ended.set()
 
     def _mark(self, thread: Thread, runnable: bool) -> None:
         super()._mark(thread, runnable)
