@@ -48,6 +48,10 @@ async def vnode_pager_getpage(obj: VmObject, pindex: int, m: VmPage) -> None:
     """Fill the busied page from the file: valid, and clean."""
     assert obj.handle is not None
     content = await obj.handle.read_page(pindex)
+    if pindex not in obj.handle.reported:
+        obj.handle.reported.add(pindex)
+        if any(content):
+            obj.kernel.emit("pager.content", obj.id, pindex, content)
     await m.frame.write_bytes(content)
     obj.kernel.emit("pager.get", obj.id, pindex, m.pfn)
     m.valid = VM_PAGE_BITS_ALL
@@ -61,7 +65,9 @@ async def vnode_pager_putpage(obj: VmObject, pindex: int, m: VmPage) -> None:
     is not in the file, and yet the page is clean in the end (W12)."""
     assert obj.handle is not None
     content = await m.frame.read_bytes()
-    await obj.handle.write_page(pindex, content)
+    # Now, not after the write: what is stored from here on is not in it.
     obj.kernel.emit("pager.put", obj.id, pindex, m.pfn)
+    obj.handle.reported.add(pindex)
+    await obj.handle.write_page(pindex, content)
     await vm_page_undirty(m)
     obj.kernel.vmmeter.count("v_vnodepgsout")

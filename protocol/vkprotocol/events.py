@@ -141,6 +141,9 @@ debug page.copy src dst
 debug page.write pfn content
   the whole content is replaced by bytes from outside the machine
   kern_subr.c:uiomove
+debug pager.content object pindex content
+  what the backing store held before the run: told when first read, unless all zero
+  vnode_pager.c:vnode_pager_generic_getpages
 info pager.get object pindex pfn
   content comes from the backing store
   vm_pager.c:vm_pager_get_page
