@@ -5,19 +5,24 @@ DragonFly sys/sys/proc.h, sys/sys/vkernel.h (struct vkernel_proc, struct vkernel
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import coroutine
 from typing import TYPE_CHECKING
 
+from vkhost.guarded import guarded_by
 from vkhost.token import Token
-from vkprotocol.effects import Cell, Mailbox
+from vkprotocol.effects import Cell, Mailbox, Step
+from vkprotocol.vkernel import SIGKILL
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu
     from vkhost.kernel import Kernel
     from vkhost.vm_vmspace import VmspaceEntry
     from vkhost.vmspace import Vmspace
-    from vkhost.vnode_pager import Vnode
+    from vkhost.vnode import Vnode
 
 
+@guarded_by("token", "root")
 class VkernelProc:
     """struct vkernel_proc: the vmspaces a process has made, by id.
 
@@ -45,17 +50,26 @@ class VkernelLwp:
         self.ve_cache: VmspaceEntry | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """struct file: an open vnode, and for what it was opened."""
+
+    vnode: Vnode
+    fread: bool = True
+    fwrite: bool = True
+
+
 class Proc:
     """A host process: an address space, file descriptors, and what makes it a vkernel.
 
     `p_vkernel` is written once, under p_token, and never taken back while the process lives.
-    `lowmemkill` is P_LOWMEMKILL, set by the OOM killer. The limits are in bytes; RLIMIT_RSS is
-    enforced once it is exceeded by `rss_hysteresis` pages.
+    `lowmemkill` is P_LOWMEMKILL, set by the OOM killer; `killed` is P_WEXIT. The limits are in
+    bytes; RLIMIT_RSS is enforced once it is exceeded by `rss_hysteresis` pages.
     """
 
     __slots__ = (
-        "files", "kernel", "lowmemkill", "lwps", "name", "p_token", "p_vkernel", "p_vmspace", "pid",
-        "rlimit_rss", "rlimit_vmem", "rss_hysteresis",
+        "files", "kernel", "killed", "lowmemkill", "lwps", "name", "nlwps", "p_token", "p_vkernel",
+        "p_vmspace", "pid", "rlimit_rss", "rlimit_vmem", "rss_hysteresis",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, pid: int, name: str, vmspace: Vmspace) -> None:
@@ -66,8 +80,10 @@ class Proc:
         self.p_token = Token(("p_token", pid))
         self.p_vkernel = Cell(("p_vkernel", pid), None)
         self.lowmemkill = Cell(("p_lowmemkill", pid), False)
-        self.files: dict[int, Vnode] = {}  # set before the first thread runs
-        self.lwps: list[Lwp] = []
+        self.files: dict[int, File] = {}  # set before the first thread runs
+        self.lwps: list[Lwp] = []  # complete before the first thread runs
+        self.nlwps = Cell(("p_nthreads", pid), 0)  # those not yet gone
+        self.killed = Cell(("p_killed", pid), False)
         self.rlimit_vmem: int | None = None
         self.rlimit_rss: int | None = None
         self.rss_hysteresis = 4096
@@ -81,7 +97,7 @@ class Lwp:
     """
 
     __slots__ = (
-        "cpu", "exited", "lwp_vkernel", "proc", "replies", "requests", "signals", "tid", "vmspace",
+        "cpu", "lwp_vkernel", "proc", "replies", "requests", "signals", "tid", "vmspace",
     )  # fmt: skip
 
     def __init__(self, proc: Proc, tid: int, cpu: Cpu) -> None:
@@ -93,8 +109,30 @@ class Lwp:
         self.requests = Mailbox(("requests", proc.pid, tid))
         self.replies = Mailbox(("replies", proc.pid, tid))
         self.signals = Cell(("signals", proc.pid, tid), ())
-        self.exited = False
 
     @property
     def id(self) -> str:
         return f"{self.proc.pid}.{self.tid}"
+
+
+async def lwpsignal(lwp: Lwp, signo: int) -> None:
+    """Post a signal. Running guest code, the lwp leaves it before the next access."""
+    await _post(lwp.signals, signo)
+
+
+@coroutine
+def _post(signals: Cell, signo: int) -> Step:
+    yield signals._write
+    if signo not in signals.state:
+        signals.state = (*signals.state, signo)
+
+
+async def take_signals(lwp: Lwp) -> None:
+    """Those that came while the vkernel itself was running: their handlers have run."""
+    await _deliver(lwp.signals)
+
+
+@coroutine
+def _deliver(signals: Cell) -> Step:
+    yield signals._write
+    signals.state = (SIGKILL,) if SIGKILL in signals.state else ()

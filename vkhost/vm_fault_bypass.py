@@ -51,7 +51,7 @@ async def _usable(obj: VmObject, m: VmPage, prot: int) -> bool:
 
 async def vm_page_hash_get(obj: VmObject, pindex: int) -> VmPage | None:
     """The page soft-busied, or None, which proves nothing: the lookup is a heuristic."""
-    m = await _look_up(obj, pindex)
+    m: VmPage | None = await _look_up(obj, pindex)
     if m is None or not await _sbusy_try(m):
         return None
     # Only now it can no longer change hands.

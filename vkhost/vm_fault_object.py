@@ -144,7 +144,7 @@ async def _allocate(fs: FaultState, obj: VmObject, pindex: int) -> int:
 
 
 async def _exclusive(fs: FaultState) -> bool:
-    """Is the layer's token exclusive? If not, everything is unlocked, and the next try's will be."""
+    """Is the layer's token exclusive? If not, all is unlocked, and the next try's will be."""
     if not (fs.first_shared if fs.ba is fs.first_ba else fs.shared):
         return True
     if fs.ba is not fs.first_ba:

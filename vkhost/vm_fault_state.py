@@ -5,8 +5,10 @@ DragonFly sys/vm/vm_fault.c:unlock_things, cleanup_fault, release_page, vnode_pa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import coroutine
+from typing import TYPE_CHECKING, Any
 
+from vkhost.token import tsleep_until
 from vkhost.vm import VM_FAULT_WIRE_MASK, VM_PROT_NONE
 from vkhost.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_unlock
 from vkhost.vm_object import OBJT_DEFAULT, OBJT_VNODE, VmObject
@@ -14,6 +16,7 @@ from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_alloc import vm_page_free
 from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_lru import vm_page_deactivate
+from vkprotocol.effects import Effect, RWLock, Step, took
 
 if TYPE_CHECKING:
     from vkhost.vm_map_interlock import VmMapIlock
@@ -25,9 +28,9 @@ class FaultState:
     try that met more than a shared token could do tells the next one to ask for more."""
 
     __slots__ = (
-        "ba", "entry", "excl_heur", "fault_flags", "first_ba", "first_ba_held", "first_m", "first_prot",
-        "first_shared", "hardfault", "ilock", "kernel", "lookup_still_valid", "m", "msoftonly",
-        "prot", "retry", "shared", "va", "vm_map", "vp", "wflags", "why",
+        "ba", "entry", "excl_heur", "fault_flags", "first_ba", "first_ba_held", "first_m",
+        "first_prot", "first_shared", "hardfault", "ilock", "kernel", "lookup_still_valid", "m",
+        "msoftonly", "prot", "retry", "shared", "va", "vm_map", "vp", "wflags", "why",
     )  # fmt: skip
 
     entry: VmMapEntry
@@ -82,8 +85,31 @@ async def hold_first_object(fs: FaultState) -> None:
     fs.first_ba_held = True
     vp = _backing_vnode(fs.first_ba)
     if vp is not None:
-        await vp.lock_shared()
+        await _lock_shared(vp)
         fs.vp = vp
+
+
+async def _lock_shared(vp: Vnode) -> None:
+    """vget(LK_SHARED): a wait for the vnode is a sleep like any other, and loses the tokens."""
+    while not await _try_shared(vp.lock):
+        await tsleep_until(vp.lock, _may_share, "vget")
+
+
+@coroutine
+def _try_shared(lock: RWLock) -> Step:
+    me = yield Effect(lock, "vget", write=True)
+    if not _may_share(lock.state):
+        return False
+    if me.held is not None:
+        took(me, lock)
+    owner, readers, want = lock.state
+    lock.state = (owner, (*readers, me.tid), want)
+    return True
+
+
+def _may_share(state: Any) -> bool:
+    owner, _, want = state
+    return owner is None and not want
 
 
 def _backing_vnode(first_ba: VmMapBacking) -> Vnode | None:

@@ -10,6 +10,7 @@ from vkhost.pmap import Pmap
 from vkhost.pmap_bits import PTE_W, pte_pfn
 from vkhost.pmap_enter import pmap_enter
 from vkhost.pmap_inval import pte_cmpset
+from vkhost.token import tsleep
 from vkhost.vm import (
     KERN_SUCCESS,
     VM_FAULT_CHANGE_WIRING,
@@ -25,7 +26,7 @@ from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
 from vkhost.vm_page_fill import vm_page_copy
 from vkhost.vm_page_lru import vm_page_activate
 from vkhost.vm_page_wire import vm_page_unwire
-from vkhost.vm_wait import vm_wait
+from vkhost.vm_pageout_wakeup import NS_PER_SECOND
 from vkprotocol.param import PAGE_SIZE, atop
 
 
@@ -98,5 +99,5 @@ async def vm_fault_copy_entry(
 
 async def _alloc(obj: VmObject, pindex: int) -> VmPage:
     while (m := await vm_page_alloc(obj, pindex, VM_ALLOC_NORMAL)) is None:
-        await vm_wait(obj.kernel)
+        await tsleep(obj.kernel.pagedaemon.v_free_count_chan, NS_PER_SECOND)  # vm_wait
     return m

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vkhost.guarded import guarded_by
 from vkhost.lockorder import ILOCK_SPIN, MAP_LOCK
 from vkhost.vm import (
     COWF_COPY_ON_WRITE,
@@ -113,6 +114,8 @@ def entry_start(entry: VmMapEntry) -> int:
     return entry.ba.start
 
 
+@guarded_by("lock", "entries", "size")
+@guarded_by("ilock_spin", "ilock_base")
 class VmMap:
     """The entries of one address space.
 

@@ -8,7 +8,6 @@ from vkhost.vm_fault_wire import vm_fault_unwire
 from vkhost.vm_map import (
     VmMap,
     VmMapEntry,
-    entries_from,
     vm_map_entry_unlink,
     vm_map_lock,
     vm_map_unlock,

@@ -1,5 +1,7 @@
-"""vmspace: an address space, and the copy of one. DragonFly sys/vm/vm_map.h, vm_map.c:vmspace_alloc,
-vmspace_rel, vmspace_terminate, vmspace_fork."""
+"""vmspace: an address space, and the copy of one.
+
+DragonFly sys/vm/vm_map.c:vmspace_alloc, vmspace_rel, vmspace_terminate, vmspace_fork.
+"""
 
 from __future__ import annotations
 

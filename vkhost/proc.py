@@ -1,0 +1,94 @@
+"""The life of a vkernel's process on the host: made, killed, gone.
+
+DragonFly sys/kern/kern_fork.c, kern_exit.c:exit1, kern_sig.c:killproc.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vkhost.lwp import File, Lwp, Proc, lwpsignal
+from vkhost.pmap_switch import swtch_out
+from vkhost.vm_object import vm_object_deallocate, vm_object_reference
+from vkhost.vm_vmspace import vkernel_exit, vkernel_lwp_exit
+from vkhost.vmspace import vmspace_alloc, vmspace_rel
+from vkprotocol.messages import MEMIMAGE_FD
+from vkprotocol.vkernel import SIGKILL
+
+if TYPE_CHECKING:
+    from vkhost.cpu import Cpu
+    from vkhost.kernel import Kernel
+    from vkhost.vnode import Vnode
+
+KILLED: Final = object()  # in the request Mailbox of an lwp: there is nothing to wait for
+FIRST_PID: Final = 100
+
+
+def idle_cpus(kernel: Kernel) -> list[Cpu]:
+    """CPUs that no lwp has been given."""
+    taken = {lwp.cpu.id for proc in kernel.procs for lwp in proc.lwps}
+    return [cpu for cpu in kernel.cpus if cpu.id not in taken]
+
+
+def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> Proc | None:
+    """A process with an empty address space, the memory image as MEMIMAGE_FD, and a thread on a
+    CPU of its own for each virtual CPU. None: there are not so many CPUs."""
+    cpus = idle_cpus(kernel)
+    if len(cpus) < vcpus:
+        return None
+    pid = 1 + max((proc.pid for proc in kernel.procs), default=FIRST_PID - 1)
+    pmap_id = f"{name}.{pid}" if name in kernel.pmaps else name
+    proc = Proc(kernel, pid, name, vmspace_alloc(kernel, name, pmap_id=pmap_id))
+    proc.p_vmspace.vm_map.proc = proc
+    if image is not None:
+        proc.files[MEMIMAGE_FD] = File(image)
+    proc.lwps = [Lwp(proc, tid, cpus[tid]) for tid in range(vcpus)]
+    proc.nlwps.state = vcpus
+    kernel.procs.append(proc)
+    return proc
+
+
+def proc_start(proc: Proc) -> None:
+    """Let its threads run."""
+    from vkhost.syscall import lwp_main
+
+    for lwp in proc.lwps:
+        proc.kernel.emit("lwp.create", proc.pid, lwp.id)
+        proc.kernel.spawn(f"lwp {proc.name}.{lwp.tid}", lwp_main(lwp))
+
+
+async def killproc(proc: Proc) -> None:
+    """SIGKILL to every thread, wherever it is."""
+    await proc.killed.store(True)
+    for lwp in proc.lwps:
+        await lwpsignal(lwp, SIGKILL)
+        await lwp.requests.send(KILLED)
+
+
+async def lwp_exit(lwp: Lwp) -> None:
+    """The thread is gone; the last one takes the process with it."""
+    await vkernel_lwp_exit(lwp)
+    if await lwp.proc.nlwps.add(-1) == 1:
+        await _exit1(lwp.proc)
+    await swtch_out(lwp)
+
+
+async def _exit1(proc: Proc) -> None:
+    """What is left is a zombie: its pid, and no CPU."""
+    await vkernel_exit(proc)
+    await vmspace_rel(proc.p_vmspace)
+    for _, file in sorted(proc.files.items()):
+        await vn_close(file.vnode)
+    proc.files.clear()
+    proc.lwps = []
+
+
+async def vn_close(vp: Vnode) -> None:
+    """The last descriptor of an unlinked file takes the file with it, unless it is still mapped:
+    then the last mapping does."""
+    if await vp.opencount.add(-1) != 1:
+        return
+    if vp.object is not None:
+        await vm_object_reference(vp.object)
+        await vm_object_deallocate(vp.object)
+    vp.close()

@@ -1,0 +1,233 @@
+"""System calls: typed requests of a guest's virtual CPU, served by its host lwp one by one.
+
+DragonFly sys/platform/pc64/x86_64/trap.c:syscall2; sys/kern/kern_exit.c, kern_sig.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from vkhost.cpu import Fault
+from vkhost.lwp import Lwp, lwpsignal
+from vkhost.pmap_switch import swtch_in
+from vkhost.proc import KILLED, lwp_exit
+from vkhost.trap import vmspace_ctl
+from vkhost.vm_meter import SysctlError, sysctl, sysctl_table
+from vkhost.vm_mmap import (
+    kern_mcontrol,
+    kern_mmap,
+    kern_munmap,
+    sys_madvise,
+    sys_mcontrol,
+    sys_mmap,
+    sys_msync,
+)
+from vkhost.vm_vmspace import (
+    VmspaceEntry,
+    vkernel_find_vmspace,
+    vmspace_create,
+    vmspace_destroy,
+    vmspace_entry_drop,
+)
+from vkprotocol import messages as msg
+from vkprotocol.errno import Errno
+from vkprotocol.insn import Mem, MemOp
+from vkprotocol.vkernel import NSIG
+
+Result = dict[str, Any]  # fields of the Reply
+Handler = Callable[[Lwp, Any], Awaitable[Result]]
+
+
+def _errno(error: int, value: int = 0) -> Result:
+    return {"errno": int(error), "value": 0 if error else value}
+
+
+async def lwp_main(lwp: Lwp) -> None:
+    """The kernel thread of a virtual CPU: receive, serve, reply, until it exits or is killed."""
+    kernel = lwp.proc.kernel
+    await swtch_in(lwp)
+    while True:
+        request = await lwp.requests.recv()
+        if request is KILLED:
+            break
+        name = type(request).__struct_config__.tag
+        kernel.emit("syscall.begin", lwp.id, name)
+        result = await SYSCALLS[type(request)](lwp, request)
+        kernel.emit("syscall.end", lwp.id, name, result.get("errno", 0), result.get("value", 0))
+        if await lwp.proc.killed.load():
+            break
+        if isinstance(request, msg.Exit):
+            await lwp_exit(lwp)
+            await lwp.replies.send(msg.Reply(lwp=lwp.tid, seq=request.seq, **result))
+            return
+        await lwp.replies.send(msg.Reply(lwp=lwp.tid, seq=request.seq, **result))
+    await lwp_exit(lwp)
+    await lwp.replies.send(msg.Goodbye(errno=int(Errno.EINTR), reason="killed"))
+
+
+# vmspace_*: EINVAL without any vmspace, then ENOENT, before an argument is looked at.
+
+
+async def _with_vmspace(
+    lwp: Lwp, vmspace_id: int, call: Callable[[VmspaceEntry], Awaitable[Result]]
+) -> Result:
+    vkp = await lwp.proc.p_vkernel.load()
+    if vkp is None:
+        return _errno(Errno.EINVAL)
+    ve = await vkernel_find_vmspace(lwp, vkp, vmspace_id)
+    if ve is None:
+        return _errno(Errno.ENOENT)
+    result = await call(ve)
+    await vmspace_entry_drop(ve)
+    return result
+
+
+async def _vmspace_create(lwp: Lwp, m: msg.VmspaceCreate) -> Result:
+    return _errno(await vmspace_create(lwp, m.id))
+
+
+async def _vmspace_destroy(lwp: Lwp, m: msg.VmspaceDestroy) -> Result:
+    return _errno(await vmspace_destroy(lwp, m.id))
+
+
+async def _vmspace_ctl(lwp: Lwp, m: msg.VmspaceCtl) -> Result:
+    error, frame = await vmspace_ctl(lwp, m.id, m.cmd, m.frame)
+    return {"errno": int(error), "frame": frame}
+
+
+async def _vmspace_mmap(lwp: Lwp, m: msg.VmspaceMmap) -> Result:
+    async def call(ve: VmspaceEntry) -> Result:
+        return _errno(
+            *await kern_mmap(
+                ve.vmspace, lwp.proc, m.addr, m.length, m.prot, m.flags, m.fd, m.offset
+            )
+        )
+
+    return await _with_vmspace(lwp, m.id, call)
+
+
+async def _vmspace_munmap(lwp: Lwp, m: msg.VmspaceMunmap) -> Result:
+    async def call(ve: VmspaceEntry) -> Result:
+        return _errno(await kern_munmap(ve.vmspace, m.addr, m.length))
+
+    return await _with_vmspace(lwp, m.id, call)
+
+
+async def _vmspace_mcontrol(lwp: Lwp, m: msg.VmspaceMcontrol) -> Result:
+    async def call(ve: VmspaceEntry) -> Result:
+        return _errno(await kern_mcontrol(ve.vmspace, m.addr, m.length, m.behav, m.value))
+
+    return await _with_vmspace(lwp, m.id, call)
+
+
+async def _vmspace_pio(lwp: Lwp, m: msg.VmspacePread | msg.VmspacePwrite) -> Result:
+    async def call(ve: VmspaceEntry) -> Result:
+        return _errno(Errno.EINVAL)  # declared, never written
+
+    return await _with_vmspace(lwp, m.id, call)
+
+
+# The vkernel's own address space.
+
+
+async def _mmap(lwp: Lwp, m: msg.Mmap) -> Result:
+    return _errno(
+        *await sys_mmap(lwp.proc, m.addr, m.length, m.prot, m.flags, m.fd, m.offset)
+    )
+
+
+async def _munmap(lwp: Lwp, m: msg.Munmap) -> Result:
+    return _errno(await kern_munmap(lwp.proc.p_vmspace, m.addr, m.length))
+
+
+async def _mcontrol(lwp: Lwp, m: msg.Mcontrol) -> Result:
+    return _errno(await sys_mcontrol(lwp.proc, m.addr, m.length, m.behav, m.value))
+
+
+async def _madvise(lwp: Lwp, m: msg.Madvise) -> Result:
+    return _errno(await sys_madvise(lwp.proc, m.addr, m.length, m.behav))
+
+
+async def _msync(lwp: Lwp, m: msg.Msync) -> Result:
+    return _errno(await sys_msync(lwp.proc, m.addr, m.length, m.flags))
+
+
+# The rest.
+
+
+async def _sysctl(lwp: Lwp, m: msg.Sysctl) -> Result:
+    try:
+        return _errno(0, sysctl(sysctl_table(lwp.proc.kernel.vmmeter), m.name, m.new))
+    except SysctlError as error:
+        return _errno(error.errno)
+
+
+async def _kill(lwp: Lwp, m: msg.Kill) -> Result:
+    if not 0 <= m.signo <= NSIG:
+        return _errno(Errno.EINVAL)
+    for target in lwp.proc.lwps:
+        if target.tid == m.target:
+            if m.signo:
+                await lwpsignal(target, m.signo)
+            return _errno(0)
+    return _errno(Errno.ESRCH)
+
+
+async def _exit(lwp: Lwp, m: msg.Exit) -> Result:
+    return _errno(0)
+
+
+async def _cpu_ops(lwp: Lwp, m: msg.CpuOps) -> Result:
+    """Not a system call: loads and stores of the guest kernel. EFAULT: `value` is the index of the
+    operation that failed; those before it are done."""
+    values: list[int] = []
+    try:
+        for op in m.ops:
+            if op.va & 7:
+                raise Fault(op.va, 0, 0)
+            values.append(await _cpu_op(lwp, op))
+    except Fault:
+        return {"errno": int(Errno.EFAULT), "value": len(values), "values": tuple(values)}
+    return {"values": tuple(values)}
+
+
+async def _cpu_op(lwp: Lwp, op: MemOp) -> int:
+    cpu = lwp.cpu
+    value: int = 0
+    if op.op == Mem.LOAD:
+        value = await cpu.load(op.va)
+    elif op.op == Mem.STORE:
+        await cpu.store(op.va, op.a)
+    elif op.op == Mem.CMPSET:
+        value = int(await cpu.cmpset(op.va, op.a, op.b))
+    elif op.op == Mem.SWAP:
+        value = await cpu.swap(op.va, op.a)
+    elif op.op in (Mem.OR, Mem.ANDN):
+        value = await cpu.rmw(op.va, "or" if op.op == Mem.OR else "andn", op.a)
+    elif op.op == Mem.ZERO:
+        await cpu.zero_page(op.va)
+    else:
+        await cpu.copy_page(op.va, op.a)
+    return value
+
+
+SYSCALLS: dict[type[msg.Request], Handler] = {
+    msg.VmspaceCreate: _vmspace_create,
+    msg.VmspaceDestroy: _vmspace_destroy,
+    msg.VmspaceCtl: _vmspace_ctl,
+    msg.VmspaceMmap: _vmspace_mmap,
+    msg.VmspaceMunmap: _vmspace_munmap,
+    msg.VmspaceMcontrol: _vmspace_mcontrol,
+    msg.VmspacePread: _vmspace_pio,
+    msg.VmspacePwrite: _vmspace_pio,
+    msg.Mmap: _mmap,
+    msg.Munmap: _munmap,
+    msg.Mcontrol: _mcontrol,
+    msg.Madvise: _madvise,
+    msg.Msync: _msync,
+    msg.Sysctl: _sysctl,
+    msg.Kill: _kill,
+    msg.Exit: _exit,
+    msg.CpuOps: _cpu_ops,
+}
