@@ -7,21 +7,20 @@ may never come to a kill, and when it does an innocent process goes (W11).
 
 from __future__ import annotations
 
-from types import coroutine
 from typing import TYPE_CHECKING, Final
 
-from vkprotocol.effects import CLOCK, Step
+from vkprotocol.effects import CLOCK
 
+from vkhost.proc import killproc
 from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP
 from vkhost.vm_pageout_wakeup import NS_PER_SECOND, paging_counts
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.lwp import Lwp, Proc
+    from vkhost.lwp import Proc
     from vkhost.vm_map import VmMap
 
 INIT_PID: Final = 1
-SIGKILL: Final = 9
 LOW_PID: Final = 48  # not killed while there is any swap
 
 
@@ -57,22 +56,6 @@ def oom_victim(kernel: Kernel) -> tuple[Proc, int] | None:
         if size > (best[1] if best else 0):
             best = proc, size
     return best
-
-
-async def killproc(proc: Proc) -> None:
-    """kern_sig.c:killproc. A thread in vm_wait_pfault gives up by P_LOWMEMKILL, the others by the
-    signal."""
-    for lwp in proc.lwps:
-        await _post(lwp, SIGKILL)
-
-
-@coroutine
-def _post(lwp: Lwp, signo: int) -> Step:
-    """lwp_signal."""
-    word = lwp.signals
-    yield word._write
-    if signo not in word.state:
-        word.state = (*word.state, signo)
 
 
 async def oom(kernel: Kernel, avail_shortage: int, passes: int, recycle_count: int) -> None:
