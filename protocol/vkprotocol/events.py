@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 NO_OBJECT: Final = -1  # `object` of a page that belongs to none
-QUEUES: Final = ("none", "free", "inactive", "active", "cache", "hold")
+QUEUES: Final = ("none", "free", "inactive", "active", "cache", "hold")  # by number
 ALL_VA: Final = -1  # `va` of a flush that empties the whole TLB
 
 # What a field may hold. `id` names an object of the kernel, the same way in equivalent runs.
@@ -108,8 +108,8 @@ debug page.alloc pfn gen object pindex
 debug page.free pfn gen
   the frame loses its owner and goes to PQ_FREE
   vm_page.c:vm_page_free_toq
-debug page.queue pfn old=queue_before:str new=queue_after:str
-  the page moves between queues (names of QUEUES)
+debug page.queue pfn old=queue_before new=queue_after
+  the page moves between queues (numbers of QUEUES)
   vm_page.c:_vm_page_add_queue_spinlocked, _vm_page_rem_queue_spinlocked
 debug page.flags pfn set clear
   PG_* bits change
@@ -297,6 +297,9 @@ debug guest.alloc proc pindex name=owner
 debug guest.free proc pindex
   the guest kernel takes it back: no translation may lead there any more
   vkernel64 vm_page.c:vm_page_free
+error guest.fail proc pid=guest_process:int va expected=what_it_wrote:int got=what_it_reads:int
+  a guest program finds in its memory what it did not put there
+  none: the workloads check themselves
 debug guest.clean proc id va
   the guest relies on VPTE_M and RW as it has just cleared and invalidated them
   vkernel64 pmap_inval.c:pmap_clean_pte

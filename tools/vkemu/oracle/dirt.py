@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from vkprotocol.events import QUEUES
+
 from vkemu.oracle.shadow import PTE_FRAME, PTE_M, PTE_V, Frame, Id, Shadow
 from vkemu.oracle.violation import Happening, Violation
 
@@ -64,10 +66,10 @@ class Dirt:
         if not frame.dirty:
             self.in_hand[frame.pfn] = self.shadow.now()
 
-    def page_queue(self, pfn: int, old: str, new: str) -> None:
-        if new == "none":
+    def page_queue(self, pfn: int, old: int, new: int) -> None:
+        if QUEUES[new] == "none":
             self.unqueued[pfn] = self.shadow.step
-        elif new == "cache":
+        elif QUEUES[new] == "cache":
             frame = self.shadow.frame(pfn)
             if frame.changed is not None and not frame.dirty:
                 raise self._violation(frame, f"frame {pfn} is cached as clean, with changes")

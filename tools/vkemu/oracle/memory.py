@@ -180,6 +180,9 @@ class Memory:
     def page_discard(self, pfn: int) -> None:
         self.shadow.frame(pfn).changed = None
 
+    def pager_content(self, obj: Id, pindex: int, content: bytes) -> None:
+        self.stored[obj, pindex] = words_of(content)
+
     def pager_get(self, obj: Id, pindex: int, pfn: int) -> None:
         frame = self.shadow.frame(pfn)
         frame.words = dict(self.stored.get((obj, pindex), {}))

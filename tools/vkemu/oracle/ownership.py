@@ -7,6 +7,8 @@ entry that was made for an earlier owner of the frame - the reading and writing 
 
 from __future__ import annotations
 
+from vkprotocol.events import QUEUES
+
 from vkemu.oracle.shadow import PTE_FRAME, PTE_V, Frame, Id, Shadow, Translation
 from vkemu.oracle.violation import Happening, Violation
 
@@ -17,8 +19,8 @@ class FreeFrame:
     def __init__(self, shadow: Shadow) -> None:
         self.shadow = shadow
 
-    def page_queue(self, pfn: int, old: str, new: str) -> None:
-        if new == "cache":
+    def page_queue(self, pfn: int, old: int, new: int) -> None:
+        if QUEUES[new] == "cache":
             self._unmapped(self.shadow.frame(pfn), "is cached")
 
     def page_free(self, pfn: int, gen: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from vkprotocol.effects import CURTHREAD
-from vkprotocol.events import ALL_VA, NO_OBJECT
+from vkprotocol.events import ALL_VA, NO_OBJECT, QUEUES
 
 from vkemu.oracle.violation import Happening
 
@@ -37,7 +37,7 @@ def current_actor() -> str:
 class Translation:
     """A PTE, or a TLB entry made from it. `gen` is the frame's when the PTE was installed."""
 
-    __slots__ = ("bits", "gen", "installed", "leaf", "pfn", "pmap", "vpn")
+    __slots__ = ("bits", "dead", "gen", "installed", "leaf", "pfn", "pmap", "vpn")
 
     def __init__(
         self, pmap: Id, vpn: int, pfn: int, bits: int, gen: int, installed: Happening
@@ -48,6 +48,7 @@ class Translation:
         self.bits = bits
         self.gen = gen
         self.installed = installed
+        self.dead: Happening | None = None  # the INVAL that it must not be used after
         self.leaf: Any = None  # where its VPTE was, a note of the guest-dirty check
 
 
@@ -137,6 +138,14 @@ class AddressSpace:
         self.starts = [extent.start for extent in self.extents]
 
 
+def _within(
+    tlb: dict[tuple[Id, int], Translation], pmap: Id, first: int, last: int
+) -> Iterator[Translation]:
+    for t in list(tlb.values()):
+        if t.pmap == pmap and first <= t.vpn < last:
+            yield t
+
+
 class Shadow:
     """Frames, PTEs and TLBs. Handlers are named after the events they take."""
 
@@ -147,6 +156,7 @@ class Shadow:
         self.frames: dict[int, Frame] = {}
         self.ptes: dict[Id, dict[int, Translation]] = {}
         self.tlbs: dict[int, dict[tuple[Id, int], Translation]] = {}
+        self.active: dict[Id, int] = {}  # pm_active
         self.spaces: dict[Id, AddressSpace] = {}
         self.resident: dict[tuple[Id, int], Frame] = {}
         self.backing: dict[Id, tuple[Id, int]] = {}  # object -> what it shadows, and where
@@ -184,16 +194,23 @@ class Shadow:
         return None if space is None else space.at(vpn)
 
     def translations(self, pmap: Id, first: int, last: int) -> Iterator[Translation]:
-        """PTEs, then TLB entries, of vpns [first, last)."""
+        """PTEs, then entries of the TLBs in use, of vpns [first, last). A CPU out of pm_active
+        has to flush before it uses its entries again: those are `parked`."""
         ptes = self.ptes.get(pmap, {})
         if last - first < len(ptes):
             yield from (ptes[vpn] for vpn in range(first, last) if vpn in ptes)
         else:
             yield from (t for vpn, t in list(ptes.items()) if first <= vpn < last)
-        for tlb in self.tlbs.values():
-            for t in list(tlb.values()):
-                if t.pmap == pmap and first <= t.vpn < last:
-                    yield t
+        mask = self.active.get(pmap, 0)
+        for cpu, tlb in self.tlbs.items():
+            if mask >> cpu & 1:
+                yield from _within(tlb, pmap, first, last)
+
+    def parked(self, pmap: Id, first: int, last: int) -> Iterator[Translation]:
+        mask = self.active.get(pmap, 0)
+        for cpu, tlb in self.tlbs.items():
+            if not mask >> cpu & 1:
+                yield from _within(tlb, pmap, first, last)
 
     # The machine.
 
@@ -223,9 +240,9 @@ class Shadow:
         frame.pindex = -1
         frame.free = True
 
-    def page_queue(self, pfn: int, old: str, new: str) -> None:
+    def page_queue(self, pfn: int, old: int, new: int) -> None:
         frame = self.frame(pfn)
-        frame.queue = new
+        frame.queue = QUEUES[new]
         frame.history.append(self.now())
 
     def page_flags(self, pfn: int, on: int, off: int) -> None:
@@ -284,6 +301,9 @@ class Shadow:
         vpn = va >> 12
         for key in [key for key in tlb if key[1] == vpn]:
             del tlb[key]
+
+    def cpu_active(self, pmap: Id, mask: int) -> None:
+        self.active[pmap] = mask
 
     def cached(self, cpu: int, pmap: Id, va: int) -> Translation | None:
         """The TLB entry an access goes through. Entries of another pmap for the same page serve

@@ -91,6 +91,8 @@ class Translations:
         for t in self.shadow.translations(pmap, inval.first, inval.last):
             if self.concerned(t):
                 self._after(t, inval)
+        for t in self.shadow.parked(pmap, inval.first, inval.last):
+            t.dead = t.dead or inval.began
         self.memory.unwatch(("inval", who))
         self._remember(inval)
 
@@ -116,6 +118,19 @@ class Translations:
             invariant = invariant or wrong
         if invariant:
             raise self._violation(t, invariant, inval.began, "has returned")
+
+    def mem_load(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        """Nothing a CPU had cached from before it left pm_active is used again."""
+        t = self.shadow.cached(cpu, pmap, va)
+        if t is not None and t.dead is not None and self.stale:
+            raise self._violation(t, 1, t.dead, f"passed cpu {cpu} by")
+
+    mem_store = mem_load
+
+    def mem_cmpset(
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+    ) -> None:
+        self.mem_load(cpu, pmap, va, pfn, idx, value)
 
     # Faults.
 
@@ -169,9 +184,13 @@ class Translations:
     # Defects of the guest.
 
     def map_remove(self, vm_map: Id, start: int, end: int) -> None:
-        for t in self.shadow.translations(vm_map, start >> 12, end + 0xFFF >> 12):
+        first, last = start >> 12, end + 0xFFF >> 12
+        now = self.shadow.now()
+        for t in self.shadow.translations(vm_map, first, last):
             if self.stale:
-                raise self._violation(t, 1, self.shadow.now(), "is a munmap, done")
+                raise self._violation(t, 1, now, "(a munmap) is done")
+        for t in self.shadow.parked(vm_map, first, last):
+            t.dead = t.dead or now
 
     def guest_free(self, proc: Id, pindex: int) -> None:
         """Nothing may lead to the frame any more."""
