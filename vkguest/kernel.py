@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 from vkprotocol.effects import Cell, Lock, Spawn
 from vkprotocol.messages import MEMIMAGE_FD
 
-from vkguest.errors import BootError, VmWait
+from vkguest.errors import BootError, HostGone, VmWait
 from vkguest.globaldata import GlobalData
 from vkguest.init import boot
 from vkguest.kern_exec import TEXT_WORDS, Program, exec_new_vmspace, insn_word
@@ -46,7 +46,7 @@ class Vkernel:
     `port_factory(cpuid)` gives the Port of each vCPU. `proc` is the host's name for this guest in
     events. `memory_pages` is the size of the image, of which the last `swap_pages` are its swap.
     After the run: `results` by pid, `failed` (pid, va, expected, got) of programs that found their
-    memory wrong, and `boot_error`.
+    memory wrong, `boot_error`, and `killed`, why the host ended it.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Vkernel:
         self.prezero = prezero
         self.mutants = check_mutants(mutants)
         self.boot_error: str | None = None
+        self.killed: str | None = None
         end = memory_pages - swap_pages
         if end < FIRST_FREE_FRAME + PAGES_PER_PROCESS + 4 * vcpus:
             raise ValueError(f"{name}: {end} pages of memory are too few for {vcpus} vCPUs")
@@ -89,6 +90,7 @@ class Vkernel:
         self.sched = Scheduler(name)
         self.pagedaemon = PageDaemon()
         self.booted = Cell((name, "booted"), DOWN)
+        self.exited = Cell((name, "exited"), 0)  # how many vCPUs have, all of them when killed
         # Covers these five, and what class Proc says.
         self.proc_token = Lock((name, "proc_token"), PROC_TOKEN)
         self.allproc: list[Proc] = []
@@ -102,11 +104,29 @@ class Vkernel:
         self.cpus = [GlobalData(self, cpuid, port_factory(cpuid)) for cpuid in range(vcpus)]
 
     def start(self) -> None:
-        """Spawn the vCPUs. They end when the last process has, or when booting fails."""
+        """Spawn the vCPUs, and the process that waits for them to end: when the last guest process
+        has, when booting fails, or when the host kills the vkernel.
+
+        The vCPUs are daemons of the executor, since those of a killed vkernel stay where they are.
+        """
         for gd in self.cpus:
-            self.spawn(f"{self.name}.vcpu{gd.cpuid}", self._vcpu(gd))
+            self.spawn(f"{self.name}.vcpu{gd.cpuid}", self._vcpu(gd), daemon=True)
+        self.spawn(f"{self.name}.parent", self._parent())
+
+    async def _parent(self) -> None:
+        """init.c:main's first process."""
+        ncpus = len(self.cpus)
+        await self.exited.wait(lambda exited: exited >= ncpus)
 
     async def _vcpu(self, gd: GlobalData) -> None:
+        try:
+            await self._run(gd)
+            await self.exited.add(1)
+        except HostGone as gone:
+            self.killed = str(gone)
+            await self.exited.store(len(self.cpus))
+
+    async def _run(self, gd: GlobalData) -> None:
         if gd.cpuid == 0:
             await self._boot(gd)
         else:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Protocol
 
 from vkprotocol.effects import Mailbox
-from vkprotocol.messages import AnyRequest, Reply
+from vkprotocol.messages import AnyRequest, Goodbye, Reply
+
+from vkguest.errors import HostGone
 
 
 class Port(Protocol):
     """What a vCPU needs of its host lwp."""
 
-    async def call(self, request: AnyRequest) -> Reply: ...
+    async def call(self, request: AnyRequest) -> Reply:
+        """Raises HostGone when there will be no answer."""
+        ...
 
 
 class MailboxPort:
@@ -25,6 +29,8 @@ class MailboxPort:
 
     async def call(self, request: AnyRequest) -> Reply:
         await self.requests.send(request)
-        reply: Reply = await self.replies.recv()
+        reply: Reply | Goodbye = await self.replies.recv()
+        if isinstance(reply, Goodbye):
+            raise HostGone(reply.reason)
         assert reply.seq == request.seq
         return reply

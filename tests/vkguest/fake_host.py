@@ -77,20 +77,19 @@ class FakeHost:
     async def _answer(self, request: msg.AnyRequest) -> msg.Reply:
         name = type(request).__name__
         self.counts[name] = self.counts.get(name, 0) + 1
-        stamp = {"lwp": request.lwp, "seq": request.seq}
         if isinstance(request, msg.CpuOps):
             values: list[int] = []
             for index, op in enumerate(request.ops):
                 await perform(self.bus)
                 value = self._op(op)
                 if value is None:
-                    return msg.Reply(**stamp, errno=Errno.EFAULT, value=index)
+                    return reply(request, errno=Errno.EFAULT, value=index)
                 values.append(value)
-            return msg.Reply(**stamp, values=tuple(values))
+            return reply(request, values=tuple(values))
         if isinstance(request, msg.VmspaceCtl):
             return await self._run(request)
         await perform(self.bus)
-        return msg.Reply(**stamp, errno=self._call(request))
+        return reply(request, errno=self._call(request))
 
     def _call(self, request: msg.AnyRequest) -> int:
         match request:
@@ -107,16 +106,25 @@ class FakeHost:
                     self.signalled.add(request.target)
             case msg.Sysctl():
                 return Errno.ENOENT
+            case msg.VmspaceDestroy() | msg.VmspaceMmap() | msg.VmspaceMcontrol():
+                return self._vmspace_call(request)
             case msg.Exit():
                 pass
-            case _ if request.id not in self.vmspaces:
-                return Errno.ENOENT
-            case msg.VmspaceDestroy():
-                del self.vmspaces[request.id]
-            case msg.VmspaceMmap():
-                return self._mmap(self.vmspaces[request.id], request)
-            case msg.VmspaceMcontrol():
-                return self._mcontrol(self.vmspaces[request.id], request)
+            case _:
+                raise AssertionError(f"no vkernel says {request}")
+        return 0
+
+    def _vmspace_call(
+        self, request: msg.VmspaceDestroy | msg.VmspaceMmap | msg.VmspaceMcontrol
+    ) -> int:
+        space = self.vmspaces.get(request.id)
+        if space is None:
+            return Errno.ENOENT
+        if isinstance(request, msg.VmspaceMmap):
+            return self._mmap(space, request)
+        if isinstance(request, msg.VmspaceMcontrol):
+            return self._mcontrol(space, request)
+        del self.vmspaces[request.id]
         return 0
 
     def _mmap(self, space: list[Mapping], request: msg.Mmap | msg.VmspaceMmap) -> int:
@@ -214,9 +222,8 @@ class FakeHost:
         return old
 
     async def _run(self, request: msg.VmspaceCtl) -> msg.Reply:
-        stamp = {"lwp": request.lwp, "seq": request.seq}
         if request.id not in self.vmspaces:
-            return msg.Reply(**stamp, errno=Errno.ENOENT)
+            return reply(request, errno=Errno.ENOENT)
         frame = request.frame
         assert frame is not None
         regs, pc, budget = list(frame.regs), frame.pc, frame.budget
@@ -245,7 +252,7 @@ class FakeHost:
         out = Trapframe(
             pc=pc, regs=tuple(regs), trapno=trapno, addr=addr, err=err, budget=budget
         )
-        return msg.Reply(**stamp, errno=errno, frame=out)
+        return reply(request, errno=errno, frame=out)
 
     def _user(self, space: list[Mapping], regs: list[int], insn: Insn) -> tuple[int, int] | None:
         va = (regs[insn.rs] + insn.imm) & U64
@@ -262,6 +269,18 @@ class FakeHost:
             if self.ram[at] == expected:
                 self.ram[at] = regs[insn.rt]
         return None
+
+
+def reply(
+    request: msg.Request,
+    errno: int = 0,
+    value: int = 0,
+    values: tuple[int, ...] = (),
+    frame: Trapframe | None = None,
+) -> msg.Reply:
+    return msg.Reply(
+        lwp=request.lwp, seq=request.seq, errno=errno, value=value, values=values, frame=frame
+    )
 
 
 MEMORY = {Op.LD, Op.ST, Op.CAS, Op.FETCH}
