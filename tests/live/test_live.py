@@ -54,7 +54,7 @@ def live(program: Program, backend: str, **options: Any) -> tuple[Log, list[int]
         end = repr(error)
     execution.close()
     assert execution.schedule is not None
-    return log, execution.schedule, end
+    return log, list(execution.schedule), end
 
 
 @pytest.mark.slow

@@ -19,11 +19,12 @@ time. A free run in virtual time that was recorded (`record=True`) replays under
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from importlib.util import find_spec
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -31,6 +32,11 @@ from anyio.abc import TaskGroup
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Mailbox, Shared, Thread
 
 from vkemu.controlled import Execution, StepBound, Tids
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from vkemu.scenario import Scenario
 
 T = TypeVar("T")
 
@@ -59,7 +65,7 @@ class Live(Execution):
         self.time_scale = time_scale
         self.max_steps = sys.maxsize if max_steps is None else max_steps
         self.steps = 0
-        self.schedule: list[int] | None = [] if record else None  # the tids, step by step
+        self.schedule = array("H") if record else None  # the tids, step by step
         self.clock = 0  # CLOCK between our steps: another Live may share the process
         self.sources = 0  # things outside that may still post
         self._imposed = None if schedule is None else iter(schedule)
@@ -255,6 +261,13 @@ class Live(Execution):
                 due.append(self.threads[heappop(self._timers)[1]])
             self._recheck(due)
             self._settle()
+
+
+def run_scenario(scenario: Scenario, args: Namespace) -> int:
+    """`vkemu run --live`."""
+    from vkemu.live_run import run_live_scenario
+
+    return run_live_scenario(scenario, args)
 
 
 def run_live(

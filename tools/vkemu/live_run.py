@@ -1,0 +1,37 @@
+"""`vkemu run --live`: a scenario on an event loop, and then its record.
+
+The live run notes only who took each step. The same schedule is then run again under control with
+the log on, so a live run has a run folder and a token like any other, and every live run checks
+that both executors do the same: if they did not, the replay would diverge.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from vkemu import token
+from vkemu.assemble import assemble
+from vkemu.commands.run import collect_settings, report
+from vkemu.controlled import StepBound
+from vkemu.live import Live, on_backend
+from vkemu.outcome import FAILURES, recorded
+from vkemu.scenario import Scenario
+from vkemu.trial import Origin, record
+from vkemu.verdict import OF_VERDICT
+
+
+def run_live_scenario(scenario: Scenario, args: Namespace) -> int:
+    live = Live(max_steps=scenario.max_steps, record=True)
+    assemble(scenario, None, live)
+    try:
+        on_backend(args.backend, live.run)
+    except (StepBound, *FAILURES):
+        pass  # the record says it, with the events that led to it
+    finally:
+        live.close()
+    assert live.schedule is not None
+    settings = collect_settings(args)
+    origin = Origin(args.scenario, settings, "live", scenario.seed, token.pack(live.schedule))
+    done = record(scenario, recorded(live.schedule), origin, args.runs)
+    report(done, as_json=args.json)
+    return OF_VERDICT[done.outcome.verdict]
