@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Cell, Effect, Lock, Shared, Step
 
+from vkhost.guarded import guarded_by
 from vkhost.lockorder import SWAP_SPIN
 from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
 from vkhost.vm_page import PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vkhost.kernel import Kernel
 
 
+@guarded_by("spin", "_unused")
 class SwapPager:
     """The swap area. `_unused` is guarded by `spin`; `vm_swap_size`, free blocks, is atomic."""
 
@@ -112,8 +114,9 @@ async def swap_pager_putpage(obj: VmObject, pindex: int, m: VmPage) -> bool:
                 return False
             obj.swblocks[pindex] = block
     content = await m.frame.read_bytes()
-    await kernel.swap.write_block(block, content)
+    # Now, not after the write: what is stored from here on is not in it.
     kernel.emit("pager.put", obj.id, pindex, m.pfn)
+    await kernel.swap.write_block(block, content)
     await vm_page_undirty(m)
     await vm_page_flag_set(m, PG_SWAPPED)
     kernel.vmmeter.count("v_swapout")

@@ -1,7 +1,7 @@
 """vm_object: pages by index, and who maps them. DragonFly sys/vm/vm_object.h, vm_object.c.
 
-LOCKING. memq, resident_page_count, size, dead: the object's token. backing_list: backing_lk.
-ref_count, paging_in_progress: atomic.
+LOCKING. As declared (guarded.py); ref_count and paging_in_progress are atomic; size is fixed but
+for truncation, which needs the vnode lock and the token.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Cell, Key, RWLock, fresh_key, key_text
 
+from vkhost.guarded import guarded_by
 from vkhost.lockorder import BACKING_LK
 from vkhost.panic import kkassert
 from vkhost.token import Token, tsleep_until
@@ -47,6 +48,8 @@ class BackingLock(RWLock):
         await self.release()
 
 
+@guarded_by("token", "memq", "resident_page_count", "dead", "swblocks")
+@guarded_by("backing_lk", "backing_list")
 class VmObject:
     """`size` in pages. `handle`: the vnode of an OBJT_VNODE, else None.
 
@@ -70,12 +73,12 @@ class VmObject:
         self.size = size
         self.handle = handle
         self.dead = False
-        self.token = Token(("object.token", key))
+        self.token = Token((self.id, "token"))
         self.memq: dict[int, VmPage] = {}
         self.resident_page_count = 0
-        self.ref_count = Cell(("object.refs", key), 1)
-        self.paging_in_progress = Cell(("object.pip", key))
-        self.backing_lk = BackingLock(("object.backing_lk", key), rank=BACKING_LK)
+        self.ref_count = Cell((self.id, "refs"), 1)
+        self.paging_in_progress = Cell((self.id, "pip"))
+        self.backing_lk = BackingLock((self.id, "backing_lk"), rank=BACKING_LK)
         self.backing_list: list[Any] = []
         self.swblocks: dict[int, int] = {}  # token: pindex -> swap block
 

@@ -1,18 +1,19 @@
 """vm_page: one per physical frame. DragonFly sys/vm/vm_page.h.
 
 LOCKING. Atomic words, changed by effects: flags, busy_count, wire_count, hold_count, dirty,
-interlock_count. Under the page's hard busy: valid, act_count, queue (the queue lists themselves
-are under their spinlocks), object and pindex (which also need the object's token to change).
+interlock_count. Under the page's hard busy: valid, act_count, object and pindex (which also need
+the object's token to change), queue (which also needs the spinlock of that queue).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.effects import Cell, Key
+from vkprotocol.effects import Cell, Key, Thread
 
+from vkhost.guarded import guarded_by
 from vkhost.physmem import Frame
-from vkhost.vm_page_queue import PQ_FREE, QueueLink
+from vkhost.vm_page_queue import PQ_FREE, PageQueue, QueueLink
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
@@ -57,12 +58,24 @@ class PageWord(Cell):
         raise TypeError("a page word is read by an effect: await word.load()")
 
 
+def busied(m: Any, thread: Thread, writing: bool) -> bool:
+    """Hard-busied, or, to read, soft-busied. By whom is not known: a busy may change hands."""
+    return bool(m.busy_count.state & (PBUSY_LOCKED if writing else PBUSY_LOCKED | PBUSY_MASK))
+
+
+def busied_or_queue_locked(m: Any, thread: Thread, writing: bool) -> bool:
+    assert thread.held is not None
+    return busied(m, thread, writing) or any(isinstance(lock, PageQueue) for lock in thread.held)
+
+
+@guarded_by("busy", "valid", "act_count", "object", "pindex", guard=busied)
+@guarded_by("busy or queue", "queue", guard=busied_or_queue_locked)
 class VmPage(QueueLink):
     """Invariant: `kernel.pages[m.pfn] is m` and `m.frame.pfn == m.pfn`."""
 
     __slots__ = (
         "act_count", "busy_count", "dirty", "flags", "frame", "hold_count", "interlock_count",
-        "kernel", "object", "pc", "pfn", "pindex", "pv_list", "valid", "wire_count",
+        "kernel", "object", "pc", "pfn", "pindex", "pv_list", "reusable", "valid", "wire_count",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, frame: Frame, colors: int) -> None:
@@ -78,11 +91,14 @@ class VmPage(QueueLink):
         self.hold_count = PageWord(("page.hold", pfn))
         self.dirty = PageWord(("page.dirty", pfn))
         self.interlock_count = PageWord(("page.interlock", pfn))
-        self.valid = 0  # busy
-        self.act_count = 0  # busy
-        self.object: VmObject | None = None  # busy, object token to change
-        self.pindex = -1  # as object
+        self.valid = 0
+        self.act_count = 0
+        self.object: VmObject | None = None
+        self.pindex = -1
         self.queue = PQ_FREE
+        # On its way to, or on, PQ_FREE or PQ_CACHE. Changed in steps that write `dirty`, so that
+        # vm_page_dirty, which may come from anybody, can tell.
+        self.reusable = True
         # A reverse map's own list (`rmap/`), under a lock it brings along.
         self.pv_list: Any = None
 

@@ -10,7 +10,12 @@ from vkhost.panic import kkassert
 from vkhost.vm import VM_PROT_NONE
 from vkhost.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_protect, vm_page_undirty
+from vkhost.vm_page_dirty import (
+    vm_page_dirty,
+    vm_page_protect,
+    vm_page_reusable,
+    vm_page_undirty,
+)
 from vkhost.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
 from vkhost.vm_page_queue import PQ_CACHE, PQ_FREE, PQ_HOLD
 from vkhost.vm_pageout_wakeup import pagedaemon_wakeup, paging_counts, vm_page_free_wakeup
@@ -105,7 +110,7 @@ async def vm_page_list_find(kernel: Kernel, kind: int, color: int) -> VmPage | N
 async def _reset(m: VmPage) -> None:
     """A page as vm_page_alloc hands it out (PG_KEEP_NEWPAGE_MASK is 0)."""
     kernel = m.kernel
-    dirty = await m.dirty.load()
+    dirty = await vm_page_reusable(m, False)
     kkassert(kernel, dirty == 0, f"vm_page_alloc: free/cache page {m.pfn} was dirty")
     flags = await m.flags.swap(0)
     if flags:
@@ -148,6 +153,7 @@ async def vm_page_free(m: VmPage) -> None:
     await vm_page_remove(m)
     m.valid = 0
     await vm_page_undirty(m)
+    await vm_page_reusable(m, True)
     held = await m.hold_count.load()
     if held:
         await vm_page_enqueue(m, PQ_HOLD)

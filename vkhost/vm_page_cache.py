@@ -11,7 +11,7 @@ from vkhost.vm import VM_PROT_NONE
 from vkhost.vm_page import PG_MAPPED, PG_NEED_COMMIT, PG_UNQUEUED, VmPage
 from vkhost.vm_page_alloc import vm_page_free
 from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_protect, vm_page_test_dirty
+from vkhost.vm_page_dirty import vm_page_protect, vm_page_reusable, vm_page_test_dirty
 from vkhost.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
 from vkhost.vm_page_queue import PQ_CACHE
 from vkhost.vm_pageout_wakeup import vm_page_free_wakeup
@@ -44,6 +44,7 @@ async def vm_page_cache(m: VmPage) -> None:
         await vm_page_wakeup(m)
         return
     await vm_page_unqueue_nowakeup(m)
+    await vm_page_reusable(m, True)
     await vm_page_enqueue(m, PQ_CACHE)
     await vm_page_wakeup(m)
     await vm_page_free_wakeup(m.kernel)

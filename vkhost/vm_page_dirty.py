@@ -13,7 +13,6 @@ from vkhost.panic import kkassert
 from vkhost.pmap_bits import PTE_M, PTE_RW
 from vkhost.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm_page import PG_MAPPED, PG_WRITEABLE, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_queue import PQ_CACHE, PQ_FREE
 
 
 @coroutine
@@ -47,12 +46,21 @@ def vm_page_dirty(m: VmPage) -> Step:
     yield m.dirty._write
     kkassert(
         m.kernel,
-        m.queue not in (PQ_FREE, PQ_CACHE),
+        not m.reusable,
         f"vm_page_dirty: page {m.pfn} in free/cache queue!",
     )
     if m.dirty.state != VM_PAGE_BITS_ALL:
         m.dirty.state = VM_PAGE_BITS_ALL
         m.kernel.emit("page.dirty", m.pfn, VM_PAGE_BITS_ALL)
+
+
+@coroutine
+def vm_page_reusable(m: VmPage, reusable: bool) -> Step:
+    """The clean page, busied, is about to become free or cached - or no longer is. Its dirty word
+    before, which had better be 0."""
+    yield m.dirty._write
+    m.reusable = reusable
+    return m.dirty.state
 
 
 @coroutine

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vkhost.panic import kkassert
 from vkhost.vm_page import ACT_INIT, PG_WINATCFLS, VmPage
-from vkhost.vm_page_dirty import vm_page_flag_clear
+from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_reusable
 from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE, PQ_NONE
 from vkhost.vm_pageout_wakeup import pagedaemon_wakeup
 
@@ -21,6 +21,8 @@ async def vm_page_unqueue_nowakeup(m: VmPage) -> None:
         queue.remove(m)
         m.kernel.emit("page.queue", m.pfn, old, PQ_NONE)
         await queue.release()
+        if old == PQ_CACHE:
+            await vm_page_reusable(m, False)
 
 
 async def vm_page_unqueue(m: VmPage) -> None:

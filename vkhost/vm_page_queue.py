@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from vkprotocol.effects import Cell, Effect, Lock, LockOrderError, Step, key_text
 
+from vkhost.guarded import guarded_by
 from vkhost.lockorder import PAGE_QUEUE
 
 PQ_NONE: Final = 0
@@ -43,6 +44,7 @@ class PageMarker(QueueLink):
     marker = True
 
 
+@guarded_by("self", "delta", "head", "tail", "lcnt")
 class PageQueue(Lock):
     """One colour of one queue: a doubly linked list under this spinlock.
 
@@ -67,11 +69,11 @@ class PageQueue(Lock):
         me = yield self._leave if self.delta else self._release
         if self.state != me.tid:
             raise LockOrderError(f"{me.name} releases {key_text(self.key)}, which it does not hold")
-        if me.held is not None:
-            me.held.remove(self)
         if self.delta:
             self.total.state += self.delta
             self.delta = 0
+        if me.held is not None:
+            me.held.remove(self)
         self.state = None
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vkprotocol.effects import CLOCK, Cell, Effect, Key, RWLock, Shared, Step, key_text, took
 from vkprotocol.param import PAGE_SIZE
 
+from vkhost.guarded import guarded_by
 from vkhost.lockorder import VNODE_LOCK
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _unlocked(state: tuple[int | None, tuple[int, ...], int]) -> bool:
     return state[0] is None and not state[1]
 
 
+@guarded_by("lock", "object")
 class Vnode:
     """Base: `_read` and `_write` move bytes at once; here they become visible operations, one
     object of dependence for each page of the file.
@@ -62,11 +64,12 @@ class Vnode:
         self.key = key
         self.name = key_text(key)
         self.size = size
-        self.lock = VnodeLock(("vnode.lock", key), rank=VNODE_LOCK)
+        self.lock = VnodeLock(("vnode", self.name, "lock"), rank=VNODE_LOCK)
         self.object: VmObject | None = None
-        self.opencount = Cell(("vnode.open", key), 1)
+        self.opencount = Cell(("vnode", self.name, "open"), 1)
         self.unlinked = False
         self._pages: dict[int, Shared] = {}
+        self.reported: set[int] = set()  # pages whose content the events tell (pager.content)
 
     async def lock_shared(self) -> None:
         await self.lock.acquire_shared()
@@ -77,7 +80,7 @@ class Vnode:
     def _page(self, pindex: int) -> Shared:
         page = self._pages.get(pindex)
         if page is None:
-            page = self._pages[pindex] = Shared(("vnode", self.key, pindex))
+            page = self._pages[pindex] = Shared(("vnode", self.name, pindex))
         return page
 
     @coroutine

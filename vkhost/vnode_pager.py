@@ -32,7 +32,7 @@ async def vnode_pager_alloc(kernel: Kernel, vp: Vnode) -> VmObject:
     obj = vp.object
     if obj is None:
         pages = -(-vp.size // PAGE_SIZE)
-        obj = vp.object = vm_object_allocate(kernel, OBJT_VNODE, pages, vp, ("vnode", vp.key))
+        obj = vp.object = vm_object_allocate(kernel, OBJT_VNODE, pages, vp, ("object", vp.name))
     else:
         await vm_object_reference(obj)
     await vp.lock.release()

@@ -12,6 +12,7 @@ from typing import Final
 
 from vkprotocol.effects import Lock
 
+from vkhost.guarded import guarded_by
 from vkhost.lockorder import PV_LIST
 from vkhost.pmap import Pmap
 from vkhost.pmap_bits import PTE_A, PTE_M, PTE_RW, PTE_W, pte_pfn
@@ -27,6 +28,7 @@ PV_ENTRY_BYTES: Final = 80  # struct pv_entry: pmap, index, list and tree links,
 MAX_REFERENCES: Final = 4
 
 
+@guarded_by("self", "ptes")
 class PvList(Lock):
     """md.pv_list and its spinlock. `ptes`: guarded by itself; PTE -> pmap, in order of entry."""
 

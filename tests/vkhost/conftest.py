@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from vkhost.guarded import checking
+
+
+@pytest.fixture
+def guarded() -> Iterator[None]:
+    """Plain fields are only touched under their locks, or the test fails."""
+    with checking():
+        yield
