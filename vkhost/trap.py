@@ -98,6 +98,7 @@ async def vmspace_ctl(
     await take_signals(lwp)
     await _enter(lwp, ve)
     await vmspace_entry_drop(ve)  # the call's own; the run has another
+    lwp.proc.kernel.emit("run.enter", lwp.id, ve.id)
     user = UserContext(frame, lwp.proc.kernel.config.run_budget)
     trap, error = await _user_mode(lwp, user)
     await vkernel_trap(lwp, trap)
@@ -111,7 +112,6 @@ async def _enter(lwp: Lwp, ve: VmspaceEntry) -> None:
     await ve.refs.add(1)
     ve.emit_refs()
     await pmap_setlwpvm(lwp, ve.vmspace)
-    lwp.proc.kernel.emit("run.enter", lwp.id, ve.id)
 
 
 async def vkernel_trap(lwp: Lwp, trap: Trap | None) -> None:
