@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from vkemu.exploration.footprint import Objects, dependent
 from vkemu.exploration.path import Path
 from vkemu.exploration.trace import Race, Trace
-from vkemu.exploration.wakeup import Reversal, Sleeper, Tree
+from vkemu.exploration.wakeup import Reversals, Sleeper, Tree
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
@@ -32,6 +32,7 @@ class Dpor(Path):
     def __init__(self, objects: Objects) -> None:
         self.trace = Trace(objects)
         super().__init__(self.trace)
+        self.reversals = Reversals(self.trace)
         # At every event: whose step need not be taken there, since it was explored before;
         # and what is still to be explored instead of the event.
         self.sleeps: list[list[Sleeper]] = []
@@ -115,18 +116,27 @@ class Dpor(Path):
         """See to it that the other order of every race is explored too."""
         trace = self.trace
         fresh = self.kept
+        sleeps = self.sleeps
+        trees = self.trees
+        reversals = self.reversals
         # Events that all the new ones happen after: their old races have the reversal they had.
         settled = -1
         for clock in trace.clocks[fresh:]:
             settled &= clock
+        end = len(trace)
+        races = trace.races
+        if self.waiting:
+            races = [*races, *trace.pretend(self.waiting)]
         free: dict[int, int] = {}
-        for race in [*trace.races, *self.waiting]:
-            first = race.first
-            if race.second < fresh and settled >> first & 1:
+        for race in races:
+            first = race[0]
+            if race[1] < fresh and settled >> first & 1:
                 continue
             events = free.get(first)
             if events is None:
                 events = free[first] = trace.independent_of(first)
-            reversal = Reversal(trace, events, race)
-            if not reversal.redundant(self.sleeps[first]):
-                reversal.insert(self.trees[first])
+            reversals.take(race, events)
+            if not reversals.redundant(sleeps[first]):
+                reversals.insert(trees[first])
+        if self.waiting:
+            trace.truncate(end)

@@ -27,12 +27,16 @@ def explore(
     on_step_bound: Literal["unknown", "fail"] = "unknown",
     check: bool = False,
     progress: Progress | None = None,
+    each: Callable[[Run], None] | None = None,
 ) -> Result:
     """Run `program(k)` under many schedules and say what was found.
 
     `strategy` is a name or an object with `choose(runnable, execution)`. The verdict is "fail" when
     a failure was found, else "unknown" when an execution reached `max_steps`, when the user
     interrupted, or when an exhaustive strategy ran out of its budget, else "pass".
+    `progress` is called with the unfinished result a few times a second, `each` with the `Run` of
+    every complete execution (its `error`, its `schedule`, and the program's objects as it left
+    them).
     """
     built = Program(program, {}, check=check)
     if isinstance(strategy, str):
@@ -48,7 +52,7 @@ def explore(
     run = Run(built, max_steps, stop_on_failure=stop_on_failure)
     search = Search(
         run, chosen, result,
-        max_executions=max_executions, max_seconds=max_seconds, progress=progress,
+        max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,
     )  # fmt: skip
     interrupted = False
     try:

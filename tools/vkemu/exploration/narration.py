@@ -124,9 +124,9 @@ class Recorder:
     def told(self) -> Told:
         """Call once the execution is over."""
         races: dict[int, set[int]] = {}
-        for race in self.trace.races:
-            races.setdefault(race.first, set()).add(race.second)
-            races.setdefault(race.second, set()).add(race.first)
+        for first, second, *_ in self.trace.races:
+            races.setdefault(first, set()).add(second)
+            races.setdefault(second, set()).add(first)
         steps = [
             step._replace(races_with=tuple(sorted(races.get(step.position, ()))))
             for step in self.steps

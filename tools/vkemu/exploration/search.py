@@ -35,6 +35,7 @@ class Search:
         max_executions: int | None = None,
         max_seconds: float | None = None,
         progress: Progress | None = None,
+        each: Callable[[Run], None] | None = None,
     ) -> None:
         self.run = run
         self.strategy = strategy
@@ -42,11 +43,13 @@ class Search:
         self.max_executions = max_executions
         self.max_seconds = max_seconds
         self.progress = progress
+        self.each = each
         self.witness: Witness | None = None
 
     def go(self) -> None:
         """Until nothing is left, a failure stops it, or the budget is used up."""
         run = self.run
+        each = self.each
         result = self.result
         strategy = self.strategy
         start = getattr(strategy, "start", always)
@@ -67,6 +70,7 @@ class Search:
             run.begin()
             conduct(run)
             error = run.finish()
+            result.steps += len(run.schedule)
             if run.blocked:
                 result.blocked += 1
             elif run.cut:
@@ -75,6 +79,8 @@ class Search:
             else:
                 result.executions += 1
                 left -= 1
+                if each is not None:
+                    each(run)
             if finish is not None:
                 finish(not run.cut)
             if error is not None:

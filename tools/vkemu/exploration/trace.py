@@ -13,7 +13,7 @@ latest write before which the guard held. A thread that waits for good races the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 from vkprotocol.effects import CLOCK, Effect, Thread
 
@@ -22,14 +22,11 @@ from vkemu.exploration.footprint import Footprint, Objects
 from vkemu.exploration.path import Record
 
 
-class Race(NamedTuple):
-    """Step `second` of thread `tid` could have come before event `first`."""
-
-    first: int
-    second: int  # an event, or where the execution stood when the thread could not go on
-    tid: int
-    footprint: Footprint | None  # None: not known, since event `first` may have decided it
-    past: int  # clock of the thread's event before
+# (first, second, tid, footprint, past): step `second` of thread `tid` could have come before event
+# `first`. `second` is an event, or `len(trace)` for the step of a thread that could not go on.
+# `footprint` is None where event `first` may have decided it; `past` is what the step happens after
+# whatever it touches. A plain tuple: there are a dozen of them an execution.
+Race: TypeAlias = tuple[int, int, int, Footprint | None, int]
 
 
 class Trace(Record):
@@ -127,13 +124,13 @@ class Trace(Record):
             if makers >> rival & 1 and not effect.guard(self.befores[rival]):  # type: ignore[misc]
                 enabled_late = True
             else:
-                self.races.append(Race(rival, n, tid, known, past))
+                self.races.append((rival, n, tid, known, past))
             clock |= clocks[rival]
             rivals &= ~clock
         if enabled_late:
             first = self._last_open(effect, past, n)
             if first >= 0:
-                self.races.append(Race(first, n, tid, known, past))
+                self.races.append((first, n, tid, known, past))
         return clock
 
     def _last_open(self, effect: Effect, past: int, n: int) -> int:
@@ -160,10 +157,25 @@ class Trace(Record):
             if number < len(self.writes) and self.writes[number]:
                 first = self._last_open(effect, past, n)
                 if first >= 0:
-                    footprint = self.objects.footprint(effect)
-                    known = None if self.objects.computed(effect) else footprint
-                    found.append(Race(first, n, tid, known, past))
+                    found.append((first, n, tid, self.objects.footprint(effect), past))
         return found
+
+    def pretend(self, waiting: list[Race]) -> list[Race]:
+        """Add the steps that could not be taken as events after all others, until `truncate`."""
+        races: list[Race] = []
+        for first, _, tid, footprint, past in waiting:
+            assert footprint is not None
+            n = len(self.tids)
+            bit = 1 << n
+            self.own[tid] |= bit
+            for code in footprint:
+                self.accesses[code >> 1] |= bit
+                if code & 1:
+                    self.writes[code >> 1] |= bit
+            self.tids.append(tid)
+            self.footprints.append(footprint)
+            races.append((first, n, tid, footprint, past))
+        return races
 
     def advanced(self) -> None:
         """The clock moved: what comes happens after all there is."""
@@ -186,12 +198,15 @@ class Trace(Record):
         del self.clocks[n:]
         del self.befores[n:]
         races = self.races
-        while races and races[-1].second >= n:
+        while races and races[-1][1] >= n:
             races.pop()
         self.barrier = (1 << self.advances[-1][0]) - 1 if self.advances else 0
 
     def independent_of(self, first: int) -> int:
-        """The events after `first` that do not happen after it (the papers' notdep)."""
+        """The events after `first` that do not happen after it (the papers' notdep).
+
+        Not the ones `pretend` added, which have no clock.
+        """
         found = 0
         clocks = self.clocks
         bit = 1 << first
@@ -201,15 +216,6 @@ class Trace(Record):
             if not clocks[event] & bit:
                 found |= here
         return found
-
-    def touching(self, footprint: Footprint | None) -> int:
-        """The events that `footprint` depends on; all, when it is not known."""
-        if footprint is None:
-            return -1
-        events = 0
-        for code in footprint:
-            events |= self.accesses[code >> 1] if code & 1 else self.writes[code >> 1]
-        return events
 
 
 def passable(effect: Effect) -> bool:

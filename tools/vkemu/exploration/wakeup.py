@@ -1,91 +1,113 @@
 """Wakeup trees: which sequences must still be explored from a state (Abdulla et al., §6).
 
 A node is (tid, footprint, children), children in the order they will be explored. What is inserted
-is the reversal of a race: the events independent of the first of the two, then the second.
+is the *reversal* of a race: the events independent of the first of the two, then the second. Here
+it is a bitset of events of the trace that holds them, in their order there but for the second of
+the race, `late`, which comes last.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from vkemu.exploration.footprint import Footprint, dependent
+from vkemu.exploration.footprint import Footprint
 from vkemu.exploration.trace import Race, Trace
 
 Sleeper: TypeAlias = tuple[int, Footprint | None]
 Node: TypeAlias = tuple[int, Footprint | None, "Tree"]
 Tree: TypeAlias = list[Node]
 
-NOT_INITIAL = -1
+NOT_INITIAL: Final = -1
 
 
-class Reversal:
-    """The sequence `events . second`: what remains of it, during an insertion."""
+class Reversals:
+    """The reversals of the races of one trace, one after another."""
 
-    __slots__ = ("events", "late", "late_past", "trace")
+    __slots__ = ("accesses", "clocks", "events", "late", "late_past", "opaque", "own", "trace",
+                 "writes")  # fmt: skip
 
-    def __init__(self, trace: Trace, events: int, race: Race) -> None:
+    def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.events = events
-        self.late: Race | None = race
-        # Events the second step of the race comes after, besides those before the first.
-        self.late_past = (race.past | trace.touching(race.footprint)) & events
+        self.own = trace.own
+        self.clocks = trace.clocks
+        self.accesses = trace.accesses
+        self.writes = trace.writes
+        self.events = 0  # what remains of the sequence, as a bitset of events
+        self.late = 0  # its last event, as a bit
+        self.late_past = 0  # what the last event comes after
+        self.opaque = 0  # `late`, when nobody knows what it will touch
+
+    def take(self, race: Race, free: int) -> None:
+        """The reversal of `race`; `free` are the events independent of the first."""
+        _, second, _, footprint, past = race
+        self.late = late = 1 << second
+        self.events = free | late
+        if footprint is None:
+            self.opaque = late
+            self.late_past = free
+        else:
+            self.opaque = 0
+            if free:
+                for code in footprint:
+                    past |= (self.accesses if code & 1 else self.writes)[code >> 1]
+                past &= free
+            self.late_past = past
 
     def weak_initial(self, tid: int, footprint: Footprint | None) -> int:
-        """Can thread `tid` take its step before all of the sequence, or be added in front of it?
+        """Can thread `tid` take its step before all of it, or be added in front of it?
 
-        NOT_INITIAL, or the event it takes out of the sequence as a bit; 0 when it is not in it.
+        NOT_INITIAL, or the event this takes out of it, as a bit; 0 when none is of the thread.
         """
         events = self.events
-        trace = self.trace
-        own = trace.own[tid] & events if tid < len(trace.own) else 0
+        own = self.own[tid] & events
         if own:
             first = own & -own
-            before = trace.clocks[first.bit_length() - 1] & events
-            return first if before == first else NOT_INITIAL
-        late = self.late
-        if late is not None and late.tid == tid:
-            # The bit just above all events stands for the late step.
-            return NOT_INITIAL if self.late_past & events else 1 << len(trace)
-        if footprint is None:
-            return NOT_INITIAL if events or late is not None else 0
-        if trace.touching(footprint) & events:
-            return NOT_INITIAL
-        if late is not None and (late.footprint is None or dependent(footprint, late.footprint)):
-            return NOT_INITIAL
+            if first == self.late:
+                past = self.late_past
+            else:
+                past = self.clocks[first.bit_length() - 1] ^ first
+            return NOT_INITIAL if past & events else first
+        if footprint is None or events & self.opaque:
+            return NOT_INITIAL if events else 0
+        for code in footprint:
+            if (self.accesses if code & 1 else self.writes)[code >> 1] & events:
+                return NOT_INITIAL
         return 0
 
     def redundant(self, sleep: list[Sleeper]) -> bool:
         """Whether what has been explored already covers everything that begins like this."""
-        return any(self.weak_initial(tid, fp) != NOT_INITIAL for tid, fp in sleep)
+        for tid, footprint in sleep:
+            if self.weak_initial(tid, footprint) != NOT_INITIAL:
+                return True
+        return False
 
     def insert(self, tree: Tree) -> bool:
         """Into the tree, unless a leaf of it leads the same way."""
-        while True:
-            for node in tree:
-                taken = self.weak_initial(node[0], node[1])
+        while self.events:
+            for tid, footprint, children in tree:
+                taken = self.weak_initial(tid, footprint)
                 if taken != NOT_INITIAL:
+                    if not children:
+                        return False
+                    self.events ^= taken
+                    tree = children
                     break
             else:
                 tree.append(self._branch())
                 return True
-            if not node[2]:
-                return False
-            if taken >> len(self.trace):
-                self.late = None
-            else:
-                self.events &= ~taken
-            if not self.events and self.late is None:
-                return False
-            tree = node[2]
+        return False
 
     def _branch(self) -> Node:
         trace = self.trace
-        branch: Tree = []
-        if self.late is not None:
-            branch = [(self.late.tid, self.late.footprint, [])]
         events = self.events
+        below: Tree = []
+        if events & self.late:
+            events ^= self.late
+            second = self.late.bit_length() - 1
+            known = None if self.opaque else trace.footprints[second]
+            below = [(trace.tids[second], known, below)]
         while events:
             event = events.bit_length() - 1
             events ^= 1 << event
-            branch = [(trace.tids[event], trace.footprints[event], branch)]
-        return branch[0]
+            below = [(trace.tids[event], trace.footprints[event], below)]
+        return below[0]

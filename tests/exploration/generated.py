@@ -1,0 +1,230 @@
+"""Small generated programs, and what is true of them by definition."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+from vkprotocol.effects import CURTHREAD, Thread, pause
+
+from vkemu.exploration.program import Program
+from vkemu.exploration.run import Run
+
+Op = tuple[Any, ...]
+
+
+class Source(NamedTuple):
+    """A program as text: what its root threads do. A child is a list of operations too."""
+
+    threads: tuple[tuple[Op, ...], ...]
+
+
+CELLS = ("x", "y")
+SIMPLE = st.one_of(
+    st.tuples(st.just("load"), st.sampled_from(CELLS)),
+    st.tuples(st.just("store"), st.sampled_from(CELLS), st.integers(1, 2)),
+    st.tuples(st.just("put_seen"), st.sampled_from(CELLS)),
+    st.tuples(st.just("add"), st.sampled_from(CELLS)),
+    st.tuples(st.just("cmpset"), st.sampled_from(CELLS), st.integers(0, 1)),
+    st.tuples(st.just("store_if"), st.sampled_from(CELLS)),
+    st.tuples(st.just("await"), st.sampled_from(CELLS), st.integers(0, 2)),
+    st.tuples(st.just("fail_if"), st.integers(1, 2)),
+)
+BLOCKING = st.one_of(
+    st.tuples(st.just("acquire"), st.sampled_from(("l", "m"))),
+    st.tuples(st.just("release"), st.sampled_from(("l", "m"))),
+    st.tuples(st.just("try_acquire"), st.sampled_from(("l", "m"))),
+    st.tuples(st.sampled_from(("down", "up", "try_down"))),
+    st.tuples(st.sampled_from(("set", "clear", "wait"))),
+    st.tuples(st.sampled_from(("shared", "exclusive", "unlock"))),
+    st.tuples(st.sampled_from(("put", "get", "try_put", "try_get"))),
+    st.tuples(st.sampled_from(("cwait", "notify", "notify_all"))),
+    st.tuples(st.just("nap"), st.integers(1, 2)),
+    st.tuples(st.just("doze"), st.integers(1, 2)),
+    st.tuples(st.just("wake")),
+)
+CHILD = st.tuples(st.just("spawn"), st.lists(SIMPLE | BLOCKING, min_size=1, max_size=2))
+BODY = st.lists(SIMPLE | BLOCKING | SIMPLE, min_size=1, max_size=4)
+
+
+@st.composite
+def sources(draw: st.DrawFn) -> Source:
+    bodies = draw(st.lists(BODY, min_size=2, max_size=4))
+    if draw(st.integers(0, 3)) == 0:
+        body = bodies[draw(st.integers(0, len(bodies) - 1))]
+        body.insert(draw(st.integers(0, len(body))), draw(CHILD))
+    # At most nine operations in all, so that dfs comes to an end.
+    left = 9
+    kept = []
+    for body in bodies:
+        kept.append(tuple(body[:left]))
+        left -= len(kept[-1])
+    return Source(tuple(body for body in kept if body))
+
+
+class Built:
+    """The objects of one build, and what every thread saw."""
+
+    def __init__(self, k: Any, source: Source) -> None:
+        self.k = k
+        self.cells = {name: k.cell(name, 0) for name in CELLS}
+        self.locks = {name: k.lock(name) for name in ("l", "m")}
+        self.semaphore = k.semaphore("s", 1)
+        self.event = k.event("e")
+        self.rwlock = k.rwlock("rw")
+        self.queue = k.queue("q", 1)
+        self.guard = k.lock("g")
+        self.condition = k.condition("c", self.guard)
+        self.cell = k.cell("sleepers", 0)
+        self.seen: dict[tuple[int, ...], list[Any]] = {}
+        from vkprotocol.effects import WaitChannel
+
+        self.channel = WaitChannel("w")
+        for n, body in enumerate(source.threads):
+            k.spawn(f"t{n}", self.thread, body)
+
+    def final(self) -> tuple[Any, ...]:
+        """Everything an execution can end with."""
+        shared = [
+            *self.cells.values(), *self.locks.values(), self.semaphore, self.event, self.rwlock,
+            self.queue, self.guard, self.condition.channel, self.channel,
+        ]  # fmt: skip
+        values = tuple((thing.key, thing.state) for thing in shared)
+        seen = tuple((path, tuple(log)) for path, log in sorted(self.seen.items()))
+        stuck = tuple(
+            (path, thread.pending.op)
+            for path, thread in sorted((t.path, t) for t in self.k.execution.threads.values())
+            if thread.pending is not None
+        )
+        return values, seen, stuck
+
+    async def thread(self, body: tuple[Op, ...]) -> None:
+        me = CURTHREAD[0]
+        assert me is not None
+        log = self.seen[me.path] = []
+        for op, *args in body:
+            await self.step(me, log, op, args)
+
+    async def step(self, me: Thread, log: list[Any], op: str, args: list[Any]) -> None:
+        cells = self.cells
+        last = log[-1] if log else 0
+        match op:
+            case "load":
+                log.append(await cells[args[0]].load())
+            case "store":
+                await cells[args[0]].store(args[1])
+            case "put_seen":
+                await cells[args[0]].store(last)
+            case "add":
+                log.append(await cells[args[0]].add(1))
+            case "cmpset":
+                log.append(await cells[args[0]].cmpset(args[1], 2))
+            case "store_if":
+                if last:
+                    await cells[args[0]].store(1)
+            case "await":
+                await cells[args[0]].wait(lambda value: value >= args[1])
+            case "fail_if":
+                assert last != args[0], "seen"
+            case "acquire":
+                await self.locks[args[0]].acquire()
+            case "release":
+                if self.locks[args[0]].state == me.tid:
+                    await self.locks[args[0]].release()
+            case "try_acquire":
+                log.append(await self.locks[args[0]].try_acquire())
+            case "nap":
+                await pause(args[0])
+            case "doze":
+                await self.channel.enqueue()
+                log.append(await self.channel.sleep(args[0]))
+            case "wake":
+                await self.channel.wakeup()
+            case "spawn":
+                self.k.spawn("child", self.thread, tuple(args[0]))
+            case _:
+                await self.block(me, log, op)
+
+    async def block(self, me: Thread, log: list[Any], op: str) -> None:
+        match op:
+            case "down":
+                await self.semaphore.acquire()
+            case "up":
+                await self.semaphore.release()
+            case "try_down":
+                log.append(await self.semaphore.try_acquire())
+            case "set":
+                await self.event.set()
+            case "clear":
+                await self.event.clear()
+            case "wait":
+                await self.event.wait()
+            case "shared":
+                await self.rwlock.acquire_shared()
+            case "exclusive":
+                await self.rwlock.acquire_exclusive()
+            case "unlock":
+                owner, readers, _ = self.rwlock.state
+                if owner == me.tid or me.tid in readers:
+                    await self.rwlock.release()
+            case "put":
+                await self.queue.put(me.path)
+            case "get":
+                log.append(await self.queue.get())
+            case "try_put":
+                log.append(await self.queue.try_put(me.path))
+            case "try_get":
+                log.append(await self.queue.try_get())
+            case "cwait":
+                async with self.guard:
+                    await self.condition.wait()
+            case "notify":
+                async with self.guard:
+                    await self.condition.notify()
+            case "notify_all":
+                async with self.guard:
+                    await self.condition.notify_all()
+            case _:
+                raise AssertionError(op)
+
+
+def class_of(source: Source, schedule: list[int]) -> tuple[Any, ...]:
+    """The Mazurkiewicz trace of a schedule, by definition: its events with all their pasts.
+
+    Written anew, with sets and names, and shares nothing with the explorer's bitsets.
+    """
+    run = Run(Program(lambda k: Built(k, source), {}), 0, stop_on_failure=False)
+    run.begin()
+    run.settle()
+    execution = run.execution
+    events: list[tuple[int, dict[Any, bool], frozenset[Any]]] = []
+    births: dict[int, frozenset[Any]] = {}
+    counts: dict[int, int] = {}
+    barrier: frozenset[Any] = frozenset()
+    done: list[Any] = []
+    for tid in schedule:
+        if not execution.runnable:
+            assert execution.advance()
+            barrier = frozenset(done)
+        effect = execution.threads[tid].pending
+        assert effect is not None
+        touched = {effect.obj.key: effect.write}
+        past = set(births.get(tid, frozenset()) | barrier)
+        for n, (other, objects, before) in enumerate(events):
+            if other == tid or any(
+                objects[key] or write for key, write in touched.items() if key in objects
+            ):
+                past |= {done[n], *before}
+        name = (tid, counts.get(tid, 0), effect.op, effect.obj.key)
+        counts[tid] = counts.get(tid, 0) + 1
+        events.append((tid, touched, frozenset(past)))
+        done.append(name)
+
+        def born(child: Thread, mine: frozenset[Any] = frozenset({name, *past})) -> None:
+            births[child.tid] = mine
+
+        execution.on_spawn = born
+        if not execution.step(tid):
+            run.thread_failed()
+    run.finish()
+    return tuple(sorted((done[n], tuple(sorted(past, key=repr))) for n, (_, _, past) in enumerate(events)))

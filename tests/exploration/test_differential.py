@@ -1,0 +1,57 @@
+"""The reductions against exhaustive search, on generated programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from vkemu import explore
+
+from vkemu.exploration.run import Run
+
+from .generated import Built, Source, class_of, sources
+
+DFS_MAX = 1500
+
+
+def ends(source: Source, strategy: str) -> tuple[set[Any], list[list[int]], Any]:
+    """Every final state (with its failure), every schedule, and the result."""
+    states: set[Any] = set()
+    schedules: list[list[int]] = []
+    built: list[Built] = []
+
+    def program(k: Any) -> None:
+        built[:] = [Built(k, source)]
+
+    def each(run: Run) -> None:
+        failures = tuple(sorted(t.path for t in run.execution.threads.values() if t.error))
+        states.add((built[0].final(), failures))
+        schedules.append(list(run.schedule))
+
+    limit = DFS_MAX if strategy == "dfs" else 10 * DFS_MAX
+    result = explore(
+        program, strategy=strategy, stop_on_failure=False, max_executions=limit, each=each
+    )
+    return states, schedules, result
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=500,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+@given(sources())
+def test_reductions_agree_with_dfs(source: Source) -> None:
+    states, schedules, truth = ends(source, "dfs")
+    assume(truth.exhausted)
+    classes = {class_of(source, schedule) for schedule in schedules}
+    reached, traces, found = ends(source, "dpor")
+    assert reached == states
+    assert found.verdict == truth.verdict
+    assert found.exhausted
+    assert {class_of(source, schedule) for schedule in traces} == classes
+    assert found.executions == len(classes)
+    assert found.blocked == 0
