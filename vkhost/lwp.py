@@ -69,7 +69,7 @@ class Proc:
 
     __slots__ = (
         "files", "kernel", "killed", "lowmemkill", "lwps", "name", "nlwps", "p_token", "p_vkernel",
-        "p_vmspace", "pid", "rlimit_rss", "rlimit_vmem", "rss_hysteresis",
+        "p_vmspace", "pid", "rlimit_rss", "rlimit_vmem", "rss_hysteresis", "zombie",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, pid: int, name: str, vmspace: Vmspace) -> None:
@@ -87,6 +87,7 @@ class Proc:
         self.rlimit_vmem: int | None = None
         self.rlimit_rss: int | None = None
         self.rss_hysteresis = 4096
+        self.zombie = False  # written by the last thread as it goes
 
 
 class Lwp:

@@ -26,7 +26,7 @@ FIRST_PID: Final = 100
 
 def idle_cpus(kernel: Kernel) -> list[Cpu]:
     """CPUs that no lwp has been given."""
-    taken = {lwp.cpu.id for proc in kernel.procs for lwp in proc.lwps}
+    taken = {lwp.cpu.id for proc in kernel.procs if not proc.zombie for lwp in proc.lwps}
     return [cpu for cpu in kernel.cpus if cpu.id not in taken]
 
 
@@ -58,7 +58,9 @@ def proc_start(proc: Proc) -> None:
 
 
 async def killproc(proc: Proc) -> None:
-    """SIGKILL to every thread, wherever it is."""
+    """SIGKILL to every thread, wherever it is. Its guest's next reply is a Goodbye."""
+    if proc.zombie:
+        return
     await proc.killed.store(True)
     for lwp in proc.lwps:
         await lwpsignal(lwp, SIGKILL)
@@ -74,13 +76,13 @@ async def lwp_exit(lwp: Lwp) -> None:
 
 
 async def _exit1(proc: Proc) -> None:
-    """What is left is a zombie: its pid, and no CPU."""
+    """What is left is a zombie: a pid, and Mailboxes that nobody reads."""
     await vkernel_exit(proc)
     await vmspace_rel(proc.p_vmspace)
     for _, file in sorted(proc.files.items()):
         await vn_close(file.vnode)
     proc.files.clear()
-    proc.lwps = []
+    proc.zombie = True
 
 
 async def vn_close(vp: Vnode) -> None:
