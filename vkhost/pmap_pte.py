@@ -109,13 +109,13 @@ class PageDirectory(Shared):
 class PageTable(Shared):
     """512 PTEs; state: how many are listed."""
 
-    __slots__ = ("_scan", "directory", "index", "listed", "pmap_id", "ptes")
+    __slots__ = ("_scan", "directory", "listed", "pmap_id", "ptes", "slot")
 
     def __init__(self, directory: PageDirectory, index: int) -> None:
         super().__init__(("pt", directory.pmap_id, index), 0)
         self.directory = directory
         self.pmap_id = directory.pmap_id
-        self.index = index
+        self.slot = index
         self.listed: list[int] = []  # vpns, sorted
         self.ptes: dict[int, Pte] = {}
         self._scan = _Scan(self)
@@ -130,7 +130,7 @@ class PageTable(Shared):
         pte.listed = True
         insort(self.listed, pte.vpn)
         if not self.state:
-            insort(self.directory.listed, self.index)
+            insort(self.directory.listed, self.slot)
             self.directory.state += 1
         self.state += 1
 
