@@ -151,7 +151,7 @@ def attach(steps: list[Step], events: list[Event]) -> None:
 
 def switches(steps: list[Step]) -> int:
     """Context switches: how often the next step is another actor's."""
-    actors = [step.actor for step in steps if step.op]
+    actors = [step.actor for step in steps if step.number]
     return sum(one != other for one, other in pairwise(actors))
 
 

@@ -1,0 +1,205 @@
+"""report.html: the run as one self-contained page that opens offline.
+
+The page's own files are beside this module, in `page/`; what differs from run to run is one JSON
+document, described at the top of `page/report.js`.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from vkprotocol.effects import key_text
+from vkprotocol.param import PAGE_SIZE
+
+from vkemu.inspect.export.slices import lock_of
+from vkemu.inspect.machine import Machine
+from vkemu.inspect.narrate import Event, narrate
+from vkemu.report.causes import causes
+from vkemu.report.failure import Failure, frames_of
+from vkemu.report.recording import Step, switches
+from vkemu.report.relevance import WEAK, rows_of
+
+PAGE: Final = Path(__file__).parent / "page"
+# Event that takes, event that drops, what it is drawn as.
+_HOLDS: Final = (
+    ("ilock.enter", "ilock.exit", "ilock"),
+    ("map.lock", "map.unlock", "lock"),
+    ("page.busy", "page.unbusy", "busy"),
+)
+_TAKES: Final = frozenset({"acquire", "shared", "exclusive"})
+
+
+def render(failure: Failure) -> str:
+    """The whole page."""
+    run = orjson.dumps(document(failure)).decode().replace("</", "<\\/").replace("<!--", "<\\!--")
+    page = (PAGE / "report.html").read_text()
+    parts = {
+        "@TITLE@": html.escape(f"vkemu: {failure.message}"),
+        "@CSS@": (PAGE / "report.css").read_text(),
+        "@JS@": (PAGE / "report.js").read_text(),
+        "@RUN@": run,
+    }
+    for name, text in parts.items():
+        page = page.replace(name, text)
+    return page
+
+
+def document(failure: Failure) -> dict[str, Any]:
+    """What `report.js` draws."""
+    actors = list(dict.fromkeys(step.actor for step in failure.steps if step.number))
+    # What the set-up did stands in the first lane; it has no lane of its own.
+    lanes = {actor: i for i, actor in enumerate(actors or ["kernel"])}
+    weights = weights_of(failure)
+    machine, things = Machine(), dict[str, int]()
+    befores = causes(failure.steps)
+    steps = [
+        step_document(
+            step, lanes.get(step.actor, 0), befores[step.number], weights, machine, things
+        )
+        for step in failure.steps
+    ]
+    bracket = failure.bracket
+    window = None
+    if bracket is not None:
+        window = {
+            "opens": bracket.opens, "closes": bracket.closes, "staysOpen": bracket.stays_open,
+        }  # fmt: skip
+    return {
+        "message": failure.message,
+        "invariant": failure.invariant,
+        "facts": facts(failure, len(actors)),
+        "accesses": [
+            {
+                "role": a.role, "actor": a.actor, "step": a.step, "what": a.what,
+                "function": a.function, "where": a.where,
+            }
+            for a in failure.accesses
+        ],
+        "window": window,
+        "frame": failure.frame,
+        "relevant": any(weight >= WEAK for weight in weights.values()),
+        "actors": list(lanes),
+        "guests": sorted({step[-1] for step in steps if step[-1]}),
+        "things": list(things),
+        "bars": list(bars(failure.steps, lanes)),
+        "steps": steps,
+    }  # fmt: skip
+
+
+def facts(failure: Failure, actors: int) -> list[list[Any]]:
+    """Name, text, and whether it is something to copy."""
+    steps = len(failure.steps) - 1
+    counts = f"{steps} steps, {actors} actors, {switches(failure.steps)} context switches"
+    rows: list[list[Any]] = [["run", counts, False]]
+    if failure.context:
+        rows.append(["of", ", ".join(f"{k} {v}" for k, v in failure.context.items()), False])
+    if failure.frame is not None and failure.owners is not None:
+        then, now = failure.owners
+        rows.append(["owner", f"page {failure.frame}: then {then}, now {now}", False])
+    if failure.width is not None:
+        rows.append(["window", str(failure.width), False])
+    if failure.closed_by:
+        rows.append(["closed by", "; ".join(failure.closed_by), False])
+    rows += [["", line.strip(), False] for line in failure.detail[:12]]
+    if failure.replay:
+        rows.append(["replay", failure.replay, True])
+    return rows
+
+
+def weights_of(failure: Failure) -> dict[tuple[int, int], int]:
+    """(step, row of the step) -> how much it matters."""
+    weights: dict[tuple[int, int], int] = {}
+    counts: dict[int, int] = {}
+    for row in rows_of(failure):
+        number = row.step.number
+        weights[number, counts.get(number, 0)] = row.weight
+        counts[number] = counts.get(number, 0) + 1
+    return weights
+
+
+def step_document(
+    step: Step,
+    lane: int,
+    befores: list[int],
+    weights: dict[tuple[int, int], int],
+    machine: Machine,
+    things: dict[str, int],
+) -> list[Any]:
+    rows = [
+        [
+            narrate(event),
+            event["event"],
+            weights.get((step.number, i), 0),
+            sorted(frames_of(event)),
+            list(addresses(event)),
+        ]
+        for i, event in enumerate(step.events)
+    ]
+    if not rows and step.op:
+        rows.append([step.effect, "", weights.get((step.number, 0), 0), [], []])
+    changes = [
+        [things.setdefault(thing, len(things)), attribute, before, after]
+        for event in step.events
+        for thing, attribute, before, after in machine.apply(event)
+    ]
+    return [
+        lane, step.t, step.effect, step.function, step.where, step.clock, befores, rows, changes,
+        guest_of(step),
+    ]  # fmt: skip
+
+
+def addresses(event: Event) -> Iterator[tuple[int, int]]:
+    """The virtual ranges an event is about."""
+    if "start" in event and "end" in event:
+        yield event["start"], event["end"]
+    va = event.get("va", event.get("addr"))
+    if isinstance(va, int) and va >= 0:
+        yield va & -PAGE_SIZE, (va & -PAGE_SIZE) + PAGE_SIZE
+
+
+def guest_of(step: Step) -> str:
+    """The guest of a step: what its events say, else what its actor's name does."""
+    for event in step.events:
+        if event.get("guest"):
+            return str(event["guest"])
+    if "@" in step.actor:
+        return step.actor.partition("@")[2]
+    # `lwp g1.0` and `g1.vcpu0` work for g1.
+    return step.actor.removeprefix("lwp ").rpartition(".")[0]
+
+
+def bars(steps: list[Step], lanes: dict[str, int]) -> Iterator[list[Any]]:
+    """[lane, kind, label, from, to] for every lock, interlock and busy page an actor holds."""
+    held: dict[tuple[str, str, str], int] = {}
+    for step in steps:
+        for kind, what, takes in holds(step):
+            key = step.actor, kind, what
+            if takes:
+                held.setdefault(key, step.number)
+            elif key in held:
+                yield [lanes.get(step.actor, 0), kind, what, held.pop(key), step.number]
+    end = len(steps) - 1
+    for (actor, kind, what), start in held.items():
+        if start:
+            yield [lanes.get(actor, 0), kind, what, start, end]
+
+
+def holds(step: Step) -> Iterator[tuple[str, str, bool]]:
+    """(kind, name, does it take it) for what the step takes and drops."""
+    named = False
+    for event in step.events:
+        for take, drop, kind in _HOLDS:
+            if event["event"] in {take, drop}:
+                what = lock_of(event) or f"page {event.get('pfn')} busy"
+                named = True
+                yield kind, what, event["event"] == take
+    if named or not step.op:
+        return
+    if step.op in _TAKES:
+        yield "lock", key_text(step.key), True
+    elif step.op == "release":
+        yield "lock", key_text(step.key), False
