@@ -71,7 +71,7 @@ def _set_mapped_flags(m: VmPage, new: int) -> Step:
     word = m.flags
     yield word._write
     old: int = word.state
-    bits = PG_MAPPED
+    bits = 0 if "enter-without-mapped" in m.kernel.mutants else PG_MAPPED
     if new & PTE_RW:
         bits |= PG_WRITEABLE
     if old & PG_MAPPED:

@@ -90,7 +90,11 @@ async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: s
         pmap.kernel.emit("pte.write", pmap.id, pte.va, old, new, why)
         return old
     mask = await _interlock(pmap)
-    old = await pte_swap(pmap, pte, new, generation, why)
+    if "pte-load-then-store" in pmap.kernel.mutants:
+        old = await pte.load()
+        await pte_swap(pmap, pte, new, generation, why)
+    else:
+        old = await pte_swap(pmap, pte, new, generation, why)
     if old:
         await _shoot(pmap, mask, pte.va)
     await _deinterlock(pmap)

@@ -19,7 +19,8 @@ async def pmap_remove(pmap: Pmap, start: int, end: int) -> None:
     """No translation in [start, end) when this returns, in any PTE or TLB."""
     for pte in await pmap.valid_ptes(start, end):
         async with pte.placemark:
-            await _remove(pmap, pte, flush=True)
+            flush = "remove-without-shootdown" not in pmap.kernel.mutants
+            await _remove(pmap, pte, flush=flush)
 
 
 async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:

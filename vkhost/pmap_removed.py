@@ -25,7 +25,7 @@ GIVE_UP_NS: Final = 60 * NS
 
 async def pmap_removed_am(m: VmPage, pte: int) -> None:
     """Carry the hardware's M and A of a removed PTE over to its page."""
-    if pte & PTE_M:
+    if pte & PTE_M and "remove-drops-modified" not in m.kernel.mutants:
         await vm_page_dirty(m)
     if pte & PTE_A:
         await vm_page_flag_set(m, PG_REFERENCED)
@@ -40,7 +40,7 @@ def pmap_removed_pte(m: VmPage) -> Step:
     word = m.flags
     yield word._write
     old: int = word.state
-    if old & PG_MAPPEDMULTI:
+    if old & PG_MAPPEDMULTI and "removed-pte-ignores-multi" not in m.kernel.mutants:
         return
     gone = old & (PG_MAPPED | PG_WRITEABLE)
     if gone:

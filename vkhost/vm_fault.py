@@ -160,6 +160,9 @@ async def _install(fs: FaultState) -> int:
     await vm_page_flag_set(m, PG_REFERENCED)
     if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:
         await kernel.rmap.mapped_through_vpte(m)
+    if "ilock-released-before-enter" in kernel.mutants and fs.ilock is not None:
+        await vm_map_deinterlock(fs.vm_map, fs.ilock)
+        fs.ilock = None
     # F17
     wired = bool(fs.wflags & FW_WIRED)
     await pmap_enter(fs.vm_map.pmap, fs.va, m, fs.prot, wired, fs.entry)

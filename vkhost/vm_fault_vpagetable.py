@@ -104,7 +104,7 @@ async def _write_back(fs: FaultState, m: VmPage, idx: int, fault_type: int, vshi
             return vpte
         nvpte = vpte
         if fault_type & VM_PROT_WRITE and vpte & VPTE_RW:
-            nvpte |= VPTE_M | VPTE_A
+            nvpte |= VPTE_A if "walk-without-m" in fs.kernel.mutants else VPTE_M | VPTE_A
         if fault_type & (VM_PROT_READ | VM_PROT_EXECUTE):
             nvpte |= VPTE_A
         if nvpte == vpte:
@@ -130,5 +130,5 @@ def _downgrade(fs: FaultState, vpte: int, fault_type: int) -> None:
     ):
         # So that the first write faults, and M can be set.
         fs.first_prot &= ~VM_PROT_WRITE
-    if vpte & VPTE_NX:
+    if vpte & VPTE_NX and "nx-ignored" not in fs.kernel.mutants:
         fs.first_prot &= ~VM_PROT_EXECUTE

@@ -51,7 +51,7 @@ from vkprotocol.mman import (
     MADV_SETMAP,
     MADV_WILLNEED,
 )
-from vkprotocol.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS, atop
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS, atop
 
 # Behaviours kept in the entry: bits cleared, bits set.
 ENTRY_FLAGS = {
@@ -128,7 +128,8 @@ async def _setmap_entry(vm_map: VmMap, entry: VmMapEntry, value: int) -> None:
         )
     entry.master_pde = value
     # No fault is between its walk and its pmap_enter: faults hold the map lock we have exclusively.
-    await pmap_remove(vm_map.pmap, entry.start, entry.end)
+    if "setmap-without-remove" not in kernel.mutants:
+        await pmap_remove(vm_map.pmap, entry.start, entry.end)
 
 
 async def _inval(vm_map: VmMap, start: int, end: int) -> None:
@@ -161,6 +162,8 @@ async def _inval_interlocked(vm_map: VmMap, start: int, end: int) -> None:
         start >= VM_MIN_USER_ADDRESS and end <= VM_MAX_USER_ADDRESS,
         f"Bad range {start:016x}-{end:016x}",
     )
+    if "inval-first-page-only" in vm_map.kernel.mutants:
+        end = min(end, start + PAGE_SIZE)
     ilock = await vm_map_interlock(vm_map, start, end)
     await pmap_remove(vm_map.pmap, start, end)
     await vm_map_deinterlock(vm_map, ilock)

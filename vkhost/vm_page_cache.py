@@ -32,9 +32,12 @@ async def vm_page_cache(m: VmPage) -> None:
         return
     dirty = await m.dirty.load()
     kkassert(m.kernel, dirty == 0, f"vm_page_cache: caching a dirty page {m.pfn}")
-    await vm_page_protect(m, VM_PROT_NONE)
-    flags = await m.flags.load()
-    if (
+    if "cache-without-protect" in m.kernel.mutants:
+        flags = 0
+    else:
+        await vm_page_protect(m, VM_PROT_NONE)
+        flags = await m.flags.load()
+    if "cache-without-recheck" not in m.kernel.mutants and (
         flags & (PG_UNQUEUED | PG_MAPPED)
         or await m.wire_count.load()
         or await m.dirty.load()

@@ -120,7 +120,8 @@ async def vm_pageout_flush(kernel: Kernel, cluster: list[VmPage], vmflush_flags:
     assert obj is not None
     for m in cluster:
         kkassert(kernel, m.valid == VM_PAGE_BITS_ALL, f"vm_pageout_flush: page {m.pfn} invalid")
-        await vm_page_io_start(m)
+        if "flush-without-soft-busy" not in kernel.mutants:
+            await vm_page_io_start(m)
     # From here on a write must fault, so that it is known to come after the I/O's snapshot. The
     # soft busy keeps the fault waiting; reads may go on. All this is as true as the reverse map.
     protection = VM_PROT_NONE if vmflush_flags & OBJPC_TRY_TO_CACHE else VM_PROT_READ
@@ -129,7 +130,10 @@ async def vm_pageout_flush(kernel: Kernel, cluster: list[VmPage], vmflush_flags:
             await vm_page_protect(m, protection)
         await vm_page_wakeup(m)
     await obj.paging_in_progress.add(len(cluster))
-    statuses = await vm_pager_put_pages(obj, cluster, vmflush_flags)
+    if "clean-without-write" in kernel.mutants:
+        statuses = [VM_PAGER_BAD] * len(cluster)
+    else:
+        statuses = await vm_pager_put_pages(obj, cluster, vmflush_flags)
     written = 0
     for m, status in zip(cluster, statuses, strict=True):
         if status == VM_PAGER_OK:
@@ -153,7 +157,8 @@ async def _lose_changes(m: VmPage) -> None:
 async def _io_done(kernel: Kernel, m: VmPage, vmflush_flags: int) -> None:
     """After the I/O, whatever came of it."""
     await vm_page_busy_wait(m, "pgouw", also_m_busy=False)
-    await vm_page_io_finish(m)
+    if "flush-without-soft-busy" not in kernel.mutants:
+        await vm_page_io_finish(m)
     if vmflush_flags & OBJPC_TRY_TO_CACHE:
         await vm_page_try_to_cache(m)
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vkhost.pmap_bits import PTE_A
 from vkhost.vm import VM_PROT_NONE
+from vkhost.vm_map import vm_map_lock_read, vm_map_unlock
 from vkhost.vm_object import OBJT_VNODE, VmObject
 from vkhost.vm_page import ACT_ADVANCE, PG_NEED_COMMIT, PG_REFERENCED, PG_WINATCFLS, VmPage
 from vkhost.vm_page_alloc import vm_page_free
@@ -137,6 +138,9 @@ async def _launder(kernel: Kernel, m: VmPage, laundry: Laundry, vmflush_flags: i
         assert vp is not None
         if not await _vget_unbusied(kernel, m, obj, vp, laundry):
             return 0
+    if "pageout-locks-map" in kernel.mutants:
+        await vm_map_lock_read(kernel.procs[0].p_vmspace.vm_map)
+        await vm_map_unlock(kernel.procs[0].p_vmspace.vm_map)
     kernel.emit("pageout.page", m.pfn, "launder")
     count = await vm_pageout_clean_helper(kernel, m, vmflush_flags)
     laundry.flushed += count

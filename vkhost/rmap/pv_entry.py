@@ -52,6 +52,8 @@ class PvEntry(Rmap):
     async def enter(
         self, pmap: Pmap, va: int, m: VmPage, pte: Pte, entry: VmMapEntry | None
     ) -> None:
+        if "pv-entry-forgotten" in self.kernel.mutants and pmap.resident_count % 2:
+            return
         pvs = pv_list(m)
         async with pvs:
             pvs.ptes[pte] = pmap
