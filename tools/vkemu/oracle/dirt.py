@@ -71,8 +71,9 @@ class Dirt:
             self.unqueued[pfn] = self.shadow.step
         elif QUEUES[new] == "cache":
             frame = self.shadow.frame(pfn)
-            if frame.changed is not None and not frame.dirty:
-                raise self._violation(frame, f"frame {pfn} is cached as clean, with changes")
+            if frame.changed is not None:
+                what = "though dirty" if frame.dirty else "as clean, with changes"
+                raise self._violation(frame, f"frame {pfn} is cached {what}")
 
     def page_free(self, pfn: int, gen: int) -> None:
         frame = self.shadow.frame(pfn)

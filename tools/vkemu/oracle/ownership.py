@@ -41,7 +41,6 @@ class FreeFrame:
 
     def _violation(self, frame: Frame, pte: Translation, message: str) -> Violation:
         shadow = self.shadow
-        obj, pindex = frame.previous if frame.free else (frame.object, frame.pindex)
         now = shadow.now()
         second = None if pte.installed == now else now
         return Violation(
@@ -50,7 +49,7 @@ class FreeFrame:
             check="free-frame",
             accesses=(pte.installed, second),
             frame=frame.pfn,
-            owners=(shadow.owner(obj, pindex), shadow.owner_of(frame)),
+            owners=(shadow.owner(*pte.owner), shadow.owner_of(frame)),
             events=frame.history,
         )
 
@@ -92,7 +91,7 @@ class FreedAccess:
             check="freed-access",
             accesses=(before, shadow.now()),
             frame=pfn,
-            owners=(shadow.owner(*frame.previous), shadow.owner_of(frame)),
+            owners=(shadow.owner(*t.owner), shadow.owner_of(frame)),
             events=[t.installed, *(h for h in frame.history if h.step > t.installed.step)],
         )
 

@@ -35,18 +35,20 @@ def current_actor() -> str:
 
 
 class Translation:
-    """A PTE, or a TLB entry made from it. `gen` is the frame's when the PTE was installed."""
+    """A PTE, or a TLB entry made from it. `gen` and `owner` are the frame's when the PTE was
+    installed."""
 
-    __slots__ = ("bits", "dead", "gen", "installed", "leaf", "pfn", "pmap", "vpn")
+    __slots__ = ("bits", "dead", "gen", "installed", "leaf", "owner", "pfn", "pmap", "vpn")
 
     def __init__(
-        self, pmap: Id, vpn: int, pfn: int, bits: int, gen: int, installed: Happening
+        self, pmap: Id, vpn: int, frame: Frame, bits: int, gen: int, installed: Happening
     ) -> None:
         self.pmap = pmap
         self.vpn = vpn
-        self.pfn = pfn
+        self.pfn = frame.pfn
         self.bits = bits
         self.gen = gen
+        self.owner = (frame.object, frame.pindex)
         self.installed = installed
         self.dead: Happening | None = None  # the INVAL that it must not be used after
         self.leaf: Any = None  # where its VPTE was, a note of the guest-dirty check
@@ -277,7 +279,7 @@ class Shadow:
             self.frame(before.pfn).ptes.pop((pmap, vpn), None)
         frame = self.frame(pfn)
         now = self.now()
-        t = Translation(pmap, vpn, pfn, new & ~PTE_FRAME, frame.gen, now)
+        t = Translation(pmap, vpn, frame, new & ~PTE_FRAME, frame.gen, now)
         ptes[vpn] = t
         frame.ptes[pmap, vpn] = t
         frame.history.append(now)
@@ -286,9 +288,11 @@ class Shadow:
         vpn = va >> 12
         pte = self.ptes.get(pmap, {}).get(vpn)
         if pte is not None and pte.pfn == pfn:
-            t = Translation(pmap, vpn, pfn, bits, pte.gen, pte.installed)
+            t = Translation(pmap, vpn, self.frame(pfn), bits, pte.gen, pte.installed)
+            t.owner = pte.owner
         else:
-            t = Translation(pmap, vpn, pfn, bits, self.frame(pfn).gen, self.now())
+            frame = self.frame(pfn)
+            t = Translation(pmap, vpn, frame, bits, frame.gen, self.now())
         self.tlbs.setdefault(cpu, {})[pmap, vpn] = t
 
     def tlb_flush(self, cpu: int, va: int) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import EllipsisType
 
 from vkemu.oracle.memory import Memory, Walk
 from vkemu.oracle.shadow import PTE_FRAME, PTE_NX, PTE_RW, PTE_V, Frame, Id, Shadow, Translation
@@ -68,12 +69,11 @@ class Translations:
 
     def concerned(self, t: Translation) -> bool:
         extent = self.shadow.extent(t.pmap, t.vpn)
+        if extent is None or extent.maptype != "vpagetable":
+            return False
         # Where the frame has another owner by now, what the tree says of it means nothing.
-        return (
-            extent is not None
-            and extent.maptype == "vpagetable"
-            and t.gen == self.shadow.frames[t.pfn].gen
-        )
+        frame = self.shadow.frames[t.pfn]
+        return t.gen == frame.gen and not frame.free
 
     # INVAL and SETMAP.
 
@@ -209,8 +209,10 @@ class Translations:
 
     def _translations_to(self, frame: Frame) -> Iterator[Translation]:
         yield from frame.ptes.values()
-        for tlb in self.shadow.tlbs.values():
-            yield from (t for t in tlb.values() if t.pfn == frame.pfn)
+        for cpu, tlb in self.shadow.tlbs.items():
+            for t in tlb.values():
+                if t.pfn == frame.pfn and self.shadow.active.get(t.pmap, 0) >> cpu & 1:
+                    yield t
 
     def finish(self) -> None:
         """No INVAL will come any more."""
@@ -221,10 +223,15 @@ class Translations:
             if self.concerned(t):
                 wrong = self.wrong(t, self.memory.walk(t.pmap, t.vpn))
                 if wrong:
-                    raise self._violation(t, wrong, None, "no INVAL followed the edit")
+                    raise self._violation(t, wrong, None, "no INVAL followed the edit", None)
 
     def _violation(
-        self, t: Translation, invariant: int, inval: Happening | None, how: str
+        self,
+        t: Translation,
+        invariant: int,
+        inval: Happening | None,
+        how: str,
+        second: Happening | EllipsisType | None = ...,
     ) -> Violation:
         shadow = self.shadow
         walk = self.memory.walk(t.pmap, t.vpn)
@@ -236,7 +243,7 @@ class Translations:
             message = f"{how}: "
         else:
             message = f"an INVAL of step {inval.step} {how}: "
-        now = shadow.now()
+        now = shadow.now() if second is ... else second
         return Violation(
             invariant,
             message + f"{shadow.place(t)} still maps {shadow.owner(frame.object, frame.pindex)}, "
