@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from vkemu import names, trial
+from vkemu import assemble
 from vkemu.cli import main
 
 from tests.cli import fake
@@ -14,12 +13,12 @@ TWO_GUESTS = """\
 [[guest]]
 name = "g1"
 memory = "1M"
-workload = "fork"
+workloads = ["idle"]
 
 [[guest]]
 name = "g2"
 memory = "1M"
-workload = "fork"
+workloads = ["idle"]
 """
 
 
@@ -49,13 +48,7 @@ def shell(
     return Shell(tmp_path, capsys)
 
 
-def fixed(*known: str) -> Callable[[], list[str]]:
-    return lambda: list(known)
-
-
 @pytest.fixture
 def fake_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every scenario runs on the fake machine, whatever its guests are."""
-    monkeypatch.setattr(trial, "assemble", fake.assemble)
-    monkeypatch.setattr(names, "policies", fixed("pv_entry", "vptmapped"))
-    monkeypatch.setattr(names, "workloads", fixed("fork"))
+    monkeypatch.setattr(assemble, "assemble", fake.assemble)

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-from vkemu.assemble import Machine
+from typing import Any
+
+from vkemu.assemble import Log
 from vkemu.controlled import Execution
-from vkemu.log import EventLog
 from vkemu.scenario import Scenario
-from vkprotocol.effects import Cell
+from vkprotocol.effects import CLOCK, Cell
 
 
 class LostUpdate(AssertionError):
     """What the fake's oracle says."""
 
 
-def assemble(scenario: Scenario, log: EventLog | None = None) -> Machine:
+class FakeMachine:
     """Guests add 1 to a word; under the policy `vptmapped` by a load and a store."""
-    execution = Execution()
-    word = Cell("word", 0)
-    done = Cell("done", 0)
-    guests = len(scenario.guest)
 
-    async def guest(number: int) -> None:
-        if scenario.policy == "vptmapped":
-            value = await word.load()
-            if log is not None:
-                log.emit("mem.load", number, number, 0, 0, 0, value)
-            await word.store(value + 1)
+    def __init__(self, scenario: Scenario, log: Log | None, execution: Execution) -> None:
+        self.execution = execution
+        self.log = log
+        self.racy = scenario.policy == "vptmapped"
+        self.guests = len(scenario.guest)
+        self.word = Cell("word", 0)
+        for number, guest in enumerate(scenario.guest):
+            execution.spawn(f"{guest.name}.vcpu0", self.increment(number))
+
+    async def increment(self, number: int) -> None:
+        if self.racy:
+            value = await self.word.load()
+            self.emit("mem.load", number, number, 0, 0, 0, value)
+            await self.word.store(value + 1)
         else:
-            value = await word.add(1)
-        if log is not None:
-            log.emit("mem.store", number, number, 0, 0, 0, value + 1)
-        if await done.add(1) == guests - 1 and word.value != guests:
-            raise LostUpdate(f"word is {word.value}, not {guests}\nan update is lost")
+            value = await self.word.add(1)
+        self.emit("mem.store", number, number, 0, 0, 0, value + 1)
 
-    for number, table in enumerate(scenario.guest):
-        execution.spawn(f"vcpu0@{table.name}", guest(number))
-    return Machine(execution)
+    def emit(self, name: str, *fields: Any) -> None:
+        if self.log is not None:
+            self.log.emit(name, *fields)
+
+    def finish(self) -> None:
+        if self.word.value != self.guests:
+            raise LostUpdate(f"word is {self.word.value}, not {self.guests}\nan update is lost")
+
+    @property
+    def virtual_ns(self) -> int:
+        return CLOCK[0]
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+
+def assemble(
+    scenario: Scenario, log: Log | None = None, execution: Execution | None = None
+) -> FakeMachine:
+    return FakeMachine(scenario, log, Execution() if execution is None else execution)

@@ -31,16 +31,22 @@ MISTAKES = {
     'checks = ["x"]\n' + TWO_GUESTS: "s.toml:checks[0]: unknown 'x', expected one of",
     "[quirks]\nx = true\n" + TWO_GUESTS: "s.toml:quirks.x: unknown key, expected one of",
     "[host]\npages = 4\n" + TWO_GUESTS: "s.toml:host.pages: 4, expected 16 to",
+    "[host]\ncpus = 3\n" + TWO_GUESTS: "s.toml:host.cpus: 3, expected 4: one for each vCPU",
     "[host]\npages = 64\nfree_min = 65\n" + TWO_GUESTS: "s.toml:host.free_min: 65, expected 0 to",
-    GUEST: "s.toml:guest[0]: expected either workload or [[guest.process]]",
-    GUEST + 'workload = "nope"': "s.toml:guest[0].workload: unknown 'nope', expected one of",
+    GUEST: "s.toml:guest[0]: nothing to run, expected workloads or [[guest.process]]",
+    GUEST + 'workloads = ["nope"]': "s.toml:guest[0].workloads[0]: no workload 'nope'; there are:",
+    GUEST + 'workloads = ["touch:x=1"]': "s.toml:guest[0].workloads[0]: workload touch: no para",
+    PROCESS.replace('""', '"mov r1"'): "s.toml:guest[0].process[0].program: line 1: no instruction",
     GUEST.replace("4M", "4Q"): "s.toml:guest[0].memory: '4Q' is no size, expected",
     GUEST.replace('"4M"', "4097"): "s.toml:guest[0].memory: 4097, expected a positive multiple",
     GUEST.replace('"4M"', "-4096"): "s.toml:guest[0].memory: -4096, expected a positive multiple",
     GUEST.replace("4M", "600G"): "s.toml:guest[0].memory: 600G, expected a positive multiple",
     TWO_GUESTS.replace("g2", "g1"): "s.toml:guest[1].name: 'g1' again, expected another",
-    PROCESS + 'region = [{start = 0, size = "4M"}, {start = 0x2000, size = 4096}]': (
-        "s.toml:guest[0].process[0].region[1].start: 0x2000-0x3000 overlaps region[0] 0x0-0x400000"
+    PROCESS + 'region = [{start = 0, size = "2M"}, {start = 0x2000, size = 4096}]': (
+        "s.toml:guest[0].process[0].region[1].start: 0x2000-0x3000 overlaps region[0] 0x0-0x200000"
+    ),
+    PROCESS + "region = [{start = 0x400000, size = 4096}]": (
+        "s.toml:guest[0].process[0].region[0].start: 0x400000-0x401000 overlaps its text"
     ),
     PROCESS + "region = [{start = 1, size = 4096}]": (
         "s.toml:guest[0].process[0].region[0].start: 0x1, expected a multiple of 4096"
@@ -53,13 +59,12 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES, ids=lambda text: MISTAKES[text][:50])
-def test_one_line_says_where_and_what(shell: Shell, text: str, fake_machine: None) -> None:
+def test_one_line_says_where_and_what(shell: Shell, text: str) -> None:
     status, out, err = shell("run", shell.write("s.toml", text))
 
     assert (status, out) == (2, "")
     assert err.startswith(MISTAKES[text])
     assert err.count("\n") == 1
-    assert "expected" in err
 
 
 def test_binary_garbage_is_not_text(shell: Shell) -> None:
@@ -104,7 +109,7 @@ def test_whatever_bytes_a_file_has_the_answer_is_a_line(raw: bytes, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-KEYS = st.sampled_from([*Scenario.__struct_fields__, "pages", "memory", "workload", "start", "x"])
+KEYS = st.sampled_from([*Scenario.__struct_fields__, "pages", "memory", "workloads", "start", "x"])
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
@@ -129,18 +134,18 @@ def test_sizes(size: int | str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("setting", ["host.interlock=false", "[host]\ninterlock=false"])
-def test_a_setting_is_laid_over_the_file(shell: Shell, setting: str, fake_machine: None) -> None:
+def test_a_setting_is_laid_over_the_file(shell: Shell, setting: str) -> None:
     path = shell.write("s.toml", TWO_GUESTS)
 
     assert load(path).host.interlock is True
     assert load(path, [setting]).host.interlock is False
 
 
-def test_a_setting_may_leave_out_the_quotes(shell: Shell, fake_machine: None) -> None:
+def test_a_setting_may_leave_out_the_quotes(shell: Shell) -> None:
     assert load(shell.write("s.toml", TWO_GUESTS), ["policy=vptmapped"]).policy == "vptmapped"
 
 
-def test_identity_is_what_the_file_means(shell: Shell, fake_machine: None) -> None:
+def test_identity_is_what_the_file_means(shell: Shell) -> None:
     plain = load(shell.write("a.toml", TWO_GUESTS)).identity
 
     assert plain == load(shell.write("b.toml", "seed = 9\n# words\n" + TWO_GUESTS)).identity

@@ -8,6 +8,7 @@ again:  ld r1, [r2+8]       # a comment
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from vkprotocol import insn as isa
 from vkprotocol.insn import Insn, Op
@@ -29,8 +30,11 @@ _OPERANDS = {
 }
 
 
-def assemble_text(text: str) -> tuple[Insn, ...]:
-    """The instructions of `text`; ValueError `line N: ...` for the first mistake."""
+def assemble_text(text: str, symbols: Mapping[str, int] | None = None) -> tuple[Insn, ...]:
+    """The instructions of `text`; ValueError `line N: ...` for the first mistake.
+
+    `symbols` are names for numbers, such as those of system calls.
+    """
     labels: dict[str, int] = {}
     lines: list[tuple[int, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -42,21 +46,22 @@ def assemble_text(text: str) -> tuple[Insn, ...]:
             line = line[label.end() :]
         if line:
             lines.append((number, line))
+    known = {**(symbols or {}), **labels}
     program = []
     for number, line in lines:
         try:
-            program.append(_instruction(line, labels))
+            program.append(_instruction(line, known))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
     return isa.check_text(tuple(program))
 
 
-def _instruction(line: str, labels: dict[str, int]) -> Insn:
+def _instruction(line: str, known: Mapping[str, int]) -> Insn:
     name, _, rest = line.partition(" ")
     operation = Op.__members__.get(name.upper())
     if operation is None:
-        known = " ".join(op.name.lower() for op in Op)
-        raise ValueError(f"no instruction {name!r}, expected one of {known}")
+        every = " ".join(op.name.lower() for op in Op)
+        raise ValueError(f"no instruction {name!r}, expected one of {every}")
     kinds = _OPERANDS[operation]
     words = [word.strip() for word in rest.split(",")] if rest.strip() else []
     if len(words) != len(kinds):
@@ -69,10 +74,8 @@ def _instruction(line: str, labels: dict[str, int]) -> Insn:
                 raise ValueError(f"{word!r}, expected [rN+offset]")
             fields["rs"] = _register(place[1])
             fields["imm"] = int(f"{place[2] or ''}{place[3] or 0}", 0)
-        elif kind == "target":
-            fields["imm"] = labels[word] if word in labels else _number(word)
-        elif kind == "imm":
-            fields["imm"] = _number(word)
+        elif kind in ("imm", "target"):
+            fields["imm"] = known[word] if word in known else _number(word)
         else:
             fields[kind] = _register(word)
     return Insn(operation, **fields)

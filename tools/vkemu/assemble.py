@@ -2,34 +2,161 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from vkprotocol.effects import CLOCK
+import msgspec
+from vkprotocol.effects import CLOCK, Thread
+from vkprotocol.insn import Insn, Op
+from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
+from vkprotocol.param import PAGE_SIZE
 
+from vkemu import names
 from vkemu.controlled import Execution
-from vkemu.log import EventLog
-from vkemu.scenario import Scenario
-from vkemu.verdict import UsageError
+from vkemu.log import EventLog, Place
+from vkemu.oracle import DEFAULT_CHECKS, Oracle
+from vkemu.outcome import NothingRan
+from vkemu.scenario import Guest, Process, Scenario, size_bytes
+from vkguest.asm import Asm
+from vkguest.kern_exec import Program
+from vkguest.kernel import Vkernel
+from vkguest.port import MailboxPort
+from vkguest.syscall import Sys
+from vkhost.config import HostConfig
+from vkhost.kernel import Emit, Kernel
+from vkhost.lwp import Proc
+from vkhost.proc import proc_create, proc_start
+from vkhost.quirks import Quirks
+from vkhost.vm_meter import sysctl_table
+from vkhost.vnode_pager import MemoryVnode
 
 
-@dataclass(slots=True)
+class Log(Protocol):
+    """Who else hears the events."""
+
+    def emit(self, name: str, *args: Any) -> None: ...
+
+
+class WrongMemory(AssertionError):
+    """A guest program found in its memory what nobody of its process put there."""
+
+
 class Machine:
     """A scenario ready to take its first step."""
 
-    execution: Execution
+    def __init__(self, scenario: Scenario, execution: Execution, log: Log | None) -> None:
+        self.execution = execution
+        self.oracle = Oracle(scenario.checks or DEFAULT_CHECKS)
+        self.kernel = Kernel(
+            msgspec.convert(msgspec.structs.asdict(scenario.host), HostConfig),
+            scenario.policy,
+            execution.spawn,
+            emit_to(self.oracle, log),
+            msgspec.convert(msgspec.structs.asdict(scenario.quirks), Quirks),
+            frozenset(scenario.mutants),
+        )
+        self.kernel.start()
+        self.guests = [self._boot(guest) for guest in scenario.guest]
+        if isinstance(log, EventLog):
+            log.place = self.place
+
+    def _boot(self, guest: Guest) -> Vkernel:
+        """A host process with the guest in it, as vkernel(7) would be started."""
+        image = MemoryVnode(guest.name, guest.memory_pages * PAGE_SIZE)
+        image.unlinked = True
+        proc = proc_create(self.kernel, guest.name, image, guest.vcpus)
+        assert proc is not None, "the scenario was checked to have a CPU for each vCPU"
+        vkernel = Vkernel(
+            lambda cpuid: port_of(proc, cpuid),
+            memory_pages=guest.memory_pages,
+            programs=programs_of(guest),
+            spawn=self.execution.spawn,
+            vcpus=guest.vcpus,
+            swap_pages=guest.swap_pages,
+            emit=self.kernel.emit,
+            name=guest.name,
+            proc=proc.pid,
+            quantum=guest.quantum,
+            prezero=guest.prezero,
+            mutants=frozenset(guest.mutants),
+        )
+        proc_start(proc)
+        vkernel.start()
+        return vkernel
 
     @property
     def virtual_ns(self) -> int:
         return CLOCK[0]
 
+    def finish(self) -> None:
+        """The checks that need a proper end. Raises what is wrong, for the first guest it is."""
+        self.oracle.finish()
+        if all(guest.boot_error is not None for guest in self.guests):
+            raise NothingRan("; ".join(guest.boot_error or "" for guest in self.guests))
+        for guest in self.guests:
+            for pid, va, expected, got in guest.failed:
+                raise WrongMemory(
+                    f"{guest.name}: process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}"
+                )
+
+    def place(self, thread: Thread) -> Place:
+        """The real CPU of a thread, and the guest it works for."""
+        cpu = self.kernel.mycpu.get(thread.tid)
+        return None if cpu is None else cpu.id, guest_of(thread.name)
+
     def counters(self) -> dict[str, Any]:
         """The host's own counters, as its sysctls give them."""
-        return {}
-
-    def owners(self) -> list[str]:
-        return []
+        table = sysctl_table(self.kernel.vmmeter)
+        return {name: sysctl.get() for name, sysctl in sorted(table.items())}
 
 
-def assemble(scenario: Scenario, log: EventLog | None = None) -> Machine:
-    raise UsageError("vkemu run: not built yet")
+def assemble(
+    scenario: Scenario, log: Log | None = None, execution: Execution | None = None
+) -> Machine:
+    """`log` hears every event, before the oracle does."""
+    return Machine(scenario, Execution() if execution is None else execution, log)
+
+
+def emit_to(oracle: Oracle, log: Log | None) -> Emit:
+    """The log first: it shall hold the event at which the oracle stops the run."""
+    if log is None:
+        return oracle
+
+    def emit(name: str, /, *fields: Any) -> None:
+        log.emit(name, *fields)
+        oracle(name, *fields)
+
+    return emit
+
+
+def port_of(proc: Proc, cpuid: int) -> MailboxPort:
+    lwp = proc.lwps[cpuid]
+    return MailboxPort(lwp.requests, lwp.replies)
+
+
+def guest_of(actor: str) -> str | None:
+    """`lwp g1.0` and `g1.vcpu0` work for g1."""
+    name, dot, _ = actor.removeprefix("lwp ").rpartition(".")
+    return name if dot else None
+
+
+def programs_of(guest: Guest) -> list[Program]:
+    programs = [names.check_workload(spec) for spec in guest.workloads]
+    return programs + [program_of(process) for process in guest.process]
+
+
+def program_of(process: Process) -> Program:
+    """The program, after system calls that map its regions."""
+    start = Asm()
+    for region in process.region:
+        prot = PROT_READ | (PROT_WRITE if "w" in region.prot else 0)
+        size = size_bytes(region.size)
+        start.call(Sys.MMAP, region.start, size, prot, MAP_ANON | MAP_FIXED)
+    shift = len(start.insns)
+    text = [shifted(insn, shift) for insn in names.check_program(process.program)]
+    pages = size_bytes(process.data) // PAGE_SIZE
+    return Program(process.name, (*start.insns, *text), pages)
+
+
+def shifted(insn: Insn, by: int) -> Insn:
+    """The instruction `by` places further down: branch targets are absolute."""
+    return insn._replace(imm=insn.imm + by) if insn.op in (Op.BNE, Op.BEQ) else insn

@@ -1,32 +1,56 @@
-"""What a scenario may name: policies, mutants, checks, workloads; each from its owner."""
+"""What a scenario may name - policies, mutants, checks, workloads - each asked of its owner."""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Iterator
 
+from vkprotocol.insn import Insn
+from vkprotocol.param import PAGE_SIZE
 
-def _registry(module: str, name: str) -> list[str]:
-    try:
-        return sorted(getattr(importlib.import_module(module), name))
-    except (ModuleNotFoundError, AttributeError):
-        return []
+from vkemu.asm import assemble_text
+from vkemu.oracle import CHECKS
+from vkguest.kern_exec import Program
+from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
+from vkguest.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
+from vkguest.syscall import Sys
+from vkguest.workloads import workload
+from vkhost.rmap import POLICIES
+
+DATA_BYTES_MAX = DATA_PAGES_MAX * PAGE_SIZE
+# `li r0, sys.fork` in a program's text.
+SYMBOLS = {f"sys.{call.name.lower()}": int(call) for call in Sys}
 
 
 def policies() -> list[str]:
-    return _registry("vkhost.rmap", "POLICIES")
+    return sorted(POLICIES)
 
 
 def mutants() -> list[str]:
-    return _registry("vkhost.mutants", "MUTANTS")
+    try:
+        from importlib import import_module
+
+        return sorted(import_module("vkhost.mutants").MUTANTS)
+    except ModuleNotFoundError:
+        return []
 
 
 def checks() -> list[str]:
-    return _registry("vkemu.oracle", "CHECKS")
-
-
-def workloads() -> list[str]:
-    return _registry("vkguest.workloads", "WORKLOADS")
+    return sorted(CHECKS)
 
 
 def guest_mutants() -> list[str]:
-    return _registry("vkguest.mutants", "MUTANTS")
+    return sorted({*GUEST_MUTANTS, *GUEST_MENDS})
+
+
+def check_workload(spec: str) -> Program:
+    return workload(spec)
+
+
+def check_program(text: str) -> tuple[Insn, ...]:
+    return assemble_text(text, SYMBOLS)
+
+
+def fixed_ranges(data: int) -> Iterator[tuple[int, int, str]]:
+    """Where a program's own text and data lie."""
+    yield TEXT_ADDRESS, TEXT_ADDRESS + PAGE_SIZE, "its text"
+    yield DATA_ADDRESS, DATA_ADDRESS + data, "its data"

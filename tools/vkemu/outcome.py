@@ -9,15 +9,20 @@ from random import Random
 
 from vkprotocol.effects import LockOrderError
 
-from vkemu.controlled import Choose, Deadlock, Execution, StepBound
+from vkemu.controlled import Choose, Execution, StepBound
 from vkemu.verdict import UsageError, Verdict
+from vkguest.errors import GuestPanic
 from vkhost.panic import Panic
 
 TICK = 1 << 12  # steps between two calls of `tick`
 
 # What a run may end in that is about the kernels and not about vkemu. A violation of the oracle
 # is an AssertionError, as Deadlock is.
-FAILURES = (AssertionError, Panic, LockOrderError)
+FAILURES = (AssertionError, Panic, GuestPanic, LockOrderError)
+
+
+class NothingRan(Exception):
+    """No guest came up, so nothing was checked."""
 
 
 class Diverged(UsageError):
@@ -75,11 +80,17 @@ def recorded(choices: Sequence[int]) -> Choose:
     return choose
 
 
-def conduct(execution: Execution, recorder: Recorder, max_steps: int) -> Outcome:
-    """Run to the end. Errors that are about vkemu itself pass through."""
+def conduct(
+    execution: Execution,
+    recorder: Recorder,
+    max_steps: int,
+    finish: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run to the end, then `finish`. Errors that are about vkemu itself pass through."""
     try:
         execution.run(recorder, max_steps)
-    except StepBound as error:
+        finish()
+    except (StepBound, NothingRan) as error:
         return Outcome("unknown", recorder.choices, error)
     except FAILURES as error:
         return Outcome("fail", recorder.choices, error)
@@ -92,5 +103,5 @@ def headline(error: BaseException) -> str:
     """The first line of what went wrong, with its kind when the text does not say."""
     text = str(error).strip() or type(error).__name__
     first = text.splitlines()[0]
-    kind = {Panic: "panic: ", Deadlock: ""}.get(type(error), "")
-    return kind + first
+    kinds = {Panic: "host panic: ", GuestPanic: "guest panic: "}
+    return kinds.get(type(error), "") + first

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 from vkprotocol import limits
-from vkprotocol.param import PAGE_SIZE
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu import names
 from vkemu.mistake import convert
@@ -60,37 +60,42 @@ class QuirkTable(Quirks, frozen=True, forbid_unknown_fields=True):
 
 
 class Region(Table, frozen=True):
-    """[[guest.process.region]]: a range of a guest process's address space."""
+    """[[guest.process.region]]: memory its program finds mapped when it starts."""
 
     start: Annotated[int, Meta(ge=0)]
     size: Size
-    prot: Literal["r", "rw", "rx", "rwx"] = "rw"
-    share: Literal["private", "shared"] = "private"
+    prot: Literal["r", "rw"] = "rw"
 
 
 class Process(Table, frozen=True):
-    """[[guest.process]]: a user program of a guest, one instruction a line."""
+    """[[guest.process]]: a user program of a guest, one instruction a line (asm.py)."""
 
     program: str
-    name: Name = "init"
+    name: Name = "program"
+    data: Size = "1p"  # from DATA_ADDRESS on, zeroed
     region: tuple[Region, ...] = ()
 
 
 class Guest(Table, frozen=True):
-    """[[guest]]: one vkernel, with what vkernel(7) would be told."""
+    """[[guest]]: one vkernel and its first processes: workloads by name, programs by text."""
 
     name: Name
     memory: Size
     vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)] = 2
-    workload: str | None = None
-    rounds: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    workloads: tuple[str, ...] = ()  # "forkcow", "touch:pages=4,rounds=2"
     process: tuple[Process, ...] = ()
-    options: tuple[str, ...] = ()
+    swap: Size = 0  # the end of its memory is its swap
+    quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200
+    prezero: bool = False
     mutants: tuple[str, ...] = ()
 
     @property
     def memory_pages(self) -> int:
         return size_bytes(self.memory) // PAGE_SIZE
+
+    @property
+    def swap_pages(self) -> int:
+        return size_bytes(self.swap) // PAGE_SIZE
 
 
 class Scenario(Table, frozen=True):
@@ -220,6 +225,11 @@ def lay_over(document: dict[str, Any], setting: dict[str, Any]) -> None:
 def read(document: dict[str, Any], path: Path) -> Scenario:
     scenario = convert(document, Scenario, str(path))
     scenario = msgspec.structs.replace(scenario, name=scenario.name or _stem(path))
+    if "cpus" not in document.get("host", {}):
+        # A real CPU for each virtual one.
+        cpus = sum(guest.vcpus for guest in scenario.guest)
+        host = msgspec.structs.replace(scenario.host, cpus=cpus)
+        scenario = msgspec.structs.replace(scenario, host=host)
     check(scenario, str(path))
     return scenario
 
@@ -235,9 +245,14 @@ def check(scenario: Scenario, where: str) -> None:
         _known(f"{where}:mutants[{i}]", mutant, names.mutants())
     for i, invariant in enumerate(scenario.checks):
         _known(f"{where}:checks[{i}]", invariant, names.checks())
-    _check_host(scenario.host, f"{where}:host")
     if not scenario.guest:
         raise UsageError(f"{where}:guest: none, expected at least one [[guest]]")
+    _check_host(scenario.host, f"{where}:host")
+    vcpus = sum(guest.vcpus for guest in scenario.guest)
+    if scenario.host.cpus < vcpus:
+        raise UsageError(
+            f"{where}:host.cpus: {scenario.host.cpus}, expected {vcpus}: one for each vCPU"
+        )
     seen: set[str] = set()
     for i, guest in enumerate(scenario.guest):
         if guest.name in seen:
@@ -256,31 +271,45 @@ def _check_host(host: Host, where: str) -> None:
 
 def _check_guest(guest: Guest, where: str) -> None:
     _size(guest.memory, f"{where}.memory", limits.RAM_BYTES)
-    if (guest.workload is None) == (not guest.process):
-        raise UsageError(f"{where}: expected either workload or [[guest.process]]")
-    if guest.workload is not None:
-        _known(f"{where}.workload", guest.workload, names.workloads())
+    if guest.swap != 0:
+        _size(guest.swap, f"{where}.swap", size_bytes(guest.memory))
+    if not guest.workloads and not guest.process:
+        raise UsageError(f"{where}: nothing to run, expected workloads or [[guest.process]]")
+    for i, workload in enumerate(guest.workloads):
+        _valid(f"{where}.workloads[{i}]", names.check_workload, workload)
     for i, mutant in enumerate(guest.mutants):
         _known(f"{where}.mutants[{i}]", mutant, names.guest_mutants())
     for i, process in enumerate(guest.process):
-        _check_regions(process.region, f"{where}.process[{i}]")
+        here = f"{where}.process[{i}]"
+        data = _size(process.data, f"{here}.data", names.DATA_BYTES_MAX)
+        _check_regions(process.region, here, data)
+        _valid(f"{here}.program", names.check_program, process.program)
 
 
-def _check_regions(regions: tuple[Region, ...], where: str) -> None:
-    taken: list[tuple[int, int, int]] = []
+def _check_regions(regions: tuple[Region, ...], where: str, data: int) -> None:
+    taken = [(start, end, what) for start, end, what in names.fixed_ranges(data)]
     for i, region in enumerate(regions):
         here = f"{where}.region[{i}]"
         size = _size(region.size, f"{here}.size", limits.RAM_BYTES)
-        if region.start % PAGE_SIZE:
-            raise UsageError(f"{here}.start: {region.start:#x}, expected a multiple of 4096")
         end = region.start + size
-        for start, stop, other in taken:
+        if region.start % PAGE_SIZE or end > VM_MAX_USER_ADDRESS:
+            raise UsageError(
+                f"{here}.start: {region.start:#x}, expected a multiple of 4096 in user space"
+            )
+        for start, stop, what in taken:
             if region.start < stop and start < end:
                 raise UsageError(
-                    f"{here}.start: {region.start:#x}-{end:#x} overlaps region[{other}] "
+                    f"{here}.start: {region.start:#x}-{end:#x} overlaps {what} "
                     f"{start:#x}-{stop:#x}, expected ranges apart"
                 )
-        taken.append((region.start, end, i))
+        taken.append((region.start, end, f"region[{i}]"))
+
+
+def _valid(where: str, check: Callable[[str], object], text: str) -> None:
+    try:
+        check(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _size(size: Size, where: str, most: int) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from vkemu import rundir, token
-from vkemu.assemble import Machine, assemble
+from vkemu import assemble, rundir, token
+from vkemu.assemble import Machine
 from vkemu.controlled import Choose
 from vkemu.failure import explain
 from vkemu.log import EventLog
@@ -44,8 +44,8 @@ class Record:
 
 def attempt(scenario: Scenario, choose: Choose, tick: Tick | None = None) -> Outcome:
     """Run without a log: the oracle alone looks. What most of a search does."""
-    machine = assemble(scenario)
-    return conduct(machine.execution, Recorder(choose, tick), scenario.max_steps)
+    machine = assemble.assemble(scenario)
+    return conduct(machine.execution, Recorder(choose, tick), scenario.max_steps, machine.finish)
 
 
 def record(
@@ -57,8 +57,8 @@ def record(
         with (folder.path / rundir.EVENTS).open("wb") as out:
             recorder = Recorder(choose, tick)
             log = EventLog(out, run, recorder.choices)
-            machine = assemble(scenario, log)
-            outcome = conduct(machine.execution, recorder, scenario.max_steps)
+            machine = assemble.assemble(scenario, log)
+            outcome = conduct(machine.execution, recorder, scenario.max_steps, machine.finish)
         word = str(token_of(scenario, origin, outcome))
         summary = summarize(scenario, origin, outcome, machine, log) | {"token": word}
         failure = explain(scenario, outcome, origin.seed, word)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -47,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where run folders go (default: runs)",
     )
-    parser.add_argument("--live", action="store_true", help="on an event loop, without replay")
+    parser.add_argument("--live", action="store_true", help="run on an event loop")
     parser.add_argument(
         "--backend", choices=["trio", "asyncio"], default="trio", help="the event loop of --live"
     )
@@ -60,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.seeds <= SEEDS_MAX:
         raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 to {SEEDS_MAX}")
     if args.live:
-        live: Any = import_module("vkemu.live")
-        return int(live.run_scenario(scenario, args))
+        from vkemu.live_run import run_live_scenario
+
+        return run_live_scenario(scenario, args)
     first = scenario.seed if args.seed is None else args.seed
     if not 0 <= first < 1 << 63:
         raise UsageError(f"vkemu run: --seed {first}, expected 0 to {(1 << 63) - 1}")
