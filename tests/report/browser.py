@@ -79,6 +79,7 @@ class Browser:
         # A change of the fragment alone would not load the page anew.
         self._send("POST", "/url", {"url": "about:blank"})
         self._send("POST", "/url", {"url": page.as_uri() + fragment})
+        self.settle()
 
     def size(self, width: int, height: int) -> None:
         self._send("POST", "/window/rect", {"width": width, "height": height})
@@ -91,6 +92,11 @@ class Browser:
 
     def js(self, script: str, *args: Any) -> Any:
         return self._send("POST", "/execute/sync", {"script": script, "args": list(args)})
+
+    def settle(self) -> None:
+        """Until what was done has been drawn."""
+        script = "const d = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(d))"
+        self._send("POST", "/execute/async", {"script": script, "args": []})
 
     def text(self, selector: str) -> str:
         return str(self.js("return document.querySelector(arguments[0]).innerText", selector))

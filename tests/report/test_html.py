@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from vkemu.report import html
+from vkemu.report.failure import Failure
+from vkemu.report.recording import steps_from_events
 
 from tests.inspect.streams import fleet
 from tests.report import w07
 from tests.report.browser import Browser, missing
-from vkemu.report import html
-from vkemu.report.failure import Failure
-from vkemu.report.recording import steps_from_events
 
 pytestmark = [
     pytest.mark.slow,

@@ -518,17 +518,20 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") $("rows").focus();
 });
 
+// By where the mouse is, not by the node under it: rows are drawn anew whenever something moves.
+function itemAt(event) {
+  return items[Math.floor((event.clientY - $("canvas").getBoundingClientRect().top) / ROW)];
+}
 $("rows").addEventListener("click", (event) => {
-  const row = event.target.closest(".row");
-  if (!row) return;
+  const item = itemAt(event);
+  if (!item) return;
   $("rows").focus({ preventScroll: true });
-  if (row.dataset.fold !== undefined) openFold(Number(row.dataset.fold));
-  else select(Number(row.dataset.step));
+  if (item.from === undefined) select(item.step); else openFold(item.from);
 });
 let hover = null;
 $("rows").addEventListener("mousemove", (event) => {
-  const row = event.target.closest(".row");
-  const step = row && row.dataset.step !== undefined ? Number(row.dataset.step) : null;
+  const item = itemAt(event);
+  const step = item && item.from === undefined ? item.step : null;
   if (step === hover) return;
   hover = step;
   side(hover);
