@@ -79,6 +79,34 @@ class Execution:
         CURTHREAD[0] = parent
         return thread
 
+    def respawn(self, thread: Thread, name: str, coro: Body) -> None:
+        """As `spawn`, for a set-up that spawns the same threads again: `thread` is the one that
+        an earlier, finished execution had in this place."""
+        self.roots += 1
+        thread.name = name
+        thread.coro = coro
+        thread.send = coro.send
+        thread.runnable = False
+        thread.done = False
+        thread.error = None
+        thread.held = [] if self.checking else None
+        thread.tokens = []
+        thread.born = 0
+        thread.children = 0
+        self.threads[thread.tid] = thread
+        self.alive += not thread.daemon
+        self.left += 1
+        CURTHREAD[0] = thread
+        try:
+            thread.pending = coro.send(None)  # type: ignore[arg-type]
+        except StopIteration:
+            self._end(thread)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._fail(thread, error)
+        CURTHREAD[0] = None
+
     def step(self, tid: int) -> bool:
         """Let thread `tid`, which must be runnable, take its step. False when it failed."""
         thread = self.threads[tid]
@@ -89,7 +117,8 @@ class Execution:
         try:
             upcoming = thread.send(thread)
         except StopIteration:
-            self._leave(thread, effect)
+            if effect.guard is not None:
+                self._leave(thread, effect)
             self._end(thread)
         except KeyboardInterrupt:
             raise
@@ -177,7 +206,9 @@ class Execution:
         thread.done = True
         self.alive -= not thread.daemon
         self.left -= 1
-        self._mark(thread, False)
+        if thread.runnable:
+            thread.runnable = False
+            self.runnable.remove(thread.tid)
 
     def _mark(self, thread: Thread, runnable: bool) -> None:
         if runnable is not thread.runnable:
@@ -262,14 +293,20 @@ def same_effect(one: Effect | None, other: Effect) -> bool:
     )
 
 
+ABANDON_DEPTH = 32  # more nested `async with` than any kernel thread has
+
+
 def _abandon(thread: Thread) -> None:
     # A coroutine closed inside `async with lock` would await the release: it must see the
     # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same.
     # Whatever else its cleanup finds wrong in a half-done world is nobody's fault either.
-    try:
-        thread.coro.close()
-    except Exception:
-        pass
+    # Each close() leaves one more of the nested locks.
+    for _ in range(ABANDON_DEPTH):
+        try:
+            thread.coro.close()
+        except Exception:
+            continue
+        break
 
 
 def blocked_on(thread: Thread) -> str:
