@@ -1,4 +1,4 @@
-"""Each declared field is caught when it is touched without its lock; and costs nothing otherwise."""
+"""Each declared field is caught when touched without its lock, and costs nothing otherwise."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_shared_lock_is_not_enough_to_write() -> None:
         await touch(obj, "plain")
         await touch(obj, "plain", writing=True)
 
-    with pytest.raises(Unguarded, match="writes Slotted.plain without lock"):
+    with pytest.raises(Unguarded, match=r"writes Slotted\.plain without lock"):
         machine.do(body())
 
 
