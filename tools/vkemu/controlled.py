@@ -293,20 +293,14 @@ def same_effect(one: Effect | None, other: Effect) -> bool:
     )
 
 
-ABANDON_DEPTH = 32  # more nested `async with` than any kernel thread has
-
-
 def _abandon(thread: Thread) -> None:
     # A coroutine closed inside `async with lock` would await the release: it must see the
     # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same.
     # Whatever else its cleanup finds wrong in a half-done world is nobody's fault either.
-    # Each close() leaves one more of the nested locks.
-    for _ in range(ABANDON_DEPTH):
-        try:
-            thread.coro.close()
-        except Exception:
-            continue
-        break
+    try:
+        thread.coro.close()
+    except Exception:
+        pass
 
 
 def blocked_on(thread: Thread) -> str:
