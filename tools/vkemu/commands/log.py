@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parsers["windows"].add_argument("--json", action="store_true", help="one window a line")
     parsers["stats"].add_argument("--json", action="store_true")
     parsers["check"].add_argument("--json", action="store_true")
+    parsers["check"].add_argument("--checks", help="comma-separated (those of the run)")
     parsers["timeline"].add_argument("--width", type=int, metavar="COLUMNS")
     parsers["timeline"].add_argument("--limit", type=int, default=1000, metavar="N", help="(1000)")
     parsers["export"].add_argument(
@@ -231,10 +232,10 @@ def check(args: argparse.Namespace) -> int:
     from vkemu.inspect import check as offline
 
     log, _ = _open(args)
-    found = offline.check(log)
+    found = offline.check(log, args.checks.split(",") if args.checks else None)
     _told(log)
     print(offline.report_json(found) if args.json else offline.report(found, log))
-    return Status.PASS if not found.violations else Status.VIOLATION
+    return Status.PASS if found.violation is None else Status.VIOLATION
 
 
 def export(args: argparse.Namespace) -> int:

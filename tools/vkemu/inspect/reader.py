@@ -65,6 +65,22 @@ class Log:
         """Every event with all its fields."""
         return self.rows(cast("type[dict[str, Any]]", dict[str, Any]))
 
+    def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every event with the number of its line."""
+        decode = msgspec.json.Decoder(dict[str, Any]).decode
+        self.skipped = 0
+        number = 0
+        for chunk in self.chunks():
+            for line in chunk.splitlines():
+                number += 1
+                try:
+                    event = decode(line)
+                except msgspec.MsgspecError as error:
+                    if line.strip():
+                        self._malformed(number, line, error)
+                else:
+                    yield number, event
+
     def rows(self, columns: type[T]) -> Iterator[T]:
         """Every event as `columns`, a Struct of the fields wanted."""
         for decoded, _ in self.batches(columns):
@@ -93,18 +109,19 @@ class Log:
             except msgspec.MsgspecError as error:
                 if not line.strip():
                     continue
-                if not self.skip_malformed:
-                    raise BadLog(self._complaint(number + offset, line, error)) from None
-                self.skipped += 1
+                self._malformed(number + offset, line, error)
             else:
                 decoded.append(row)
                 kept.append(line)
         return decoded, b"\n".join(kept) + b"\n"
 
-    def _complaint(self, number: int, line: bytes, error: Exception) -> str:
-        what = "truncated" if "truncated" in str(error) else "malformed"
-        start = line[:60].decode("utf-8", "replace")
-        return f"{self.path}:{number}: {what} line ({error}): {start}"
+    def _malformed(self, number: int, line: bytes, error: Exception) -> None:
+        """Leave the line out, or say what is wrong with it."""
+        if not self.skip_malformed:
+            what = "truncated" if "truncated" in str(error) else "malformed"
+            start = line[:60].decode("utf-8", "replace")
+            raise BadLog(f"{self.path}:{number}: {what} line ({error}): {start}") from None
+        self.skipped += 1
 
     def chunks(self) -> Iterator[bytes]:
         """The file in pieces that end at the end of a line."""
