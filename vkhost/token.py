@@ -41,15 +41,20 @@ class Token(Shared):
     tokens need no order and cannot deadlock.
     """
 
-    __slots__ = ("_exclusive", "_release", "_shared", "_try", "rank")
+    __slots__ = (
+        "_exclusive", "_release", "_release_shared", "_shared", "_try", "_try_shared", "rank",
+    )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
         super().__init__(key, (None, ()))
         self.rank = None
         self._exclusive = Effect(self, "gettoken", write=True, guard=_unowned)
-        self._shared = Effect(self, "gettoken_shared", write=True, guard=_unowned_exclusively)
+        # Sharing is announced as a load: sharers come and go in any order with the same result.
+        self._shared = Effect(self, "gettoken_shared", write=False, guard=_unowned_exclusively)
         self._try = Effect(self, "trytoken", write=True)
+        self._try_shared = Effect(self, "trytoken_shared", write=False)
         self._release = Effect(self, "reltoken", write=True)
+        self._release_shared = Effect(self, "reltoken", write=False)
 
     async def acquire(self) -> None:
         """lwkt_gettoken."""
@@ -78,7 +83,7 @@ class Token(Shared):
 
     @coroutine
     def _attempt(self, exclusive: bool) -> Step:
-        me = yield self._try
+        me = yield self._try if exclusive else self._try_shared
         if not (_unowned if exclusive else _unowned_exclusively)(self.state):
             return False
         self._own(me, exclusive)
@@ -90,13 +95,14 @@ class Token(Shared):
         self._own(me, exclusive)
 
     def _own(self, me: Thread, exclusive: bool) -> None:
-        self.state = (me.tid, ()) if exclusive else (None, (*self.state[1], me.tid))
+        self.state = (me.tid, ()) if exclusive else (None, tuple(sorted((*self.state[1], me.tid))))
         if me.held is not None:
             me.held.append(self)
 
     @coroutine
     def _drop(self) -> Step:
-        me = yield self._release
+        shared = curthread().tid in self.state[1]
+        me = yield self._release_shared if shared else self._release
         owner, readers = self.state
         if owner == me.tid:
             self.state = (None, ())

@@ -286,7 +286,9 @@ class Lock(Shared):
         await self.acquire()
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.release()
+        # A coroutine that is closed, its execution over, may not await any more.
+        if exc[0] is not GeneratorExit:
+            await self.release()
 
 
 def took(me: Thread, lock: Any) -> None:
@@ -305,23 +307,30 @@ def took(me: Thread, lock: Any) -> None:
 class RWLock(Shared):
     """A lockmgr-style shared/exclusive lock with writer preference.
 
-    `state` is (owner tid or None, tuple of reader tids, writers waiting). An exclusive request
-    that finds the lock busy first registers as waiting - a step of its own - so that later shared
-    requests queue behind it, as lockmgr's do (the third party of window W43).
+    `state` is (owner tid or None, sorted tuple of reader tids, writers waiting). An exclusive
+    request that finds the lock busy first registers as waiting - a step of its own - so that later
+    shared requests queue behind it, as lockmgr's do (the third party of window W43).
+
+    Taking and dropping the lock shared are announced as loads: readers come and go in any order
+    with the same result, so that two of them do not depend on each other, while anything exclusive
+    depends on all of them.
     """
 
-    __slots__ = ("_excl", "_release", "_shared", "_try", "_want", "rank")
+    __slots__ = ("_drop_shared", "_excl", "_release", "_shared", "_try", "_want", "rank")
 
     def __init__(self, key: Key, rank: int | None = None) -> None:
         super().__init__(key, (None, (), 0))
         self.rank = rank
-        self._shared = Effect(self, "shared", write=True, guard=lambda s: s[0] is None and not s[2])
+        self._shared = Effect(
+            self, "shared", write=False, guard=lambda s: s[0] is None and not s[2]
+        )
         self._want = Effect(self, "exclusive", write=True)
         self._excl = Effect(
             self, "exclusive", write=True, guard=lambda s: s[0] is None and not s[1]
         )
         self._try = Effect(self, "upgrade", write=True)
         self._release = Effect(self, "release", write=True)
+        self._drop_shared = Effect(self, "release", write=False)
 
     @coroutine
     def acquire_shared(self) -> Step:
@@ -329,7 +338,7 @@ class RWLock(Shared):
         if me.held is not None:
             took(me, self)
         owner, readers, want = self.state
-        self.state = (owner, (*readers, me.tid), want)
+        self.state = (owner, tuple(sorted((*readers, me.tid))), want)
 
     @coroutine
     def acquire_exclusive(self) -> Step:
@@ -364,7 +373,9 @@ class RWLock(Shared):
 
     @coroutine
     def release(self) -> Step:
-        me = yield self._release
+        # Whether we own it or share it, only we can change, so it may be looked at beforehand.
+        shared = curthread().tid in self.state[1]
+        me = yield self._drop_shared if shared else self._release
         self._drop(me)
 
     def _drop(self, me: Thread) -> None:

@@ -91,9 +91,10 @@ def test_a_statement_has_guard_target_and_arguments() -> None:
 
 def test_outcomes_are_printed_as_herd_prints_them() -> None:
     outcomes = Outcomes(forbidden=(Condition("A.r0 == 2", ""),))
-    assert outcomes.record({"A.r0": 1}) is None
-    assert outcomes.record({"A.r0": 1}) is None
-    assert outcomes.record({"A.r0": 2}) == "forbidden outcome reached: A.r0 == 2 (A.r0=2)"
+    assert outcomes.wrong({"A.r0": 1}) is None
+    assert outcomes.wrong({"A.r0": 2}) == "forbidden outcome: A.r0 == 2 (A.r0=2)"
+    for value in (1, 1, 2):
+        outcomes.count({"A.r0": value})
 
     assert render("t", outcomes, verdict="fail", exhausted=True).splitlines() == [
         "Test t Forbidden",

@@ -2,76 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from vkemu.exploration.result import Result
+from vkemu.exploration.result import Failure, Result
+from vkemu.exploration.run import Run
 from vkemu.litmus.file import Litmus
-from vkemu.litmus.herd import Outcomes, render
+from vkemu.litmus.herd import Outcomes, Values, render
 from vkemu.litmus.machine import Machine
 from vkemu.litmus.verbs import check_statements, run_program
-from vkemu.oracle import Oracle
+from vkemu.oracle import DEFAULT_CHECKS, Oracle
+from vkhost.kernel import Emit
 
 
 class ForbiddenOutcome(AssertionError):
-    """An execution ended in a state the test forbids."""
+    """An execution ended in a state that the test does not permit."""
 
 
-@dataclass(slots=True)
+class Test:
+    """A litmus test on a policy, as a program for `explore`: kernel, oracle and threads.
+
+    `listen`, if given, hears every event after the oracle has; `machine` is the last one built.
+    """
+
+    def __init__(self, litmus: Litmus, policy: str, listen: Emit | None = None) -> None:
+        check_statements(litmus)
+        self.litmus = litmus
+        self.policy = policy
+        self.listen = listen
+        self.outcomes = litmus.outcomes()
+        self.values: Values = {}
+        self.machine: Machine | None = None
+        self.__qualname__ = f"{litmus.name}[{policy}]"
+
+    def __call__(self, k: Any) -> None:
+        oracle = Oracle(self.litmus.file.litmus.checks or DEFAULT_CHECKS)
+        machine = self.machine = Machine(self.litmus, self.policy, k.spawn, self._emit_to(oracle))
+        machine.set_up()
+        machine.kernel.start()
+        for program in self.litmus.threads:
+            k.spawn(program.name, run_program(machine, program))
+        self.values = {}
+        k.at_end(lambda: self._judge(oracle, machine))
+
+    def _emit_to(self, oracle: Oracle) -> Emit:
+        listen = self.listen
+        if listen is None:
+            return oracle
+
+        def emit(name: str, /, *fields: Any) -> None:
+            # The listener first: what breaks the invariant is then the last event it has heard.
+            listen(name, *fields)
+            oracle(name, *fields)
+
+        return emit
+
+    def _judge(self, oracle: Oracle, machine: Machine) -> bool:
+        self.values = {atom: machine.value(atom) for atom in self.litmus.atoms}
+        oracle.finish()
+        wrong = self.outcomes.wrong(self.values)
+        if wrong is not None:
+            raise ForbiddenOutcome(wrong)
+        return True
+
+    def note(self, run: Run) -> None:
+        """Count a complete execution."""
+        if run.error is None or isinstance(run.error, ForbiddenOutcome):
+            self.outcomes.count(self.values)
+        else:
+            self.outcomes.broken[run.message()] += 1
+
+
 class Decision:
     """What exploring one test on one policy said."""
 
-    litmus: Litmus
-    policy: str
-    outcomes: Outcomes
-    result: Result
+    __slots__ = ("litmus", "outcomes", "policy", "result", "verdict")
+
+    def __init__(self, test: Test, result: Result) -> None:
+        self.litmus = test.litmus
+        self.policy = test.policy
+        self.outcomes = test.outcomes
+        self.result = result
+        self.verdict = result.verdict
+        if result.verdict == "pass" and result.exhausted and self.outcomes.missing():
+            self.verdict = "fail"
+
+    @property
+    def failure(self) -> Failure | None:
+        return self.result.failure
 
     @property
     def text(self) -> str:
         return render(
-            f"{self.litmus.name} [{self.policy}]",
+            f"{self.litmus.name}[{self.policy}]",
             self.outcomes,
-            verdict=self.result.verdict,
+            verdict=self.verdict,
             exhausted=self.result.exhausted,
         )
 
 
-def program_of(
-    litmus: Litmus, policy: str, outcomes: Outcomes | None = None
-) -> Callable[[Any], None]:
-    """The test as a program for `explore`: the kernel, the oracle, and the test's threads."""
-    check_statements(litmus)
-
-    def build(k: Any) -> None:
-        oracle = Oracle(invariants=litmus.file.litmus.invariants or None)
-        machine = Machine(litmus, policy, k.spawn, oracle)
-        machine.set_up()
-        machine.kernel.start()
-        for program in litmus.threads:
-            k.spawn(program.name, run_program(machine, program))
-        record = Outcomes(litmus.forbidden, litmus.allowed, litmus.required)
-        counted = record if outcomes is None else outcomes
-
-        def at_end() -> bool:
-            wrong = counted.record({atom: machine.value(atom) for atom in litmus.atoms})
-            if wrong is not None:
-                raise ForbiddenOutcome(wrong)
-            return True
-
-        k.at_end(at_end)
-
-    build.__qualname__ = f"{litmus.name}[{policy}]"
-    return build
-
-
-def decide(litmus: Litmus, policy: str, strategy: str = "dpor", **options: Any) -> Decision:
-    """Explore the test; `options` are those of `explore`."""
+def decide(litmus: Litmus, policy: str, *, strategy: Any = "dpor", **options: Any) -> Decision:
+    """Explore the test; `options` are those of `explore`. The first violation ends it, unless
+    `stop_on_failure=False`: then all states there are, for a table of outcomes."""
     from vkemu import explore
 
-    outcomes = litmus.outcomes()
+    test = Test(litmus, policy)
     options.setdefault("max_steps", litmus.file.litmus.max_steps)
-    result = explore(program_of(litmus, policy, outcomes), strategy=strategy, **options)
-    if result.verdict == "pass" and result.exhausted and outcomes.missing():
-        result.verdict = "fail"
-    return Decision(litmus, policy, outcomes, result)
+    result = explore(test, strategy=strategy, each=test.note, **options)
+    return Decision(test, result)

@@ -21,6 +21,7 @@ from vkprotocol import vpte
 from vkemu.litmus.condition import Condition
 from vkemu.litmus.herd import Outcomes
 from vkemu.litmus.statement import Statement, parse
+from vkemu.litmus.tables import Tables, tables_for
 from vkemu.mistake import convert
 from vkemu.scenario import Host, Name, QuirkTable, Table
 from vkemu.verdict import UsageError
@@ -61,7 +62,8 @@ class Heading(Table, frozen=True):
     policies: tuple[str, ...] = ()  # empty: all
     reason: str = ""  # why the other policies are n/a
     max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
-    invariants: tuple[str, ...] = ()  # empty: all
+    spare: Annotated[int, Meta(ge=0)] | None = None  # free frames; None: what host.pages leaves
+    checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
 
 
 class Page(Table, frozen=True):
@@ -82,6 +84,7 @@ class Address(Table, frozen=True):
     bits: Bits = "V|RW|U|A|M"
     mapped: Literal["", "r", "rw"] = ""
     tlb: tuple[int, ...] = ()  # CPUs whose TLB holds it from the start
+    written: Word | None = None  # what those CPUs have stored there, so that the host PTE has M
 
 
 class ThreadTable(Table, frozen=True):
@@ -155,6 +158,16 @@ class Litmus(msgspec.Struct, frozen=True):
     @property
     def image_pages(self) -> int:
         return max(self.frames.values(), default=FIRST_PAGE) + 1
+
+    def tables(self) -> Tables:
+        """The guest's page tables at the start."""
+        return tables_for(
+            (
+                (a.va, self.frames[a.page] << 12 | vpte_bits(a.bits, "") if a.page else 0)
+                for a in self.file.va.values()
+            ),
+            FIRST_PAGE,
+        )
 
     def outcomes(self) -> Outcomes:
         return Outcomes(self.forbidden, self.allowed, self.required)

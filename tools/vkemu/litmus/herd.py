@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from vkemu.litmus.condition import Condition
 
 State = tuple[tuple[str, str], ...]  # (atom, value) in the order the test lists its atoms
+Values = Mapping[str, int | None]
 
 
 @dataclass(slots=True)
@@ -37,20 +38,21 @@ class Outcomes:
     def conditions(self) -> tuple[Condition, ...]:
         return self.forbidden or self.required or self.allowed
 
-    def record(self, values: Mapping[str, int | None]) -> str | None:
-        """Count a final state; why it is wrong, or None."""
-        shown = tuple((atom, "-" if v is None else str(v)) for atom, v in values.items())
-        self.states[shown] += 1
-        if any(c.holds(values.__getitem__) for c in self.conditions):
-            self.positive += 1
+    def wrong(self, values: Values) -> str | None:
+        """Why a final state is not permitted, or None."""
         for condition in self.forbidden:
             if condition.holds(values.__getitem__):
-                return f"forbidden outcome reached: {condition.text} ({text_of(shown)})"
-        if self.allowed and not any(
-            c.holds(values.__getitem__) for c in (*self.allowed, *self.required)
-        ):
-            return f"outcome outside the allowed ones reached: {text_of(shown)}"
+                return f"forbidden outcome: {condition.text} ({text_of(state_of(values))})"
+        permitted = (*self.allowed, *self.required)
+        if self.allowed and not any(c.holds(values.__getitem__) for c in permitted):
+            return f"outcome outside the allowed ones: {text_of(state_of(values))}"
         return None
+
+    def count(self, values: Values) -> None:
+        """One more execution ended in this state."""
+        self.states[state_of(values)] += 1
+        if any(c.holds(values.__getitem__) for c in self.conditions):
+            self.positive += 1
 
     def missing(self) -> list[Condition]:
         """Required outcomes that no recorded execution reached."""
@@ -65,6 +67,10 @@ class Outcomes:
         if not self.positive:
             return "Never"
         return "Always" if self.positive == total else "Sometimes"
+
+
+def state_of(values: Values) -> State:
+    return tuple((atom, "-" if v is None else str(v)) for atom, v in values.items())
 
 
 def lookup_in(state: State) -> dict[str, int | None]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 from vkprotocol.effects import CURTHREAD, Body, Spawn, Thread
+from vkprotocol.mman import MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vpte import VPTE_V
 
-from vkemu.litmus.file import FIRST_PAGE, Litmus, vpte_bits
-from vkemu.litmus.tables import MASTER_PDE, tables_for
+from vkemu.litmus.file import Litmus
+from vkemu.litmus.tables import MASTER_PDE
 from vkhost.config import HostConfig
 from vkhost.cpu import Cpu
 from vkhost.kernel import Emit, Kernel
@@ -33,7 +34,8 @@ from vkhost.vm import (
 )
 from vkhost.vm_fault import vm_fault
 from vkhost.vm_map import vm_map_find
-from vkhost.vm_object import VmObject, vm_object_reference
+from vkhost.vm_map_madvise import vm_map_madvise
+from vkhost.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate, vm_object_reference
 from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm_page_busy import vm_page_wakeup
@@ -44,6 +46,7 @@ from vkhost.vnode_pager import MemoryVnode, vnode_pager_alloc
 
 DMAP = 0x100_0000_0000  # where the image is mapped linearly in the vkernel's own vmspace
 OTHER = 0x2000_0000  # where the other process, the next owner of frames, maps what it gets
+OTHER_PAGES = 8
 PID = 100
 OTHER_PID = 200
 
@@ -71,15 +74,13 @@ class Machine:
         file = litmus.file
         self.litmus = litmus
         config = msgspec.convert(msgspec.structs.asdict(file.host), HostConfig)
+        tables = litmus.tables()
+        if file.litmus.spare is not None:
+            resident = len(tables.words) + sum(p.resident for p in file.page.values())
+            config = msgspec.structs.replace(config, pages=resident + file.litmus.spare)
         quirks = msgspec.convert(msgspec.structs.asdict(file.quirks), Quirks)
         self.kernel = Kernel(config, policy, spawn, emit, quirks, frozenset(file.mutants))
-        self.tables = tables_for(
-            (
-                (a.va, litmus.frames[a.page] << 12 | vpte_bits(a.bits, "") if a.page else 0)
-                for a in file.va.values()
-            ),
-            FIRST_PAGE,
-        )
+        self.tables = tables
         self.vnode = MemoryVnode("image", litmus.image_pages * PAGE_SIZE)
         self.own = vmspace_alloc(self.kernel, "vkernel", pmap_id=PID)
         self.proc = Proc(self.kernel, PID, "vkernel", self.own)
@@ -88,16 +89,20 @@ class Machine:
         self.proc_other = Proc(self.kernel, OTHER_PID, "other", self.other)
         self.kernel.procs += [self.proc, self.proc_other]
         self.image: VmObject = drive(vnode_pager_alloc(self.kernel, self.vnode))
+        self.other_object = vm_object_allocate(self.kernel, OBJT_DEFAULT, OTHER_PAGES)
+        self.lwps: dict[int, Lwp] = {}  # by CPU
         self.registers: dict[str, dict[str, int]] = {t.name: {} for t in litmus.threads}
 
     def set_up(self) -> None:
         drive(self._set_up())
 
     async def _set_up(self) -> None:
-        await self._map(self.guest, 0, VM_MAX_USER_ADDRESS, VM_MAPTYPE_VPAGETABLE)
-        self.guest.vm_map.entries[0].master_pde = MASTER_PDE
+        image, other = self.image, self.other_object
+        await self._map(self.guest, image, 0, VM_MAX_USER_ADDRESS, VM_MAPTYPE_VPAGETABLE)
+        await vm_map_madvise(self.guest.vm_map, 0, VM_MAX_USER_ADDRESS, MADV_SETMAP, MASTER_PDE)
         size = self.litmus.image_pages * PAGE_SIZE
-        await self._map(self.own, DMAP, size, VM_MAPTYPE_NORMAL)
+        await self._map(self.own, image, DMAP, size, VM_MAPTYPE_NORMAL)
+        await self._map(self.other, other, OTHER, OTHER_PAGES * PAGE_SIZE, VM_MAPTYPE_NORMAL)
         for pindex, words in self.tables.words.items():
             await self._make_resident(pindex, words, dirty=True)
         for name, page in self.litmus.file.page.items():
@@ -110,10 +115,12 @@ class Machine:
         await self._run_threads()
         await self._map_as_asked()
 
-    async def _map(self, vmspace: Vmspace, start: int, size: int, maptype: int) -> None:
-        await vm_object_reference(self.image)
+    async def _map(
+        self, vmspace: Vmspace, obj: VmObject, start: int, size: int, maptype: int
+    ) -> None:
+        await vm_object_reference(obj)
         result, _ = await vm_map_find(
-            vmspace.vm_map, self.image, 0, start, size, PAGE_SIZE, False, maptype,
+            vmspace.vm_map, obj, 0, start, size, PAGE_SIZE, False, maptype,
             VM_PROT_ALL, VM_PROT_ALL, 0,
         )  # fmt: skip
         assert result == KERN_SUCCESS, result
@@ -139,17 +146,21 @@ class Machine:
     async def _run_threads(self) -> None:
         """Put a thread of the vkernel on each CPU that a program of the test runs on."""
         for program in self.litmus.threads:
-            if program.kind not in ("user", "guest"):
-                continue
-            cpu = self.kernel.cpus[program.cpu]
-            if cpu.lwp is not None:
-                continue
-            lwp = Lwp(self.proc, program.cpu, cpu)
-            lwp.vmspace = self.guest if program.kind == "user" else self.own
+            if program.kind == "user":
+                await self._run_on(program.cpu, self.guest)
+            elif program.kind == "guest":
+                await self._run_on(program.cpu, self.own)
+                await self._warm_dmap(self.kernel.cpus[program.cpu])
+        for address in self.litmus.file.va.values():
+            for i in address.tlb:
+                await self._run_on(i, self.guest)
+
+    async def _run_on(self, i: int, vmspace: Vmspace) -> None:
+        if i not in self.lwps:
+            lwp = self.lwps[i] = Lwp(self.proc, i, self.kernel.cpus[i])
+            lwp.vmspace = vmspace
             self.proc.lwps.append(lwp)
             await swtch_in(lwp)
-            if program.kind == "guest":
-                await self._warm_dmap(cpu)
 
     async def _warm_dmap(self, cpu: Cpu) -> None:
         """The vkernel has its page tables and DMAP pages in the TLB: it has been using them."""
@@ -173,7 +184,10 @@ class Machine:
                 assert result == KERN_SUCCESS, result
             for i in address.tlb:
                 self.kernel.bind(-1, self.kernel.cpus[i])
-                await self.kernel.cpus[i].load(address.va)
+                if address.written is None:
+                    await self.kernel.cpus[i].load(address.va)
+                else:
+                    await self.kernel.cpus[i].store(address.va, address.written)
         for name, page in self.litmus.file.page.items():
             if not page.dmap and page.resident:
                 va = DMAP + self.litmus.frames[name] * PAGE_SIZE

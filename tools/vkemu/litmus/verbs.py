@@ -20,26 +20,29 @@ from vkemu.litmus.machine import DMAP, OTHER, Machine
 from vkemu.litmus.statement import Statement
 from vkemu.verdict import UsageError
 from vkhost.cpu import Cpu, Fault
+from vkhost.pmap_enter import pmap_enter
 from vkhost.pmap_remove import pmap_remove
+from vkhost.pmap_switch import swtch_in as switch_in
+from vkhost.pmap_switch import swtch_out as switch_out
 from vkhost.vm import (
-    VM_MAPTYPE_NORMAL,
-    VM_PROT_ALL,
     VM_PROT_EXECUTE,
     VM_PROT_NONE,
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
 from vkhost.vm_fault import vm_fault
-from vkhost.vm_map import vm_map_find
 from vkhost.vm_map_delete import vm_map_remove
 from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_object import OBJT_DEFAULT, vm_object_allocate
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_alloc import vm_page_free
+from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_free
 from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
 from vkhost.vm_page_cache import vm_page_cache, vm_page_try_to_cache
-from vkhost.vm_page_dirty import vm_page_protect, vm_page_test_dirty
-from vkhost.vm_page_lru import vm_page_deactivate
+from vkhost.vm_page_dirty import vm_page_dirty, vm_page_protect, vm_page_test_dirty
+from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate
+from vkhost.vm_page_queue import PQ_ACTIVE, PQ_INACTIVE
+from vkhost.vm_pageout_active import Ageing
+from vkhost.vm_pageout_active import _age as vm_pageout_age
+from vkhost.vm_pageout_inactive import _flush_flags as vm_pageout_flush_flags
 from vkhost.vm_pageout_page import Laundry, vm_pageout_page
 
 FAULTED: Final = -1  # what a user access that the guest would see as T_PAGEFLT leaves
@@ -185,7 +188,7 @@ async def munmap(me: Actor, va: Any, pages: int = 1) -> int:
 # Host threads.
 
 
-@verb("fault", "va", *FAULT_TYPES)
+@verb("fault guest", "va", *FAULT_TYPES)
 async def fault(me: Actor, va: Any, kind: str) -> int:
     """vm_fault of the guest process; its KERN_* result."""
     return await vm_fault(me.machine.guest.vm_map, me.va(va), FAULT_TYPES[kind])
@@ -221,12 +224,33 @@ async def deactivate(me: Actor, page: Any) -> int:
 
 
 @verb("host pageout", "p?n")
+async def scan_active(me: Actor, page: Any, short: int = 1) -> int:
+    """The active scan meets the page when there is a shortage (or none); 1 if it declined it."""
+    m = await _busied(me, page)
+    if m is None or m.queue != PQ_ACTIVE:
+        return await _give_up(m)
+    age = Ageing(me.machine.kernel, 0, short, 1, isep=False)
+    m.act_count = 0
+    await vm_pageout_age(age, m)
+    return age.delta
+
+
+@verb("host pageout", "p?n")
 async def scan_inactive(me: Actor, page: Any, passes: int = 0) -> int:
     """The inactive scan meets the page (vm_pageout_page); how many pages it freed or wrote."""
     m = await _busied(me, page)
-    if m is None:
-        return NO_PAGE
-    return await vm_pageout_page(me.machine.kernel, m, Laundry(max_launder=16), passes, 0)
+    if m is None or m.queue != PQ_INACTIVE:
+        return await _give_up(m)
+    kernel = me.machine.kernel
+    flags = await vm_pageout_flush_flags(kernel, m)
+    return await vm_pageout_page(kernel, m, Laundry(max_launder=16), passes, flags)
+
+
+async def _give_up(m: VmPage | None) -> int:
+    """The page is busy, gone, or on another queue: a scan passes it by."""
+    if m is not None:
+        await vm_page_wakeup(m)
+    return NO_PAGE
 
 
 @verb("host pageout", "pa", *PROTS)
@@ -293,19 +317,44 @@ async def free(me: Actor, page: Any) -> int:
 
 @verb("host pageout", "n")
 async def reuse(me: Actor, value: int) -> int:
-    """Another process faults in a new page and writes `value` to it: the next owner of a frame."""
+    """Another process gets a page, maps it and writes `value` to it: the next owner of a frame.
+
+    What vm_fault does for it, without the steps that are another window's business.
+    """
     machine = me.machine
-    made = vm_object_allocate(machine.kernel, OBJT_DEFAULT, 1)
-    await vm_map_find(
-        machine.other.vm_map, made, 0, OTHER, PAGE_SIZE, PAGE_SIZE, True, VM_MAPTYPE_NORMAL,
-        VM_PROT_ALL, VM_PROT_ALL, 0,
-    )  # fmt: skip
-    await vm_fault(machine.other.vm_map, OTHER, VM_PROT_WRITE)
-    m = made.memq.get(0)
+    made = machine.other_object
+    pindex = made.resident_page_count
+    async with made.token:
+        m = await vm_page_alloc(made, pindex, VM_ALLOC_NORMAL)
     if m is None:
         return NO_PAGE
+    await m.frame.zero()
+    m.valid = VM_PAGE_BITS_ALL
+    va = OTHER + pindex * PAGE_SIZE
+    await pmap_enter(
+        machine.other.pmap, va, m, VM_PROT_READ | VM_PROT_WRITE, False,
+        machine.other.vm_map.entries[0],
+    )  # fmt: skip
+    await vm_page_dirty(m)
     await m.frame.store(0, value)
+    me.machine.kernel.emit("page.write", m.pfn, m.frame.words.tobytes())
+    await vm_page_activate(m)
+    await vm_page_wakeup(m)
     return m.pfn
+
+
+@verb("user", "")
+async def swtch_out(me: Actor) -> int:
+    """The CPU goes idle: another thread's turn, or none's."""
+    await switch_out(me.machine.lwps[me.cpu.id])
+    return 0
+
+
+@verb("user", "")
+async def swtch_in(me: Actor) -> int:
+    """And this thread runs on it again."""
+    await switch_in(me.machine.lwps[me.cpu.id])
+    return 0
 
 
 # Running, and checking what was written.

@@ -159,6 +159,8 @@ class Shadow:
         self.ptes: dict[Id, dict[int, Translation]] = {}
         self.tlbs: dict[int, dict[tuple[Id, int], Translation]] = {}
         self.active: dict[Id, int] = {}  # pm_active
+        # CPUs whose entries of a pmap may be used: active since they last loaded %cr3.
+        self.in_use: dict[Id, int] = {}
         self.spaces: dict[Id, AddressSpace] = {}
         self.resident: dict[tuple[Id, int], Frame] = {}
         self.backing: dict[Id, tuple[Id, int]] = {}  # object -> what it shadows, and where
@@ -196,20 +198,21 @@ class Shadow:
         return None if space is None else space.at(vpn)
 
     def translations(self, pmap: Id, first: int, last: int) -> Iterator[Translation]:
-        """PTEs, then entries of the TLBs in use, of vpns [first, last). A CPU out of pm_active
-        has to flush before it uses its entries again: those are `parked`."""
+        """PTEs, then entries of the TLBs in use, of vpns [first, last). A CPU that was
+        out of pm_active has to flush before it uses its entries again: those are `parked`, also
+        while it is back in pm_active and about to load %cr3."""
         ptes = self.ptes.get(pmap, {})
         if last - first < len(ptes):
             yield from (ptes[vpn] for vpn in range(first, last) if vpn in ptes)
         else:
             yield from (t for vpn, t in list(ptes.items()) if first <= vpn < last)
-        mask = self.active.get(pmap, 0)
+        mask = self.in_use.get(pmap, 0)
         for cpu, tlb in self.tlbs.items():
             if mask >> cpu & 1:
                 yield from _within(tlb, pmap, first, last)
 
     def parked(self, pmap: Id, first: int, last: int) -> Iterator[Translation]:
-        mask = self.active.get(pmap, 0)
+        mask = self.in_use.get(pmap, 0)
         for cpu, tlb in self.tlbs.items():
             if not mask >> cpu & 1:
                 yield from _within(tlb, pmap, first, last)
@@ -308,6 +311,10 @@ class Shadow:
 
     def cpu_active(self, pmap: Id, mask: int) -> None:
         self.active[pmap] = mask
+        self.in_use[pmap] = self.in_use.get(pmap, 0) & mask
+
+    def cpu_pmap(self, cpu: int, pmap: Id) -> None:
+        self.in_use[pmap] = self.in_use.get(pmap, 0) | 1 << cpu
 
     def cached(self, cpu: int, pmap: Id, va: int) -> Translation | None:
         """The TLB entry an access goes through. Entries of another pmap for the same page serve

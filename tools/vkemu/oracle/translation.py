@@ -211,7 +211,7 @@ class Translations:
         yield from frame.ptes.values()
         for cpu, tlb in self.shadow.tlbs.items():
             for t in tlb.values():
-                if t.pfn == frame.pfn and self.shadow.active.get(t.pmap, 0) >> cpu & 1:
+                if t.pfn == frame.pfn and self.shadow.in_use.get(t.pmap, 0) >> cpu & 1:
                     yield t
 
     def finish(self) -> None:
