@@ -33,8 +33,7 @@ class Trace(Record):
     """Invariant: clocks[e] has bit e, and no bit above it."""
 
     __slots__ = (
-        "accesses", "barrier", "befores", "births", "clocks", "footprints", "objects", "own",
-        "races", "writes",
+        "barrier", "befores", "births", "clocks", "footprints", "objects", "own", "races", "rivals",
     )  # fmt: skip
 
     def __init__(self, objects: Objects) -> None:
@@ -44,8 +43,9 @@ class Trace(Record):
         self.clocks: list[int] = []
         self.befores: list[object] = []  # state of the event's object just before it
         self.races: list[Race] = []
-        self.accesses: list[int] = [0] * len(objects)  # by object: who touched it
-        self.writes: list[int] = [0] * len(objects)
+        # By code: the events it depends on. For a load, who wrote the object; for a write, who
+        # touched it.
+        self.rivals: list[int] = [0] * len(objects.single)
         self.own: list[int] = []  # by thread: its events
         self.births: list[int] = []  # by thread: the event that spawned it, or -1
         self.barrier = 0
@@ -80,53 +80,64 @@ class Trace(Record):
         if effect.also:
             footprint = objects.footprint(effect)
         else:
-            footprint = objects.single[2 * number + effect.write]
-        accesses = self.accesses
-        writes = self.writes
-        if len(objects.single) > 2 * len(accesses):
-            missing = [0] * (len(objects) - len(accesses))
-            accesses += missing
-            writes += missing
+            footprint = objects.single[number + number + effect.write]
+        rivals = self.rivals
+        if len(objects.single) > len(rivals):
+            rivals += [0] * (len(objects.single) - len(rivals))
         n = len(self.tids)
         bit = 1 << n
-        clock = self.past_of(tid)
-        rivals = 0
+        own = self.own[tid] if tid < len(self.own) else 0
+        clocks = self.clocks
+        if own and not self.barrier:
+            past = clocks[own.bit_length() - 1]
+        else:
+            past = self.past_of(tid)
+        met = 0
         for code in footprint:
-            number = code >> 1
+            met |= rivals[code]
+            rivals[code | 1] |= bit
             if code & 1:
-                rivals |= accesses[number]
-                writes[number] |= bit
+                rivals[code - 1] |= bit
+        clock = past
+        met &= ~past
+        if met:
+            if effect.guard is None and not objects.computed(effect):
+                races = self.races
+                while met:
+                    rival = met.bit_length() - 1
+                    races.append((rival, n, tid, footprint, past))
+                    clock |= clocks[rival]
+                    met &= ~clock
             else:
-                rivals |= writes[number]
-            accesses[number] |= bit
-        rivals &= ~clock
-        if rivals:
-            clock = self._meet(tid, effect, footprint, clock, rivals)
-        self.own[tid] |= bit
+                clock = self._meet(tid, effect, footprint, past, met)
+        self.own[tid] = own | bit
         self.tids.append(tid)
         self.effects.append(effect)
         self.footprints.append(footprint)
-        self.clocks.append(clock | bit)
+        clocks.append(clock | bit)
         self.befores.append(shared.state)
         return footprint
 
-    def _meet(self, tid: int, effect: Effect, footprint: Footprint, past: int, rivals: int) -> int:
-        """Note the races of a new event; `rivals` are the events on its objects. Its clock."""
+    def _meet(self, tid: int, effect: Effect, footprint: Footprint, past: int, met: int) -> int:
+        """Note the races of a new event, `met` being the events it depends on. Its clock.
+
+        For effects with a guard, or with a footprint they compute.
+        """
         n = len(self.tids)
         clocks = self.clocks
         known = None if self.objects.computed(effect) else footprint
         # Events that may have been what made the guard true.
-        makers = 0 if passable(effect) else self.writes[effect.obj.index]
+        makers = 0 if passable(effect) else self.rivals[2 * effect.obj.index + effect.write]
         enabled_late = False
         clock = past
-        while rivals:
-            rival = rivals.bit_length() - 1
+        while met:
+            rival = met.bit_length() - 1
             if makers >> rival & 1 and not effect.guard(self.befores[rival]):  # type: ignore[misc]
                 enabled_late = True
             else:
                 self.races.append((rival, n, tid, known, past))
             clock |= clocks[rival]
-            rivals &= ~clock
+            met &= ~clock
         if enabled_late:
             first = self._last_open(effect, past, n)
             if first >= 0:
@@ -134,9 +145,9 @@ class Trace(Record):
         return clock
 
     def _last_open(self, effect: Effect, past: int, n: int) -> int:
-        """The latest write, not in `past`, before which the guard of `effect` held; or -1."""
+        """The latest rival, not in `past`, before which the guard of `effect` held; or -1."""
         assert effect.guard is not None
-        candidates = self.writes[effect.obj.index] & ~past & ((1 << n) - 1)
+        candidates = self.rivals[2 * effect.obj.index + effect.write] & ~past & ((1 << n) - 1)
         while candidates:
             write = candidates.bit_length() - 1
             if effect.guard(self.befores[write]):
@@ -153,8 +164,8 @@ class Trace(Record):
             if effect is None or thread.runnable or effect.guard is None:
                 continue
             past = self.past_of(tid)
-            number = self.objects.number(effect.obj)
-            if number < len(self.writes) and self.writes[number]:
+            rivals = 2 * self.objects.number(effect.obj) + effect.write
+            if rivals < len(self.rivals) and self.rivals[rivals]:
                 first = self._last_open(effect, past, n)
                 if first >= 0:
                     found.append((first, n, tid, self.objects.footprint(effect), past))
@@ -169,9 +180,9 @@ class Trace(Record):
             bit = 1 << n
             self.own[tid] |= bit
             for code in footprint:
-                self.accesses[code >> 1] |= bit
+                self.rivals[code | 1] |= bit
                 if code & 1:
-                    self.writes[code >> 1] |= bit
+                    self.rivals[code - 1] |= bit
             self.tids.append(tid)
             self.footprints.append(footprint)
             races.append((first, n, tid, footprint, past))
@@ -185,14 +196,13 @@ class Trace(Record):
     def truncate(self, n: int) -> None:
         below = (1 << n) - 1
         own = self.own
-        accesses = self.accesses
-        writes = self.writes
+        rivals = self.rivals
         for tid in self.tids[n:]:
             own[tid] &= below
         for footprint in self.footprints[n:]:
             for code in footprint:
-                accesses[code >> 1] &= below
-                writes[code >> 1] &= below
+                rivals[code] &= below
+                rivals[code ^ 1] &= below
         super().truncate(n)
         del self.footprints[n:]
         del self.clocks[n:]
