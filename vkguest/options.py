@@ -59,7 +59,7 @@ class Options(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     add("-m", dest="memory", metavar="size", help="system memory, with suffix K, M or G (required)")
     add("-n", dest="ncpus", metavar="numcpus[:lbits[:cbits]]", default="2", help="virtual CPUs (2)")

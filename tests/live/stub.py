@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vkemu.live import Live
-from vkemu.session import GuestSession, Outlet, Refused
+from vkemu.session import GuestSession, HostSession, Outlet, Refused
 from vkprotocol.effects import Cell, Mailbox
 from vkprotocol.errno import Errno
 from vkprotocol.limits import SCHEMA
@@ -42,15 +42,13 @@ class StubHost:
         self.released: list[int] = []
         self.images: list[bytes] = []
 
-    def admit(
-        self, hello: Hello, image: int | None, say: Callable[[AnyMessage], None]
-    ) -> StubGuest:
+    def admit(self, hello: Hello, image: int | None, session: HostSession) -> StubGuest:
         if len(self.guests) >= self.guests_max:
             raise Refused(Errno.EPROCLIM, f"{self.guests_max} guests are all this host takes")
         if image is not None:
             self.images.append(os.pread(image, 100, 0))
             os.close(image)
-        guest = StubGuest(len(self.guests) + 1, hello.vcpus, say)
+        guest = StubGuest(len(self.guests) + 1, hello.vcpus, session.say)
         self.guests.append(guest)
         for lwp in guest.lwps:
             self.live.spawn(f"lwp{guest.pid}.{lwp.n}", self._serve(lwp), daemon=True)

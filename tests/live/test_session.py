@@ -14,7 +14,7 @@ import anyio
 import pytest
 from vkemu import session as sessions
 from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.session import GuestSession, HostGone, HostSession
+from vkemu.session import GuestSession, HostSession
 from vkemu.transport import (
     MemoryStream,
     Stream,
@@ -41,6 +41,7 @@ from vkprotocol.messages import (
 )
 
 from tests.live.stub import StubHost, asking, hello
+from vkguest.errors import HostGone
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 

@@ -21,6 +21,7 @@ from vkprotocol.messages import AnyMessage, Goodbye, Hello, HelloReply, Reply, R
 
 from vkemu.live import Live
 from vkemu.transport import Broken, Stream, UnixStream
+from vkguest.errors import HostGone
 
 UNSENT_BYTES: Final = 1 << 20  # nothing more is read from a peer that has left this much unread
 HELLO_SECONDS: Final = 10.0  # a peer that has not said Hello by then is not a guest
@@ -68,16 +69,17 @@ class Session:
         self._early: list[AnyMessage] = []
 
     def say(self, message: AnyMessage) -> None:
-        """Put `message` on its way, unless nobody listens any more."""
+        """Put `message` on its way, unless nobody listens any more. A Goodbye ends it all."""
         if not self.over and self.connection.state is not State.CLOSED:
             self._unsent += self.connection.send(message)
             self._more.set()
+            if isinstance(message, Goodbye):
+                self.reason = self.reason or message.reason
+                self._reading.cancel()
 
     def hang_up(self, reason: str = "", errno: int = 0) -> None:
         """Say goodbye and end the conversation."""
         self.say(Goodbye(errno, reason[: limits.TEXT_CHARS]))
-        self.reason = self.reason or reason
-        self._reading.cancel()
 
     async def converse(self, hear: Callable[[AnyMessage], None]) -> None:
         """Hand every message to `hear` until the conversation ends; `reason` then says why."""
@@ -178,8 +180,8 @@ class Host(Protocol):
 
     name: str
 
-    def admit(self, hello: Hello, image: int | None, say: Callable[[AnyMessage], None]) -> Guest:
-        """A process for this guest, its lwps' replies going to `say`. Takes `image` over.
+    def admit(self, hello: Hello, image: int | None, session: HostSession) -> Guest:
+        """A process for this guest, whose lwps reply to `session.say`. Takes `image` over.
 
         Raises Refused.
         """
@@ -235,12 +237,8 @@ class HostSession(Session):
                 image = self.stream.descriptors.pop()
         if hello.image and image is None:
             raise Refused(Errno.EBADF, "the descriptor of the memory image did not come")
-        self.guest = self.host.admit(hello, image, self.say)
+        self.guest = self.host.admit(hello, image, self)
         self.say(HelloReply(schema=limits.SCHEMA, name=self.host.name, proc=self.guest.pid))
-
-
-class HostGone(Exception):
-    """The host has refused us, said goodbye, or vanished; the text says which."""
 
 
 class GuestSession(Session):

@@ -1,15 +1,255 @@
-"""`vkemu guest`."""
+"""`vkemu guest`: one vkernel as a process of its own, with the options of vkernel(7)."""
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from vkemu.verdict import UsageError
+import anyio
+import msgspec
+from vkprotocol.limits import NAME_CHARS, SCHEMA
+from vkprotocol.messages import Credentials, Hello
+from vkprotocol.param import atop
+
+from vkemu import names
+from vkemu.live import BACKENDS, Live, on_backend
+from vkemu.scenario import size_bytes
+from vkemu.session import GuestSession
+from vkemu.transport import connect
+from vkemu.verdict import Status, UsageError
+from vkguest.errors import BootError, GuestPanic, HostGone
+from vkguest.image import create_image
+from vkguest.kern_exec import Program
+from vkguest.kernel import Vkernel
+from vkguest.options import OptionError, Options, add_options, options_of
+from vkguest.port import MailboxPort
+
+IMAGE_FOLDER = Path("/var/vkernel")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="of the host")
+    parser.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="WORKLOAD",
+        dest="workloads",
+        help="start a process with this named program, as touch:pages=4,rounds=2",
+    )
+    parser.add_argument(
+        "--program",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        dest="programs",
+        help="start a process with the program in this file, one instruction a line",
+    )
+    parser.add_argument("--name", default="vk0", help="what the host calls it (default: vk0)")
+    parser.add_argument("--swap", default="0p", metavar="SIZE", help="end of memory used as swap")
+    parser.add_argument(
+        "--host-image", action="store_true", help="let the host make the memory image"
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default="trio", help="the event loop")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    add_options(parser.add_argument_group("options of vkernel(7)"))
 
 
 def run(args: argparse.Namespace) -> int:
-    raise UsageError("vkemu guest: not built yet")
+    try:
+        options = options_of(args)
+    except OptionError as error:
+        raise UsageError(f"vkemu guest: {error}") from None
+    if not args.name or len(args.name) > NAME_CHARS:
+        raise UsageError(f"vkemu guest: --name of 1 to {NAME_CHARS} characters expected")
+    swap = checked("--swap", size_bytes, args.swap)
+    programs = [checked("--run", names.check_workload, spec) for spec in args.workloads]
+    programs += [program_file(path) for path in args.programs]
+    for line in options.warnings:
+        tell(line)
+    live = Live(time_scale=1.0)
+    with pidfile(options.pidfile):
+        guest = Guest(live, args, options, programs, atop(swap))
+        try:
+            on_backend(args.backend, guest.main)
+        except HostGone as gone:
+            guest.ending = str(gone)
+        except GuestPanic as panic:
+            guest.ending = f"panic: {panic}"
+        except OSError as error:
+            raise UsageError(f"vkemu guest: {error}") from None
+        finally:
+            live.close()
+    return guest.report(as_json=args.json)
+
+
+class Guest:
+    """The vkernel, its memory image, and its conversation with the host."""
+
+    def __init__(
+        self,
+        live: Live,
+        args: argparse.Namespace,
+        options: Options,
+        programs: list[Program],
+        swap_pages: int,
+    ) -> None:
+        self.live = live
+        self.args = args
+        self.options = options
+        self.ending = ""  # why, when it is not the ordinary end
+        credentials = Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+        self.hello = Hello(
+            schema=SCHEMA,
+            name=args.name,
+            credentials=credentials,
+            memory=options.memory,
+            vcpus=options.ncpus,
+            image=not args.host_image,
+        )
+        self.session: GuestSession | None = None
+        self.vkernel: Vkernel | None = None
+        self._programs = programs
+        self._swap_pages = swap_pages
+
+    async def main(self) -> None:
+        stream = await connect(self.args.socket)
+        session = self.session = GuestSession(self.live, stream, self.hello)
+        try:
+            reply = await self._greet(session)
+            self.vkernel = self._vkernel(session, reply.fd, reply.proc)
+        except BaseException:
+            await session.close()
+            raise
+        self.vkernel.start()
+        ended: list[Exception] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.run)
+            with self.live.source():
+                try:
+                    await self.live.run()
+                except Exception as error:
+                    ended.append(error)
+            session.hang_up()
+        for end in ended:
+            raise end
+
+    async def _greet(self, session: GuestSession) -> Any:
+        if self.args.host_image:
+            return await session.greet()
+        pages = atop(self.options.memory)
+        folder = IMAGE_FOLDER if os.access(IMAGE_FOLDER, os.W_OK) else Path(tempfile.gettempdir())
+        image = create_image(pages, folder, str(os.getpid()))
+        try:
+            return await session.greet(image)
+        finally:
+            os.close(image)  # the host has its own descriptor, or does not want one
+
+    def _vkernel(self, session: GuestSession, image_fd: int, proc: int) -> Vkernel:
+        try:
+            return Vkernel(
+                lambda cpuid: MailboxPort(session.requests[cpuid], session.replies[cpuid]),
+                memory_pages=atop(self.options.memory),
+                programs=self._programs,
+                spawn=self.live.spawn,
+                vcpus=self.options.ncpus,
+                swap_pages=self._swap_pages,
+                emit=self._emit,
+                name=self.args.name,
+                proc=proc,
+                image_fd=image_fd,
+                prezero=self.options.prezero,
+            )
+        except ValueError as error:
+            raise BootError(str(error)) from None
+
+    def _emit(self, name: str, *fields: Any) -> None:
+        if name == "console":
+            tell(str(fields[-1]))
+        elif self.options.verbose:
+            tell(" ".join([name, *map(str, fields)]))
+
+    def report(self, *, as_json: bool) -> int:
+        """Print what became of the processes; the exit status."""
+        vkernel = self.vkernel
+        results = {} if vkernel is None else dict(sorted(vkernel.results.items()))
+        wrong = [] if vkernel is None else vkernel.failed
+        ending = self.ending or (vkernel and (vkernel.boot_error or vkernel.killed)) or ""
+        if as_json:
+            summary = {
+                "name": self.args.name,
+                "ending": ending or None,
+                "results": {pid: result._asdict() for pid, result in results.items()},
+                "failed": wrong,
+                "environment": self.options.environment,
+            }
+            print(msgspec.json.encode(summary).decode())
+        else:
+            for pid, result in results.items():
+                checksum = "killed" if result.checksum is None else f"{result.checksum:016x}"
+                print(f"{pid} {result.comm} status {result.status} registers {checksum}")
+        for pid, va, expected, got in wrong:
+            tell(f"process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}")
+        if ending:
+            tell(f"vkemu guest: {ending}")
+        if wrong or ending.startswith("panic"):
+            return Status.VIOLATION
+        return Status.UNKNOWN if ending else Status.PASS
+
+
+def checked(option: str, check: Any, text: str) -> Any:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise UsageError(f"vkemu guest: {option} {text}: {error}") from None
+
+
+def program_file(path: Path) -> Program:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: {why}, expected a program") from None
+    try:
+        return Program(path.stem, names.check_program(text))
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+@contextmanager
+def pidfile(name: str | None) -> Iterator[None]:
+    """-p: the file stays open and locked while the vkernel runs (init.c:writepid), then goes."""
+    if name is None:
+        yield
+        return
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UsageError(f"Failed to create pidfile: {name}: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise UsageError(
+            f"Failed to lock pidfile, vkernel already running: {name}: {error.strerror}"
+        ) from None
+    try:
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        yield
+        Path(name).unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def tell(line: str) -> None:
+    """Standard output is for results."""
+    print(line, file=sys.stderr, flush=True)

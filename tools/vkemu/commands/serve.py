@@ -1,15 +1,171 @@
-"""`vkemu serve`."""
+"""`vkemu serve`: the host as a process of its own; guests come over a unix socket."""
 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
-from vkemu.verdict import UsageError
+import anyio
+import msgspec
+
+from vkemu import rundir
+from vkemu.assemble import Machine, assemble
+from vkemu.commands.run import collect_settings
+from vkemu.live import BACKENDS, Live, on_backend
+from vkemu.log import EventLog
+from vkemu.outcome import FAILURES, headline
+from vkemu.scenario import Scenario, lay_over, load, read, read_setting
+from vkemu.server import Server
+from vkemu.transport import listen
+from vkemu.verdict import OF_VERDICT, UsageError, Verdict
+
+# What the host is when no scenario says it; a stand-in for the guests, which come from outside.
+DEFAULTS = {"host": {"pages": 4096, "cpus": 8}}
+STAND_IN = {"name": "outside", "memory": "1M", "vcpus": 1, "workloads": ["touch"]}
+TIME_SCALE_MAX = 1e6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument(
+        "scenario", nargs="?", help="host, policy, quirks and checks as in this one; not its guests"
+    )
+    parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where to serve")
+    parser.add_argument("--policy", help="reverse map, instead of the scenario's")
+    parser.add_argument("--mutant", action="append", default=[], help="add a deliberate defect")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="lay a setting over the scenario, as host.pages=300",
+    )
+    parser.add_argument("--guests", type=int, metavar="N", help="shut down when N have gone")
+    parser.add_argument(
+        "--time-scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="virtual seconds to a real one, for what the kernel does by time (default: 1)",
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default="trio", help="the event loop")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="keep a run folder, with a log")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON at the end")
+    parser.set_defaults(max_steps=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    raise UsageError("vkemu serve: not built yet")
+    if not 0 < args.time_scale <= TIME_SCALE_MAX:
+        raise UsageError(
+            f"vkemu serve: --time-scale {args.time_scale:g}, expected up to {TIME_SCALE_MAX:g}"
+        )
+    if args.guests is not None and args.guests < 1:
+        raise UsageError(f"vkemu serve: --guests {args.guests}, expected at least 1")
+    scenario = host_of(args)
+    with ExitStack() as stack:
+        log = folder = None
+        if args.runs is not None:
+            folder = stack.enter_context(rundir.new_run(args.runs, scenario.name))
+            out = stack.enter_context((folder.path / rundir.EVENTS).open("wb"))
+            log = EventLog(out, f"{scenario.name}/{scenario.policy}/serve")
+        summary, failure = serve(scenario, args, log)
+        if folder is not None:
+            folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
+            folder.write_json(rundir.SUMMARY, summary)
+            if failure:
+                folder.write_text(rundir.FAILURE, failure)
+    if args.json:
+        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+    else:
+        if failure:
+            print(failure)
+        print(f"{summary['verdict']}: {summary['guests']} guests, {summary['steps']:,} steps")
+    return OF_VERDICT[summary["verdict"]]
+
+
+def host_of(args: argparse.Namespace) -> Scenario:
+    """The scenario with nobody in it."""
+    settings = collect_settings(args)
+    if args.scenario is None:
+        document: dict[str, Any] = {"name": "serve", **msgspec.to_builtins(DEFAULTS)}
+        document["guest"] = [STAND_IN]
+        for setting in settings:
+            lay_over(document, read_setting(setting))
+        scenario = read(document, Path("vkemu serve"))
+    else:
+        scenario = load(args.scenario, settings)
+        if not isinstance(scenario, Scenario):
+            raise UsageError(f"{args.scenario}: a litmus test, expected a scenario")
+    return msgspec.structs.replace(scenario, guest=())
+
+
+def serve(
+    scenario: Scenario, args: argparse.Namespace, log: EventLog | None
+) -> tuple[dict[str, Any], str]:
+    """Serve to the end: the summary, and what went wrong if anything did."""
+    live = Live(time_scale=args.time_scale)
+    machine = assemble(scenario, log, live)
+    server = Server(live, machine.kernel, tell, args.guests)
+    verdict: Verdict = "pass"
+    failure = ""
+    try:
+        on_backend(args.backend, Serving(server, args.socket).main)
+        machine.oracle.finish()
+    except OSError as error:
+        raise UsageError(f"vkemu serve: {error}") from None
+    except FAILURES as error:
+        verdict, failure = "fail", headline(error)
+    finally:
+        live.close()
+    return summarize(scenario, machine, server, verdict, failure), failure
+
+
+class Serving:
+    """The server with its socket and the signals that end it."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self.server = server
+        self.path = path
+        self._failures: list[BaseException] = []
+
+    async def main(self) -> None:
+        async with listen(self.path) as listener, anyio.create_task_group() as group:
+            group.start_soon(self._until_signal)
+            tell(f"serving at {self.path}")
+            try:
+                await self.server.run(listener)
+            except FAILURES as error:
+                self._failures.append(error)
+            group.cancel_scope.cancel()
+        for failure in self._failures:
+            raise failure
+
+    async def _until_signal(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                self.server.shutdown()
+
+
+def summarize(
+    scenario: Scenario, machine: Machine, server: Server, verdict: Verdict, failure: str
+) -> dict[str, Any]:
+    return {
+        "verdict": verdict,
+        "failure": failure or None,
+        "scenario": scenario.name,
+        "policy": scenario.policy,
+        "mutants": list(scenario.mutants),
+        "guests": server.served,
+        "steps": server.live.steps,
+        "virtual_ns": server.live.clock,
+        "counters": machine.counters(),
+    }
+
+
+def tell(line: str) -> None:
+    """Standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
