@@ -16,6 +16,8 @@ from vkemu.scenario import Scenario
 from vkemu.trial import Origin, record
 from vkemu.verdict import OF_VERDICT, UsageError
 
+EXPLORED = ("vkl1.", "vkx1.")  # tokens of `vkemu explore`
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="TOKEN|RUN", help="a token, or a run folder: runs/latest")
@@ -31,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.what.startswith(EXPLORED):
+        from vkemu.commands.explore import replay_explored
+
+        return replay_explored(args.what)
     word, folder = what_to_replay(args.what)
     found = token.parse(word)
     if found.model_digest != token.model_digest():

@@ -23,7 +23,7 @@ from vkemu.litmus.herd import Outcomes
 from vkemu.litmus.statement import Statement, parse
 from vkemu.litmus.tables import Tables, tables_for
 from vkemu.mistake import convert
-from vkemu.scenario import Host, Name, QuirkTable, Table
+from vkemu.scenario import Host, Name, QuirkTable, Table, read_document
 from vkemu.verdict import UsageError
 
 Kind: TypeAlias = Literal["user", "guest", "fault", "pageout", "host"]
@@ -31,6 +31,7 @@ Bits: TypeAlias = Annotated[str, Meta(max_length=40)]
 Conditions: TypeAlias = str | tuple[str, ...]
 Word: TypeAlias = Annotated[int, Meta(ge=0)]
 
+WINDOWS = Path(__file__).parent / "windows"
 FIRST_PAGE = 8  # frames below hold the guest's page tables
 
 
@@ -194,6 +195,35 @@ def vpte_bits(text: str, where: str) -> int:
             raise UsageError(f"{where}: {name!r} is no VPTE bit, expected e.g. V|RW|U|A|M")
         value |= bit
     return value
+
+
+def load_litmus(source: str, variant: str = "") -> Litmus:
+    """The test at a path, or shipped under a name or a window (`W07`); one of its variants."""
+    path = find_litmus(source)
+    litmus = read(read_document(path), path)
+    if not variant:
+        return litmus
+    found = {v.variant: v for v in litmus.variants()}
+    if variant not in found:
+        raise UsageError(
+            f"{path}: no variant {variant!r}, expected one of {', '.join(found) or '(none)'}"
+        )
+    return found[variant]
+
+
+def find_litmus(source: str) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    named = sorted(WINDOWS.glob(f"{source}*.toml")) if path.name == source else []
+    if not named:
+        raise UsageError(f"{source}: no such file, expected a litmus test or a window, e.g. W07")
+    return named[0]
+
+
+def shipped() -> list[Path]:
+    """The litmus tests of the windows, in the order of the catalogue."""
+    return sorted(WINDOWS.glob("W*.toml"))
 
 
 def read(document: dict[str, Any], path: Path) -> Litmus:

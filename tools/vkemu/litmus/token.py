@@ -1,0 +1,61 @@
+"""Tokens of litmus failures: which test, policy and variant, and the schedule's own token.
+
+vkl1.<base64url of JSON [file, policy, variant, identity]>.<vkx1...>
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from vkemu.litmus.file import Litmus, load_litmus
+from vkemu.verdict import UsageError
+
+PREFIX = "vkl1."
+
+
+@dataclass(frozen=True, slots=True)
+class LitmusToken:
+    """`source` is a path or the name of a shipped test."""
+
+    source: str
+    policy: str
+    variant: str
+    identity: str
+    schedule: str
+
+    def __str__(self) -> str:
+        head = msgspec.json.encode([self.source, self.policy, self.variant, self.identity])
+        return f"{PREFIX}{base64.urlsafe_b64encode(head).decode().rstrip('=')}.{self.schedule}"
+
+    def litmus(self) -> Litmus:
+        """The test it was made of; UsageError when that has changed."""
+        litmus = load_litmus(self.source, self.variant)
+        if identity(litmus) != self.identity:
+            raise UsageError(
+                f"replay: {self.source} has changed since this token was made, expected the same "
+                "test (explore it again)"
+            )
+        return litmus
+
+
+def identity(litmus: Litmus) -> str:
+    """What the test means, whatever its comments and layout."""
+    return hashlib.sha256(msgspec.json.encode(litmus.file)).hexdigest()[:12]
+
+
+def parse(text: str) -> LitmusToken:
+    match = re.fullmatch(r"vkl1\.([\w-]+)\.(vkx\d+\.[\w-]+)", text.strip())
+    if match is None:
+        raise UsageError("replay: damaged token, expected vkl1.WORD.vkx1.WORD as it was printed")
+    try:
+        head = base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4))
+        source, policy, variant, digest = msgspec.json.decode(head, type=tuple[str, str, str, str])
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise UsageError("replay: damaged token, its first word cannot be read") from None
+    return LitmusToken(source, policy, variant, digest, match[2])
