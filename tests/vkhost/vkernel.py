@@ -141,18 +141,20 @@ class Vkernel(Machine):
         return reply
 
     def do(self, body: Coroutine[Any, Any, Any]) -> Any:
-        """Run `body` to its end, and whoever it waits for, in order of their ids."""
+        """Run `body` to its end; while it waits for somebody, everybody in turn."""
         returned: list[Any] = []
 
         async def thread() -> None:
             returned.append(await body)
 
         thread_ = self.spawn("do", thread())
+        turn = 0
         while not thread_.done:
             ready = thread_.runnable
             if not ready and not self.ex.runnable:
                 assert self.ex.advance(), self.ex.deadlock()
-            self.ex.step(thread_.tid if ready else self.ex.runnable[0])
+            turn += 1
+            self.ex.step(thread_.tid if ready else self.ex.runnable[turn % len(self.ex.runnable)])
             CURTHREAD[0] = None  # the test itself is no kernel thread, and may look at anything
             if self.ex.failed is not None:
                 assert self.ex.failed.error is not None

@@ -1,0 +1,233 @@
+"""System calls and CPU operations as messages, and the life of a process."""
+
+from __future__ import annotations
+
+import pytest
+from vkprotocol import messages as msg
+from vkprotocol.errno import Errno
+from vkprotocol.insn import (
+    MemOp,
+    Trapframe,
+    andn_bits,
+    cmpset,
+    copy_page,
+    load,
+    or_bits,
+    store,
+    swap,
+    syscall,
+    zero_page,
+)
+from vkprotocol.messages import AnyRequest
+from vkprotocol.vkernel import SIGUSR1
+
+from tests.vkhost.vkernel import DMAP, FD, RW, Vkernel
+from vkhost.panic import Panic
+from vkhost.proc import killproc, proc_create, proc_start
+from vkhost.syscall import SYSCALLS
+from vkhost.vnode import MemoryVnode
+
+PAGE = 4096
+ID = 7
+SHARED, FIXED, VPAGETABLE = 0x1, 0x10, 0x2000
+
+
+def started(**options: int) -> Vkernel:
+    k = Vkernel(**options)  # type: ignore[arg-type]
+    k.start()
+    return k
+
+
+def errno(k: Vkernel, request: AnyRequest) -> int:
+    return k.call(request).errno
+
+
+def test_every_request_has_its_call() -> None:
+    assert set(SYSCALLS) == set(AnyRequest.__args__)  # type: ignore[attr-defined]
+
+
+def test_a_vkernels_boot() -> None:
+    """mmap KVA and DMAP, SETMAP; a vmspace with the image; RUN; and all of it back."""
+    k = started()
+    length = 64 * PAGE
+    kva = k.call(msg.Mmap(lwp=0, seq=1, addr=512 << 30, length=length, prot=7,
+                          flags=SHARED | FIXED | VPAGETABLE, fd=FD, offset=0))  # fmt: skip
+    dmap = k.call(msg.Mmap(lwp=0, seq=2, addr=0, length=length, prot=3, flags=SHARED, fd=FD,
+                           offset=0))  # fmt: skip
+    assert (kva.errno, kva.value) == (0, 512 << 30)
+    assert (dmap.errno, dmap.value % PAGE) == (0, 0)
+    base = dmap.value
+    ops: list[MemOp] = [store(base + i * PAGE, i + 1 << 12 | RW) for i in range(3)]
+    ops += [store(base + 3 * PAGE + 8, 10 << 12 | RW), store(base + 10 * PAGE, 42)]
+    assert k.call(msg.CpuOps(lwp=0, seq=3, ops=tuple(ops))).errno == 0
+    assert errno(k, msg.VmspaceCreate(lwp=0, seq=4, id=ID)) == 0
+    assert k.call(msg.VmspaceMmap(lwp=0, seq=5, id=ID, addr=0, length=length, prot=7,
+                                  flags=SHARED | FIXED | VPAGETABLE, fd=FD, offset=0)).errno == 0  # fmt: skip
+    assert errno(k, msg.VmspaceMcontrol(lwp=0, seq=6, id=ID, addr=0, length=length, behav=11,
+                                        value=RW)) == 0  # fmt: skip
+    frame = Trapframe(regs=(PAGE, *(0,) * 15), text=(_ld(1, 0), syscall()))
+    reply = k.call(msg.VmspaceCtl(lwp=0, seq=7, id=ID, cmd=1, frame=frame))
+    assert reply.frame is not None
+    assert reply.frame.regs[1] == 42
+    assert errno(k, msg.VmspaceMunmap(lwp=0, seq=8, id=ID, addr=0, length=length)) == 0
+    assert errno(k, msg.VmspaceDestroy(lwp=0, seq=9, id=ID)) == 0
+
+
+def _ld(rd: int, rs: int):  # type: ignore[no-untyped-def]
+    from vkprotocol.insn import ld
+
+    return ld(rd, rs)
+
+
+def with_dmap() -> Vkernel:
+    k = started()
+    k.mmap(k.own, DMAP, 64 * PAGE, SHARED)
+    return k
+
+
+def test_cpu_operations() -> None:
+    k = with_dmap()
+    va = DMAP + 8
+    reply = k.call(msg.CpuOps(lwp=0, seq=1, ops=(
+        store(va, 0b1100), load(va), cmpset(va, 1, 2), cmpset(va, 0b1100, 0b0110), or_bits(va, 1),
+        andn_bits(va, 0b0010), swap(va, 9), load(va), copy_page(DMAP + PAGE, DMAP),
+        load(DMAP + PAGE + 8), zero_page(DMAP), load(va),
+    )))  # fmt: skip
+
+    assert reply.errno == 0
+    assert reply.values == (0, 12, 0, 1, 6, 7, 5, 9, 0, 9, 0, 0)
+
+
+@pytest.mark.parametrize("bad", [load(0), load(DMAP + 4), store(DMAP + 64 * PAGE, 1)])
+def test_a_failed_operation_is_efault_and_its_index(bad: MemOp) -> None:
+    k = with_dmap()
+    reply = k.call(msg.CpuOps(lwp=0, seq=1, ops=(store(DMAP, 5), load(DMAP), bad, load(DMAP))))
+
+    assert (reply.errno, reply.value, reply.values) == (Errno.EFAULT, 2, (0, 5))
+
+
+def test_pread_and_pwrite_are_not_implemented() -> None:
+    k = started()
+
+    def both(vmspace_id: int) -> list[int]:
+        return [
+            errno(k, msg.VmspacePread(lwp=0, seq=1, id=vmspace_id, nbyte=8)),
+            errno(k, msg.VmspacePwrite(lwp=0, seq=2, id=vmspace_id, buf=b"x")),
+        ]
+
+    assert both(ID) == [Errno.EINVAL, Errno.EINVAL]
+    k.call(msg.VmspaceCreate(lwp=0, seq=3, id=1))
+    assert both(ID) == [Errno.ENOENT, Errno.ENOENT]
+    assert both(1) == [Errno.EINVAL, Errno.EINVAL]
+
+
+@pytest.mark.parametrize("request_", [
+    msg.VmspaceMmap(lwp=0, seq=1, id=ID, addr=1, length=0, prot=0, flags=0x10, fd=99, offset=0),
+    msg.VmspaceMunmap(lwp=0, seq=1, id=ID, addr=1, length=(1 << 64) - 1),
+    msg.VmspaceMcontrol(lwp=0, seq=1, id=ID, addr=0, length=0, behav=-1),
+    msg.VmspaceCtl(lwp=0, seq=1, id=ID, cmd=-1),
+    msg.VmspaceDestroy(lwp=0, seq=1, id=ID),
+])  # fmt: skip
+def test_vmspace_calls_look_at_no_argument_before_the_id(request_: AnyRequest) -> None:
+    k = started()
+
+    assert errno(k, request_) == Errno.EINVAL  # no vmspace_create yet
+    k.call(msg.VmspaceCreate(lwp=0, seq=2, id=1))
+    assert errno(k, request_) == Errno.ENOENT
+    ve = k.proc.p_vkernel.value.root[1]
+    assert ve.refs.value == 0
+
+
+def test_sysctl() -> None:
+    k = started()
+
+    assert errno(k, msg.Sysctl(lwp=0, seq=1, name="vm.nonsense")) == Errno.ENOENT
+    assert errno(k, msg.Sysctl(lwp=0, seq=1, name="vm.v_page_count", new=1)) == Errno.EPERM
+    old = k.call(msg.Sysctl(lwp=0, seq=1, name="vm.vkernel_enable", new=0))
+    assert (old.errno, old.value) == (0, 1)
+    assert errno(k, msg.VmspaceCreate(lwp=0, seq=2, id=ID)) == Errno.EOPNOTSUPP
+
+
+def test_kill() -> None:
+    k = started()
+
+    assert errno(k, msg.Kill(lwp=0, seq=1, target=9, signo=SIGUSR1)) == Errno.ESRCH
+    assert errno(k, msg.Kill(lwp=0, seq=1, target=1, signo=-1)) == Errno.EINVAL
+    assert errno(k, msg.Kill(lwp=0, seq=1, target=1, signo=65)) == Errno.EINVAL
+    assert errno(k, msg.Kill(lwp=0, seq=1, target=1, signo=0)) == 0
+    assert k.proc.lwps[1].signals.value == ()
+    assert errno(k, msg.Kill(lwp=0, seq=1, target=1, signo=SIGUSR1)) == 0
+    assert k.proc.lwps[1].signals.value == (SIGUSR1,)
+
+
+def test_the_last_lwp_to_exit_takes_the_process_and_its_memory_along() -> None:
+    k = with_dmap()
+    k.vnode.unlinked = True
+    k.call(msg.CpuOps(lwp=0, seq=1, ops=(store(DMAP, 5),)))
+    k.call(msg.VmspaceCreate(lwp=0, seq=2, id=ID))
+    assert errno(k, msg.Exit(lwp=0, seq=3)) == 0
+    assert k.own.vm_map.entries
+    assert errno(k, msg.Exit(lwp=1, seq=4)) == 0
+
+    assert k.own.vm_map.entries == []
+    assert len(k.named("object.destroy")) == 1
+    assert k.kernel.vmstats.v_free_count.value == 64
+    assert k.named("vmspace.destroy") == [("vmspace.destroy", k.proc.pid, ID, 0)]
+    assert [cpu.lwp for cpu in k.kernel.cpus] == [None, None]
+
+
+def test_the_cpus_of_a_dead_process_are_for_the_next() -> None:
+    k = started()
+    assert proc_create(k.kernel, "second", None, 1) is None
+    for lwp in range(2):
+        k.call(msg.Exit(lwp=lwp, seq=1))
+    second = proc_create(k.kernel, "vkernel", MemoryVnode("second", PAGE), 2)
+    assert second is not None
+    assert second.pid == k.proc.pid + 1
+    proc_start(second)
+    k.proc = second
+
+    assert errno(k, msg.VmspaceCreate(lwp=0, seq=1, id=ID)) == 0
+
+
+def test_exit_after_an_ebusy_panics_the_host() -> None:
+    k = started()
+    k.call(msg.VmspaceCreate(lwp=0, seq=1, id=ID))
+    ve = k.proc.p_vkernel.value.root[ID]
+    ve.refs.state = 1
+    assert errno(k, msg.VmspaceDestroy(lwp=0, seq=2, id=ID)) == Errno.EBUSY
+    ve.refs.state -= 1
+    k.call(msg.Exit(lwp=0, seq=3))
+
+    with pytest.raises(Panic, match="invalid refs 1"):
+        k.call(msg.Exit(lwp=1, seq=4))
+
+
+def test_a_killed_process_says_goodbye_to_each_of_its_cpus() -> None:
+    k = with_dmap()
+    k.do(killproc(k.proc))
+    k.run()
+
+    for lwp in k.proc.lwps:
+        [goodbye] = lwp.replies.queue
+        assert isinstance(goodbye, msg.Goodbye)
+        assert goodbye.errno == Errno.EINTR
+    assert k.own.vm_map.entries == []
+    k.do(killproc(k.proc))  # of a zombie: nothing
+
+
+def test_a_process_killed_in_the_middle_of_run_leaves_it() -> None:
+    k = started()
+    k.call(msg.VmspaceCreate(lwp=0, seq=1, id=ID))
+
+    async def run_and_kill() -> None:
+        from vkprotocol.insn import beq
+
+        frame = Trapframe(text=(beq(0, 0, 0),))
+        await k.lwp.requests.send(msg.VmspaceCtl(lwp=0, seq=2, id=ID, cmd=1, frame=frame))
+        await killproc(k.proc)
+
+    k.do(run_and_kill())
+    k.run(max_steps=2_000)
+
+    assert k.proc.zombie
