@@ -32,17 +32,22 @@ class Word(Shared):
 class Frame:
     """Invariant: generation counts the allocations of this frame (vm_page_alloc)."""
 
-    __slots__ = ("_copy", "_read_all", "_word", "_write_all", "bulk", "generation", "pfn", "words")
+    __slots__ = ("_word", "bulk", "generation", "pfn", "words")
+    words: array[int]
 
     def __init__(self, pfn: int) -> None:
         self.pfn = pfn
         self.generation = 0
-        self.words = array("Q", _ZEROES)
         self._word: dict[int, Word] = {}
         # Read by every access to one word, written by what touches all of them.
         self.bulk = Shared(("frame", pfn))
-        self._read_all = Effect(self.bulk, "read_bytes", write=True)
-        self._write_all = Effect(self.bulk, "write_bytes", write=True)
+
+    def __getattr__(self, name: str) -> array[int]:
+        # Memory nobody has touched takes no memory.
+        if name != "words":
+            raise AttributeError(name)
+        self.words = array("Q", _ZEROES)
+        return self.words
 
     def word(self, idx: int) -> Word:
         word = self._word.get(idx)
@@ -79,7 +84,7 @@ class Frame:
     @coroutine
     def zero(self) -> Step:
         """pmap_zero_page."""
-        yield self._write_all
+        yield Effect(self.bulk, "zero", write=True)
         self.put_bytes(_ZEROES)
 
     @coroutine
@@ -95,13 +100,13 @@ class Frame:
         A write in the footprint: it must not commute with the stores to single words, which only
         read `bulk`.
         """
-        yield self._read_all
+        yield Effect(self.bulk, "read_bytes", write=True)
         return self.words.tobytes()
 
     @coroutine
     def write_bytes(self, source: bytes) -> Step:
         """The frame filled from a device, zero-padded."""
-        yield self._write_all
+        yield Effect(self.bulk, "write_bytes", write=True)
         self.put_bytes(source.ljust(PAGE_SIZE, b"\0"))
 
     def put_bytes(self, page: bytes) -> None:

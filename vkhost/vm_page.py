@@ -58,6 +58,16 @@ class PageWord(Cell):
         raise TypeError("a page word is read by an effect: await word.load()")
 
 
+_WORDS: Final = {
+    "flags": "page.flags",
+    "busy_count": "page.busy",
+    "wire_count": "page.wire",
+    "hold_count": "page.hold",
+    "dirty": "page.dirty",
+    "interlock_count": "page.interlock",
+}
+
+
 def busied(m: Any, thread: Thread, writing: bool) -> bool:
     """Hard-busied, or, to read, soft-busied. By whom is not known: a busy may change hands."""
     return bool(m.busy_count.state & (PBUSY_LOCKED if writing else PBUSY_LOCKED | PBUSY_MASK))
@@ -78,6 +88,13 @@ class VmPage(QueueLink):
         "kernel", "object", "pc", "pfn", "pindex", "pv_list", "reusable", "valid", "wire_count",
     )  # fmt: skip
 
+    flags: PageWord
+    busy_count: PageWord
+    wire_count: PageWord
+    hold_count: PageWord
+    dirty: PageWord
+    interlock_count: PageWord
+
     def __init__(self, kernel: Kernel, frame: Frame, colors: int) -> None:
         super().__init__()
         pfn = frame.pfn
@@ -85,12 +102,6 @@ class VmPage(QueueLink):
         self.pfn = pfn
         self.pc = pfn % colors  # the colour: which sub-queue
         self.frame = frame
-        self.flags = PageWord(("page.flags", pfn))
-        self.busy_count = PageWord(("page.busy", pfn))
-        self.wire_count = PageWord(("page.wire", pfn))
-        self.hold_count = PageWord(("page.hold", pfn))
-        self.dirty = PageWord(("page.dirty", pfn))
-        self.interlock_count = PageWord(("page.interlock", pfn))
         self.valid = 0
         self.act_count = 0
         self.object: VmObject | None = None
@@ -101,6 +112,15 @@ class VmPage(QueueLink):
         self.reusable = True
         # A reverse map's own list (`rmap/`), under a lock it brings along.
         self.pv_list: Any = None
+
+    def __getattr__(self, name: str) -> PageWord:
+        # Most pages of most runs are never touched: their words are made when first looked at.
+        key = _WORDS.get(name)
+        if key is None:
+            raise AttributeError(name)
+        word = PageWord((key, self.pfn))
+        setattr(self, name, word)
+        return word
 
     @property
     def key(self) -> Key:
