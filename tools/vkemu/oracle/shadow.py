@@ -24,6 +24,8 @@ PTE_MANAGED: Final = 0x400
 PTE_NX: Final = 1 << 63
 PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
 
+PQ_NONE: Final = QUEUES.index("none")
+PQ_ACTIVE: Final = QUEUES.index("active")
 HISTORY: Final = 24  # happenings remembered for each frame
 
 Id = int | str
@@ -248,7 +250,8 @@ class Shadow:
     def page_queue(self, pfn: int, old: int, new: int) -> None:
         frame = self.frame(pfn)
         frame.queue = QUEUES[new]
-        frame.history.append(self.now())
+        if new != PQ_NONE and new != PQ_ACTIVE:  # it comes and goes with every fault
+            frame.history.append(self.now())
 
     def page_flags(self, pfn: int, on: int, off: int) -> None:
         frame = self.frame(pfn)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vkprotocol.events import EVENTS
 
@@ -21,9 +20,8 @@ INVARIANTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """One event as the oracle saw it."""
+class Happening(NamedTuple):
+    """One event as the oracle saw it. A tuple, since most of them are made to be forgotten."""
 
     step: int
     actor: str
