@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+# What a host may have of each, least and most.
+BOUNDS: Final = {
+    "pages": (1, 1 << 24),
+    "cpus": (1, 62),  # pm_active is one word, with CPULOCK_EXCL in it
+    "swap_pages": (0, 1 << 24),
+    "pqcolors": (1, 1024),
+    "hz": (1, 10_000),
+    "cluster_pages": (1, 64),
+    "run_budget": (1, 1 << 31),
+}
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -47,3 +58,9 @@ class HostConfig(msgspec.Struct, frozen=True):
 
     # The longest run of user instructions one RUN may execute before it ends with EINTR.
     run_budget: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value}: expected {low} to {high}")
