@@ -61,7 +61,7 @@ class GuestDirty:
         key, index = walk.leaf
         if self.memory.page(key).get(index, 0) & VPTE_M:
             return False
-        return self.memory.leads_to(walk.object, walk.pindex, self.shadow.frames[t.pfn])
+        return self.memory.leads_to(walk.object, walk.pindex, t.frame)
 
     def _store(self, place: Place, walk: Walk) -> None:
         relied = self.clean.get(place)

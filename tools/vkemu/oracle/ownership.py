@@ -61,24 +61,23 @@ class FreedAccess:
         self.shadow = shadow
 
     def mem_load(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
-        self._access(cpu, pmap, va, pfn, "reads")
+        t = self.shadow.cached(cpu, pmap, va)
+        if t is None:
+            raise ValueError(f"cpu {cpu} accesses {va:#x} without a TLB entry: not a log of ours")
+        if t.gen != t.frame.gen or t.frame.free:
+            self._freed(cpu, t)
 
-    def mem_store(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
-        self._access(cpu, pmap, va, pfn, "writes")
+    mem_store = mem_load
 
     def mem_cmpset(
         self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
     ) -> None:
-        self._access(cpu, pmap, va, pfn, "writes" if ok else "reads")
+        self.mem_load(cpu, pmap, va, pfn, idx, value)
 
-    def _access(self, cpu: int, pmap: Id, va: int, pfn: int, verb: str) -> None:
+    def _freed(self, cpu: int, t: Translation) -> None:
         shadow = self.shadow
-        t = shadow.cached(cpu, pmap, va)
-        if t is None:
-            raise ValueError(f"cpu {cpu} accesses {va:#x} without a TLB entry: not a log of ours")
-        frame = shadow.frames[pfn]
-        if t.gen == frame.gen and not frame.free:
-            return
+        frame = t.frame
+        verb = "reads" if shadow.event[0] == "mem.load" else "writes"
         if frame.free:
             what, when = "a freed frame", frame.freed
         else:
@@ -90,7 +89,7 @@ class FreedAccess:
             f"mapped when it was generation {t.gen}",
             check="freed-access",
             accesses=(before, shadow.now()),
-            frame=pfn,
+            frame=frame.pfn,
             owners=(shadow.owner(*t.owner), shadow.owner_of(frame)),
             events=[t.installed, *(h for h in frame.history if h.step > t.installed.step)],
         )

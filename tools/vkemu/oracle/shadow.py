@@ -40,13 +40,14 @@ class Translation:
     """A PTE, or a TLB entry made from it. `gen` and `owner` are the frame's when the PTE was
     installed."""
 
-    __slots__ = ("bits", "dead", "gen", "installed", "leaf", "owner", "pfn", "pmap", "vpn")
+    __slots__ = ("bits", "dead", "frame", "gen", "installed", "leaf", "owner", "pfn", "pmap", "vpn")
 
     def __init__(
         self, pmap: Id, vpn: int, frame: Frame, bits: int, gen: int, installed: Happening
     ) -> None:
         self.pmap = pmap
         self.vpn = vpn
+        self.frame = frame
         self.pfn = frame.pfn
         self.bits = bits
         self.gen = gen

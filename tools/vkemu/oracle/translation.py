@@ -53,13 +53,12 @@ class Translations:
         self.running: dict[tuple[str, Id], Inval] = {}  # by actor and pmap
         self.returned: deque[Inval] = deque()
         self.faults: dict[str, FaultInFlight] = {}  # by actor
+        self.passed_by = False  # some INVAL left the TLB of a CPU that was not in use
 
     # What is wrong with an entry, if the tree says `walk`: the invariant, or 0.
 
     def wrong(self, t: Translation, walk: Walk | None) -> int:
-        if walk is None or not self.memory.leads_to(
-            walk.object, walk.pindex, self.shadow.frames[t.pfn]
-        ):
+        if walk is None or not self.memory.leads_to(walk.object, walk.pindex, t.frame):
             return 1 if self.stale else 0
         if self.rights and (
             (t.bits & PTE_RW and not walk.writable) or not (t.bits & PTE_NX or walk.executable)
@@ -72,7 +71,7 @@ class Translations:
         if extent is None or extent.maptype != "vpagetable":
             return False
         # Where the frame has another owner by now, what the tree says of it means nothing.
-        frame = self.shadow.frames[t.pfn]
+        frame = t.frame
         return t.gen == frame.gen and not frame.free
 
     # INVAL and SETMAP.
@@ -93,6 +92,7 @@ class Translations:
                 self._after(t, inval)
         for t in self.shadow.parked(pmap, inval.first, inval.last):
             t.dead = t.dead or inval.began
+            self.passed_by = True
         self.memory.unwatch(("inval", who))
         self._remember(inval)
 
@@ -121,6 +121,8 @@ class Translations:
 
     def mem_load(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
         """Nothing a CPU had cached from before it left pm_active is used again."""
+        if not self.passed_by:
+            return
         t = self.shadow.cached(cpu, pmap, va)
         if t is not None and t.dead is not None and self.stale:
             raise self._violation(t, 1, t.dead, f"passed cpu {cpu} by")
@@ -191,6 +193,7 @@ class Translations:
                 raise self._violation(t, 1, now, "(a munmap) is done")
         for t in self.shadow.parked(vm_map, first, last):
             t.dead = t.dead or now
+            self.passed_by = True
 
     def guest_free(self, proc: Id, pindex: int) -> None:
         """Nothing may lead to the frame any more."""
