@@ -75,8 +75,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "vm_fault_vpagetable:_downgrade", (6,), ("W28",),
     ),
     "wired-full-protection": Mutant(
-        "a wired VPAGETABLE entry faults for its full protection ([20]'s rule with [26]'s wiring)",
-        "vm_fault:_check_entry", (DEADLOCK_OR_PANIC,), ("W37",),
+        "a wired VPAGETABLE entry faults for its full protection ([20]'s rule with [26]'s wiring):"
+        " no invariant, but a read of a read-only page fails",
+        "vm_fault:_check_entry", (), ("W37",),
     ),
     "linear-shortcut": Mutant(
         "vm_fault_bypass takes a VPAGETABLE entry for a linear one",
@@ -159,8 +160,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "vm_page_cache:vm_page_cache", (4, DEADLOCK_OR_PANIC), ("W07",),
     ),
     "flush-without-protect": Mutant(
-        "pages are written while they stay writable",
-        "vm_pageout_clean:vm_pageout_flush", (4,), ("W12",),
+        "pages are written while they stay writable: dirty again at once, for ever",
+        "vm_pageout_clean:vm_pageout_flush", (9,), ("W12",),
     ),
     "flush-without-soft-busy": Mutant(
         "pages are written without being soft-busied, so faults map them writable meanwhile",
@@ -169,10 +170,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "clean-without-write": Mutant(
         "pages are marked clean without being written",
         "vm_pageout_clean:vm_pageout_flush", (4,), ("W12",),
-    ),
-    "skip-revalidate": Mutant(
-        "after the wait for the vnode the page is taken for what it was",
-        "vm_pageout_page:_still_dirty", (2, 4, DEADLOCK_OR_PANIC), ("W07",),
     ),
     "pageout-locks-map": Mutant(
         "the pageout daemon takes a map lock",

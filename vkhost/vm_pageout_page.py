@@ -181,8 +181,7 @@ async def _still_dirty(
     kernel: Kernel, m: VmPage, obj: VmObject, vp: Vnode, laundry: Laundry
 ) -> bool:
     """The rebusied page is still what was to be written. If not, it is given up here."""
-    same = m.queue == PQ_INACTIVE and m.object is obj and obj.handle is vp
-    if not same and "skip-revalidate" not in kernel.mutants:
+    if m.queue != PQ_INACTIVE or m.object is not obj or obj.handle is not vp:
         laundry.vnodes_skipped += 1
         await _leave(m, "moved")
         return False
