@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.vkhost.machine import SMALL, Machine
@@ -44,7 +46,7 @@ def test_kernels_share_nothing() -> None:
         ({"pageout": True, "emergency": True}, ["pagedaemon", "emergpager"]),
     ],
 )
-def test_daemons_are_started_as_configured(config: dict[str, int], threads: list[str]) -> None:
+def test_daemons_are_started_as_configured(config: dict[str, Any], threads: list[str]) -> None:
     machine = Machine(**config)
 
     assert [thread.name for thread in machine.ex.threads.values()] == threads
