@@ -65,8 +65,7 @@ class Stream:
             "seq": self.seq, "t": t, "ts": stamp(t), "run": self.run, "actor": actor, "cpu": cpu,
             "guest": guest, "event": name, "level": "info", **fields,
         }  # fmt: skip
-        if self.clocks is not None:
-            event["vc"] = dict(clock)
+        event["vc"] = dict(clock)
         self.seq += 1
         return event
 
@@ -86,7 +85,7 @@ def fleet(n: int, seed: int = 1, guests: int = 4) -> Iterator[Event]:
 
 def touch(emit: Stream, rng: random.Random, guest: int) -> Iterator[Event]:
     """A guest touches a page: fault, walk, enter; then some loads and stores."""
-    who = {"cpu": guest, "guest": f"g{guest}"}
+    who: dict[str, Any] = {"cpu": guest, "guest": f"g{guest}"}
     va, pfn, table = rng.randrange(64) << 12, rng.randrange(256), 512 + guest
     worker = f"fault/{guest}"
     vpte = pfn << 12 | 7
@@ -109,7 +108,7 @@ def touch(emit: Stream, rng: random.Random, guest: int) -> Iterator[Event]:
 
 def edit(emit: Stream, rng: random.Random, guest: int) -> Iterator[Event]:
     """A guest takes a page away: swap the VPTE, INVAL, the host flushes."""
-    who = {"cpu": guest, "guest": f"g{guest}"}
+    who: dict[str, Any] = {"cpu": guest, "guest": f"g{guest}"}
     va, table = rng.randrange(64) << 12, 512 + guest
     vcpu = f"vcpu0@g{guest}"
     dmap = 0x8000_0000 + (table << 12)
@@ -132,7 +131,7 @@ def launder(emit: Stream, rng: random.Random, _guest: int) -> Iterator[Event]:
     pfn, gen = rng.randrange(256), rng.randrange(1000)
     yield emit("pagedaemon", "pageout.page", pfn=pfn, action="deactivate")
     yield emit("pagedaemon", "page.busy", pfn=pfn, kind="hard")
-    new = {"pmap": 99, "va": 0x8000_0000 + (pfn << 12), "old": pfn << 12 | PTE_RW, "new": 0}
+    new: dict[str, Any] = {"pmap": 99, "va": 0x8000_0000 + (pfn << 12), "old": pfn << 12 | PTE_RW, "new": 0}
     yield emit("pagedaemon", "pte.write", **new, why="remove_all")
     yield emit("pagedaemon", "page.flags", pfn=pfn, set=0, clear=0x80)
     yield emit("pagedaemon", "page.queue", pfn=pfn, old="inactive", new="cache")
