@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from types import coroutine
 from typing import TYPE_CHECKING
 
-from vkhost.guarded import guarded_by
-from vkhost.token import Token
 from vkprotocol.effects import Cell, Mailbox, Step
 from vkprotocol.vkernel import SIGKILL
+
+from vkhost.guarded import guarded_by
+from vkhost.token import Token
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vkprotocol.messages import MEMIMAGE_FD
+from vkprotocol.vkernel import SIGKILL
+
 from vkhost.lwp import File, Lwp, Proc, lwpsignal
 from vkhost.pmap_switch import swtch_out
 from vkhost.vm_object import vm_object_deallocate, vm_object_reference
 from vkhost.vm_vmspace import vkernel_exit, vkernel_lwp_exit
 from vkhost.vmspace import vmspace_alloc, vmspace_rel
-from vkprotocol.messages import MEMIMAGE_FD
-from vkprotocol.vkernel import SIGKILL
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from vkprotocol import messages as msg
+from vkprotocol.errno import Errno
+from vkprotocol.insn import Mem, MemOp
+from vkprotocol.vkernel import NSIG
+
 from vkhost.cpu import Fault
 from vkhost.lwp import Lwp, lwpsignal
 from vkhost.pmap_switch import swtch_in
@@ -30,10 +35,6 @@ from vkhost.vm_vmspace import (
     vmspace_destroy,
     vmspace_entry_drop,
 )
-from vkprotocol import messages as msg
-from vkprotocol.errno import Errno
-from vkprotocol.insn import Mem, MemOp
-from vkprotocol.vkernel import NSIG
 
 Result = dict[str, Any]  # fields of the Reply
 Handler = Callable[[Lwp, Any], Awaitable[Result]]
@@ -132,9 +133,7 @@ async def _vmspace_pio(lwp: Lwp, m: msg.VmspacePread | msg.VmspacePwrite) -> Res
 
 
 async def _mmap(lwp: Lwp, m: msg.Mmap) -> Result:
-    return _errno(
-        *await sys_mmap(lwp.proc, m.addr, m.length, m.prot, m.flags, m.fd, m.offset)
-    )
+    return _errno(*await sys_mmap(lwp.proc, m.addr, m.length, m.prot, m.flags, m.fd, m.offset))
 
 
 async def _munmap(lwp: Lwp, m: msg.Munmap) -> Result:

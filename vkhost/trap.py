@@ -11,17 +11,6 @@ sys_vmspace_ctl, vkernel_trap.
 
 from __future__ import annotations
 
-from vkhost.cpu import Fault
-from vkhost.lwp import Lwp, take_signals
-from vkhost.panic import kkassert
-from vkhost.pmap_switch import pmap_setlwpvm
-from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_WRITE
-from vkhost.vm_vmspace import (
-    VmspaceEntry,
-    vkernel_find_vmspace,
-    vmspace_entry_cache,
-    vmspace_entry_drop,
-)
 from vkprotocol.errno import Errno
 from vkprotocol.insn import Insn, Op, Trapframe
 from vkprotocol.limits import U64
@@ -33,6 +22,18 @@ from vkprotocol.vkernel import (
     T_PRIVINFLT,
     T_SYSCALL,
     VMSPACE_CTL_RUN,
+)
+
+from vkhost.cpu import Fault
+from vkhost.lwp import Lwp, take_signals
+from vkhost.panic import kkassert
+from vkhost.pmap_switch import pmap_setlwpvm
+from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_WRITE
+from vkhost.vm_vmspace import (
+    VmspaceEntry,
+    vkernel_find_vmspace,
+    vmspace_entry_cache,
+    vmspace_entry_drop,
 )
 
 WORD_MASK = 7

@@ -12,6 +12,8 @@ DragonFly sys/vm/vm_fault.c:vm_fault_object.
 
 from __future__ import annotations
 
+from vkprotocol.param import atop
+
 from vkhost.panic import kkassert
 from vkhost.swap_pager import swap_pager_haspage, swap_pager_unswapped
 from vkhost.vm import (
@@ -34,7 +36,6 @@ from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate, vm_page_unq
 from vkhost.vm_page_queue import PQ_CACHE
 from vkhost.vm_pager import VM_PAGER_ERROR, VM_PAGER_FAIL, VM_PAGER_OK, vm_pager_get_page
 from vkhost.vm_wait import vm_page_count_severe, vm_wait_pfault
-from vkprotocol.param import atop
 
 _NEXT_LAYER = -1  # the layer does not have the page
 
@@ -122,11 +123,7 @@ async def _take_resident(fs: FaultState, m: VmPage) -> int:
 
 async def _allocate(fs: FaultState, obj: VmObject, pindex: int) -> int:
     """A new, invalid page for the layer. _NEXT_LAYER: fs.m is it (or swap has no use for one)."""
-    if (
-        fs.ba is not fs.first_ba
-        and obj.type == OBJT_SWAP
-        and not swap_pager_haspage(obj, pindex)
-    ):
+    if fs.ba is not fs.first_ba and obj.type == OBJT_SWAP and not swap_pager_haspage(obj, pindex):
         return _NEXT_LAYER
     if not fs.excl_heur:
         fs.excl_heur = True

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from types import coroutine
 
+from vkprotocol.effects import Effect, Step
+from vkprotocol.param import PAGE_SIZE, trunc_page
+
 from vkhost.panic import panic
 from vkhost.pmap import Pmap
 from vkhost.pmap_bits import PTE_RW, PTE_V, pte_pfn
@@ -40,8 +43,6 @@ from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
 from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
 from vkhost.vm_page_lru import vm_page_activate
 from vkhost.vm_page_wire import vm_page_hold, vm_page_unhold
-from vkprotocol.effects import Effect, Step
-from vkprotocol.param import PAGE_SIZE, trunc_page
 
 Found = tuple[VmPage | None, int, bool]  # page, KERN_* result, whether it is busied (else held)
 
@@ -91,9 +92,7 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     await hold_first_object(fs)
     pindex = found.first_pindex
     if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:
-        result, pindex = await vm_fault_vpagetable(
-            fs, pindex, fs.entry.master_pde, fault_type
-        )
+        result, pindex = await vm_fault_vpagetable(fs, pindex, fs.entry.master_pde, fault_type)
         if result != KERN_SUCCESS:
             return result
     return await vm_fault_object(fs, pindex, fault_type)

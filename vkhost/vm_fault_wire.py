@@ -5,6 +5,8 @@ DragonFly sys/vm/vm_fault.c:vm_fault_wire, vm_fault_unwire, vm_fault_copy_entry;
 
 from __future__ import annotations
 
+from vkprotocol.param import PAGE_SIZE, atop
+
 from vkhost.panic import panic
 from vkhost.pmap import Pmap
 from vkhost.pmap_bits import PTE_W, pte_pfn
@@ -27,7 +29,6 @@ from vkhost.vm_page_fill import vm_page_copy
 from vkhost.vm_page_lru import vm_page_activate
 from vkhost.vm_page_wire import vm_page_unwire
 from vkhost.vm_pageout_wakeup import NS_PER_SECOND
-from vkprotocol.param import PAGE_SIZE, atop
 
 
 async def vm_fault_wire(vm_map: VmMap, start: int, end: int, *, user_wire: bool) -> int:
@@ -72,9 +73,7 @@ async def _unwire(pmap: Pmap, start: int, end: int) -> None:
         await vm_page_wakeup(m)
 
 
-async def vm_fault_copy_entry(
-    dst_map: VmMap, src_entry: VmMapEntry, dst_entry: VmMapEntry
-) -> None:
+async def vm_fault_copy_entry(dst_map: VmMap, src_entry: VmMapEntry, dst_entry: VmMapEntry) -> None:
     """fork of a wired entry: its pages cannot become copy-on-write, so they are copied now.
 
     Every page has to be resident in the first object, and the object index is taken to be linear:

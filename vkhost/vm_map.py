@@ -15,6 +15,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vkprotocol.effects import Cell, Lock, RWLock, fresh_key
+from vkprotocol.param import atop
+
 from vkhost.guarded import guarded_by
 from vkhost.lockorder import ILOCK_SPIN, MAP_LOCK
 from vkhost.vm import (
@@ -33,8 +36,6 @@ from vkhost.vm import (
     VM_MAPTYPE_NORMAL,
     VM_MAPTYPE_VPAGETABLE,
 )
-from vkprotocol.effects import Cell, Lock, RWLock, fresh_key
-from vkprotocol.param import atop
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

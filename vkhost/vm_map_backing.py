@@ -7,6 +7,8 @@ vm_map_entry_allocate_object. All need the exclusive map lock.
 
 from __future__ import annotations
 
+from vkprotocol.param import atop
+
 from vkhost.vm import MAP_ENTRY_NEEDS_COPY, VM_MAPTYPE_VPAGETABLE
 from vkhost.vm_map import VmMap, VmMapBacking, VmMapEntry
 from vkhost.vm_object import (
@@ -16,7 +18,6 @@ from vkhost.vm_object import (
     vm_object_deallocate,
     vm_object_reference,
 )
-from vkprotocol.param import atop
 
 # [20]: a VPTE may name any frame, so the object of a VPAGETABLE entry has no end worth the name.
 VPAGETABLE_OBJECT_PAGES = 0x7FFFFFFF
@@ -43,9 +44,7 @@ def copy_backing(ba: VmMapBacking) -> VmMapBacking:
 
 
 def copy_entry(entry: VmMapEntry) -> VmMapEntry:
-    new = VmMapEntry(
-        copy_backing(entry.ba), entry.protection, entry.max_protection, entry.eflags
-    )
+    new = VmMapEntry(copy_backing(entry.ba), entry.protection, entry.max_protection, entry.eflags)
     new.inheritance = entry.inheritance
     new.wired_count = entry.wired_count
     new.master_pde = entry.master_pde

@@ -9,6 +9,8 @@ DragonFly sys/vm/vm_map.c:vm_map_clean.
 
 from __future__ import annotations
 
+from vkprotocol.param import atop
+
 from vkhost.vm import KERN_INVALID_ADDRESS, KERN_SUCCESS, VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
 from vkhost.vm_map import (
     VmMap,
@@ -21,7 +23,6 @@ from vkhost.vm_map import (
 from vkhost.vm_object import OBJT_VNODE, VmObject
 from vkhost.vm_object_page import vm_object_page_clean, vm_object_page_remove
 from vkhost.vm_pageout_clean import OBJPC_INVAL, OBJPC_SYNC
-from vkprotocol.param import atop
 
 
 async def vm_map_clean(

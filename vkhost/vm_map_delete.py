@@ -56,5 +56,3 @@ async def vm_map_remove(vm_map: VmMap, start: int, end: int) -> None:
     if start < end:
         await vm_map_delete(vm_map, start, end)
     await vm_map_unlock(vm_map)
-
-

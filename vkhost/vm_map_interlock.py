@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vkprotocol.effects import Cell, Key, WaitChannel, fresh_key
+
 from vkhost.panic import panic
 from vkhost.token import tsleep
-from vkprotocol.effects import Cell, Key, WaitChannel, fresh_key
 
 if TYPE_CHECKING:
     from vkhost.vm_map import VmMap

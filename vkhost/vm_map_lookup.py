@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vkprotocol.param import atop
+
 from vkhost.vm import (
     FW_DIDCOW,
     FW_WIRED,
@@ -33,7 +35,6 @@ from vkhost.vm_map import (
     vm_map_unlock,
 )
 from vkhost.vm_map_backing import vm_map_entry_allocate_object, vm_map_entry_shadow
-from vkprotocol.param import atop
 
 
 @dataclass(slots=True)

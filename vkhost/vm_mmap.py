@@ -9,6 +9,25 @@ sys_msync; vm_vmspace.c:sys_vmspace_munmap, sys_vmspace_mcontrol.
 
 from __future__ import annotations
 
+from vkprotocol.errno import Errno
+from vkprotocol.limits import U64
+from vkprotocol.mman import (
+    MADV_CONTROL_END,
+    MADV_SETMAP,
+    MAP_ANON,
+    MAP_FIXED,
+    MAP_SHARED,
+    MAP_STACK,
+    MAP_TRYFIXED,
+    MAP_VPAGETABLE,
+    MS_ASYNC,
+    MS_INVALIDATE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from vkprotocol.param import PAGE_MASK, VM_MAX_USER_ADDRESS, round_page, trunc_page
+
 from vkhost.lwp import Proc
 from vkhost.vm import (
     KERN_FAILURE,
@@ -30,24 +49,6 @@ from vkhost.vm_map_madvise import vm_map_madvise
 from vkhost.vm_mmap_map import vm_mmap
 from vkhost.vm_vmspace import vkernel_enabled
 from vkhost.vmspace import Vmspace
-from vkprotocol.errno import Errno
-from vkprotocol.limits import U64
-from vkprotocol.mman import (
-    MADV_CONTROL_END,
-    MADV_SETMAP,
-    MAP_ANON,
-    MAP_FIXED,
-    MAP_SHARED,
-    MAP_STACK,
-    MAP_TRYFIXED,
-    MAP_VPAGETABLE,
-    MS_ASYNC,
-    MS_INVALIDATE,
-    PROT_EXEC,
-    PROT_READ,
-    PROT_WRITE,
-)
-from vkprotocol.param import PAGE_MASK, VM_MAX_USER_ADDRESS, round_page, trunc_page
 
 MMAP_BASE = 32 << 30  # where unhinted mappings start: past the heap's limit (vm_map_hint)
 PROT_RW = PROT_READ | PROT_WRITE

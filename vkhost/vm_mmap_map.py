@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from vkprotocol.errno import Errno
+from vkprotocol.mman import (
+    MAP_ANON,
+    MAP_FIXED,
+    MAP_NOCORE,
+    MAP_NOSYNC,
+    MAP_SHARED,
+    MAP_SIZEALIGN,
+    MAP_TRYFIXED,
+    MAP_VPAGETABLE,
+)
+from vkprotocol.param import PAGE_SIZE, SEG_MASK, SEG_SIZE, round_page
+
 from vkhost.lwp import Proc
 from vkhost.vm import (
     COWF_COPY_ON_WRITE,
@@ -22,18 +35,6 @@ from vkhost.vm_object import VmObject, vm_object_deallocate
 from vkhost.vmspace import Vmspace
 from vkhost.vnode import Vnode
 from vkhost.vnode_pager import vnode_pager_alloc
-from vkprotocol.errno import Errno
-from vkprotocol.mman import (
-    MAP_ANON,
-    MAP_FIXED,
-    MAP_NOCORE,
-    MAP_NOSYNC,
-    MAP_SHARED,
-    MAP_SIZEALIGN,
-    MAP_TRYFIXED,
-    MAP_VPAGETABLE,
-)
-from vkprotocol.param import PAGE_SIZE, SEG_MASK, SEG_SIZE, round_page
 
 MAX_PROC_MMAP = 1_000_000
 
@@ -114,9 +115,7 @@ async def _count_vpagetable(proc: Proc, addr: int, size: int) -> None:
     meter = proc.kernel.vmmeter
     await meter.count_vpagetable("vpagetable_mmap")
     if meter.tunables["debug_vpagetable"]:
-        proc.kernel.emit(
-            "console", f"MAP_VPAGETABLE: addr={addr:x} size={size:x} pid={proc.pid}"
-        )
+        proc.kernel.emit("console", f"MAP_VPAGETABLE: addr={addr:x} size={size:x} pid={proc.pid}")
 
 
 def vm_mmap_to_errno(result: int) -> int:

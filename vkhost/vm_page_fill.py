@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from types import coroutine
 
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
 from vkprotocol.effects import Effect, Step
+
+from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
 
 
 @coroutine

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vkprotocol.effects import Cell, fresh_key
+from vkprotocol.errno import Errno
+from vkprotocol.limits import VMSPACES_PER_PROCESS
+
 from vkhost.lwp import Lwp, Proc, VkernelLwp, VkernelProc
 from vkhost.panic import kkassert, panic
 from vkhost.pmap_switch import pmap_setlwpvm
 from vkhost.vmspace import Vmspace, vmspace_alloc, vmspace_rel
-from vkprotocol.effects import Cell, fresh_key
-from vkprotocol.errno import Errno
-from vkprotocol.limits import VMSPACES_PER_PROCESS
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

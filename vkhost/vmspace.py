@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vkprotocol.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
+
 from vkhost.pmap import Pmap
 from vkhost.pmap_protect import pmap_protect
 from vkhost.pmap_remove import pmap_release, pmap_remove_pages
@@ -36,7 +38,6 @@ from vkhost.vm_map_backing import (
     vm_map_entry_shadow,
 )
 from vkhost.vm_map_delete import vm_map_remove
-from vkprotocol.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

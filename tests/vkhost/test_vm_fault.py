@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from vkemu.controlled import Deadlock
 from vkprotocol.effects import curthread
 from vkprotocol.mman import MADV_INVAL
 from vkprotocol.vpte import VPTE_M
 
 from tests.vkhost.vkernel import RW, Vkernel
-from vkemu.controlled import Deadlock
 from vkhost.panic import Panic
 from vkhost.quirks import Quirks
 from vkhost.vm import (
@@ -317,4 +317,3 @@ def test_the_resident_set_limit_is_enforced_at_user_faults() -> None:
     k.fault(PAGE, READ, flags=VM_FAULT_USERMODE)
 
     assert len(k.named("pageout.rss")) == 1
-

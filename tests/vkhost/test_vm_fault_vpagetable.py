@@ -213,7 +213,7 @@ def reference(
 
 
 BITS = st.sets(st.sampled_from([VPTE_V, VPTE_V, VPTE_RW, VPTE_NX, VPTE_A, VPTE_M])).map(sum)
-MOSTLY_VALID = st.builds(lambda bits, valid: bits | (VPTE_V if valid else 0), BITS, st.integers(0, 4))
+MOSTLY_VALID = st.builds(lambda bits, n: bits | (VPTE_V if n else 0), BITS, st.integers(0, 4))
 
 
 @pytest.mark.slow

@@ -136,9 +136,7 @@ def test_the_limit_is_not_for_guest_vmspaces() -> None:
     k.proc.rlimit_vmem = PAGE
     guest = vmspace_alloc(k.kernel, "guest", k.proc)
 
-    found = k.do(
-        kern_mmap(guest, k.proc, addr=0, length=4 * PAGE, prot=RW, flags=MAP_SHARED, fd=FD, offset=0)
-    )
+    found = k.do(kern_mmap(guest, k.proc, 0, 4 * PAGE, RW, MAP_SHARED, FD, 0))
     assert found[0] == 0
 
 

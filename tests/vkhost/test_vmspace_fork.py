@@ -7,6 +7,7 @@ from vkprotocol.vpte import VPTE_A
 
 from tests.vkhost.vkernel import ROOT, RW, Vkernel
 from vkhost.panic import Panic
+from vkhost.pmap_bits import pte_pfn
 from vkhost.quirks import Quirks
 from vkhost.vm import MAP_ENTRY_NEEDS_COPY, VM_INHERIT_NONE, VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm_map_protect import vm_map_inherit
@@ -19,7 +20,8 @@ SHARED, PRIVATE, ANON, FIXED, VPAGETABLE = 0x1, 0x2, 0x1000, 0x10, 0x2000
 
 
 def frame_at(k: Vkernel, vmspace: Vmspace, va: int) -> int:
-    return (vmspace.pmap.pte(va).state & 0xF_FFFF_FFFF_F000) >> 12
+    pte: int = vmspace.pmap.pte(va).state
+    return pte_pfn(pte)
 
 
 def anonymous(pages: int = 4) -> Vkernel:
@@ -130,8 +132,8 @@ def test_a_child_clipped_in_the_middle_of_its_chain() -> None:
         assert k.kernel.physmem.frames[frame_at(k, child, page * PAGE)].words[0] == page
 
 
-def private_page_tables(**quirks: bool) -> Vkernel:
-    k = Vkernel(quirks=Quirks(**quirks))
+def private_page_tables(quirks: Quirks | None = None) -> Vkernel:
+    k = Vkernel(quirks=quirks)
     pde = k.tables({1: 10 << 12 | RW})
     k.vpagetable(pde, size=64 * PAGE, flags=PRIVATE)
     return k
@@ -152,7 +154,7 @@ def test_w27_the_walk_of_a_forked_vkernel_copies_the_tables() -> None:
 
 
 def test_w27_without_the_rule_of_f2_accessed_bits_reach_the_original() -> None:
-    k = private_page_tables(lookup_vpagetable_as_write=False)
+    k = private_page_tables(Quirks(lookup_vpagetable_as_write=False))
     k.fault(PAGE, READ)
 
     assert k.word(ROOT + 3, 1) & VPTE_A

@@ -96,15 +96,22 @@ class Vkernel(Machine):
         return vmspace
 
     def mmap(
-        self, vmspace: Vmspace, start: int, size: int, flags: int, *, prot: int = RWX, offset: int = 0
+        self,
+        vmspace: Vmspace,
+        start: int,
+        size: int,
+        flags: int,
+        *,
+        prot: int = RWX,
+        offset: int = 0,
     ) -> None:
         found = self.do(
             kern_mmap(vmspace, self.proc, start, size, prot, flags | MAP_FIXED, FD, offset)
         )
         assert found == (0, start)
 
-    def fault(self, va: int, fault_type: int, vmspace: Vmspace | None = None, flags: int = 0) -> int:
-        result: int = self.do(vm_fault((vmspace or self.own).vm_map, va, fault_type, flags))
+    def fault(self, va: int, kind: int, vmspace: Vmspace | None = None, flags: int = 0) -> int:
+        result: int = self.do(vm_fault((vmspace or self.own).vm_map, va, kind, flags))
         return result
 
     def pte(self, va: int, vmspace: Vmspace | None = None) -> int:
