@@ -80,9 +80,7 @@ class GlobalData:
         )
 
     async def vmspace_create(self, vmspace_id: int) -> Reply:
-        return await self.port.call(
-            VmspaceCreate(lwp=self.cpuid, seq=self._stamp(), id=vmspace_id)
-        )
+        return await self.port.call(VmspaceCreate(lwp=self.cpuid, seq=self._stamp(), id=vmspace_id))
 
     async def vmspace_destroy(self, vmspace_id: int) -> Reply:
         return await self.port.call(

@@ -1,12 +1,12 @@
 """How a virtual kernel comes up. DragonFly vkernel64 `platform/init.c`, `platform/pmap.c`.
 
-    sysctl vm.vkernel_enable
-    mmap  KVA   FILE|SHARED|VPAGETABLE|FIXED|TRYFIXED   every access fails, there is no root yet
-    NOSYNC
-    mmap  DMAP  FILE|SHARED|NOCORE|NOSYNC               NORMAL: the way to all of the image
-    -z          prezero through the DMAP
-    pmap_bootstrap builds frames 0 to 3 through the DMAP
-    SETMAP 0|RW|V                                       now KVA works; the result is not looked at
+sysctl vm.vkernel_enable
+mmap  KVA   FILE|SHARED|VPAGETABLE|FIXED|TRYFIXED   every access fails, there is no root yet
+NOSYNC
+mmap  DMAP  FILE|SHARED|NOCORE|NOSYNC               NORMAL: the way to all of the image
+-z          prezero through the DMAP
+pmap_bootstrap builds frames 0 to 3 through the DMAP
+SETMAP 0|RW|V                                       now KVA works; the result is not looked at
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class Vkernel:
 
     `port_factory(cpuid)` gives the Port of each vCPU. `proc` is the host's name for this guest in
     events. `memory_pages` is the size of the image, of which the last `swap_pages` are its swap.
+    `free_target`: how many frames the page daemon keeps free; the more, the busier it is.
     After the run: `results` by pid, `failed` (pid, va, expected, got) of programs that found their
     memory wrong, `boot_error`, and `killed`, why the host ended it.
     """
@@ -64,6 +65,7 @@ class Vkernel:
         image_fd: int = MEMIMAGE_FD,
         quantum: int = QUANTUM,
         prezero: bool = False,
+        free_target: int | None = None,
         mutants: frozenset[str] = frozenset(),
     ) -> None:
         self.memory_pages = memory_pages
@@ -83,7 +85,7 @@ class Vkernel:
             raise ValueError(f"{name}: {end} pages of memory are too few for {vcpus} vCPUs")
 
         self.kernel_pmap = Pmap(name, 0)
-        self.vm_page_queues = VmPageQueues(name, FIRST_FREE_FRAME, end, vcpus)
+        self.vm_page_queues = VmPageQueues(name, FIRST_FREE_FRAME, end, vcpus, free_target)
         self.swap = SwapArea(name, end, memory_pages)
         self.kva = Kva(name, self.kernel_pmap)
         self.vmspaces = VmspaceZone(name)

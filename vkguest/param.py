@@ -1,11 +1,11 @@
 """The virtual kernel's own layout. DragonFly vkernel64 `include/vmparam.h`, `platform/init.c`.
 
-    KERNEL_KVA_START  KVA: VPAGETABLE, offset = address, so the walk index is the VA page number
-    DMAP_MIN_ADDRESS  DMAP: NORMAL, offset 0, the whole image once more
+KERNEL_KVA_START  KVA: VPAGETABLE, offset = address, so the walk index is the VA page number
+DMAP_MIN_ADDRESS  DMAP: NORMAL, offset 0, the whole image once more
 
-    frame 0           the kernel's PML4: what SETMAP of the KVA names
-    frames 1 to 3     its PDP, PD and the one PT of the first 2 MB of KVA
-    frames 4 ...      free memory, then the swap area
+frame 0           the kernel's PML4: what SETMAP of the KVA names
+frames 1 to 3     its PDP, PD and the one PT of the first 2 MB of KVA
+frames 4 ...      free memory, then the swap area
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ DATA_ADDRESS: Final = 0x0041_0000
 MMAP_ADDRESS: Final = 0x0050_0000
 DATA_PAGES_MAX: Final = (MMAP_ADDRESS - DATA_ADDRESS) >> PAGE_SHIFT
 LARGE_ADDRESS: Final = 0x0080_0000  # 2 MB aligned, for PS entries
+SPARSE_ADDRESS: Final = 0x0100_0000  # and upwards, a page in every 2 MB
 LARGE_PAGES_MAX: Final = SEG_SIZE >> PAGE_SHIFT
 
 

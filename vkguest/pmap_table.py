@@ -62,9 +62,7 @@ def _parent(pmap: Pmap, ptepindex: int) -> tuple[int | None, int]:
     return NUPDE + (ptepindex >> 9), ptepindex
 
 
-async def pmap_allocpte(
-    gd: GlobalData, pmap: Pmap, va: int, *, large: bool = False
-) -> VmPage:
+async def pmap_allocpte(gd: GlobalData, pmap: Pmap, va: int, *, large: bool = False) -> VmPage:
     """pmap.c:pmap_allocpte: the page table of `va` - the directory, if `large` - held once more.
 
     The caller holds pm_pteobj.
@@ -96,9 +94,7 @@ async def _pmap_allocpte(gd: GlobalData, pmap: Pmap, ptepindex: int) -> VmPage:
     else:
         entry = pte_slot((await _pmap_allocpte(gd, pmap, above)).frame, slot)
     bits = VPTE_RW | VPTE_V | VPTE_U | VPTE_A | VPTE_M | VPTE_WIRED
-    await access(
-        gd, zero_page(phys_to_dmap(m.frame)), store(entry, (m.frame << PAGE_SHIFT) | bits)
-    )
+    await access(gd, zero_page(phys_to_dmap(m.frame)), store(entry, (m.frame << PAGE_SHIFT) | bits))
     pmap.pt_pages[ptepindex] = m
     await vm_page_wakeup(m)
     return m

@@ -67,9 +67,7 @@ async def vm_fault(gd: GlobalData, vm_map: VmMap, va: int, prot: int) -> int:
     return KERN_SUCCESS
 
 
-async def vm_fault_page_quick(
-    gd: GlobalData, vm_map: VmMap, va: int, prot: int
-) -> VmPage | None:
+async def vm_fault_page_quick(gd: GlobalData, vm_map: VmMap, va: int, prot: int) -> VmPage | None:
     """vm_fault.c:vm_fault_page_quick: the page at `va`, held, for the kernel's own access.
 
     Nothing is mapped, unless a copy was made: then the VPTE still names the original, so it goes,

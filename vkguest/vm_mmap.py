@@ -70,9 +70,7 @@ async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     return -Errno.ENOMEM if where is None else where
 
 
-async def _mmap_large(
-    gd: GlobalData, vm_map: VmMap, va: int, size: int, prot: int
-) -> int | None:
+async def _mmap_large(gd: GlobalData, vm_map: VmMap, va: int, size: int, prot: int) -> int | None:
     """Consecutive frames behind one PDE. The PDE maps 2 MB, whatever the size of the entry."""
     obj = VmObject()
     count = size >> PAGE_SHIFT

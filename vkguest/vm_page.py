@@ -70,7 +70,9 @@ class VmPage:
 class VmPageQueues:
     """vm_page_queues and vmstats. `lock` covers all of it and every page's counts."""
 
-    def __init__(self, name: str, first: int, end: int, ncpus: int) -> None:
+    def __init__(
+        self, name: str, first: int, end: int, ncpus: int, free_target: int | None = None
+    ) -> None:
         self.lock = Lock((name, "vm_page_queues"), PAGE_QUEUE)
         self.pages = {frame: VmPage(name, frame) for frame in range(first, end)}
         # A stack: the frame freed last is reused first, as the colour queues' heads are.
@@ -78,7 +80,9 @@ class VmPageQueues:
         self.queues: dict[str, dict[int, VmPage]] = {PQ_ACTIVE: {}, PQ_INACTIVE: {}}
         # Every vCPU may be inside one pmap_enter, which takes up to three table pages.
         self.free_reserved = 4 * ncpus
-        self.free_target = self.free_reserved + max(4, (end - first) // 16)
+        if free_target is None:
+            free_target = self.free_reserved + max(4, (end - first) // 16)
+        self.free_target = free_target
         self.pageout_wanted = False  # the daemon is running or queued to run
 
     def count_min(self) -> bool:

@@ -249,9 +249,7 @@ class FakeHost:
             else:
                 pc = compute(regs, insn, pc)
         self.running.discard(request.lwp)
-        out = Trapframe(
-            pc=pc, regs=tuple(regs), trapno=trapno, addr=addr, err=err, budget=budget
-        )
+        out = Trapframe(pc=pc, regs=tuple(regs), trapno=trapno, addr=addr, err=err, budget=budget)
         return reply(request, errno=errno, frame=out)
 
     def _user(self, space: list[Mapping], regs: list[int], insn: Insn) -> tuple[int, int] | None:

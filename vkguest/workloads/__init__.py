@@ -1,0 +1,54 @@
+"""Named guest programs. Each computes what its memory must hold and checks every word it reads.
+
+`workload("touch:pages=4,rounds=2")` gives the Program. Values depend on the process (its pid), the
+page and the round, so a word of another process, another page or an older round is told apart.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Final
+
+from vkguest.kern_exec import Program
+from vkguest.workloads.kernel import pipe, poke
+from vkguest.workloads.memory import hog, large, largetop, mmapper, sparse, touch
+from vkguest.workloads.mixed import mixed
+from vkguest.workloads.process import execs, forkcow, idle, killer, snapshot, threads
+
+WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
+    "touch": touch,
+    "hog": hog,
+    "forkcow": forkcow,
+    "mmapper": mmapper,
+    "exec": execs,
+    "idle": idle,
+    "threads": threads,
+    "snapshot": snapshot,
+    "sparse": sparse,
+    "poke": poke,
+    "pipe": pipe,
+    "killer": killer,
+    "large": large,
+    "largetop": largetop,
+    "mixed": mixed,
+}
+
+
+def workload(spec: str) -> Program:
+    """The Program of `name` or `name:parameter=number,...`; ValueError says what is wrong."""
+    name, _, rest = spec.partition(":")
+    make = WORKLOADS.get(name)
+    if make is None:
+        raise ValueError(f"no workload {name!r}; there are: {', '.join(WORKLOADS)}")
+    known = inspect.signature(make).parameters
+    values: dict[str, int] = {}
+    for pair in filter(None, rest.split(",")):
+        key, _, number = pair.partition("=")
+        if key not in known:
+            there = ", ".join(known)
+            raise ValueError(f"workload {name}: no parameter {key!r}; there are: {there}")
+        if not number.isdecimal():
+            raise ValueError(f"workload {name}: {key} is {number!r}, not a number")
+        values[key] = int(number)
+    return make(**values)
