@@ -20,21 +20,34 @@ from vkhost.pmap_removed import (
 from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
 
 if TYPE_CHECKING:
+    from vkhost.vm_fault_state import FaultState
     from vkhost.vm_map import VmMapEntry
 
 
 async def pmap_enter(
-    pmap: Pmap, va: int, m: VmPage, prot: int, wired: bool, entry: VmMapEntry | None
-) -> None:
-    """Map m at va with exactly `prot`. m is hard-busied; what was mapped there is not."""
+    pmap: Pmap,
+    va: int,
+    m: VmPage,
+    prot: int,
+    wired: bool,
+    entry: VmMapEntry | None,
+    fs: FaultState | None = None,
+) -> bool:
+    """Map m at va with exactly `prot`. m is hard-busied; what was mapped there is not.
+
+    False: the reverse map no longer stands by what the fault `fs` has found; nothing is mapped.
+    """
     pte = pmap.pte(va)
     new = pte_make(m.pfn, prot, PTE_MANAGED | (PTE_W if wired else 0))
     async with pte.placemark:
+        if fs is not None and not await pmap.kernel.rmap.permits(fs):
+            return False
         old: int = await pte.load()
         # A concurrent fault may have done it all: what the hardware adds makes no difference.
         if (old ^ new) & ~(PTE_A | PTE_M):
             await _enter(pmap, pte, old, new, m, entry)
         await _assert_mapped(pmap, m)
+    return True
 
 
 async def _enter(
@@ -43,7 +56,7 @@ async def _enter(
     await _set_mapped_flags(m, new)
     oldm = pmap.kernel.pages[pte_pfn(old)] if old else None
     if oldm is not m:
-        await pmap.kernel.rmap.enter(pmap, pte.va, m, pte, entry)
+        await pmap.kernel.rmap.enter(pmap, m, pte, entry)
     if oldm is None:
         # 0 -> valid needs no shootdown: nobody caches that there is nothing.
         await pte_swap(pmap, pte, new, m.frame.generation, "enter")
@@ -61,7 +74,7 @@ async def _enter(
     pmap.wired_count += bool(new & PTE_W) - bool(old & PTE_W)
     await pmap_removed_am(oldm, old)
     if oldm is not m:
-        await pmap.kernel.rmap.remove(pmap, pte.va, oldm, pte)
+        await pmap.kernel.rmap.remove(pmap, oldm, pte, old)
     await pmap_interlock_drop(oldm)
 
 

@@ -48,7 +48,7 @@ async def _remove(pmap: Pmap, pte: Pte, *, flush: bool) -> None:
     if old:
         pmap.wired_count -= bool(old & PTE_W)
         await pmap_removed_am(m, old)
-        await pmap.kernel.rmap.remove(pmap, pte.va, m, pte)
+        await pmap.kernel.rmap.remove(pmap, m, pte, old)
     await pmap_interlock_drop(m)
 
 

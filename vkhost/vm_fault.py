@@ -34,7 +34,7 @@ from vkhost.vm import (
 from vkhost.vm_fault_bypass import vm_fault_bypass, vm_page_sbusy_drop
 from vkhost.vm_fault_object import vm_fault_object
 from vkhost.vm_fault_prefault import vm_prefault
-from vkhost.vm_fault_state import FaultState, hold_first_object, unlock_things
+from vkhost.vm_fault_state import FaultState, hold_first_object, release_page, unlock_things
 from vkhost.vm_fault_vpagetable import vm_fault_vpagetable
 from vkhost.vm_map import VmMap
 from vkhost.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
@@ -100,7 +100,7 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     fault_type = _check_entry(fs, found, fault_type)
     # F4
     if await vm_fault_bypass(fs, pindex):
-        return await _install(fs)
+        return await _install(fs, fault_type)
     # F5
     await hold_first_object(fs)
     # F6 - F14
@@ -112,7 +112,7 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     result = await vm_fault_object(fs, pindex, fault_type)
     if result != KERN_SUCCESS:
         return result
-    return await _install(fs)
+    return await _install(fs, fault_type)
 
 
 def _check_entry(fs: FaultState, found: Lookup, fault_type: int) -> int:
@@ -147,11 +147,12 @@ async def _walk(fs: FaultState, pindex: int, fault_type: int) -> tuple[int, int]
                 f"type={fault_type:02x} pid={fs.vm_map.pid}",
             )
         fs.ilock = await vm_map_interlock(fs.vm_map, fs.va, fs.va + PAGE_SIZE)
+    await kernel.rmap.walk_begin(fs)
     # F7
     return await vm_fault_vpagetable(fs, pindex, fs.entry.master_pde, fault_type)
 
 
-async def _install(fs: FaultState) -> int:
+async def _install(fs: FaultState, fault_type: int) -> int:
     """F16-F21. fs.m is busied: hard, or soft after the bypass."""
     kernel = fs.kernel
     m = fs.m
@@ -163,9 +164,14 @@ async def _install(fs: FaultState) -> int:
     if "ilock-released-before-enter" in kernel.mutants and fs.ilock is not None:
         await vm_map_deinterlock(fs.vm_map, fs.ilock)
         fs.ilock = None
+    prot = await kernel.rmap.protection(fs, m, fault_type)
     # F17
     wired = bool(fs.wflags & FW_WIRED)
-    await pmap_enter(fs.vm_map.pmap, fs.va, m, fs.prot, wired, fs.entry)
+    if not await pmap_enter(fs.vm_map.pmap, fs.va, m, prot, wired, fs.entry, fs):
+        fs.why = "invalidated"
+        await unlock_things(fs)
+        await release_page(fs)
+        return KERN_TRY_AGAIN
     # F18
     if fs.ilock is not None:
         await vm_map_deinterlock(fs.vm_map, fs.ilock)

@@ -30,7 +30,7 @@ class FaultState:
     __slots__ = (
         "ba", "entry", "excl_heur", "fault_flags", "first_ba", "first_ba_held", "first_m",
         "first_prot", "first_shared", "hardfault", "ilock", "kernel", "lookup_still_valid", "m",
-        "msoftonly", "prot", "retry", "shared", "va", "vm_map", "vp", "wflags", "why",
+        "msoftonly", "prot", "retry", "seen", "shared", "va", "vm_map", "vp", "wflags", "why",
     )  # fmt: skip
 
     entry: VmMapEntry
@@ -47,6 +47,7 @@ class FaultState:
         self.retry = 0
         self.why = ""  # what the last TRY_AGAIN was for
         self.ilock: VmMapIlock | None = None
+        self.seen: Any = None  # what the reverse map remembers of this try's walk
         self.reset()
 
     def reset(self) -> None:
@@ -56,6 +57,7 @@ class FaultState:
         self.first_prot = self.prot = VM_PROT_NONE
         self.excl_heur = False  # the first backing's hint, as last seen or set
         self.wflags = 0
+        self.seen = None
         self.m: VmPage | None = None  # hard-busied, or soft-busied when msoftonly
         self.first_m: VmPage | None = None  # busied: where a page found deeper would be copied to
         self.msoftonly = False
@@ -97,13 +99,13 @@ async def _lock_shared(vp: Vnode) -> None:
 
 @coroutine
 def _try_shared(lock: RWLock) -> Step:
-    me = yield Effect(lock, "vget", write=True)
+    me = yield Effect(lock, "vget", write=False)
     if not _may_share(lock.state):
         return False
     if me.held is not None:
         took(me, lock)
     owner, readers, want = lock.state
-    lock.state = (owner, (*readers, me.tid), want)
+    lock.state = (owner, tuple(sorted((*readers, me.tid))), want)
     return True
 
 

@@ -68,6 +68,7 @@ async def vm_fault_vpagetable(
         assert m is not None
         vshift -= VPTE_PAGE_BITS
         await vm_page_activate(m)
+        await kernel.rmap.walk_through(fs, m)
         # F11
         idx = pindex >> vshift & VPTE_PAGE_MASK
         vpte = await _write_back(fs, m, idx, fault_type, vshift)

@@ -126,10 +126,12 @@ async def _setmap_entry(vm_map: VmMap, entry: VmMapEntry, value: int) -> None:
             f"MADV_SETMAP: start={entry.start:x} end={entry.end:x} pde={value:x} "
             f"pid={vm_map.pid}",
         )
+    await kernel.rmap.invalidate_begin(vm_map.pmap, entry.start, entry.end)
     entry.master_pde = value
     # No fault is between its walk and its pmap_enter: faults hold the map lock we have exclusively.
     if "setmap-without-remove" not in kernel.mutants:
         await pmap_remove(vm_map.pmap, entry.start, entry.end)
+    await kernel.rmap.invalidate_end(vm_map.pmap, entry.start, entry.end)
 
 
 async def _inval(vm_map: VmMap, start: int, end: int) -> None:
@@ -148,10 +150,12 @@ async def _inval(vm_map: VmMap, start: int, end: int) -> None:
         if exclusive or not kernel.quirks.inval_counter_dead:
             # The counting was written into the branch for the exclusive lock only (facts 9).
             await _count_inval(vm_map, use_start, use_end)
+        await kernel.rmap.invalidate_begin(vm_map.pmap, use_start, use_end)
         if exclusive or "inval-without-ilock" in kernel.mutants:
             await pmap_remove(vm_map.pmap, use_start, use_end)
         else:
             await _inval_interlocked(vm_map, use_start, use_end)
+        await kernel.rmap.invalidate_end(vm_map.pmap, use_start, use_end)
     kernel.emit("inval.end", vm_map.pmap.id, start, end)
     await vm_map_unlock(vm_map)
 

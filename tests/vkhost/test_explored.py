@@ -63,7 +63,7 @@ class Setting:
         pte.put(pte_make(m.pfn, VM_PROT_ALL, PTE_MANAGED | bits), m.frame.generation)
         m.flags.state = PG_MAPPED | PG_WRITEABLE
         # An async function that awaits nothing another thread could have: run it here.
-        drive(self.kernel.rmap.enter(self.pmap, VA, m, pte, None))
+        drive(self.kernel.rmap.enter(self.pmap, m, pte, None))
 
     def run_on(self, *cpus: int) -> None:
         from types import SimpleNamespace

@@ -46,8 +46,12 @@ class ExtentScan(Rmap):
 
     name = "extent_scan"
 
-    async def scan(self, m: VmPage, only: Pmap | None, body: ScanBody) -> None:
-        """PMAP_PAGE_BACKING_SCAN. The page is busied, so its object and index stay."""
+    async def scan(self, m: VmPage, only: Pmap | None, body: ScanBody) -> Scan:
+        """PMAP_PAGE_BACKING_SCAN. The page is busied, so its object and index stay.
+
+        DONE when the body wanted no more.
+        """
+        verdict = Scan.NEXT
         obj = m.object
         assert obj is not None
         position = m.pindex << 12
@@ -59,12 +63,13 @@ class ExtentScan(Rmap):
             if not ba.offset <= position < ba.offset + (ba.end - ba.start):
                 continue
             pte = pmap.pte(ba.start + position - ba.offset)
-            verdict = await self._visit(m, pmap, pte, body)
+            verdict = await self.visit(m, pmap, pte, body)
             if verdict is Scan.DONE:
                 break
         await obj.backing_lk.release()
+        return verdict
 
-    async def _visit(self, m: VmPage, pmap: Pmap, pte: Pte, body: ScanBody) -> Scan:
+    async def visit(self, m: VmPage, pmap: Pmap, pte: Pte, body: ScanBody) -> Scan:
         """One PTE, for as long as it maps the page and the body is not through with it."""
         while True:
             value: int = await pte.load()
@@ -77,13 +82,13 @@ class ExtentScan(Rmap):
                 return verdict
 
     async def remove_all(self, m: VmPage) -> None:
-        if await self._remove_found(m, None):
+        if await self.remove_found(m, None):
             await vm_page_flag_clear(m, PG_MAPPED | PG_MAPPEDMULTI | PG_WRITEABLE)
 
     async def remove_specific(self, pmap: Pmap, m: VmPage) -> None:
-        await self._remove_found(m, pmap)
+        await self.remove_found(m, pmap)
 
-    async def _remove_found(self, m: VmPage, only: Pmap | None) -> bool:
+    async def remove_found(self, m: VmPage, only: Pmap | None) -> bool:
         """Remove what the scan finds, until none is in flight. False: the page says it is not
         mapped, and is believed."""
         if not await m.flags.load() & PG_MAPPED:
@@ -95,7 +100,7 @@ class ExtentScan(Rmap):
             self.flushes += 1
             pmap.wired_count -= bool(value & PTE_W)
             await pmap_removed_am(m, value)
-            await self.remove(pmap, pte.va, m, pte)
+            await self.remove(pmap, m, pte, value)
             return Scan.NEXT
 
         since = CLOCK[0]

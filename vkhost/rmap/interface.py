@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vkhost.kernel import Kernel
     from vkhost.pmap import Pmap
     from vkhost.pmap_pte import Pte
+    from vkhost.vm_fault_state import FaultState
     from vkhost.vm_map import VmMapEntry
 
 
@@ -58,13 +59,12 @@ class Rmap:
 
     # What is told of every PTE.
 
-    async def enter(
-        self, pmap: Pmap, va: int, m: VmPage, pte: Pte, entry: VmMapEntry | None
-    ) -> None:
-        """Before the PTE of m is installed at va; pte_placemark held, m busied."""
+    async def enter(self, pmap: Pmap, m: VmPage, pte: Pte, entry: VmMapEntry | None) -> None:
+        """Before a PTE of m is installed; pte_placemark held, m busied."""
 
-    async def remove(self, pmap: Pmap, va: int, m: VmPage, pte: Pte) -> None:
-        """After the PTE is gone and its A and M are m's; pte_placemark held, m perhaps not busied.
+    async def remove(self, pmap: Pmap, m: VmPage, pte: Pte, old: int) -> None:
+        """After the PTE, which was `old`, is gone and its A and M are m's; pte_placemark held, m
+        perhaps not busied.
 
         Not called when a PTE of m is replaced by another of m. Here: what pmap_removed_pte does to
         PG_MAPPED, which is all a kernel without a record of its PTEs can do.
@@ -74,13 +74,28 @@ class Rmap:
     async def mapped_through_vpte(self, m: VmPage) -> None:
         """vm_fault F16 and vm_fault_page: m, busied, is about to be used through a VPTE."""
 
-    async def vpte_write(self, pmap: Pmap, va: int, m: VmPage, idx: int) -> None:
-        """A guest store hit a page known to hold VPTEs (only `shadow` asks for this)."""
+    # What a fault asks of a policy that has to know about the walk itself.
 
-    async def reclaim_begin(self, m: VmPage) -> None:
-        """The pageout path is about to take a page from whoever maps it (`notifier`)."""
+    async def walk_begin(self, fs: FaultState) -> None:
+        """F6: a fault is about to walk the guest's page table."""
 
-    async def reclaim_end(self, m: VmPage) -> None:
+    async def walk_through(self, fs: FaultState, m: VmPage) -> None:
+        """F10: its walk has reached table page m, busied, and has not read its VPTE yet."""
+
+    async def protection(self, fs: FaultState, m: VmPage, fault_type: int) -> int:
+        """F16: what the PTE of m, busied, may allow."""
+        return fs.prot
+
+    async def permits(self, fs: FaultState) -> bool:
+        """F17, pte_placemark held: is what the walk found still so? (else it starts again)"""
+        return True
+
+    # What takes translations away tells before and after.
+
+    async def invalidate_begin(self, pmap: Pmap, start: int, end: int) -> None:
+        """MADV_INVAL or MADV_SETMAP is about to remove the PTEs of a range."""
+
+    async def invalidate_end(self, pmap: Pmap, start: int, end: int) -> None:
         """It has."""
 
     # The queries.

@@ -49,9 +49,7 @@ def pv_list(m: VmPage) -> PvList:
 class PvEntry(Rmap):
     name = "pv_entry"
 
-    async def enter(
-        self, pmap: Pmap, va: int, m: VmPage, pte: Pte, entry: VmMapEntry | None
-    ) -> None:
+    async def enter(self, pmap: Pmap, m: VmPage, pte: Pte, entry: VmMapEntry | None) -> None:
         if "pv-entry-forgotten" in self.kernel.mutants and pmap.resident_count % 2:
             return
         pvs = pv_list(m)
@@ -59,7 +57,7 @@ class PvEntry(Rmap):
             pvs.ptes[pte] = pmap
             self.grow(PV_ENTRY_BYTES)
 
-    async def remove(self, pmap: Pmap, va: int, m: VmPage, pte: Pte) -> None:
+    async def remove(self, pmap: Pmap, m: VmPage, pte: Pte, old: int) -> None:
         pvs = pv_list(m)
         async with pvs:
             if pvs.ptes.pop(pte, None) is not None:
@@ -98,7 +96,7 @@ class PvEntry(Rmap):
                 value = await pmap_inval_smp(pmap, pte, 0, 0, "remove_all")
                 pmap.wired_count -= bool(value & PTE_W)
                 await pmap_removed_am(m, value)
-                await self.remove(pmap, pte.va, m, pte)
+                await self.remove(pmap, m, pte, value)
 
     async def testbit(self, m: VmPage, bit: int) -> bool:
         if bit == PTE_M and not await m.flags.load() & PG_WRITEABLE:

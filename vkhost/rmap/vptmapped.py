@@ -33,7 +33,7 @@ class Vptmapped(ExtentScan):
         if flags & PG_VPTMAPPED:
             await vm_page_dirty(m)
             await vm_page_flag_set(m, PG_REFERENCED)
-        await self._remove_found(m, None)
+        await self.remove_found(m, None)
         await vm_page_flag_clear(m, PG_MAPPED | PG_MAPPEDMULTI | PG_WRITEABLE | PG_VPTMAPPED)
 
     async def testbit(self, m: VmPage, bit: int) -> bool:
