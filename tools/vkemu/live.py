@@ -106,7 +106,7 @@ class Live(Execution):
         """As `Execution.spawn`; from outside any kernel thread too, while running."""
         CLOCK[0] = self.clock
         thread = super().spawn(name, coro, daemon=daemon)
-        if self._group is not None:
+        if self._group is not None and not self.over:
             self._group.start_soon(self._drive, thread, name=name)
             if CURTHREAD[0] is None:
                 self._settle()

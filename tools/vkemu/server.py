@@ -55,13 +55,17 @@ class Server:
 
         self.live.spawn("init", until_shutdown())
         self._stopping = anyio.CancelScope()
+        failure: Exception | None = None
         async with anyio.create_task_group() as group:
             with self.live.source():
                 group.start_soon(self._accept, listener, group)
                 try:
                     await self.live.run()
-                finally:
-                    self._dismiss("the host is down", Errno.ENXIO)
+                except Exception as error:
+                    failure = error  # not yet: the guests shall hear of it
+                self._dismiss("the host is down" if failure else "", Errno.ENXIO if failure else 0)
+        if failure is not None:
+            raise failure
 
     def shutdown(self) -> None:
         """Say goodbye to everybody; `run` returns when their processes are gone."""

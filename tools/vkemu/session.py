@@ -20,7 +20,7 @@ from vkprotocol.errors import RemoteProtocolError
 from vkprotocol.messages import AnyMessage, Goodbye, Hello, HelloReply, Reply, Request, Signal
 
 from vkemu.live import Live
-from vkemu.transport import Broken, Stream, UnixStream
+from vkemu.transport import VANISHED, Broken, Stream, UnixStream
 from vkguest.errors import HostGone
 
 UNSENT_BYTES: Final = 1 << 20  # nothing more is read from a peer that has left this much unread
@@ -124,7 +124,7 @@ class Session:
                 return
             if not data:
                 self.connection.receive_eof()
-                raise Broken("vanished without a goodbye")
+                raise Broken(VANISHED)
 
     async def _write(self) -> None:
         try:
@@ -208,9 +208,9 @@ class HostSession(Session):
             if waiting.cancelled_caught:
                 self.reason = f"no Hello within {HELLO_SECONDS:g} s"
         finally:
+            await self.close()
             if self.guest is not None:
                 self.host.release(self.guest)
-            await self.close()
         return f"{self.name}: {self.reason or 'done'}"
 
     def _hear(self, message: AnyMessage) -> None:
@@ -267,7 +267,7 @@ class GuestSession(Session):
                 data = await self.stream.receive()
                 self._early += self.connection.receive_bytes(data)
                 if not data:
-                    raise Broken("vanished without a goodbye")
+                    raise Broken(VANISHED)
         except (Broken, RemoteProtocolError) as error:
             raise HostGone(f"the host {error}") from None
         reply = self._early.pop(0)

@@ -22,6 +22,7 @@ from vkprotocol.messages import Credentials
 CHUNK: Final = 65536  # bytes asked of a stream at a time
 MEMORY_CHUNKS: Final = 16  # sends an in-memory stream holds before the sender waits
 DESCRIPTORS: Final = 1  # the memory image
+VANISHED: Final = "vanished without a goodbye"
 _UCRED: Final = struct.Struct("iII")
 
 
@@ -125,6 +126,9 @@ class UnixStream:
 
 def _broken(error: Exception) -> NoReturn:
     cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, (ConnectionResetError, BrokenPipeError)):
+        # What a process leaves that dies before it has read everything.
+        raise Broken(VANISHED) from None
     text = cause.strerror if isinstance(cause, OSError) else None
     raise Broken(text or "the stream is closed") from None
 

@@ -1,0 +1,70 @@
+"""Whole scenarios: the event log is the same, byte for byte, whoever runs the schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from vkemu.assemble import assemble
+from vkemu.cli import main
+from vkemu.live import BACKENDS, Live, on_backend
+from vkemu.log import EventLog
+from vkemu.outcome import Recorder, conduct, seeded
+from vkemu.scenario import Guest, Host, Scenario
+
+backends = pytest.mark.parametrize("backend", BACKENDS)
+
+TWO_GUESTS = Scenario(
+    name="two",
+    policy="vptmapped",
+    host=Host(pages=300, cpus=3),
+    guest=(
+        Guest(name="g1", memory="2M", vcpus=2, workloads=("touch:pages=2,rounds=1",)),
+        Guest(name="g2", memory="2M", vcpus=1, workloads=("touch:pages=1,rounds=1",)),
+    ),
+)
+TEXT = """
+policy = "pv_entry"
+host.pages = 300
+[[guest]]
+name = "g1"
+memory = "2M"
+vcpus = 1
+workloads = ["touch:pages=1,rounds=1"]
+"""
+
+
+@pytest.mark.slow
+@backends
+def test_an_imposed_schedule_writes_the_same_log(backend: str, tmp_path: Path) -> None:
+    recorder = Recorder(seeded(7))
+    with (tmp_path / "controlled").open("wb") as out:
+        machine = assemble(TWO_GUESTS, EventLog(out, "two", recorder.choices))
+        outcome = conduct(machine.execution, recorder, 100_000)
+    assert outcome.verdict == "pass"
+
+    live = Live(schedule=outcome.choices, record=True)
+    assert live.schedule is not None
+    with (tmp_path / "live").open("wb") as out:
+        again = assemble(TWO_GUESTS, EventLog(out, "two", live.schedule), live)
+        on_backend(backend, live.run)
+    live.close()
+
+    assert live.schedule == outcome.choices
+    assert (tmp_path / "live").read_bytes() == (tmp_path / "controlled").read_bytes()
+    assert (tmp_path / "live").stat().st_size > 100_000
+    assert [g.results for g in again.guests] == [g.results for g in machine.guests]
+
+
+@pytest.mark.slow
+@backends
+def test_a_live_run_is_recorded_and_replays(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.toml").write_text(TEXT)
+
+    assert main(["run", "one.toml", "--live", "--backend", backend]) == 0
+    first = Path("runs/latest/events.ndjson").read_bytes()
+    assert main(["replay", "runs/latest"]) == 0
+    assert Path("runs/latest/events.ndjson").read_bytes() == first
