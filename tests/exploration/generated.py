@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
-from vkprotocol.effects import CURTHREAD, Thread, pause
-
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
+from vkprotocol.effects import CURTHREAD, Thread, pause
 
 Op = tuple[Any, ...]
 
@@ -227,4 +226,6 @@ def class_of(source: Source, schedule: list[int]) -> tuple[Any, ...]:
         if not execution.step(tid):
             run.thread_failed()
     run.finish()
-    return tuple(sorted((done[n], tuple(sorted(past, key=repr))) for n, (_, _, past) in enumerate(events)))
+    return tuple(
+        sorted((done[n], tuple(sorted(past, key=repr))) for n, (_, _, past) in enumerate(events))
+    )

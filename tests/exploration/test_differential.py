@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from vkemu import explore
-
 from vkemu.exploration.run import Run
 
 from .generated import Built, Source, class_of, sources

@@ -90,7 +90,8 @@ class Execution:
         thread.done = False
         thread.error = None
         thread.held = [] if self.checking else None
-        thread.tokens = []
+        if thread.tokens:
+            thread.tokens = []
         thread.born = 0
         thread.children = 0
         self.threads[thread.tid] = thread
@@ -186,9 +187,7 @@ class Execution:
             if obj.waiters is None:
                 obj.waiters = []
             obj.waiters.append(thread)
-            runnable = guard(obj.state) or (
-                effect.deadline is not None and effect.deadline <= CLOCK[0]
-            )
+            runnable = may_go_on(effect, obj.state)
         self._mark(thread, runnable)
 
     def _leave(self, thread: Thread, effect: Effect) -> None:
@@ -222,12 +221,7 @@ class Execution:
         for thread in waiters:
             effect = thread.pending
             assert effect is not None
-            assert effect.guard is not None
-            self._mark(
-                thread,
-                effect.guard(effect.obj.state)
-                or (effect.deadline is not None and effect.deadline <= CLOCK[0]),
-            )
+            self._mark(thread, may_go_on(effect, effect.obj.state))
 
     def advance(self) -> bool:
         """Nothing can run: move the clock to the earliest deadline. False when there is none,
@@ -281,6 +275,20 @@ class Execution:
             if not thread.done:
                 thread.done = True
                 _abandon(thread)
+
+
+def may_go_on(effect: Effect, state: object) -> bool:
+    """Whether a guarded effect could run with its object in `state`.
+
+    Also when the guard raises: the thread then goes on, and fails in its own step.
+    """
+    assert effect.guard is not None
+    if effect.deadline is not None and effect.deadline <= CLOCK[0]:
+        return True
+    try:
+        return bool(effect.guard(state))
+    except Exception:
+        return True
 
 
 def same_effect(one: Effect | None, other: Effect) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from vkemu.exploration.footprint import Objects, dependent
 from vkemu.exploration.path import Path
 from vkemu.exploration.trace import Race, Trace
-from vkemu.exploration.wakeup import Reversals, Sleeper, Tree
+from vkemu.exploration.wakeup import Reversals, Tree
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
@@ -35,9 +35,9 @@ class Dpor(Path):
         self.reversals = Reversals(self.trace)
         # At every event: whose step need not be taken there, since it was explored before;
         # and what is still to be explored instead of the event.
-        self.sleeps: list[list[Sleeper]] = []
+        self.sleeps: list[Tree] = []
         self.trees: list[Tree] = []
-        self.sleep: list[Sleeper] = []  # where the path ends
+        self.sleep: Tree = []  # where the path ends
         self.tree: Tree = []
 
     def backtrack(self) -> bool:
@@ -48,7 +48,7 @@ class Dpor(Path):
         if at < 0:
             return False
         trace = self.trace
-        self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at])]
+        self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
         self.tree = trees[at]
         trace.truncate(at)
         del self.sleeps[at:]
@@ -63,35 +63,29 @@ class Dpor(Path):
     def extend(self, run: Run) -> None:
         trace = self.trace
         execution = run.execution
+        execution.on_spawn = trace.spawned
         threads = execution.threads
         runnable = execution.runnable
         sleep = self.sleep
         tree = self.tree
-        execution.on_spawn = trace.spawned
-        last = -1
-        while True:
-            if not runnable:
+        tid = -1
+        for _ in range(len(trace), run.max_steps):
+            while not runnable:
                 self.waiting += trace.waiting(execution)
                 if not execution.advance():
                     return
                 trace.advanced()
-                continue
-            if len(trace.tids) >= run.max_steps:
-                run.cut = True
-                return
             below: Tree = []
             if tree:
                 tid, _, below = tree.pop(0)
-            else:
-                tid = last if last >= 0 and threads[last].runnable else runnable[0]
-                if sleep:
-                    asleep = [sleeper[0] for sleeper in sleep]
-                    awake = [tid for tid in runnable if tid not in asleep]
-                    if not awake:
-                        self.waiting += trace.waiting(execution)
-                        run.blocked = True
-                        return
-                    tid = awake[0]
+            elif sleep:
+                tid = awake(runnable, sleep)
+                if tid < 0:
+                    self.waiting += trace.waiting(execution)
+                    run.blocked = True
+                    return
+            elif tid < 0 or not threads[tid].runnable:
+                tid = runnable[0]
             effect = threads[tid].pending
             assert effect is not None
             footprint = trace.add(tid, effect)
@@ -106,11 +100,11 @@ class Dpor(Path):
                     and not dependent(sleeper[1], footprint)
                 ]
             tree = below
-            last = tid
             if not execution.step(tid) and run.thread_failed():
                 return
             if run.watched and not run.watch():
                 return
+        run.cut = bool(runnable) or execution.alive > 0
 
     def reverse_races(self, run: Run) -> None:
         """See to it that the other order of every race is explored too."""
@@ -118,7 +112,7 @@ class Dpor(Path):
         fresh = self.kept
         sleeps = self.sleeps
         trees = self.trees
-        reversals = self.reversals
+        reverse = self.reversals.explore
         # Events that all the new ones happen after: their old races have the reversal they had.
         settled = -1
         for clock in trace.clocks[fresh:]:
@@ -135,8 +129,15 @@ class Dpor(Path):
             events = free.get(first)
             if events is None:
                 events = free[first] = trace.independent_of(first)
-            reversals.take(race, events)
-            if not reversals.redundant(sleeps[first]):
-                reversals.insert(trees[first])
+            reverse(race, events, sleeps[first], trees[first])
         if self.waiting:
             trace.truncate(end)
+
+
+def awake(runnable: list[int], sleep: Tree) -> int:
+    """The first thread that can run and is not asleep, or -1."""
+    asleep = {sleeper[0] for sleeper in sleep}
+    for tid in runnable:
+        if tid not in asleep:
+            return tid
+    return -1

@@ -75,10 +75,13 @@ class Objects:
         """Of this moment, when the effect computes its objects."""
         codes = self.single[2 * self.number(effect.obj) + effect.write]
         also = effect.also
-        if also:
-            for shared, write in also:
-                codes += self.single[2 * self.number(shared) + write]
-        return codes
+        if not also:
+            return codes
+        for shared, write in also:
+            codes += self.single[2 * self.number(shared) + write]
+        # Every object once, as written when it is both.
+        unique = dict.fromkeys(codes)
+        return tuple(code for code in unique if code & 1 or code + 1 not in unique)
 
     def computed(self, effect: Effect) -> bool:
         """Whether the footprint depends on the state of the moment."""

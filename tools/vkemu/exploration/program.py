@@ -40,6 +40,7 @@ class Program:
         self.execution = Execution(tids)
         self.ends: list[Predicate] = []
         self.invariants: list[Predicate] = []
+        self._roots: list[Thread] = []  # the threads of set-up, in order
         self._pool: list[tuple[type[Shared], Any, Any]] = []
         self._made = 0
 
@@ -61,9 +62,22 @@ class Program:
     def spawn(self, name: str, body: Any, *args: Any, daemon: bool = False) -> Thread:
         """Start a thread: `body` is a coroutine function, called with `args`, or a coroutine."""
         coro: Body = body(*args) if callable(body) else body
-        if not hasattr(coro, "send"):
-            raise TypeError(f"spawn({name!r}, ...): expected a coroutine function, not {body!r}")
-        return self.execution.spawn(name, coro, daemon=daemon)
+        execution = self.execution
+        root = execution.roots
+        if CURTHREAD[0] is None and execution.deferred:
+            roots = self._roots
+            if root < len(roots):
+                thread = roots[root]
+                thread.daemon = daemon
+                execution.respawn(thread, name, coro)
+                return thread
+            if not hasattr(coro, "send"):
+                raise TypeError(f"spawn({name!r}): expected a coroutine function, not {body!r}")
+            thread = execution.spawn(name, coro, daemon=daemon)
+            if root == len(roots):
+                roots.append(thread)
+            return thread
+        return execution.spawn(name, coro, daemon=daemon)
 
     # -- shared objects --------------------------------------------------------------------------
 

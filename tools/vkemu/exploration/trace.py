@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from vkprotocol.effects import CLOCK, Effect, Thread
+from vkprotocol.effects import Effect, Thread
 
-from vkemu.controlled import Execution
+from vkemu.controlled import Execution, may_go_on
 from vkemu.exploration.footprint import Footprint, Objects
 from vkemu.exploration.path import Record
-
 
 # (first, second, tid, footprint, past): step `second` of thread `tid` could have come before event
 # `first`. `second` is an event, or `len(trace)` for the step of a thread that could not go on.
@@ -127,12 +126,14 @@ class Trace(Record):
         clocks = self.clocks
         known = None if self.objects.computed(effect) else footprint
         # Events that may have been what made the guard true.
-        makers = 0 if passable(effect) else self.rivals[2 * effect.obj.index + effect.write]
+        makers = 0
+        if effect.guard is not None:
+            makers = self.rivals[2 * effect.obj.index + effect.write]
         enabled_late = False
         clock = past
         while met:
             rival = met.bit_length() - 1
-            if makers >> rival & 1 and not effect.guard(self.befores[rival]):  # type: ignore[misc]
+            if makers >> rival & 1 and not may_go_on(effect, self.befores[rival]):
                 enabled_late = True
             else:
                 self.races.append((rival, n, tid, known, past))
@@ -146,11 +147,10 @@ class Trace(Record):
 
     def _last_open(self, effect: Effect, past: int, n: int) -> int:
         """The latest rival, not in `past`, before which the guard of `effect` held; or -1."""
-        assert effect.guard is not None
         candidates = self.rivals[2 * effect.obj.index + effect.write] & ~past & ((1 << n) - 1)
         while candidates:
             write = candidates.bit_length() - 1
-            if effect.guard(self.befores[write]):
+            if may_go_on(effect, self.befores[write]):
                 return write
             candidates ^= 1 << write
         return -1
@@ -226,8 +226,3 @@ class Trace(Record):
             if not clocks[event] & bit:
                 found |= here
         return found
-
-
-def passable(effect: Effect) -> bool:
-    """Whether an effect can go on at once whatever the state of its object."""
-    return effect.guard is None or (effect.deadline is not None and effect.deadline <= CLOCK[0])
