@@ -131,7 +131,12 @@ def launder(emit: Stream, rng: random.Random, _guest: int) -> Iterator[Event]:
     pfn, gen = rng.randrange(256), rng.randrange(1000)
     yield emit("pagedaemon", "pageout.page", pfn=pfn, action="deactivate")
     yield emit("pagedaemon", "page.busy", pfn=pfn, kind="hard")
-    new: dict[str, Any] = {"pmap": 99, "va": 0x8000_0000 + (pfn << 12), "old": pfn << 12 | PTE_RW, "new": 0}
+    new: dict[str, Any] = {
+        "pmap": 99,
+        "va": 0x8000_0000 + (pfn << 12),
+        "old": pfn << 12 | PTE_RW,
+        "new": 0,
+    }
     yield emit("pagedaemon", "pte.write", **new, why="remove_all")
     yield emit("pagedaemon", "page.flags", pfn=pfn, set=0, clear=0x80)
     yield emit("pagedaemon", "page.queue", pfn=pfn, old="inactive", new="cache")

@@ -58,6 +58,7 @@ TERMS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(TERMS, max_size=4))
 def test_lines_and_events_agree(fleet_log: Path, terms: list[str]) -> None:
     chosen = Filter(terms)

@@ -18,6 +18,7 @@ from tests.inspect import streams
 pytest.importorskip("duckdb")
 
 
+@pytest.mark.slow
 def test_counts_agree(fleet_log: Path) -> None:
     names, rows = query(fleet_log, "SELECT event, count(*) AS n FROM events GROUP BY event")
 
@@ -45,6 +46,7 @@ def test_words_of_64_bits_and_clocks(tmp_path: Path) -> None:
     assert row == ((1 << 64) - 1, -1, "g1", "1")
 
 
+@pytest.mark.slow
 def test_a_field_that_comes_late_is_a_column(tmp_path: Path) -> None:
     """DuckDB alone would not have seen it in the lines it looks at first."""
     emit = streams.Stream()

@@ -127,6 +127,7 @@ def test_what_is_no_zst_is_said(tmp_path: Path) -> None:
         list(Log(path).events())
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 1 << 62), max_size=30), st.integers(1, 400), st.booleans())
 def test_chunks_lose_nothing(values: list[int], chunk: int, last_newline: bool) -> None:
     """However the file is cut, the lines are the lines."""

@@ -39,6 +39,7 @@ def any_event(draw: st.DrawFn) -> dict[str, Any]:
     return {"seq": 0, "t": 0, "actor": "a", "event": event.name, **fields}
 
 
+@pytest.mark.slow
 @given(any_event())
 def test_every_event_can_be_said_and_applied(event: dict[str, Any]) -> None:
     said = narrate(event)
@@ -48,6 +49,7 @@ def test_every_event_can_be_said_and_applied(event: dict[str, Any]) -> None:
     Machine().apply(event)
 
 
+@pytest.mark.slow
 @given(any_event(), st.data())
 def test_an_incomplete_event_is_still_said(event: dict[str, Any], data: st.DataObject) -> None:
     own = [name for name in event if name in FIELDS and name != "t"]
@@ -58,6 +60,7 @@ def test_an_incomplete_event_is_still_said(event: dict[str, Any], data: st.DataO
     Machine().apply(event)
 
 
+@pytest.mark.slow
 @given(st.lists(any_event(), max_size=30))
 def test_changes_undo_each_other(events: list[dict[str, Any]]) -> None:
     """Backwards through the changes is the empty machine: what a viewer relies on."""
