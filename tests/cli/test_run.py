@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from vkemu import token
-from vkemu.outcome import seeded
+from vkemu.chance import seeded
 
 from tests.cli.conftest import TWO_GUESTS, Shell
 

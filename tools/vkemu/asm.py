@@ -8,7 +8,7 @@ again:  ld r1, [r2+8]       # a comment
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vkprotocol import insn as isa
 from vkprotocol.insn import Insn, Op
@@ -30,10 +30,13 @@ _OPERANDS = {
 }
 
 
-def assemble_text(text: str, symbols: Mapping[str, int] | None = None) -> tuple[Insn, ...]:
-    """The instructions of `text`; ValueError `line N: ...` for the first mistake.
+def assemble_text(
+    text: str, symbols: Mapping[str, int] | None = None, before: Sequence[Insn] = ()
+) -> tuple[Insn, ...]:
+    """`before`, then the instructions of `text`; ValueError `line N: ...` for the first mistake.
 
-    `symbols` are names for numbers, such as those of system calls.
+    `symbols` are names for numbers, such as those of system calls. Targets of branches are labels,
+    or numbers that count the instructions of the text.
     """
     labels: dict[str, int] = {}
     lines: list[tuple[int, str]] = []
@@ -42,15 +45,18 @@ def assemble_text(text: str, symbols: Mapping[str, int] | None = None) -> tuple[
         while label := _LABEL.match(line):
             if label[1] in labels:
                 raise ValueError(f"line {number}: label {label[1]!r} again")
-            labels[label[1]] = len(lines)
+            labels[label[1]] = len(before) + len(lines)
             line = line[label.end() :]
         if line:
             lines.append((number, line))
     known = {**(symbols or {}), **labels}
-    program = []
+    program = list(before)
     for number, line in lines:
         try:
-            program.append(_instruction(line, known))
+            insn = _instruction(line, known)
+            if insn.op in (Op.BNE, Op.BEQ) and line.rpartition(",")[2].strip() not in known:
+                insn = insn._replace(imm=insn.imm + len(before))
+            program.append(insn)
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
     return isa.check_text(tuple(program))

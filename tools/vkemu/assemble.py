@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import msgspec
 from vkprotocol.effects import CLOCK, Thread
-from vkprotocol.insn import Insn, Op
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
@@ -151,12 +150,5 @@ def program_of(process: Process) -> Program:
         prot = PROT_READ | (PROT_WRITE if "w" in region.prot else 0)
         size = size_bytes(region.size)
         start.call(Sys.MMAP, region.start, size, prot, MAP_ANON | MAP_FIXED)
-    shift = len(start.insns)
-    text = [shifted(insn, shift) for insn in names.check_program(process.program)]
-    pages = size_bytes(process.data) // PAGE_SIZE
-    return Program(process.name, (*start.insns, *text), pages)
-
-
-def shifted(insn: Insn, by: int) -> Insn:
-    """The instruction `by` places further down: branch targets are absolute."""
-    return insn._replace(imm=insn.imm + by) if insn.op in (Op.BNE, Op.BEQ) else insn
+    text = names.check_program(process.program, start.insns)
+    return Program(process.name, text, size_bytes(process.data) // PAGE_SIZE)

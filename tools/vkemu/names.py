@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vkprotocol.insn import Insn
 from vkprotocol.param import PAGE_SIZE
@@ -14,6 +14,7 @@ from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
 from vkguest.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
 from vkguest.syscall import Sys
 from vkguest.workloads import workload
+from vkhost.mutants import MUTANTS
 from vkhost.rmap import POLICIES
 
 DATA_BYTES_MAX = DATA_PAGES_MAX * PAGE_SIZE
@@ -26,12 +27,7 @@ def policies() -> list[str]:
 
 
 def mutants() -> list[str]:
-    try:
-        from importlib import import_module
-
-        return sorted(import_module("vkhost.mutants").MUTANTS)
-    except ModuleNotFoundError:
-        return []
+    return sorted(MUTANTS)
 
 
 def checks() -> list[str]:
@@ -46,8 +42,8 @@ def check_workload(spec: str) -> Program:
     return workload(spec)
 
 
-def check_program(text: str) -> tuple[Insn, ...]:
-    return assemble_text(text, SYMBOLS)
+def check_program(text: str, before: Sequence[Insn] = ()) -> tuple[Insn, ...]:
+    return assemble_text(text, SYMBOLS, before)
 
 
 def fixed_ranges(data: int) -> Iterator[tuple[int, int, str]]:

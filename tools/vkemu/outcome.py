@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from random import Random
 
 from vkprotocol.effects import LockOrderError
 
@@ -57,12 +56,6 @@ class Recorder:
         if self.tick is not None and not len(choices) % TICK:
             self.tick(len(choices))
         return tid
-
-
-def seeded(seed: int) -> Choose:
-    """Uniform among the runnable threads, from `seed` alone."""
-    draw = Random(seed).random
-    return lambda runnable: runnable[int(draw() * len(runnable))]
 
 
 def recorded(choices: Sequence[int]) -> Choose:

@@ -75,7 +75,7 @@ def parse(text: str) -> Token:
 def model_digest() -> bytes:
     """Which code decides what a schedule does: the kernels, the protocol and the executor."""
     here = Path(__file__).parent
-    files = [here / "controlled.py", here / "assemble.py", here / "outcome.py"]
+    files = [here / "controlled.py", here / "assemble.py", here / "chance.py"]
     for package in (vkprotocol, vkhost, vkguest):
         assert package.__file__ is not None
         root = Path(package.__file__).parent

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from vkemu import rundir, token
+from vkemu.chance import seeded
 from vkemu.commands.run import load_scenario, report
 from vkemu.controlled import Choose
-from vkemu.outcome import recorded, seeded
+from vkemu.outcome import recorded
 from vkemu.progress import Progress
 from vkemu.scenario import Scenario
 from vkemu.trial import Origin, record

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from vkemu.outcome import Outcome, seeded
+from vkemu.chance import seeded
+from vkemu.outcome import Outcome
 from vkemu.progress import Progress
 from vkemu.scenario import Scenario, load
 from vkemu.trial import Origin, Record, attempt, record
