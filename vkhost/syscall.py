@@ -35,6 +35,7 @@ from vkhost.vm_vmspace import (
     vmspace_destroy,
     vmspace_entry_drop,
 )
+from vkhost.vm_vmspace_io import vmspace_pread, vmspace_pwrite
 
 Result = dict[str, Any]  # fields of the Reply
 Handler = Callable[[Lwp, Any], Awaitable[Result]]
@@ -122,9 +123,21 @@ async def _vmspace_mcontrol(lwp: Lwp, m: msg.VmspaceMcontrol) -> Result:
     return await _with_vmspace(lwp, m.id, call)
 
 
-async def _vmspace_pio(lwp: Lwp, m: msg.VmspacePread | msg.VmspacePwrite) -> Result:
+async def _vmspace_pread(lwp: Lwp, m: msg.VmspacePread) -> Result:
     async def call(ve: VmspaceEntry) -> Result:
-        return _errno(Errno.EINVAL)  # declared, never written
+        if lwp.proc.kernel.quirks.pwrite_einval or m.offset < 0:
+            return _errno(Errno.EINVAL)
+        buf = await vmspace_pread(ve.vmspace, m.offset, m.nbyte)
+        return {"value": len(buf), "buf": buf}
+
+    return await _with_vmspace(lwp, m.id, call)
+
+
+async def _vmspace_pwrite(lwp: Lwp, m: msg.VmspacePwrite) -> Result:
+    async def call(ve: VmspaceEntry) -> Result:
+        if lwp.proc.kernel.quirks.pwrite_einval or m.offset < 0:
+            return _errno(Errno.EINVAL)
+        return _errno(0, await vmspace_pwrite(ve.vmspace, m.offset, m.buf))
 
     return await _with_vmspace(lwp, m.id, call)
 
@@ -218,8 +231,8 @@ SYSCALLS: dict[type[msg.Request], Handler] = {
     msg.VmspaceMmap: _vmspace_mmap,
     msg.VmspaceMunmap: _vmspace_munmap,
     msg.VmspaceMcontrol: _vmspace_mcontrol,
-    msg.VmspacePread: _vmspace_pio,
-    msg.VmspacePwrite: _vmspace_pio,
+    msg.VmspacePread: _vmspace_pread,
+    msg.VmspacePwrite: _vmspace_pwrite,
     msg.Mmap: _mmap,
     msg.Munmap: _munmap,
     msg.Mcontrol: _mcontrol,

@@ -21,9 +21,10 @@ from vkprotocol.insn import (
 from vkprotocol.messages import AnyRequest
 from vkprotocol.vkernel import SIGUSR1
 
-from tests.vkhost.vkernel import DMAP, FD, RW, Vkernel
+from tests.vkhost.vkernel import DMAP, FD, RW, R, Vkernel
 from vkhost.panic import Panic
 from vkhost.proc import killproc, proc_create, proc_start
+from vkhost.quirks import Quirks
 from vkhost.syscall import SYSCALLS
 from vkhost.vnode import MemoryVnode
 
@@ -119,6 +120,32 @@ def test_pread_and_pwrite_are_not_implemented() -> None:
     k.call(msg.VmspaceCreate(lwp=0, seq=3, id=1))
     assert both(ID) == [Errno.ENOENT, Errno.ENOENT]
     assert both(1) == [Errno.EINVAL, Errno.EINVAL]
+
+
+def test_pread_and_pwrite_as_they_should_be() -> None:
+    k = Vkernel(quirks=Quirks.none())
+    k.start()
+    k.call(msg.VmspaceCreate(lwp=0, seq=1, id=ID))
+    guest = k.proc.p_vkernel.value.root[ID].vmspace
+    k.vpagetable(k.tables({1: 10 << 12 | RW, 2: 11 << 12 | RW, 3: 12 << 12 | R}), vmspace=guest)
+
+    def pwrite(offset: int, buf: bytes) -> tuple[int, int]:
+        reply = k.call(msg.VmspacePwrite(lwp=0, seq=2, id=ID, buf=buf, offset=offset))
+        return reply.errno, reply.value
+
+    def pread(offset: int, nbyte: int) -> tuple[int, int, bytes]:
+        reply = k.call(msg.VmspacePread(lwp=0, seq=3, id=ID, nbyte=nbyte, offset=offset))
+        return reply.errno, reply.value, reply.buf
+
+    assert pwrite(2 * PAGE - 2, b"abcd") == (0, 4)
+    assert pread(2 * PAGE - 3, 6) == (0, 6, b"\0abcd\0")
+    assert k.word(11) == int.from_bytes(b"cd", "little")
+    assert pwrite(3 * PAGE - 1, b"xyz") == (0, 1)  # page 3 is read-only
+    assert pread(4 * PAGE - 1, 9) == (0, 1, b"\0")  # page 4 is not there
+    assert pread(-1, 9)[0] == Errno.EINVAL
+    assert k.vnode.object is not None
+    assert all(m.hold_count.value == 0 for m in k.vnode.object.memq.values())
+    assert all(m.busy_count.value == 0 for m in k.vnode.object.memq.values())
 
 
 @pytest.mark.parametrize("request_", [

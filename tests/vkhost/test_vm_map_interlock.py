@@ -25,6 +25,7 @@ def vm_map_of(*mutants: str, interlock: bool = True) -> VmMap:
         config=HostConfig(interlock=interlock),
         mutants=frozenset(mutants),
         emit=lambda *event: None,
+        rmap=SimpleNamespace(interlocks=True),
     )
     pmap: Any = SimpleNamespace(id="p")
     return VmMap(kernel, pmap, 0, 1 << 47)
