@@ -10,6 +10,8 @@ DragonFly sys/vm/vm_fault.c:vm_fault.
 
 from __future__ import annotations
 
+from vkprotocol.param import PAGE_SIZE, atop, trunc_page
+
 from vkhost.panic import panic
 from vkhost.pmap import pmap_resident_count
 from vkhost.pmap_enter import pmap_enter
@@ -45,7 +47,6 @@ from vkhost.vm_page_dirty import vm_page_flag_set
 from vkhost.vm_page_lru import vm_page_activate
 from vkhost.vm_page_wire import vm_page_unwire, vm_page_wire
 from vkhost.vm_pageout_rss import vm_pageout_map_deactivate_pages
-from vkprotocol.param import PAGE_SIZE, atop, trunc_page
 
 
 def fault_name(fault_type: int) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
+from vkprotocol.effects import Effect, RWLock, Step, took
+
 from vkhost.token import tsleep_until
 from vkhost.vm import VM_FAULT_WIRE_MASK, VM_PROT_NONE
 from vkhost.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_unlock
@@ -16,7 +18,6 @@ from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_alloc import vm_page_free
 from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_lru import vm_page_deactivate
-from vkprotocol.effects import Effect, RWLock, Step, took
 
 if TYPE_CHECKING:
     from vkhost.vm_map_interlock import VmMapIlock

@@ -15,6 +15,19 @@ DragonFly sys/vm/vm_fault.c:vm_fault_vpagetable.
 
 from __future__ import annotations
 
+from vkprotocol.vpte import (
+    VPTE_A,
+    VPTE_M,
+    VPTE_NX,
+    VPTE_PAGE_BITS,
+    VPTE_PAGE_MASK,
+    VPTE_PS,
+    VPTE_ROOT_SHIFT,
+    VPTE_RW,
+    VPTE_V,
+    vpte_frame,
+)
+
 from vkhost.vm import (
     KERN_FAILURE,
     KERN_SUCCESS,
@@ -28,18 +41,6 @@ from vkhost.vm_page import PG_REFERENCED, VmPage
 from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
 from vkhost.vm_page_lru import vm_page_activate
-from vkprotocol.vpte import (
-    VPTE_A,
-    VPTE_M,
-    VPTE_NX,
-    VPTE_PAGE_BITS,
-    VPTE_PAGE_MASK,
-    VPTE_PS,
-    VPTE_ROOT_SHIFT,
-    VPTE_RW,
-    VPTE_V,
-    vpte_frame,
-)
 
 
 async def vm_fault_vpagetable(

@@ -9,6 +9,23 @@ DragonFly sys/vm/vm_map.c:vm_map_madvise.
 
 from __future__ import annotations
 
+from vkprotocol.errno import Errno
+from vkprotocol.mman import (
+    MADV_AUTOSYNC,
+    MADV_CORE,
+    MADV_DONTNEED,
+    MADV_FREE,
+    MADV_INVAL,
+    MADV_NOCORE,
+    MADV_NORMAL,
+    MADV_NOSYNC,
+    MADV_RANDOM,
+    MADV_SEQUENTIAL,
+    MADV_SETMAP,
+    MADV_WILLNEED,
+)
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS, atop
+
 from vkhost.panic import kkassert
 from vkhost.pmap_remove import pmap_remove
 from vkhost.vm import (
@@ -36,22 +53,6 @@ from vkhost.vm_map_clip import (
 )
 from vkhost.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
 from vkhost.vm_object_madvise import vm_object_madvise
-from vkprotocol.errno import Errno
-from vkprotocol.mman import (
-    MADV_AUTOSYNC,
-    MADV_CORE,
-    MADV_DONTNEED,
-    MADV_FREE,
-    MADV_INVAL,
-    MADV_NOCORE,
-    MADV_NORMAL,
-    MADV_NOSYNC,
-    MADV_RANDOM,
-    MADV_SEQUENTIAL,
-    MADV_SETMAP,
-    MADV_WILLNEED,
-)
-from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS, atop
 
 # Behaviours kept in the entry: bits cleared, bits set.
 ENTRY_FLAGS = {
