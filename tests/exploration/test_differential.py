@@ -54,3 +54,8 @@ def test_reductions_agree_with_dfs(source: Source) -> None:
     assert {class_of(source, schedule) for schedule in traces} == classes
     assert found.executions == len(classes)
     assert found.blocked == 0
+    reached, traces, found = ends(source, "source-dpor")
+    assert reached == states
+    assert found.verdict == truth.verdict
+    assert {class_of(source, schedule) for schedule in traces} == classes
+    assert found.executions == len(classes)

@@ -67,7 +67,7 @@ def explore(
         result.failure = failure_of(tell(run, search.witness.schedule))
     elif result.cut and on_step_bound == "fail":
         result.verdict = "fail"
-    elif result.cut or interrupted or (exhaustive and not result.exhausted):
+    elif result.cut or interrupted or (exhaustive and not search.finished):
         result.verdict = "unknown"
     else:
         result.verdict = "pass"

@@ -20,8 +20,8 @@ class Run:
     """One execution under a strategy: its schedule, and how it ended. Made once, begun often."""
 
     __slots__ = (
-        "blame", "blocked", "cut", "error", "execution", "max_steps", "program", "schedule",
-        "stop_on_failure", "watched",
+        "blame", "blocked", "cut", "error", "execution", "max_steps", "program", "repeated",
+        "schedule", "stop_on_failure", "watched",
     )  # fmt: skip
 
     def __init__(self, program: Program, max_steps: int, *, stop_on_failure: bool = True) -> None:
@@ -34,6 +34,7 @@ class Run:
         self.blame = ""  # the thread that failed
         self.blocked = False
         self.cut = False
+        self.repeated = False  # had before: not to be counted
         self.watched: list[Predicate] = []
 
     def begin(self) -> None:
@@ -43,6 +44,7 @@ class Run:
         self.blame = ""
         self.blocked = False
         self.cut = False
+        self.repeated = False
         self.execution = self.program.begin()
         self.watched = self.program.invariants
 

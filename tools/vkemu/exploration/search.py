@@ -45,6 +45,7 @@ class Search:
         self.progress = progress
         self.each = each
         self.witness: Witness | None = None
+        self.finished = False  # the strategy has nothing left
 
     def go(self) -> None:
         """Until nothing is left, a failure stops it, or the budget is used up."""
@@ -65,12 +66,15 @@ class Search:
             if not left or (deadline is not None and perf_counter() >= deadline):
                 break
             if not start():
-                result.exhausted = True
+                self.finished = True
+                result.exhausted = getattr(strategy, "exhausted", always)()
                 break
             run.begin()
             conduct(run)
             error = run.finish()
             result.steps += len(run.schedule)
+            if run.repeated:
+                continue
             if run.blocked:
                 result.blocked += 1
             elif run.cut:

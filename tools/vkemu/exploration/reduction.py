@@ -1,0 +1,119 @@
+"""What the partial-order reductions share: the tree they walk, and how it grows.
+
+A node of the walk is a state on the path. It has a sleep set (whose step need not be taken there,
+since all that begins with it has been explored) and a tree of what is still to be explored. The
+reductions differ in what they put into the tree when they find a race.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkemu.exploration.footprint import Objects, dependent
+from vkemu.exploration.path import Path
+from vkemu.exploration.trace import Race, Trace
+from vkemu.exploration.wakeup import Tree
+
+if TYPE_CHECKING:
+    from vkemu.exploration.run import Run
+
+
+class Reduction(Path):
+    """Invariant: trace, `sleeps` and `trees` have one entry for every event of the path."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.trace = Trace(objects)
+        super().__init__(self.trace)
+        # At every event: whose step need not be taken there, since it was explored before;
+        # and what is still to be explored instead of the event.
+        self.sleeps: list[Tree] = []
+        self.trees: list[Tree] = []
+        self.sleep: Tree = []  # where the path ends
+        self.tree: Tree = []
+        self.waiting: list[Race] = []  # of threads that could not go on
+        self.races: list[Race] = []
+
+    def backtrack(self) -> bool:
+        trees = self.trees
+        at = len(trees) - 1
+        while at >= 0 and not trees[at]:
+            at -= 1
+        if at < 0:
+            return False
+        trace = self.trace
+        self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
+        self.tree = trees[at]
+        trace.truncate(at)
+        del self.sleeps[at:]
+        del trees[at:]
+        return True
+
+    def conduct(self, run: Run) -> None:
+        self.waiting = []
+        super().conduct(run)
+        end = len(self.trace)
+        self.races = self.trace.races
+        if self.waiting:
+            self.races = [*self.races, *self.trace.pretend(self.waiting)]
+        self.reverse_races()
+        if self.waiting:
+            self.trace.truncate(end)
+
+    def extend(self, run: Run) -> None:
+        trace = self.trace
+        execution = run.execution
+        execution.on_spawn = trace.spawned
+        threads = execution.threads
+        runnable = execution.runnable
+        sleep = self.sleep
+        tree = self.tree
+        tid = -1
+        for _ in range(len(trace), run.max_steps):
+            while not runnable:
+                self.waiting += trace.waiting(execution)
+                if not execution.advance():
+                    return
+                trace.advanced()
+            below: Tree = []
+            if tree:
+                tid, _, below = tree.pop(0)
+            elif sleep:
+                tid = awake(runnable, sleep)
+                if tid < 0:
+                    self.waiting += trace.waiting(execution)
+                    run.blocked = True
+                    return
+            elif tid < 0 or not threads[tid].runnable:
+                tid = runnable[0]
+            effect = threads[tid].pending
+            assert effect is not None
+            footprint = trace.add(tid, effect)
+            self.sleeps.append(sleep)
+            self.trees.append(tree)
+            if sleep:
+                sleep = [
+                    sleeper
+                    for sleeper in sleep
+                    if sleeper[0] != tid
+                    and sleeper[1] is not None
+                    and not dependent(sleeper[1], footprint)
+                ]
+            tree = below
+            if not execution.step(tid) and run.thread_failed():
+                return
+            if run.watched and not run.watch():
+                return
+        run.cut = bool(runnable) or execution.alive > 0
+
+    def reverse_races(self) -> None:
+        """See to it that the other order of every race is explored too."""
+        raise NotImplementedError
+
+
+def awake(runnable: list[int], sleep: Tree) -> int:
+    """The first thread that can run and is not asleep, or -1."""
+    asleep = {sleeper[0] for sleeper in sleep}
+    for tid in runnable:
+        if tid not in asleep:
+            return tid
+    return -1
