@@ -93,6 +93,14 @@ def _flush(event: Event) -> str:
     return f"TLB{event['cpu']} flush {what}"
 
 
+def _walk(event: Event) -> str:
+    value = vpte_text(event["value"])
+    if event["pfn"] < 0:
+        return f"walk master pde: {value}"
+    level = "leaf" if event["level"] == 0 else f"level {event['level']}"
+    return f"walk {level}: {value} at page {event['pfn']}[{event['idx']}]"
+
+
 def _mem(verb: str) -> Callable[[Event], str]:
     def narrate(event: Event) -> str:
         outcome = " failed" if event.get("ok") is False else ""
@@ -112,9 +120,7 @@ _SPECIAL: Final[dict[str, Callable[[Event], str]]] = {
     "mem.load": _mem("load"),
     "mem.store": _mem("store"),
     "mem.cmpset": _mem("cmpset"),
-    "vpte.read": lambda e: (
-        f"walk level {e['level']}: {vpte_text(e['value'])} at page {e['pfn']}[{e['idx']}]"
-    ),
+    "vpte.read": _walk,
     "vpte.am": lambda e: f"walk sets A/M: {vpte_text(e['new'])}",
     "ilock.wait": lambda e: f"ilock {span(e)} waits",
     "ilock.enter": lambda e: f"ilock {span(e)}",
@@ -190,7 +196,21 @@ def narrate(event: Event) -> str:
 
 
 _HEADER: Final = frozenset(
-    {"seq", "t", "ts", "run", "step", "actor", "cpu", "guest", "event", "level", "vc"}
+    {
+        "seq",
+        "t",
+        "ts",
+        "run",
+        "step",
+        "actor",
+        "cpu",
+        "guest",
+        "event",
+        "level",
+        "vc",
+        "function",
+        "where",
+    }
 )
 
 

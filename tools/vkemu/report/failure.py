@@ -121,7 +121,7 @@ class Failure:
         """From the measured positions around where the step was, else from access to access."""
         if self.width is not None and self.width.failing:
             return self._measured(self.width)
-        if len(self.accesses) < 2:
+        if len(self.accesses) < 2 or not self.accesses[0].step:
             return None
         first, second = self.accesses[:2]
         return Bracket(min(first.step, second.step), max(first.step, second.step), measured=False)
@@ -199,8 +199,10 @@ def access_of(happening: Happening, steps: list[Step]) -> Access:
 
 
 def access_at(step: Step, role: str, event: Event | None = None) -> Access:
-    what = narrate(event) if event is not None else step.effect
-    return Access(role, step.actor, step.number, what, step.function, step.where, event)
+    if event is None:
+        return Access(role, step.actor, step.number, step.effect, step.function, step.where)
+    function, where = event.get("function", step.function), event.get("where", step.where)
+    return Access(role, event["actor"], step.number, narrate(event), function, where, event)
 
 
 def frames_of(event: Event) -> set[int]:

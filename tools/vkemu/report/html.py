@@ -19,7 +19,7 @@ from vkemu.inspect.export.slices import lock_of
 from vkemu.inspect.machine import Machine
 from vkemu.inspect.narrate import Event, narrate
 from vkemu.report.causes import causes
-from vkemu.report.failure import Failure, frames_of
+from vkemu.report.failure import Access, Failure, frames_of
 from vkemu.report.recording import Step, switches
 from vkemu.report.relevance import WEAK, rows_of
 
@@ -57,9 +57,7 @@ def document(failure: Failure) -> dict[str, Any]:
     machine, things = Machine(), dict[str, int]()
     befores = causes(failure.steps)
     steps = [
-        step_document(
-            step, lanes.get(step.actor, 0), befores[step.number], weights, machine, things
-        )
+        step_document(step, lanes, befores[step.number], weights, machine, things)
         for step in failure.steps
     ]
     bracket = failure.bracket
@@ -72,13 +70,7 @@ def document(failure: Failure) -> dict[str, Any]:
         "message": failure.message,
         "invariant": failure.invariant,
         "facts": facts(failure, len(actors)),
-        "accesses": [
-            {
-                "role": a.role, "actor": a.actor, "step": a.step, "what": a.what,
-                "function": a.function, "where": a.where,
-            }
-            for a in failure.accesses
-        ],
+        "accesses": [access_document(access, failure.steps) for access in failure.accesses],
         "window": window,
         "frame": failure.frame,
         "relevant": any(weight >= WEAK for weight in weights.values()),
@@ -87,6 +79,15 @@ def document(failure: Failure) -> dict[str, Any]:
         "things": list(things),
         "bars": list(bars(failure.steps, lanes)),
         "steps": steps,
+    }  # fmt: skip
+
+
+def access_document(access: Access, steps: list[Step]) -> dict[str, Any]:
+    events = steps[access.step].events if access.step < len(steps) else []
+    row = next((i for i, event in enumerate(events) if event is access.event), 0)
+    return {
+        "role": access.role, "actor": access.actor, "step": access.step, "row": row,
+        "what": access.what, "function": access.function, "where": access.where,
     }  # fmt: skip
 
 
@@ -123,12 +124,13 @@ def weights_of(failure: Failure) -> dict[tuple[int, int], int]:
 
 def step_document(
     step: Step,
-    lane: int,
+    lanes: dict[str, int],
     befores: list[int],
     weights: dict[tuple[int, int], int],
     machine: Machine,
     things: dict[str, int],
 ) -> list[Any]:
+    lane = lanes.get(step.actor, 0)
     rows = [
         [
             narrate(event),
@@ -136,11 +138,13 @@ def step_document(
             weights.get((step.number, i), 0),
             sorted(frames_of(event)),
             list(addresses(event)),
+            lanes.get(event["actor"], lane),
+            f"{event.get('function', '')}  {event.get('where', '')}".strip(),
         ]
         for i, event in enumerate(step.events)
     ]
     if not rows and step.op:
-        rows.append([step.effect, "", weights.get((step.number, 0), 0), [], []])
+        rows.append([step.effect, "", weights.get((step.number, 0), 0), [], [], lane, ""])
     changes = [
         [things.setdefault(thing, len(things)), attribute, before, after]
         for event in step.events

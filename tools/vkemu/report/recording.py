@@ -17,7 +17,7 @@ from vkprotocol.events import EVENTS
 
 from vkemu.controlled import Choose, Execution
 from vkemu.inspect.narrate import Event
-from vkemu.report.source import here
+from vkemu.report.source import NOWHERE, caller, here
 from vkemu.report.vector_clock import VectorClocks
 
 SETUP = "kernel"  # the actor of what happens before the first step
@@ -96,7 +96,7 @@ class Recording:
         if CLOCK[0] != self._t:
             self._t = CLOCK[0]
             self.clocks.advanced()
-        function, where = here(thread.coro) if self.sources else ("", "")
+        function, where = here(thread.coro) if self.sources else NOWHERE
         step = Step(
             number=len(self.steps),
             tid=tid,
@@ -119,6 +119,7 @@ class Recording:
         step = self.steps[-1]
         fields = dict(zip(_FIELDS[name], args, strict=True))
         thread = CURTHREAD[0]
+        function, where = caller() if self.sources else NOWHERE
         step.events.append(
             {
                 "seq": 0,
@@ -127,6 +128,8 @@ class Recording:
                 "actor": SETUP if thread is None else self.name(thread),
                 "event": name,
                 "vc": step.clock,
+                "function": function or step.function,
+                "where": where or step.where,
                 **fields,
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from vkemu.inspect.narrate import Event, narrate
@@ -36,6 +36,8 @@ class Row:
     step: Step
     text: str
     weight: int
+    actor: str
+    function: str
 
 
 class Relevance:
@@ -48,6 +50,8 @@ class Relevance:
         for access in failure.accesses:
             if access.event is not None and failure.frame is None:
                 self.frames |= frames_of(access.event)
+        # A thread runs to its first effect when it is spawned: in the set-up, and yet its own.
+        self.actors = {step.actor for step in failure.steps if step.number}
         self._find_places()
         self._walking: dict[str, bool] = {}  # is the actor's fault about one of the places
 
@@ -102,14 +106,15 @@ def rows_of(failure: Failure) -> Iterator[Row]:
         rows = []
         for event in step.events:
             weight = relevance.of(event)
-            if step.number == 0:
+            if step.number == 0 and event["actor"] not in relevance.actors:
                 weight = NONE  # the set-up is not part of the story
             if accesses.get(step.number) is event:
                 weight = ESSENTIAL
             heaviest = max(heaviest, weight)
-            rows.append(Row(step, narrate(event), weight))
+            function = event.get("function", step.function)
+            rows.append(Row(step, narrate(event), weight, event["actor"], function))
         if not rows and step.op:
-            rows.append(Row(step, step.effect, NONE))
+            rows.append(Row(step, step.effect, NONE, step.actor, step.function))
         if (
             step.number
             and (step.number in ends or step.number in accesses)
@@ -117,7 +122,7 @@ def rows_of(failure: Failure) -> Iterator[Row]:
             and rows
         ):
             best = max(range(len(rows)), key=lambda i: rows[i].weight)
-            rows[best] = Row(step, rows[best].text, ESSENTIAL)
+            rows[best] = replace(rows[best], weight=ESSENTIAL)
         yield from rows
 
 

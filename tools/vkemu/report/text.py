@@ -86,7 +86,7 @@ def story(failure: Failure) -> Iterator[str]:
     marked: set[int] = set()
     for row in rows:
         if row.weight < least:
-            hidden += row.step.number > 0
+            hidden += row.step.number > 0 or row.actor != row.step.actor
             continue
         if hidden:
             yield fold_line(hidden, bracket, row)
@@ -98,11 +98,11 @@ def story(failure: Failure) -> Iterator[str]:
 
 def lanes_of(failure: Failure, shown: list[Row]) -> list[str]:
     """The columns' actors; those of the accesses have one, the last takes all that do not."""
-    actors = list(dict.fromkeys(row.step.actor for row in shown))
+    actors = list(dict.fromkeys(row.actor for row in shown))
     if len(actors) <= LANES_MAX:
         return actors
     first = list(dict.fromkeys(access.actor for access in failure.accesses))
-    heavy = [row.step.actor for row in shown if row.weight == ESSENTIAL]
+    heavy = [row.actor for row in shown if row.weight == ESSENTIAL]
     kept = list(dict.fromkeys([*first, *heavy, *actors]))[: LANES_MAX - 1]
     return [*(actor for actor in actors if actor in kept), "others"]
 
@@ -137,12 +137,12 @@ def row_lines(
     """A row in its actor's column; its function is named when it is another than before."""
     step = row.step
     text = row.text
-    lane = step.actor
+    lane = row.actor
+    if row.function and functions.get(row.actor) != row.function:
+        functions[row.actor] = row.function
+        text = f"{row.function}: {text}"
     if lane not in lanes:
-        text, lane = f"{step.actor}: {text}", "others"
-    if step.function and functions.get(step.actor) != step.function:
-        functions[step.actor] = step.function
-        text = f"{step.function}: {text}"
+        text, lane = f"{row.actor}: {text}", "others"
     note = ""
     mark = margin(step.number, bracket)
     if mark in ".'" and step.number in marked:

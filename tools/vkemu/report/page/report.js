@@ -1,7 +1,7 @@
 "use strict";
 // The run, as html.py wrote it. A step is [actor, t, effect, function, where, clock, causes, rows,
-// changes, guest]; a row is [text, event, weight, pages, addresses]; a change is [thing, attribute,
-// before, after], where null is "not there".
+// changes, guest]; a row is [text, event, weight, pages, addresses, actor, place]; a change is
+// [thing, attribute, before, after], where null is "not there".
 const run = JSON.parse(document.getElementById("run").textContent);
 const ACTOR = 0, T = 1, EFFECT = 2, FUNCTION = 3, WHERE = 4, CLOCK = 5, CAUSES = 6, ROWS = 7,
   CHANGES = 8, GUEST = 9;
@@ -41,8 +41,13 @@ function matches(step) {
 const marks = {
   opens: run.window ? run.window.opens : -1,
   closes: run.window ? run.window.closes : -1,
-  accesses: new Map(run.accesses.map((a) => [a.step, a.role])),
+  accesses: new Map(), // step -> row -> what it is called
 };
+
+for (const access of run.accesses) {
+  if (!marks.accesses.has(access.step)) marks.accesses.set(access.step, {});
+  marks.accesses.get(access.step)[access.row] = access.role;
+}
 
 function layout() {
   items = [];
@@ -61,7 +66,13 @@ function layout() {
   };
   const show = (s) => {
     place[s] = items.length;
-    for (let row = 0; row < steps[s][ROWS].length; row++) items.push({ step: s, row });
+    let first = true;
+    steps[s][ROWS].forEach((row, i) => {
+      // Of the set-up only what matters, unless everything is asked for.
+      if (s === 0 && run.relevant && filter.fold && !filtering() && row[2] < RELEVANT) return;
+      items.push({ step: s, row: i, first });
+      first = false;
+    });
   };
   for (let s = 0; s <= last; s++) {
     if (s === 1) flush(1); // the set-up is no part of a fold
@@ -70,7 +81,7 @@ function layout() {
   }
   flush(last + 1);
   $("canvas").style.height = `${Math.max(items.length, 1) * ROW + 40}px`;
-  const visible = items.reduce((n, item) => n + (item.row === 0 && item.step > 0 ? 1 : 0), 0);
+  const visible = items.reduce((n, item) => n + (item.first && item.step > 0 ? 1 : 0), 0);
   $("shown").textContent = `${visible} of ${last} steps`;
 }
 
@@ -121,29 +132,29 @@ function draw() {
 }
 
 function stepRow(i) {
-  const { step, row } = items[i];
+  const { step, row, first } = items[i];
   const s = steps[step];
-  const [text, event, weight] = s[ROWS][row];
+  const [text, , weight, , , actor, at] = s[ROWS][row];
   const node = el("div", "row");
   node.style.top = `${i * ROW}px`;
   node.dataset.step = step;
   node.setAttribute("role", "option");
   node.setAttribute("aria-selected", String(step === current));
-  if (row === 0) { node.id = `row-${step}`; node.append(el("span", "n", String(step))); }
+  if (first) { node.id = `row-${step}`; node.append(el("span", "n", String(step))); }
   if (marks.opens >= 0 && step >= marks.opens && step <= marks.closes) node.classList.add("window");
-  const role = marks.accesses.get(step);
+  const role = marks.accesses.get(step) && marks.accesses.get(step)[row];
   if (role) node.classList.add("access");
   if (step === current) node.classList.add("selected");
-  if (row === 0 && step === marks.opens) note(node, "edge", "window opens");
-  if (role && row === 0) note(node, "access", role);
+  if (first && step === marks.opens) note(node, "edge", "window opens");
+  if (role) note(node, "access", role);
   if (row === s[ROWS].length - 1 && step === marks.closes) {
     note(node, "edge-end", run.window.staysOpen ? "window still open" : "window closes");
   }
   const t = el("span", weight || !run.relevant ? "t" : "t quiet");
-  t.style.left = `${laneX(s[ACTOR]) + BARS}px`;
+  t.style.left = `${laneX(actor) + BARS}px`;
   t.style.width = `${lane - BARS - 8}px`;
   t.textContent = text;
-  t.title = s[FUNCTION] ? `${text}\n${s[FUNCTION]} ${s[WHERE]}` : text;
+  t.title = at ? `${text}\n${at}` : text;
   node.append(t);
   return node;
 }
@@ -294,9 +305,14 @@ function side(hovered) {
   const step = hovered ?? current, s = steps[step];
   moveState(step);
   $("step-title").textContent = step === 0 ? "set-up" : `step ${step} · ${run.actors[s[ACTOR]]} · ${s[T]} ns`;
-  const what = s[ROWS].map((row) => el("div", "line", row[0]));
+  const what = [];
+  for (const row of s[ROWS].slice(0, 20)) {
+    what.push(el("div", "line", row[0]));
+    if (row[6]) what.push(el("div", "line where", `    ${row[6]}`));
+  }
+  if (s[ROWS].length > 20) what.push(el("div", "line where", `and ${s[ROWS].length - 20} more`));
   if (s[EFFECT]) what.push(el("div", "line where", `effect: ${s[EFFECT]}`));
-  if (s[FUNCTION]) what.push(el("div", "line where", `${s[FUNCTION]}  ${s[WHERE]}`));
+  if (s[FUNCTION] && !s[ROWS].length) what.push(el("div", "line where", `    ${s[FUNCTION]}  ${s[WHERE]}`));
   $("step-what").replaceChildren(...what);
   $("changes").replaceChildren(changesTable(s[CHANGES]));
   if (filter.page !== null) shownPage = filter.page;
@@ -398,7 +414,7 @@ function overview() {
   const c = canvas.getContext("2d"), css = getComputedStyle(document.documentElement);
   const colour = (name) => css.getPropertyValue(name).trim();
   c.scale(ratio, ratio);
-  const scale = h / Math.max(items.length, 1);
+  const scale = Math.min(8, h / Math.max(items.length, 1));
   const y = (step) => place[step] * scale;
   if (marks.opens >= 0) {
     c.fillStyle = colour("--window");
@@ -422,8 +438,8 @@ function overview() {
 }
 
 $("overview").addEventListener("click", (event) => {
-  const part = event.offsetY / $("overview").clientHeight;
-  const item = items[Math.min(items.length - 1, Math.floor(part * items.length))];
+  const scale = Math.min(8, $("overview").clientHeight / Math.max(items.length, 1));
+  const item = items[Math.min(items.length - 1, Math.floor(event.offsetY / scale))];
   if (item) select(item.from === undefined ? item.step : item.from);
 });
 
@@ -463,7 +479,7 @@ function move(delta) {
   for (let n = 0; n < size; n++) {
     let next = i + sign;
     while (items[next] && items[next].from === undefined && items[next].step === items[i]?.step) next += sign;
-    while (sign < 0 && items[next] && items[next].row > 0) next--;
+    while (sign < 0 && items[next] && items[next].from === undefined && !items[next].first) next--;
     if (!items[next]) break;
     i = next;
   }

@@ -1,0 +1,142 @@
+"""Telling a failure that `explore` or a litmus test found: the schedule once more, watched.
+
+A program is given as `make(emit)`, which returns what `explore` takes; a litmus test sends its
+events to `emit`, another program has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from vkemu.controlled import Choose, Execution
+from vkemu.exploration.program import Program
+from vkemu.exploration.run import violation
+from vkemu.litmus.decide import Test
+from vkemu.litmus.file import Litmus
+from vkemu.oracle.violation import Violation
+from vkemu.outcome import recorded
+from vkemu.report.failure import Failure
+from vkemu.report.recording import Recording, Step
+from vkemu.report.width import POSITIONS_MAX, Rerun
+
+Emit: TypeAlias = Callable[..., None]
+Make: TypeAlias = Callable[[Emit], Callable[[Any], object]]
+
+
+class NoFailure(AssertionError):
+    """The schedule does not fail: the program is another than the one it was found in."""
+
+
+class Observed(Program):
+    """One execution of a program, watched from before its set-up on."""
+
+    def __init__(self, make: Make, choose: Choose, *, record: bool) -> None:
+        super().__init__(make(self.emit), {})
+        self.choose = choose
+        self.recording: Recording | None = None
+        self.execution = Execution(self.tids)
+        if record:
+            self.recording = Recording(self.execution, choose)
+            self.choose = self.recording
+        self.build(self)
+
+    def emit(self, name: str, /, *fields: Any) -> None:
+        if self.recording is not None:
+            self.recording.emit(name, *fields)
+
+    def run(self, max_steps: int) -> BaseException | None:
+        """Run to the end; what was wrong with it."""
+        try:
+            return self._run(max_steps)
+        finally:
+            self.execution.close()
+
+    def _run(self, max_steps: int) -> BaseException | None:
+        execution = self.execution
+        for _ in range(max_steps):
+            if execution.failed is not None:
+                return execution.failed.error
+            if not execution.runnable and not execution.advance():
+                break
+            execution.step(self.choose(execution.runnable))
+            for predicate in self.invariants:
+                error = violation(predicate, "always")
+                if error is not None and execution.failed is None:
+                    return error
+        else:
+            return None
+        error = execution.deadlock()
+        for predicate in self.ends:
+            error = error or violation(predicate, "at_end")
+        return error
+
+
+def alike(one: BaseException | None, other: BaseException | None) -> bool:
+    """The same kind of failure, perhaps at another place."""
+    if isinstance(one, Violation) and isinstance(other, Violation):
+        return one.invariant == other.invariant
+    return one is not None and type(one) is type(other)
+
+
+def steps_of(
+    make: Make, schedule: Sequence[int], max_steps: int
+) -> tuple[BaseException, list[Step]]:
+    """A failing schedule's error and steps."""
+    observed = Observed(make, recorded(schedule), record=True)
+    error = observed.run(max_steps)
+    if error is None:
+        raise NoFailure("the schedule does not fail")
+    assert observed.recording is not None
+    observed.recording.events()
+    return error, observed.recording.steps
+
+
+def rerun_of(make: Make, error: BaseException, max_steps: int) -> Rerun:
+    """`rerun` for `Failure.measure`: does the program fail like `error` under another `choose`?"""
+    return lambda choose: alike(error, Observed(make, choose, record=False).run(max_steps))
+
+
+def tell(
+    make: Make,
+    schedule: Sequence[int],
+    *,
+    max_steps: int,
+    replay: str = "",
+    context: Mapping[str, str] | None = None,
+    alternatives: Mapping[str, Make] | None = None,
+    limit: int = POSITIONS_MAX,
+) -> Failure:
+    """The failure of a schedule, with its window measured."""
+    error, steps = steps_of(make, schedule, max_steps)
+    failure = Failure.of(error, steps, replay=replay, context=context)
+    others = {
+        name: rerun_of(other, error, max_steps) for name, other in (alternatives or {}).items()
+    }
+    failure.measure(rerun_of(make, error, max_steps), others, limit)
+    return failure
+
+
+def tell_litmus(
+    litmus: Litmus,
+    policy: str,
+    schedule: Sequence[int],
+    *,
+    replay: str = "",
+    others: Sequence[str] = (),
+    limit: int = POSITIONS_MAX,
+) -> Failure:
+    """The failure of a litmus test on a policy; `others` are policies to measure against."""
+    return tell(
+        lambda emit: Test(litmus, policy, emit),
+        schedule,
+        max_steps=litmus.file.litmus.max_steps,
+        replay=replay,
+        context={"litmus": litmus.name, "policy": policy},
+        alternatives={f"policy {name}": _test_of(litmus, name) for name in others},
+        limit=limit,
+    )
+
+
+def _test_of(litmus: Litmus, policy: str) -> Make:
+    return lambda emit: Test(litmus, policy, emit)
