@@ -150,6 +150,30 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "pv_entry: some PTEs get no pv_entry",
         "rmap.pv_entry:PvEntry.enter", (2, 3), ("W06",),
     ),
+    "broadcast-skipped": Mutant(
+        "broadcast: the regions that might hold the page are not flushed",
+        "rmap.broadcast:Broadcast.scan", (2, 3, 4), ("W06", "W07", "W12"),
+    ),
+    "vpte-list-forgotten": Mutant(
+        "vpte_list: a PTE from a VPTE is not put on the page's list",
+        "rmap.vpte_list:VpteList.enter", (2, 3, 4), ("W06", "W07", "W12"),
+    ),
+    "bloom-not-inserted": Mutant(
+        "bloom: a frame is not inserted into the pmap's filter",
+        "rmap.bloom:Bloom.enter", (2, 3, 4), ("W06", "W07", "W12"),
+    ),
+    "shadow-dmap-unprotected": Mutant(
+        "shadow: a table is not write-protected in the DMAP before it is read",
+        "rmap.shadow:Shadow.walk_through", (1,), ("W02", "W05"),
+    ),
+    "notifier-unchecked": Mutant(
+        "notifier: the sequence count is not compared before the PTE is installed",
+        "rmap.notifier:Notifier.permits", (1, 2), ("W01",),
+    ),
+    "wire-never-dropped": Mutant(
+        "wired: removing a PTE leaves its page wired: no invariant, but the page stays for ever",
+        "rmap.wired:Wired.remove", (), ("W37",),
+    ),
     # Pageout.
     "cache-without-protect": Mutant(
         "vm_page_cache does not remove the mappings first",

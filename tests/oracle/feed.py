@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkprotocol.events import validate
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V
 
-from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkhost.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_NX, PTE_RW, PTE_U, PTE_V
 from vkhost.vm_page import PG_MAPPED, PG_WRITEABLE
 
@@ -95,8 +95,8 @@ class Feed:
         if cpu is not None:
             self.say(actor, "tlb.flush", cpu, va)
 
-    def fault(self, actor: str, va: int, type: str = "read") -> None:
-        self.say(actor, "fault.begin", GUEST, va, type)
+    def fault(self, actor: str, va: int, kind: str = "read") -> None:
+        self.say(actor, "fault.begin", GUEST, va, kind)
         self.say(actor, "ilock.enter", GUEST, va, va + 4096)
 
     def resolved(self, actor: str, va: int) -> None:

@@ -5,18 +5,19 @@ The set-up runs before any other thread, through the real calls, so the oracle s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from random import Random
 from typing import Any
 
+from vkemu.controlled import Execution
+from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkprotocol.effects import CURTHREAD, Body, Thread
 from vkprotocol.events import validate
 from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V
 
-from vkemu.controlled import Execution
-from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkhost.config import HostConfig
 from vkhost.cpu import Cpu
 from vkhost.kernel import Kernel
@@ -42,6 +43,7 @@ DMAP = 1 << 30
 SPAN = 1 << 21  # what a guest maps: one leaf table's worth
 LEAF_BITS = VPTE_V | VPTE_RW | VPTE_U | VPTE_A
 TABLE_BITS = LEAF_BITS | VPTE_M
+CHECKED = 3  # events of each name whose fields are checked in a run
 Event = tuple[str, str, tuple[Any, ...]]
 
 
@@ -141,7 +143,8 @@ class Host:
         self.execution = Execution()
         self.oracle = Oracle(checks)
         self.events: list[Event] = []
-        settings = {"pageout": False, "emergency": False, "pages": 64} | config
+        self.counts: Counter[str] = Counter()
+        settings = {"pageout": False, "emergency": False, "pages": 40, "free_min": 4} | config
         self.kernel = Kernel(
             HostConfig(**settings), policy, self.execution.spawn, self.emit, quirks,
             frozenset(mutants),
@@ -149,8 +152,10 @@ class Host:
         self.guests: list[Guest] = []
 
     def emit(self, name: str, /, *args: Any) -> None:
-        wrong = validate(name, args)
-        assert wrong is None, wrong
+        if self.counts[name] < CHECKED:
+            self.counts[name] += 1
+            wrong = validate(name, args)
+            assert wrong is None, wrong
         self.events.append((self.oracle.actor(), name, args))
         self.oracle(name, *args)
 

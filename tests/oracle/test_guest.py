@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from vkemu.oracle import Violation
 from vkprotocol.vpte import VPTE_M
 
 from tests.oracle.feed import GUEST, LEAF, RW, Feed
-from vkemu.oracle import Violation
 
 MODIFIED = 8 << 12 | LEAF | VPTE_M
 CLEAN = 8 << 12 | LEAF

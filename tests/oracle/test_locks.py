@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from vkemu.oracle import Violation
 
 from tests.oracle.feed import GUEST, OWN, Feed
-from vkemu.oracle import Violation
 
 
 def test_ranges_that_touch_do_not_overlap() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from vkemu.oracle import Violation
 
 from tests.oracle.feed import RO, RW, Feed
-from vkemu.oracle import Violation
 
 
 def reused(*checks: str) -> Feed:

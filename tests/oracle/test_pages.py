@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from vkemu.oracle import Violation
 
 from tests.oracle.feed import DMAP, GUEST, OWN, RO, RW, Feed
-from vkemu.oracle import Violation
 from vkhost.vm_page import PG_MAPPED, PG_WRITEABLE
 
 INACTIVE, NONE, CACHE = 2, 0, 4

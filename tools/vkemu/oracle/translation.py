@@ -53,6 +53,7 @@ class Translations:
         self.running: dict[tuple[str, Id], Inval] = {}  # by actor and pmap
         self.returned: deque[Inval] = deque()
         self.faults: dict[str, FaultInFlight] = {}  # by actor
+        self.given_back: dict[tuple[Id, int], Happening] = {}  # guest frames that are free
         self.passed_by = False  # some INVAL left the TLB of a CPU that was not in use
 
     # What is wrong with an entry, if the tree says `walk`: the invariant, or 0.
@@ -165,6 +166,9 @@ class Translations:
         t = self.shadow.ptes[pmap][va >> 12]
         if not self.concerned(t):
             return
+        freed = self.given_back.get(t.owner)
+        if freed is not None and self.stale:
+            raise self._violation(t, 1, freed, "(the guest freed the frame) came before")
         fault = self.faults.get(self.shadow.actor())
         since = self.shadow.step if fault is None else fault.since
         agreed = since
@@ -190,7 +194,7 @@ class Translations:
         now = self.shadow.now()
         for t in self.shadow.translations(vm_map, first, last):
             if self.stale:
-                raise self._violation(t, 1, now, "(a munmap) is done")
+                raise self._violation(t, 1, now, "is done")
         for t in self.shadow.parked(vm_map, first, last):
             t.dead = t.dead or now
             self.passed_by = True
@@ -199,16 +203,16 @@ class Translations:
         """Nothing may lead to the frame any more."""
         if not self.stale:
             return
-        for frame in self._image_frames(proc, pindex):
-            for t in self._translations_to(frame):
+        for obj in self.shadow.images(proc):
+            self.given_back[obj, pindex] = self.shadow.now()
+            frame = self.shadow.resident.get((obj, pindex))
+            for t in () if frame is None else self._translations_to(frame):
                 if self.concerned(t):
                     raise self._violation(t, 1, None, "the guest has freed the frame")
 
-    def _image_frames(self, proc: Id, pindex: int) -> Iterator[Frame]:
+    def guest_alloc(self, proc: Id, pindex: int, name: str) -> None:
         for obj in self.shadow.images(proc):
-            frame = self.shadow.resident.get((obj, pindex))
-            if frame is not None:
-                yield frame
+            self.given_back.pop((obj, pindex), None)
 
     def _translations_to(self, frame: Frame) -> Iterator[Translation]:
         yield from frame.ptes.values()
@@ -245,7 +249,7 @@ class Translations:
         if inval is None:
             message = f"{how}: "
         else:
-            message = f"an INVAL of step {inval.step} {how}: "
+            message = f"{inval.name} of step {inval.step} {how}: "
         now = shadow.now() if second is ... else second
         return Violation(
             invariant,

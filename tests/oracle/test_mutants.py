@@ -1,0 +1,143 @@
+"""Every deliberate defect shows, as the invariant it says it breaks; and without it nothing does.
+
+The runs are real ones of the host, under all schedules with one switch of threads, or, where that
+is not enough, a number of random ones.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vkemu.oracle import Violation
+
+from tests.oracle import scenarios
+from tests.oracle.scenarios import Scenario, hunt, hunt_seeds
+from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS, known
+
+ONE_SWITCH: list[tuple[str, Scenario, dict[str, Any]]] = [
+    ("inval-without-ilock", scenarios.invalidate, {}),
+    ("ilock-released-before-enter", scenarios.invalidate, {}),
+    ("ilock-kept-over-retry", scenarios.invalidate, {"cold": True}),
+    ("ilock-waiting-in-own", scenarios.ranges, {}),
+    ("ilock-test-before-unlink", scenarios.ranges, {}),
+    ("ilock-wake-one", scenarios.ranges, {}),
+    ("vpte-am-plain-store", scenarios.unmap, {}),
+    ("walk-without-m", scenarios.rights, {}),
+    ("ro-downgrade-skipped", scenarios.rights, {}),
+    ("nx-ignored", scenarios.no_execute, {}),
+    ("linear-shortcut", scenarios.invalidate, {}),
+    ("setmap-shared-lock", scenarios.setmap, {}),
+    ("setmap-without-remove", scenarios.setmap, {}),
+    ("inval-first-page-only", scenarios.unmap, {}),
+    ("munmap-entries-first", scenarios.munmap, {}),
+    ("remove-without-shootdown", scenarios.shootdown, {}),
+    ("inval-local-only", scenarios.shootdown, {}),
+    ("inval-no-wait", scenarios.shootdown, {}),
+    ("inval-without-excl", scenarios.switching, {"outside": True}),
+    ("lazy-tlb", scenarios.switching, {}),
+    ("swtch-keeps-cr3", scenarios.switching, {"idle": True}),
+    ("pte-load-then-store", scenarios.evict, {"writer": True}),
+    ("no-interlock-count", scenarios.evict, {}),
+    ("enter-without-mapped", scenarios.rights, {}),
+    ("removed-pte-ignores-multi", scenarios.evict, {}),
+    ("remove-drops-modified", scenarios.evict, {}),
+    ("pv-entry-forgotten", scenarios.evict, {"policy": "pv_entry"}),
+    ("cache-without-protect", scenarios.evict, {}),
+    ("cache-without-recheck", scenarios.evict, {}),
+    ("flush-without-soft-busy", scenarios.evict, {"flush": True}),
+    ("clean-without-write", scenarios.evict, {}),
+    ("pageout-locks-map", scenarios.evict, {}),
+]
+SEEDS: list[tuple[str, Scenario, dict[str, Any]]] = [
+    ("ilock-unlock-before-enqueue", scenarios.ranges, {}),
+    ("ilock-no-rescan", scenarios.ranges, {}),
+]
+# Shown elsewhere, with the reason.
+ELSEWHERE = {
+    "flush-without-protect": "liveness: the pages are dirty again at once",
+    "wired-full-protection": "needs the wired policy",
+    "wire-never-dropped": "accounting: the page is never reclaimed",
+    "broadcast-skipped": "policies",
+    "vpte-list-forgotten": "policies",
+    "bloom-not-inserted": "policies",
+    "shadow-dmap-unprotected": "policies",
+    "notifier-unchecked": "policies",
+    "run-ref-kept": "test_calls.py",
+    "destroy-ignores-refs": "test_calls.py",
+    "ve-cache-without-deleted-test": "test_calls.py",
+}
+BASES = [
+    (scenario, settings)
+    for i, (_, scenario, settings) in enumerate(ONE_SWITCH)
+    if (scenario, settings) not in [case[1:] for case in ONE_SWITCH[:i]]
+]
+HOST = Path(__file__).parents[2] / "vkhost"
+
+
+def shows(failure: BaseException | None, name: str) -> bool:
+    invariants = MUTANTS[name].invariants
+    if isinstance(failure, Violation):
+        return failure.invariant in invariants
+    return failure is not None and DEADLOCK_OR_PANIC in invariants
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scenario", "settings"), ONE_SWITCH)
+def test_a_mutant_shows(name: str, scenario: Scenario, settings: dict[str, Any]) -> None:
+    failure = hunt(scenario, mutants=(name,), **settings)
+
+    assert shows(failure, name), failure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scenario", "settings"), SEEDS)
+def test_a_mutant_shows_at_random(name: str, scenario: Scenario, settings: dict[str, Any]) -> None:
+    failure = hunt_seeds(scenario, 100, mutants=(name,), **settings)
+
+    assert shows(failure, name), failure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scenario", "settings"), BASES)
+def test_without_a_mutant_nothing_shows(scenario: Scenario, settings: dict[str, Any]) -> None:
+    assert hunt(scenario, **settings) is None
+
+
+def hooks() -> set[str]:
+    """The names that the host tests for."""
+    pattern = re.compile(r'"([a-z0-9-]+)" (?:not )?in [\w.]*mutants')
+    return {name for file in HOST.rglob("*.py") for name in pattern.findall(file.read_text())}
+
+
+def test_the_registry_is_what_the_code_has() -> None:
+    assert hooks() == set(MUTANTS)
+
+
+def test_no_mutant_goes_untested() -> None:
+    tested = {name for name, _, _ in ONE_SWITCH + SEEDS}
+
+    assert tested | set(ELSEWHERE) == set(MUTANTS)
+    assert not tested & set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_says_where_it_is(name: str) -> None:
+    module, _, function = MUTANTS[name].where.partition(":")
+    text = (HOST / (module.replace(".", "/") + ".py")).read_text()
+
+    assert f'"{name}"' in text
+    assert f"def {function.rpartition('.')[2]}(" in text
+
+
+def test_every_invariant_has_a_mutant() -> None:
+    broken = {invariant for mutant in MUTANTS.values() for invariant in mutant.invariants}
+
+    assert {1, 2, 3, 4, 5, 6, 7, 8, 10} <= broken
+
+
+def test_known() -> None:
+    assert known("lazy-tlb")
+    assert not known("no-such-mutant")
