@@ -91,7 +91,10 @@ async def vn_close(vp: Vnode) -> None:
     then the last mapping does."""
     if await vp.opencount.add(-1) != 1:
         return
-    if vp.object is not None:
-        await vm_object_reference(vp.object)
-        await vm_object_deallocate(vp.object)
+    await vp.lock.acquire_exclusive()
+    obj = vp.object
+    await vp.lock.release()
+    if obj is not None:
+        await vm_object_reference(obj)
+        await vm_object_deallocate(obj)
     vp.close()

@@ -33,7 +33,7 @@ async def vm_fault_bypass(fs: FaultState, first_pindex: int) -> bool:
     m = await vm_page_hash_get(obj, first_pindex)
     if m is None:
         return False
-    if not await _usable(obj, m, fs.prot):
+    if not await _usable(m, fs.prot):
         await vm_page_sbusy_drop(m)
         return False
     fs.m = m
@@ -41,9 +41,9 @@ async def vm_fault_bypass(fs: FaultState, first_pindex: int) -> bool:
     return True
 
 
-async def _usable(obj: VmObject, m: VmPage, prot: int) -> bool:
+async def _usable(m: VmPage, prot: int) -> bool:
     """Only what needs no change to page or object: active, valid, and dirty if writable."""
-    if obj.dead or m.valid != VM_PAGE_BITS_ALL or m.queue != PQ_ACTIVE:
+    if m.valid != VM_PAGE_BITS_ALL or m.queue != PQ_ACTIVE:
         return False
     if await m.flags.load() & PG_SWAPPED:
         return False
@@ -64,9 +64,17 @@ async def vm_page_hash_get(obj: VmObject, pindex: int) -> VmPage | None:
 
 @coroutine
 def _look_up(obj: VmObject, pindex: int) -> Step:
-    """Without the token, which is what this step is announced on: memq changes under it."""
-    yield Effect(obj.token, "hash_get", write=False)
-    return obj.memq.get(pindex)
+    """The token is shared for this one step, if nobody owns it: memq is still then."""
+    me = yield Effect(obj.token, "hash_get", write=False)
+    owner, _ = obj.token.state
+    if owner is not None:
+        return None
+    if me.held is not None:
+        me.held.append(obj.token)
+    m = None if obj.dead else obj.memq.get(pindex)
+    if me.held is not None:
+        me.held.remove(obj.token)
+    return m
 
 
 @coroutine

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vkprotocol.effects import Cell, Lock, RWLock, fresh_key
+from vkprotocol.effects import Cell, Lock, RWLock, Thread, fresh_key
 from vkprotocol.param import atop
 
 from vkhost.guarded import guarded_by
@@ -115,7 +115,15 @@ def entry_start(entry: VmMapEntry) -> int:
     return entry.ba.start
 
 
-@guarded_by("lock", "entries", "size")
+def _locked_or_private(obj: Any, thread: Thread, writing: bool) -> bool:
+    assert thread.held is not None
+    if obj.private:
+        return True
+    held = any(lock is obj.lock for lock in thread.held)
+    return held and (not writing or obj.lock.state[0] == thread.tid)
+
+
+@guarded_by("lock", "entries", "size", guard=_locked_or_private)
 @guarded_by("ilock_spin", "ilock_base")
 class VmMap:
     """The entries of one address space.
@@ -126,7 +134,7 @@ class VmMap:
 
     __slots__ = (
         "entries", "ilock_base", "ilock_spin", "kernel", "lock", "max_offset", "min_offset", "pmap",
-        "proc", "size",
+        "private", "proc", "size",
     )  # fmt: skip
 
     def __init__(
@@ -134,6 +142,7 @@ class VmMap:
     ) -> None:
         self.kernel = kernel
         self.pmap = pmap
+        self.private = False  # being filled by fork: nobody else knows it yet
         self.proc = proc  # whose faults these are, and whose memory it is accounted to
         self.min_offset = min_offset
         self.max_offset = max_offset

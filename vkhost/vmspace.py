@@ -78,15 +78,17 @@ async def vmspace_rel(vmspace: Vmspace) -> None:
 async def vmspace_fork(vm1: Vmspace, name: str, proc: Proc | None = None) -> Vmspace:
     """A copy: entries shared, copied on write or left out, as their inheritance says (W27).
 
-    Both maps are locked exclusively. The parent's PTEs are write-protected range by range, which
-    needs no reverse map and is exact for VPAGETABLE entries too.
+    The old map is locked exclusively, the new one known to nobody. The parent's PTEs are
+    write-protected range by range, which needs no reverse map and is exact for VPAGETABLE entries.
     """
     old_map = vm1.vm_map
     await vm_map_lock(old_map)
     vm2 = vmspace_alloc(vm1.kernel, name, proc)
+    vm2.vm_map.private = True
     for old_entry in list(old_map.entries):
         if old_entry.inheritance != VM_INHERIT_NONE:
             await _fork_entry(old_map, vm2.vm_map, old_entry)
+    vm2.vm_map.private = False
     await vm_map_unlock(old_map)
     return vm2
 

@@ -28,6 +28,8 @@ from vkhost.quirks import Quirks
 from vkhost.syscall import SYSCALLS
 from vkhost.vnode import MemoryVnode
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 ID = 7
 SHARED, FIXED, VPAGETABLE = 0x1, 0x10, 0x2000

@@ -23,6 +23,8 @@ from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_NX
 from tests.vkhost.vkernel import RW, R, Vkernel
 from vkhost.vm_vmspace import vmspace_create
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 ID = 1
 U64 = (1 << 64) - 1

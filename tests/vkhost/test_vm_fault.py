@@ -31,6 +31,8 @@ from vkhost.vm_map_madvise import vm_map_madvise
 from vkhost.vm_page import PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED
 from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 READ, WRITE = VM_PROT_READ, VM_PROT_WRITE
 SHARED, PRIVATE = 0x1, 0x2
@@ -137,9 +139,11 @@ def test_w01_an_inval_does_not_return_before_a_fault_that_read_the_old_vpte(
     async def fault() -> None:
         await vm_fault(k.own.vm_map, PAGE, READ)
 
+    assert k.vnode.object is not None
+    table = k.vnode.object.memq[4].frame
+
     async def edit_and_inval() -> None:
-        assert k.vnode.object is not None
-        await k.vnode.object.memq[4].frame.store(1, 0)
+        await table.store(1, 0)
         await vm_map_madvise(k.own.vm_map, PAGE, 2 * PAGE, MADV_INVAL)
 
     worker = k.spawn("fault", fault())

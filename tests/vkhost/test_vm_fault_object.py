@@ -25,6 +25,8 @@ from vkhost.vm_page_cache import vm_page_cache
 from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE
 from vkhost.vmspace import vmspace_fork
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 READ, WRITE = VM_PROT_READ, VM_PROT_WRITE
 ANON, PRIVATE, SHARED = 0x1000, 0x2, 0x1

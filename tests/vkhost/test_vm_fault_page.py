@@ -25,6 +25,8 @@ from vkhost.vm_page import PBUSY_LOCKED, PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED,
 from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_wire import vm_page_unhold
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 READ, WRITE = VM_PROT_READ, VM_PROT_WRITE
 PRIVATE, SHARED = 0x2, 0x1

@@ -14,6 +14,8 @@ from vkhost.vm import (
     VM_PROT_WRITE,
 )
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 READ, WRITE, EXECUTE = VM_PROT_READ, VM_PROT_WRITE, VM_PROT_EXECUTE
 

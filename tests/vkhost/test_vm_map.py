@@ -39,6 +39,8 @@ from vkhost.vm_map_lookup import Lookup, vm_map_lookup
 from vkhost.vm_map_protect import vm_map_inherit, vm_map_protect
 from vkhost.vm_mmap import kern_mmap
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 READ, WRITE, ALL = 1, 3, 7
 PAGES = 24

@@ -27,6 +27,8 @@ from vkhost.vm_fault import vm_fault
 from vkhost.vm_map_madvise import vm_map_madvise
 from vkhost.vm_page_queue import PQ_INACTIVE
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 SHARED, ANON, VPAGETABLE = 0x1, 0x1000, 0x2000
 

@@ -41,6 +41,8 @@ from vkhost.vm_mmap import (
     sys_msync,
 )
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 U64 = (1 << 64) - 1
 RW = PROT_READ | PROT_WRITE

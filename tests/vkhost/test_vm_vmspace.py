@@ -27,6 +27,8 @@ from vkhost.vm_vmspace import (
     vmspace_entry_drop,
 )
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 RUN = 1
 ID = 0xFFFF_8000
 

@@ -14,6 +14,8 @@ from vkhost.vm_map_protect import vm_map_inherit
 from vkhost.vm_mmap import kern_mmap
 from vkhost.vmspace import Vmspace, vmspace_fork, vmspace_rel
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 PAGE = 4096
 READ, WRITE = VM_PROT_READ, VM_PROT_WRITE
 SHARED, PRIVATE, ANON, FIXED, VPAGETABLE = 0x1, 0x2, 0x1000, 0x10, 0x2000
