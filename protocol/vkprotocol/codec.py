@@ -11,7 +11,8 @@ by an Unpacker over bare maps would have to decode untyped first to find where a
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -23,10 +24,13 @@ BIN32: Final = 0xC6
 HEADER: Final = struct.Struct(">BI")
 
 
+Payload: TypeAlias = bytes | bytearray | memoryview
+Decode: TypeAlias = Callable[[Payload], AnyMessage]
+
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decoders: Final[dict[Any, Any]] = {
-    union: msgspec.msgpack.Decoder(union) for union in (AnyMessage, ToHost, ToGuest)
-}
+_decode_any: Final[Decode] = msgspec.msgpack.Decoder(AnyMessage).decode
+_decode_to_host: Final[Decode] = msgspec.msgpack.Decoder(ToHost).decode
+_decode_to_guest: Final[Decode] = msgspec.msgpack.Decoder(ToGuest).decode
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -34,15 +38,18 @@ def encode(message: AnyMessage) -> bytes:
     return _encode(message)
 
 
-def decode(payload: bytes | bytearray | memoryview, union: Any = AnyMessage) -> AnyMessage:
+def decode(payload: Payload, union: Any = AnyMessage) -> AnyMessage:
     """One message of `union` (AnyMessage, ToHost or ToGuest); ValueError when it is none."""
     try:
-        message: AnyMessage = _decoders[union].decode(payload)
+        if union is ToHost:
+            return _decode_to_host(payload)
+        if union is ToGuest:
+            return _decode_to_guest(payload)
+        return _decode_any(payload)
     except RecursionError:
         raise ValueError("nested too deep") from None
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
-    return message
 
 
 def frame(message: AnyMessage) -> bytes:
@@ -50,7 +57,7 @@ def frame(message: AnyMessage) -> bytes:
     try:
         payload = _encode(message)
         # Structs are not checked when made: what we send must be what a peer takes.
-        decode(payload)
+        _decode_any(payload)
     except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
         raise LocalProtocolError(f"{type(message).__name__} cannot be sent: {error}") from None
     if len(payload) > limits.FRAME_BYTES:

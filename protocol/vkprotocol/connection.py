@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, get_args
 
 from msgspec import Struct
 
@@ -30,6 +30,7 @@ from vkprotocol.codec import BIN32, HEADER, decode, frame
 from vkprotocol.errors import LocalProtocolError, RemoteProtocolError
 from vkprotocol.messages import (
     AnyMessage,
+    AnyRequest,
     Goodbye,
     Hello,
     HelloReply,
@@ -42,11 +43,15 @@ from vkprotocol.messages import (
 
 
 class Role(Enum):
+    __hash__ = object.__hash__  # these three are looked up twice a message; Enum's own is slow
+
     HOST = "host"
     GUEST = "guest"
 
 
 class State(Enum):
+    __hash__ = object.__hash__
+
     NEW = "new"
     GREETED = "greeted"
     OPEN = "open"
@@ -55,6 +60,8 @@ class State(Enum):
 
 
 class Kind(Enum):
+    __hash__ = object.__hash__
+
     HELLO = "Hello"
     WELCOME = "HelloReply of errno 0"
     REFUSAL = "HelloReply with an errno"
@@ -85,19 +92,19 @@ TRANSITIONS: Final[dict[tuple[State, Role], dict[Kind, State]]] = {
 _NOTHING: Final[dict[Kind, State]] = {}
 
 
+_KINDS: Final[dict[type[Any], Kind]] = {
+    Hello: Kind.HELLO,
+    Goodbye: Kind.GOODBYE,
+    Signal: Kind.SIGNAL,
+    Reply: Kind.REPLY,
+    **dict.fromkeys(get_args(AnyRequest), Kind.REQUEST),
+}
+
+
 def kind_of(message: AnyMessage) -> Kind:
-    if isinstance(message, Request):
-        return Kind.REQUEST
-    if isinstance(message, Reply):
-        return Kind.REPLY
     if isinstance(message, HelloReply):
         return Kind.REFUSAL if message.errno else Kind.WELCOME
-    if isinstance(message, Signal):
-        return Kind.SIGNAL
-    if isinstance(message, Hello):
-        return Kind.HELLO
-    assert isinstance(message, Goodbye), f"{type(message).__name__} is no message"
-    return Kind.GOODBYE
+    return _KINDS[type(message)]
 
 
 class ConnectionStatistics(Struct, frozen=True):

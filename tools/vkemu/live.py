@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -32,11 +32,6 @@ from anyio.abc import TaskGroup
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Mailbox, Shared, Thread
 
 from vkemu.controlled import Execution, StepBound, Tids
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from vkemu.scenario import Scenario
 
 T = TypeVar("T")
 
@@ -261,13 +256,6 @@ class Live(Execution):
                 due.append(self.threads[heappop(self._timers)[1]])
             self._recheck(due)
             self._settle()
-
-
-def run_scenario(scenario: Scenario, args: Namespace) -> int:
-    """`vkemu run --live`."""
-    from vkemu.live_run import run_live_scenario
-
-    return run_live_scenario(scenario, args)
 
 
 def run_live(
