@@ -33,7 +33,9 @@ class Refs:
             return
         if self._runners(proc, ident):
             raise self._violation((proc, ident), 0, "is destroyed while it runs")
-        self.refs.pop((proc, ident), None)
+        refs, _ = self.refs.pop((proc, ident), (0, None))
+        if refs > 1:
+            raise self._violation((proc, ident), refs, f"is destroyed with {refs} references")
 
     def vmspace_ref(self, proc: Id, ident: int, refs: int) -> None:
         if (proc, ident) in self.refs:
