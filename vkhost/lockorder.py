@@ -5,6 +5,7 @@
     VNODE_LOCK      vnode lock (shared in vm_fault)      vm_fault.c, after map lock and token
     ILOCK_SPIN      vm_map.ilock_spin                    vm_map.c:vm_map_interlock
     PLACEMARK       pte_placemark of one VA              pmap.c, after the page's busy bit
+    MMU_LOCK        of one pmap, policy `notifier`       ours, after KVM's mmu_lock
     BACKING_LK      vm_object.backing_lk                 vm_map.c, pmap.c:PMAP_PAGE_BACKING_SCAN
     PV_LIST         m.md.pv_list                         pmap.c ([54])
     PAGE_QUEUE      one colour of one page queue         vm_page.c
@@ -22,6 +23,7 @@ MAP_LOCK: Final = 10
 VNODE_LOCK: Final = 20
 ILOCK_SPIN: Final = 30
 PLACEMARK: Final = 40
+MMU_LOCK: Final = 45
 BACKING_LK: Final = 50
 PV_LIST: Final = 60
 PAGE_QUEUE: Final = 70

@@ -46,6 +46,8 @@ async def pmap_enter(
         # A concurrent fault may have done it all: what the hardware adds makes no difference.
         if (old ^ new) & ~(PTE_A | PTE_M):
             await _enter(pmap, pte, old, new, m, entry)
+        if fs is not None:
+            await pmap.kernel.rmap.entered(fs)
         await _assert_mapped(pmap, m)
     return True
 

@@ -18,9 +18,15 @@ from vkhost.vm_page import VmPage
 async def pmap_remove(pmap: Pmap, start: int, end: int) -> None:
     """No translation in [start, end) when this returns, in any PTE or TLB."""
     for pte in await pmap.valid_ptes(start, end):
-        async with pte.placemark:
-            flush = "remove-without-shootdown" not in pmap.kernel.mutants
-            await _remove(pmap, pte, flush=flush)
+        await pmap_remove_pte(pmap, pte)
+
+
+async def pmap_remove_pte(pmap: Pmap, pte: Pte) -> None:
+    """One PTE, valid or about to be: whoever is entering it holds the placemark."""
+    async with pte.placemark:
+        flush = "remove-without-shootdown" not in pmap.kernel.mutants
+        await _remove(pmap, pte, flush=flush)
+    await pmap.kernel.rmap.settle()
 
 
 async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
@@ -29,6 +35,7 @@ async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
     for pte in await pmap.valid_ptes(start, end):
         async with pte.placemark:
             await _remove(pmap, pte, flush=False)
+        await pmap.kernel.rmap.settle()
     cpu = pmap.kernel.curcpu()
     if cpu is not None:
         await cpu.tlb.flush(pmap, INVLTLB)

@@ -183,6 +183,7 @@ async def _install(fs: FaultState, fault_type: int) -> int:
     else:
         await _release(fs, m, wired=wired)
     fs.m = None
+    await kernel.rmap.settle()
     # F20
     if fs.fault_flags & VM_FAULT_BURST and not fs.msoftonly and not wired:
         await vm_prefault(fs)

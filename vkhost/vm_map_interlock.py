@@ -56,7 +56,7 @@ async def vm_map_interlock(vm_map: VmMap, ran_beg: int, ran_end: int) -> VmMapIl
     """Lock the range; sleeps while any overlapping range is locked, restarting from the head."""
     kernel = vm_map.kernel
     ilock = VmMapIlock(ran_beg, ran_end)
-    if not kernel.config.interlock:
+    if not (kernel.config.interlock and kernel.rmap.interlocks):
         return ilock
     await vm_map.ilock_spin.acquire()
     scan = vm_map.ilock_base
@@ -95,7 +95,7 @@ async def vm_map_deinterlock(vm_map: VmMap, ilock: VmMapIlock) -> None:
     Safe in that order only: once unlinked, nobody can find the ilock to set WAITING.
     """
     kernel = vm_map.kernel
-    if not kernel.config.interlock:
+    if not (kernel.config.interlock and kernel.rmap.interlocks):
         return
     early = False
     if "ilock-test-before-unlink" in kernel.mutants:

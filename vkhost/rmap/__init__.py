@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 # Policy name -> where its class is. More are added by adding a line and a file.
 POLICIES: Final[dict[str, str]] = {
     "pv_entry": "vkhost.rmap.pv_entry:PvEntry",
+    "bloom": "vkhost.rmap.bloom:Bloom",
+    "broadcast": "vkhost.rmap.broadcast:Broadcast",
     "extent_scan": "vkhost.rmap.extent_scan:ExtentScan",
+    "hybrid": "vkhost.rmap.hybrid:Hybrid",
+    "notifier": "vkhost.rmap.notifier:Notifier",
     "removed": "vkhost.rmap.removed:Removed",
+    "shadow": "vkhost.rmap.shadow:Shadow",
+    "vpte_list": "vkhost.rmap.vpte_list:VpteList",
     "vptmapped": "vkhost.rmap.vptmapped:Vptmapped",
+    "wired": "vkhost.rmap.wired:Wired",
 }
 
 

@@ -37,6 +37,8 @@ class Rmap:
     name = ""
     # Pages are wired as they enter a VPAGETABLE entry (vm_fault and vm_map ask).
     wires_vpagetable = False
+    # vm_fault and MADV_INVAL take the interlock.
+    interlocks = True
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -71,6 +73,9 @@ class Rmap:
         """
         await pmap_removed_pte(m)
 
+    async def settle(self) -> None:
+        """After PTEs were removed or replaced, with no placemark held and no page busied."""
+
     async def mapped_through_vpte(self, m: VmPage) -> None:
         """vm_fault F16 and vm_fault_page: m, busied, is about to be used through a VPTE."""
 
@@ -89,6 +94,9 @@ class Rmap:
     async def permits(self, fs: FaultState) -> bool:
         """F17, pte_placemark held: is what the walk found still so? (else it starts again)"""
         return True
+
+    async def entered(self, fs: FaultState) -> None:
+        """F17, pte_placemark held: what `permits` has permitted is done."""
 
     # What takes translations away tells before and after.
 

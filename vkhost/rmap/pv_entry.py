@@ -135,9 +135,7 @@ class PvEntry(Rmap):
             if found is None:
                 break
             pmap, pte, value = found
-            if await pmap_inval_smp_cmpset(
-                pmap, pte, value, value & ~(PTE_RW | PTE_M), "clearbit"
-            ):
+            if await pmap_inval_smp_cmpset(pmap, pte, value, value & ~(PTE_RW | PTE_M), "clearbit"):
                 self.flushes += 1
                 if value & PTE_M:
                     await vm_page_dirty(m)

@@ -16,7 +16,7 @@ from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu.litmus.file import Litmus, Program, vpte_bits
-from vkemu.litmus.machine import DMAP, OTHER, Machine
+from vkemu.litmus.machine import DMAP, OTHER, OTHER_PAGES, Machine
 from vkemu.litmus.statement import Statement
 from vkemu.verdict import UsageError
 from vkhost.cpu import Cpu, Fault
@@ -33,6 +33,7 @@ from vkhost.vm import (
 from vkhost.vm_fault import vm_fault
 from vkhost.vm_map_delete import vm_map_remove
 from vkhost.vm_map_madvise import vm_map_madvise
+from vkhost.vm_object import vm_object_deallocate
 from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_free
 from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
@@ -341,6 +342,16 @@ async def reuse(me: Actor, value: int) -> int:
     await vm_page_activate(m)
     await vm_page_wakeup(m)
     return m.pfn
+
+
+@verb("host pageout", "")
+async def exit_other(me: Actor) -> int:
+    """The other process exits: what it had is free again."""
+    machine = me.machine
+    end = OTHER + OTHER_PAGES * PAGE_SIZE
+    await vm_map_remove(machine.other.vm_map, OTHER, end)
+    await vm_object_deallocate(machine.other_object)
+    return 0
 
 
 @verb("user", "")

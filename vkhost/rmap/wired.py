@@ -1,0 +1,63 @@
+"""Option F, the 2026 trees: what a VPAGETABLE entry maps is wired, so nobody ever needs to ask.
+
+Idea: a wired page is skipped by every scan, by clustering and by try_to_cache; the reverse map of
+its VPTE mappings is then never consulted for reclaim. The entry is wired, pmap_enter adds one wire
+for each PTE, whoever removes the PTE drops it. Source: facts 0.1 and 6.4 (h); the forks of 2026.
+
+Relies on: the balance of wires. One for each PTE, also when one frame is mapped twice; none for a
+PTE that only becomes writable.
+Lock order: as the extent scan's; the wire count is atomic.
+Cost: all that the guest has mapped is pinned, beyond v_page_max_wired and RLIMIT_MEMLOCK; no bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vkprotocol.effects import curthread
+
+from vkhost.pmap import Pmap
+from vkhost.pmap_bits import PTE_W
+from vkhost.pmap_pte import Pte
+from vkhost.rmap.extent_scan import ExtentScan
+from vkhost.vm import MAP_ENTRY_VPAGETABLE_WIRED
+from vkhost.vm_map import VmMapEntry
+from vkhost.vm_page import VmPage
+from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm_page_wire import vm_page_unwire, vm_page_wire
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
+
+
+class Wired(ExtentScan):
+    name = "wired"
+    wires_vpagetable = True
+
+    async def enter(self, pmap: Pmap, m: VmPage, pte: Pte, entry: VmMapEntry | None) -> None:
+        if entry is not None and entry.eflags & MAP_ENTRY_VPAGETABLE_WIRED:
+            await vm_page_wire(m)
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        # By thread: pages that lost a wired PTE to it. Unwiring needs the page's busy, for which
+        # nobody may wait who holds a placemark or another page.
+        self._owed: dict[int, list[VmPage]] = {}
+
+    async def remove(self, pmap: Pmap, m: VmPage, pte: Pte, old: int) -> None:
+        await super().remove(pmap, m, pte, old)
+        if old & PTE_W and "wire-never-dropped" not in self.kernel.mutants:
+            self._owed.setdefault(curthread().tid, []).append(m)
+
+    async def settle(self) -> None:
+        for m in self._owed.pop(curthread().tid, ()):
+            await vm_page_busy_wait(m, "pmunw")
+            await vm_page_unwire(m, True)
+            await vm_page_wakeup(m)
+
+    async def remove_found(self, m: VmPage, only: Pmap | None) -> bool:
+        """As the scan's; the caller has the page busied, so what is owed is paid at once."""
+        mapped = await super().remove_found(m, only)
+        for owed in self._owed.pop(curthread().tid, ()):
+            await vm_page_unwire(owed, True)
+        return mapped
