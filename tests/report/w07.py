@@ -49,6 +49,7 @@ class Machine:
         self.emit = self.recording.emit
         self.emit("page.alloc", 12, 3, "guest1.img", 7)
         self.emit("page.queue", 12, "none", "active")
+        self.emit("page.unbusy", 12, "hard")
         self.emit("cpu.pmap", 0, 1)
 
     def run(self) -> Violation | None:

@@ -84,7 +84,7 @@ class Machine:
         self.set(page, "owner", owner)
         self.set(page, "generation", str(event["gen"]))
         self.set(page, "flags", None)
-        self.set(page, "busy", "hard")
+        self.set(page, "busy", f"hard, {event['actor']}")
 
     def on_page_free(self, event: Event) -> None:
         page = f"page {event['pfn']}"

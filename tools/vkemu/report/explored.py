@@ -66,7 +66,11 @@ class Observed(Program):
                     return error
         else:
             return None
-        error = execution.deadlock()
+        return self.end()
+
+    def end(self) -> BaseException | None:
+        """What is wrong with it, now that nothing is left to run."""
+        error: BaseException | None = self.execution.deadlock()
         for predicate in self.ends:
             error = error or violation(predicate, "at_end")
         return error

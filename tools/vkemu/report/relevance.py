@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from vkemu.inspect.narrate import Event, narrate
+from vkemu.inspect.narrate import Event, narrate, pte_frame
 from vkemu.report.failure import Failure, frames_of
 from vkemu.report.recording import Step
+from vkhost.vm_page_queue import PQ_CACHE
 
-ESSENTIAL: Final = 4  # an access, or an end of the window
+ESSENTIAL: Final = 5  # an access, or an end of the window
+STORY: Final = 4  # the frame changes hands, gains or loses a mapping, or is laundered
 STRONG: Final = 3  # a translation, a frame's owner or an invalidation changes
 WEAK: Final = 2  # a flag, a queue, a busy bit of the frame
 BYSTANDER: Final = 1  # something else that was said; only of the actors concerned
@@ -25,7 +27,10 @@ _STRONG: Final = frozenset(
         "page.dirty", "map.remove", "vmspace.destroy",
     }
 )  # fmt: skip
-_ALWAYS: Final = frozenset({"panic", "oom.kill", "console"})
+_ALWAYS: Final = frozenset({"panic", "oom.kill"})
+_STORY: Final = frozenset({"page.alloc", "page.free", "pageout.launder"})
+_UNMAPS: Final = 0x21  # PG_MAPPED | PG_VPTMAPPED
+STORY_ROWS: Final = 40  # of a long story, the end
 _QUIET: Final = frozenset({"mem.load", "page.busy", "page.unbusy", "page.wire", "page.hold"})
 
 
@@ -66,7 +71,11 @@ class Relevance:
         name, actor = event["event"], event["actor"]
         if name in _ALWAYS:
             return ESSENTIAL
+        if name == "console":
+            return STRONG
         near = self._near(event)
+        if near and self._is_story(event):
+            return STORY
         if name == "fault.begin":
             self._walking[actor] = near
         if name in {"vpte.read", "vpte.am"}:
@@ -78,6 +87,16 @@ class Relevance:
         if name in _QUIET:
             return BYSTANDER
         return STRONG if name in _STRONG else WEAK
+
+    def _is_story(self, event: Event) -> bool:
+        name = event["event"]
+        if not self.frames & frames_of(event):
+            return False
+        if name == "pte.write":
+            return pte_frame(event["old"]) != pte_frame(event["new"])
+        if name == "page.flags":
+            return bool(event["clear"] & _UNMAPS)
+        return name in _STORY or (name == "page.queue" and event["new"] == PQ_CACHE)
 
     def _near(self, event: Event) -> bool:
         if self.frames & frames_of(event):
@@ -97,6 +116,17 @@ class Relevance:
 
 def rows_of(failure: Failure) -> Iterator[Row]:
     """Every row of the run with its weight."""
+    rows = list(_rows_of(failure))
+    early = sum(row.weight == STORY for row in rows) - STORY_ROWS
+    for row in rows:
+        if row.weight == STORY and early > 0:
+            early -= 1
+            yield replace(row, weight=STRONG)
+        else:
+            yield row
+
+
+def _rows_of(failure: Failure) -> Iterator[Row]:
     relevance = Relevance(failure)
     bracket = failure.bracket
     ends = {bracket.opens, bracket.closes} if bracket else set()
@@ -128,7 +158,7 @@ def rows_of(failure: Failure) -> Iterator[Row]:
 
 def threshold(rows: list[Row], most: int) -> int:
     """The least weight that leaves at most so many rows."""
-    for weight in (BYSTANDER, WEAK, STRONG):
+    for weight in (BYSTANDER, WEAK, STRONG, STORY):
         if sum(row.weight >= weight for row in rows) <= most:
             return weight
     return ESSENTIAL
