@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -16,88 +12,26 @@ from vkemu import session as sessions
 from vkemu.live import BACKENDS, Live, on_backend
 from vkemu.session import GuestSession, HostSession
 from vkemu.transport import (
-    MemoryStream,
-    Stream,
-    UnixStream,
-    accept,
-    connect,
-    listen,
     memory_pair,
 )
 from vkprotocol import limits
 from vkprotocol.codec import frame
 from vkprotocol.connection import Connection, Role
-from vkprotocol.effects import Mailbox
 from vkprotocol.messages import (
     AnyMessage,
-    Credentials,
     Exit,
     Goodbye,
-    Hello,
     HelloReply,
     Madvise,
     Reply,
     Signal,
 )
 
-from tests.live.stub import StubHost, asking, hello
+from tests.live.serving import ASK, GREETING, Serving, guest, running, serving
+from tests.live.stub import hello
 from vkguest.errors import HostGone
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
-
-
-class Serving:
-    """A host that runs while the test talks to it, and the last line of each session."""
-
-    def __init__(self) -> None:
-        self.live = Live(time_scale=1.0)
-        self.host = StubHost(self.live)
-        self.lines: list[str] = []
-        self.shutdown = Mailbox("shutdown")
-        self.group = anyio.create_task_group()
-
-    async def serve(self, stream: Stream) -> None:
-        self.lines.append(await HostSession(self.live, stream, self.host).run())
-
-    def dial(self) -> MemoryStream:
-        near, far = memory_pair()
-        self.group.start_soon(self.serve, far)
-        return near
-
-
-@asynccontextmanager
-async def serving() -> AsyncIterator[Serving]:
-    host = Serving()
-
-    async def wait() -> None:
-        await host.shutdown.recv()
-
-    host.live.spawn("listener", wait())
-    async with host.group:
-        with host.live.source():
-            host.group.start_soon(host.live.run)
-            yield host
-            host.live.post(host.shutdown, None)
-
-
-async def guest(stream: Stream, words: Hello, times: int, image: int | None = None) -> list[int]:
-    """A whole guest: greet, ask on every virtual CPU, leave."""
-    live = Live(time_scale=1.0)
-    session = GuestSession(live, stream, words)
-    answers: list[int] = []
-    try:
-        await session.greet(image)
-    except HostGone:
-        await session.close()
-        raise
-    for n in range(words.vcpus):
-        live.spawn(f"vcpu{n}", asking(session, n, times, answers))
-    async with anyio.create_task_group() as group:
-        with live.source():
-            group.start_soon(session.run)
-            await live.run()
-        session.hang_up()
-    return answers
 
 
 def on_both(test: Callable[..., Awaitable[None]]) -> Any:
@@ -136,10 +70,6 @@ async def test_guests_at_the_same_time() -> None:
             group.start_soon(one, host, n)
 
     assert sorted(answers) == list(range(1, 81))
-
-
-GREETING = frame(hello("bad"))
-ASK = frame(Madvise(0, 1, 0, lwp=0, seq=1))
 
 
 @backends
@@ -291,26 +221,6 @@ async def test_hanging_up_ends_a_session_from_our_side() -> None:
         assert host.host.released == [1]
 
 
-@asynccontextmanager
-async def running(live: Live, session: GuestSession) -> AsyncIterator[None]:
-    """Inside, the guest runs; leaving waits for its end and raises it without a group."""
-    errors: list[BaseException] = []
-
-    async def run() -> None:
-        try:
-            with live.source():
-                await live.run()
-        except HostGone as gone:
-            errors.append(gone)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(session.run)
-        group.start_soon(run)
-        yield
-    if errors:
-        raise errors[0]
-
-
 @pytest.mark.parametrize(
     ("words", "gone"),
     [
@@ -361,153 +271,3 @@ async def test_a_host_that_vanishes_ends_the_guest() -> None:
             await far.aclose()
 
     assert signals == [Signal(0, 15)]
-
-
-# Over a unix socket.
-
-
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-@asynccontextmanager
-async def socket_serving(path: Path) -> AsyncIterator[Serving]:
-    async with serving() as host, listen(path) as listener:
-
-        async def accepting() -> None:
-            while True:
-                host.group.start_soon(host.serve, await accept(listener))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(accepting)
-            yield host
-            group.cancel_scope.cancel()
-
-
-@backends
-def test_a_guest_over_a_unix_socket(backend: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "host"
-        async with socket_serving(path) as host:
-            assert path.stat().st_mode & 0o777 == 0o600
-            assert sorted(await guest(await connect(path), hello(vcpus=2), 20)) == list(
-                range(1, 41)
-            )
-            assert host.host.images == []
-        assert not path.exists()
-
-    on_backend(backend, main)
-
-
-@backends
-def test_the_image_comes_as_a_descriptor(backend: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        file = tmp_path / "image"
-        file.write_bytes(b"the memory image")
-        async with socket_serving(tmp_path / "host") as host:
-            before = open_descriptors()
-            with file.open("rb") as image:
-                stream = await connect(tmp_path / "host")
-                assert await guest(stream, hello(image=True), 3, image.fileno()) == [1, 2, 3]
-            await anyio.wait_all_tasks_blocked()
-
-            assert host.host.images == [b"the memory image"]
-            assert open_descriptors() == before
-
-    on_backend(backend, main)
-
-
-@backends
-def test_descriptors_nobody_asked_for_are_closed(backend: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with socket_serving(tmp_path / "host") as host:
-            before = open_descriptors()
-            stream = await connect(tmp_path / "host")
-            with (tmp_path / "other").open("wb") as other:
-                await stream.send(frame(hello()), [other.fileno()])
-                assert await stream.receive()
-                await stream.send(frame(Madvise(0, 1, 0, lwp=0, seq=0)), [other.fileno()])
-                assert await stream.receive()
-            await stream.aclose()
-            while not host.lines:
-                await anyio.lowlevel.checkpoint()
-
-            assert open_descriptors() == before
-
-    on_backend(backend, main)
-
-
-@backends
-def test_credentials_are_checked(backend: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with socket_serving(tmp_path / "host") as host:
-            liar = Credentials(pid=1, uid=os.getuid() + 1, gid=os.getgid())
-            stream = await connect(tmp_path / "host")
-            with pytest.raises(HostGone, match=r"EPERM: runs as uid \d+, not \d+"):
-                await guest(stream, hello(credentials=liar), 1)
-            assert host.host.guests == []
-
-    on_backend(backend, main)
-
-
-@backends
-def test_a_process_that_dies_is_noticed(backend: str, tmp_path: Path) -> None:
-    """As the kernel closes a socket: with bytes on their way, and a reset."""
-
-    async def main() -> None:
-        path = tmp_path / "host"
-        async with socket_serving(path) as host:
-            for stream in (b"", GREETING, GREETING + ASK + ASK[:5]):
-                with socket.socket(socket.AF_UNIX) as raw:
-                    raw.connect(os.fspath(path))
-                    raw.sendall(stream)
-            while len(host.lines) < 3:
-                await anyio.lowlevel.checkpoint()
-
-            assert await guest(await connect(path), hello(), 2) != []
-            while len(host.lines) < 4:
-                await anyio.lowlevel.checkpoint()
-            assert host.host.released == [1, 2, 3]
-
-    on_backend(backend, main)
-
-
-@backends
-def test_one_path_one_host(backend: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "host"
-        async with listen(path):
-            with pytest.raises(OSError, match="a host is serving there already"):
-                async with listen(path):
-                    pass
-        path.write_text("a file")
-        with pytest.raises(OSError, match="exists and is no socket"):
-            async with listen(path):
-                pass
-        assert path.read_text() == "a file"
-        with pytest.raises(OSError, match=f"{path}: "):
-            await connect(path)
-
-    on_backend(backend, main)
-
-
-@backends
-def test_a_socket_left_behind_is_taken_over(backend: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "host"
-        with socket.socket(socket.AF_UNIX) as raw:
-            raw.bind(os.fspath(path))
-        async with listen(path) as listener, anyio.create_task_group() as group:
-
-            async def answer() -> None:
-                stream: UnixStream = await accept(listener)
-                await stream.send(b"hi")
-                await stream.aclose()
-
-            group.start_soon(answer)
-            stream = await connect(path)
-            assert await stream.receive() == b"hi"
-            assert await stream.receive() == b""
-            await stream.aclose()
-
-    on_backend(backend, main)
