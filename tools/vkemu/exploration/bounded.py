@@ -46,6 +46,17 @@ class Bounded(Dfs):
         """Whether nothing was left out."""
         return not self.left_out
 
+    def note(self, run: Run, tid: int) -> None:
+        """Thread `tid` is about to take a step."""
+        effect = run.execution.threads[tid].pending
+        assert effect is not None
+        self.record.tids.append(tid)
+        self.record.effects.append(effect)
+
+    def known(self, last: int, spent: int) -> bool:
+        """Whether everything from this state on has been explored."""
+        return False
+
     def extend(self, run: Run) -> None:
         execution = run.execution
         runnable = execution.runnable
@@ -65,6 +76,9 @@ class Bounded(Dfs):
             used = spent[-1] if spent else 0
             last = tids[-1] if tids and threads[tids[-1]].runnable else -1
             if not upcoming:
+                if self.known(last, used):
+                    run.blocked = True
+                    break
                 upcoming = runnable[:]
                 if last >= 0:  # going on comes first: it costs nothing
                     upcoming.remove(last)
@@ -74,10 +88,7 @@ class Bounded(Dfs):
                         self.left_out = self.left_out or bool(upcoming)
                         upcoming = [last]
             tid = upcoming[0]
-            effect = threads[tid].pending
-            assert effect is not None
-            tids.append(tid)
-            record.effects.append(effect)
+            self.note(run, tid)
             self.untried.append(upcoming[1:])
             spent.append(used + (last not in {-1, tid}))
             upcoming = NOBODY

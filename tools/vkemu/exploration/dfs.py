@@ -51,6 +51,7 @@ class Dfs(Path):
         watched = run.watched
         limit = run.max_steps
         upcoming = self.upcoming
+        self.upcoming = NOBODY
         while True:
             if upcoming:
                 rest = upcoming[1:]

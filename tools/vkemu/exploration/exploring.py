@@ -49,7 +49,9 @@ def explore(
     if max_executions is None and max_seconds is None and not exhaustive:
         max_executions = EXECUTIONS_DEFAULT
     result = Result(name, seed)
-    run = Run(built, max_steps, stop_on_failure=stop_on_failure)
+    run = Run(
+        built, max_steps, stop_on_failure=stop_on_failure, bound_fails=on_step_bound == "fail"
+    )
     search = Search(
         run, chosen, result,
         max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,
@@ -60,13 +62,10 @@ def explore(
     except KeyboardInterrupt:
         interrupted = True
     if search.witness is not None:
-        from vkemu.exploration.replaying import failure_of, tell
+        from vkemu.exploration.replaying import failure_of_witness
 
         result.verdict = "fail"
-        run.stop_on_failure = True
-        result.failure = failure_of(tell(run, search.witness.schedule))
-    elif result.cut and on_step_bound == "fail":
-        result.verdict = "fail"
+        result.failure = failure_of_witness(search.witness, run)
     elif result.cut or interrupted or (exhaustive and not search.finished):
         result.verdict = "unknown"
     else:

@@ -1,7 +1,7 @@
 """A failing execution, told: taken once more with everything written down.
 
-Nothing of this is collected while searching. One column a thread; steps that race with another
-are marked; the source line is the innermost one that is not of the shared objects themselves.
+Nothing of this is collected while searching. One column a thread; conflicting steps are marked;
+the source line is the innermost one that is not of the shared objects themselves.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vkemu.exploration.result import Failure
     from vkemu.exploration.run import Run
 
+STEPS_SHOWN: Final = 200  # of the first and of the last, in a narration
 _INSIDE: Final = (_effects.__file__, _objects.__file__)
 
 
@@ -35,7 +36,7 @@ class StepRecord(NamedTuple):
     after: Any
     file: str
     line: int
-    races_with: tuple[int, ...]  # indices of the steps it could be swapped with, to another end
+    conflicts: tuple[int, ...]  # positions of other threads' steps on its objects, one writing
 
     @property
     def where(self) -> str:
@@ -123,19 +124,21 @@ class Recorder:
 
     def told(self) -> Told:
         """Call once the execution is over."""
-        races: dict[int, set[int]] = {}
-        for first, second, *_ in self.trace.races:
-            races.setdefault(first, set()).add(second)
-            races.setdefault(second, set()).add(first)
-        steps = [
-            step._replace(races_with=tuple(sorted(races.get(step.position, ()))))
-            for step in self.steps
-        ]
+        trace = self.trace
+        steps = []
+        for step, tid, footprint in zip(self.steps, trace.tids, trace.footprints, strict=True):
+            rivals = 0
+            for code in footprint:
+                rivals |= trace.rivals[code]
+            rivals &= ~trace.own[tid]
+            conflicts = tuple(n for n in range(len(trace)) if rivals >> n & 1)
+            steps.append(step._replace(conflicts=conflicts))
         self.fingerprint.close()
         told = Told(self.run, [step.tid for step in steps], steps)
         if self.run.error is not None:
             told.message = self.run.message()
-            told.token = Token(digest_of(told.message), tuple(self.fingerprint.stretches))
+            stretches = tuple(self.fingerprint.stretches)
+            told.token = Token(digest_of(told.message), self.run.cut, stretches)
         return told
 
 
@@ -156,11 +159,15 @@ def table(steps: Sequence[StepRecord]) -> list[str]:
     head = " " * (digits + 4) + "  ".join(threads[tid].ljust(widths[tid]) for tid in order)
     lines = [head.rstrip()]
     for step in steps:
-        mark = "*" if step.races_with else " "
+        if STEPS_SHOWN <= step.position < len(steps) - STEPS_SHOWN:
+            if step.position == STEPS_SHOWN:
+                lines.append(f"  ... {len(steps) - 2 * STEPS_SHOWN} steps ...")
+            continue
+        mark = "*" if step.conflicts else " "
         cells = [(step.text if tid == step.tid else "").ljust(widths[tid]) for tid in order]
         lines.append(f"{mark} {step.position:>{digits}}  {'  '.join(cells)}  {step.where}")
-    if any(step.races_with for step in steps):
-        lines.append("* races with a step of another thread")
+    if any(step.conflicts for step in steps):
+        lines.append("* another thread touches the same object, and one of the two writes")
     return lines
 
 

@@ -8,7 +8,7 @@ worse than the best by more than the number of its members (Gomes, Selman: Algor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vkemu.exploration.strategy import Strategy
 
@@ -20,16 +20,19 @@ class Portfolio(Strategy):
     name = "portfolio"
     exhaustive = True
 
-    def __init__(self, members: Sequence[Strategy]) -> None:
+    def __init__(self, members: Sequence[Any]) -> None:
         self.members = members
         self.turn = -1
 
     def start(self) -> bool:
         self.turn = (self.turn + 1) % len(self.members)
-        return self.members[self.turn].start()
+        return bool(self.members[self.turn].start())
 
     def conduct(self, run: Run) -> None:
-        self.members[self.turn].conduct(run)
+        member = self.members[self.turn]
+        member.conduct(run)
+        if getattr(member, "stale", False):
+            member.restart()
 
     def finish(self, complete: bool) -> None:
         self.members[self.turn].finish(complete)

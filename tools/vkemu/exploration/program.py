@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from vkprotocol.effects import (
@@ -40,6 +40,7 @@ class Program:
         self.execution = Execution(tids)
         self.ends: list[Predicate] = []
         self.invariants: list[Predicate] = []
+        self.reads: list[list[Shared] | None] = []  # of each invariant, when declared
         self._roots: list[Thread] = []  # the threads of set-up, in order
         self._pool: list[tuple[type[Shared], Any, Any]] = []
         self._made = 0
@@ -54,6 +55,7 @@ class Program:
             self.ends = []
         if self.invariants:
             self.invariants = []
+            self.reads = []
         self.build(self)
         return execution
 
@@ -152,6 +154,11 @@ class Program:
         """`predicate` must hold when an execution is over; False or an AssertionError fails it."""
         self.ends.append(predicate)
 
-    def always(self, predicate: Predicate) -> None:
-        """`predicate` must hold at the start and after every step."""
+    def always(self, predicate: Predicate, reads: Iterable[Shared] | None = None) -> None:
+        """`predicate` must hold at the start and after every step.
+
+        `reads` are the shared objects it looks at, when they are not to be found out: see
+        `observation`.
+        """
         self.invariants.append(predicate)
+        self.reads.append(None if reads is None else list(reads))

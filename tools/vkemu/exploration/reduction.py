@@ -15,6 +15,7 @@ from vkemu.exploration.trace import Race, Trace
 from vkemu.exploration.wakeup import Tree
 
 if TYPE_CHECKING:
+    from vkemu.exploration.observation import View
     from vkemu.exploration.run import Run
 
 
@@ -22,7 +23,13 @@ class Reduction(Path):
     """Invariant: trace, `sleeps` and `trees` have one entry for every event of the path."""
 
     def __init__(self, objects: Objects) -> None:
-        self.trace = Trace(objects)
+        self.objects = objects
+        self.view: View | None = None  # of what must always hold, when anything must
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again from the first execution."""
+        self.trace = Trace(self.objects)
         super().__init__(self.trace)
         # At every event: whose step need not be taken there, since it was explored before;
         # and what is still to be explored instead of the event.
@@ -32,6 +39,7 @@ class Reduction(Path):
         self.tree: Tree = []
         self.waiting: list[Race] = []  # of threads that could not go on
         self.races: list[Race] = []
+        self.stale = False  # what must always hold sees more than was known: `restart`
 
     def backtrack(self) -> bool:
         trees = self.trees
@@ -50,7 +58,15 @@ class Reduction(Path):
 
     def conduct(self, run: Run) -> None:
         self.waiting = []
+        if run.watched and self.view is None:
+            from vkemu.exploration.observation import View
+
+            self.view = View(self.objects)
+            self.view.look(run.program)
         super().conduct(run)
+        if self.view is not None and self.view.look(run.program):
+            self.stale = True
+            return
         end = len(self.trace)
         self.races = self.trace.races
         if self.waiting:

@@ -12,6 +12,7 @@ from vkemu.exploration.narration import Recorder, Told
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import Failure, TokenError
 from vkemu.exploration.run import Run
+from vkemu.exploration.shrink import BOUND, Witness, fresh, shrink
 from vkemu.exploration.token import Token, digest_of, parse
 
 CHANGED = "the program is not the one this token was made from"
@@ -61,7 +62,11 @@ def follow(run: Run, wanted: Token) -> Told:
                 f"{CHANGED}: steps {first} to {len(recorder.steps) - 1}, by {names}, "
                 "are not what they were"
             )
-    if going and (execution.runnable or execution.advance()):
+    more = going and (bool(execution.runnable) or execution.advance())
+    if wanted.cut:
+        run.max_steps = len(recorder.steps)
+        run.bound_fails = run.cut = more
+    elif more:
         raise TokenError(f"{CHANGED}: it goes on after {len(recorder.steps)} steps")
     run.finish()
     return recorder.told()
@@ -78,17 +83,25 @@ def failure_of(told: Told, preemptions: int = 0) -> Failure:
     )
 
 
-def tell(run: Run, schedule: list[int]) -> Told:
-    """Take a schedule again as far as it goes, recorded. By the tids of the run's program."""
+def failure_of_witness(witness: Witness, found_by: Run) -> Failure:
+    """Shrunk, and told."""
+    smallest = shrink(witness, found_by)
+    return failure_of(tell(fresh(found_by), smallest), smallest.preemptions)
+
+
+def tell(run: Run, witness: Witness) -> Told:
+    """Take a failing schedule again, recorded."""
     run.begin()
     recorder = Recorder(run)
     going = run.settle()
     execution = run.execution
-    for tid in schedule:
+    for path in witness.schedule:
         if not going:
             break
         if not execution.runnable:
             execution.advance()
-        going = recorder.step(tid)
+        going = recorder.step(execution.tids[path])
+    # A livelock was cut where its schedule ends.
+    run.cut = going and witness.kind == BOUND
     run.finish()
     return recorder.told()

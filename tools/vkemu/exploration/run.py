@@ -6,7 +6,7 @@ import linecache
 import re
 from typing import Final
 
-from vkemu.controlled import Deadlock
+from vkemu.controlled import Deadlock, StepBound
 from vkemu.exploration.program import Predicate, Program
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
@@ -20,13 +20,21 @@ class Run:
     """One execution under a strategy: its schedule, and how it ended. Made once, begun often."""
 
     __slots__ = (
-        "blame", "blocked", "cut", "error", "execution", "max_steps", "program", "repeated",
-        "schedule", "stop_on_failure", "watched",
+        "blame", "blocked", "bound_fails", "cut", "error", "execution", "max_steps", "program",
+        "repeated", "schedule", "stop_on_failure", "watched",
     )  # fmt: skip
 
-    def __init__(self, program: Program, max_steps: int, *, stop_on_failure: bool = True) -> None:
+    def __init__(
+        self,
+        program: Program,
+        max_steps: int,
+        *,
+        stop_on_failure: bool = True,
+        bound_fails: bool = False,
+    ) -> None:
         self.program = program
         self.max_steps = max_steps
+        self.bound_fails = bound_fails  # an execution that reaches max_steps is a failure
         self.stop_on_failure = stop_on_failure
         self.execution = program.execution
         self.schedule: list[int] = []
@@ -80,6 +88,8 @@ class Run:
     def finish(self) -> BaseException | None:
         """What was wrong with this execution, now that it is over."""
         execution = self.execution
+        if self.error is None and self.cut and self.bound_fails:
+            self.error = StepBound(f"no end within {self.max_steps} steps")
         if self.error is None and not self.blocked and not self.cut:
             if execution.alive:
                 self.error = execution.deadlock()
@@ -97,7 +107,7 @@ class Run:
         error = self.error
         assert error is not None
         text = str(error).strip()
-        if not isinstance(error, (PredicateError, Deadlock)):
+        if not isinstance(error, (PredicateError, Deadlock, StepBound)):
             kind = type(error).__name__
             text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
         if self.blame:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 
+if TYPE_CHECKING:
+    from vkemu.exploration.shrink import Witness
+
 PROGRESS_SECONDS = 0.2
 Progress = Callable[[Result], None]
-
-
-class Witness:
-    """A failing schedule as it was found, by the program's tids."""
-
-    __slots__ = ("message", "schedule")
-
-    def __init__(self, message: str, schedule: list[int]) -> None:
-        self.message = message
-        self.schedule = schedule
 
 
 class Search:
@@ -75,6 +68,10 @@ class Search:
             result.steps += len(run.schedule)
             if run.repeated:
                 continue
+            if getattr(strategy, "stale", False):
+                strategy.restart()
+                result.executions = result.blocked = result.cut = result.failures = 0
+                continue
             if run.blocked:
                 result.blocked += 1
             elif run.cut:
@@ -90,7 +87,9 @@ class Search:
             if error is not None:
                 result.failures += 1
                 if self.witness is None:
-                    self.witness = Witness(run.message(), list(run.schedule))
+                    from vkemu.exploration.shrink import witness_of
+
+                    self.witness = witness_of(run)
                 if run.stop_on_failure:
                     break
             if look is not None and perf_counter() >= look:

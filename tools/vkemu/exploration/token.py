@@ -2,11 +2,12 @@
 
     vkx1.<base64url of: body, CRC-32 of body>
 
-The body is a list of small numbers, compressed where that helps: a digest of the failure's
-message, then for every run of steps of one thread the thread, how many steps, and a digest of what
-they did (operations, objects, and the values left there when they are plain). So a token made for
-another program, or for the same one before it was changed, is recognised at the first run of steps
-that differs. Threads are numbered in the order they are spawned in this very schedule.
+The body is a list of small numbers, compressed where that helps: a digest of the failure's message
+(and whether it is that there is no end), then for every run of steps of one thread the thread, how
+many steps, and a digest of what they did: operations, objects, and the values left there when they
+are plain. So a token made for another program, or for the same one before it was changed, is
+recognised at the first run of steps that differs. Threads are numbered in the order they are
+spawned in this very schedule.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Stretch(NamedTuple):
 
 class Token(NamedTuple):
     message: int  # digest of the failure's message
+    cut: bool  # the failure is that it goes on
     stretches: tuple[Stretch, ...]
 
     @property
@@ -44,7 +46,7 @@ class Token(NamedTuple):
         return [stretch.thread for stretch in self.stretches for _ in range(stretch.steps)]
 
     def __str__(self) -> str:
-        plain = bytearray(_varint(self.message))
+        plain = bytearray(_varint(2 * self.message + self.cut))
         for stretch in self.stretches:
             for number in stretch:
                 plain += _varint(number)
@@ -79,7 +81,7 @@ def parse(text: str) -> Token:
     stretches = tuple(Stretch(*numbers[i : i + 3]) for i in range(1, len(numbers), 3))
     if sum(stretch.steps for stretch in stretches) > STEPS_MAX:
         raise TokenError(f"token of more than {STEPS_MAX} steps")
-    return Token(numbers[0], stretches)
+    return Token(numbers[0] >> 1, bool(numbers[0] & 1), stretches)
 
 
 def digest_of(text: str) -> int:

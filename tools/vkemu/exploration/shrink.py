@@ -1,0 +1,234 @@
+"""Shrinking: the same failure with the fewest preemptions, and then in the fewest steps.
+
+First greedily, from the schedule that was found: a preemption is left out when the failure stays.
+Then exactly: all interleavings with 0, 1, 2, ... preemptions (`bounded`), states seen before left
+out, until one fails; the shortest of its bound is the witness. What the second part finds does not
+depend on the schedule that was found. It has a budget of steps, not of seconds, so that the same
+program always gives the same witness; where the budget ends, the greedy result stands.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from vkemu.controlled import Deadlock, Execution, StepBound
+from vkemu.exploration.bounded import Bounded
+from vkemu.exploration.footprint import Objects
+from vkemu.exploration.program import Program
+from vkemu.exploration.run import PredicateError, Run
+from vkemu.exploration.strategy import Strategy
+from vkemu.exploration.trace import Trace
+
+STEPS: Final = 400_000  # the budget of the exact part
+BOUND: Final = StepBound.__name__
+TRIALS: Final = 400  # the budget of the greedy part, in executions
+
+Path = tuple[int, ...]
+
+
+class Witness(NamedTuple):
+    """A failing schedule, the threads named by where they come from."""
+
+    kind: str
+    message: str
+    schedule: list[Path]
+    preemptions: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.preemptions, len(self.schedule)
+
+
+def witness_of(run: Run) -> Witness:
+    """Of an execution that failed, just now."""
+    threads = run.execution.threads
+    paths = [threads[tid].path for tid in run.schedule]
+    return Witness(kind_of(run), run.message(), paths)
+
+
+def kind_of(run: Run) -> str:
+    """Two failures of one kind are taken for the same."""
+    error = run.error
+    if isinstance(error, Deadlock):
+        return "deadlock"
+    if isinstance(error, PredicateError):
+        return str(error)
+    return type(error).__name__
+
+
+class Follow(Strategy):
+    """A schedule again, but that some of its preemptions are left out.
+
+    `after` says who came next after the n-th step of a thread. Invariant: a thread goes on for as
+    long as it can, unless (thread, n) is in `preempting`.
+    """
+
+    def __init__(self, schedule: list[Path], preempting: set[tuple[Path, int]]) -> None:
+        self.preempting = preempting
+        self.after: dict[tuple[Path, int], Path] = {}
+        self.first = schedule[0] if schedule else ()
+        counts: dict[Path, int] = {}
+        for one, other in pairwise(schedule):
+            counts[one] = counts.get(one, 0) + 1
+            self.after[one, counts[one]] = other
+        self.counts: dict[Path, int] = {}
+        self.last = -1
+        self.preempted: list[tuple[Path, int]] = []  # in this execution
+
+    def choose(self, runnable: list[int], execution: Execution) -> int:
+        threads = execution.threads
+        if self.last < 0:
+            wanted: Path | None = self.first
+        else:
+            path = threads[self.last].path
+            point = (path, self.counts[path])
+            wanted = self.after.get(point)
+            if threads[self.last].runnable and (
+                point not in self.preempting or wanted is None or wanted == path
+            ):
+                return self._take(self.last, execution)
+        tid = execution.tids.get(wanted, -1) if wanted is not None else -1
+        if tid not in runnable:
+            tid = self.last if self.last in runnable else runnable[0]
+        return self._take(tid, execution)
+
+    def _take(self, tid: int, execution: Execution) -> int:
+        threads = execution.threads
+        if self.last not in {-1, tid} and threads[self.last].runnable:
+            path = threads[self.last].path
+            self.preempted.append((path, self.counts[path]))
+        path = threads[tid].path
+        self.counts[path] = self.counts.get(path, 0) + 1
+        self.last = tid
+        return tid
+
+
+def attempt(run: Run, witness: Witness, preempting: set[tuple[Path, int]]) -> Witness | None:
+    """The witness with only these preemptions, when that still fails the same way."""
+    follow = Follow(witness.schedule, preempting)
+    run.begin()
+    follow.conduct(run)
+    run.finish()
+    if run.error is None or kind_of(run) != witness.kind:
+        return None
+    return witness_of(run)._replace(preemptions=len(follow.preempted))
+
+
+def preemption_points(run: Run, witness: Witness) -> list[tuple[Path, int]]:
+    follow = Follow(witness.schedule, set(Follow(witness.schedule, set()).after))
+    run.begin()
+    follow.conduct(run)
+    run.finish()
+    return follow.preempted
+
+
+def greedy(run: Run, witness: Witness) -> Witness:
+    """Leave out preemptions: half of them, a quarter, ..., one by one, while it helps."""
+    points = preemption_points(run, witness)
+    best = witness._replace(preemptions=len(points))
+    size = max(len(points) // 2, 1)
+    trials = 0
+    while points and trials < TRIALS:
+        smaller = None
+        for start in range(0, len(points), size):
+            kept = points[:start] + points[start + size :]
+            trials += 1
+            smaller = attempt(run, best, set(kept))
+            if smaller is not None and smaller.preemptions < best.preemptions:
+                best = smaller
+                points = preemption_points(run, best)
+                break
+        else:
+            if size == 1:
+                break
+            size = max(size // 2, 1)
+    return best
+
+
+class Pruned(Bounded):
+    """`bounded`, abandoning an execution in a state that was left with as many preemptions.
+
+    A state is the Mazurkiewicz trace that leads to it, by a hash of every event's vector clock.
+    """
+
+    def __init__(self, bound: int, objects: Objects) -> None:
+        super().__init__(bound)
+        self.trace = Trace(objects)
+        self.record = self.trace
+        self.hashes: list[int] = []
+        self.seen: dict[tuple[int, int], int] = {}
+
+    def backtrack(self) -> bool:
+        found = super().backtrack()
+        del self.hashes[len(self.record) :]
+        return found
+
+    def conduct(self, run: Run) -> None:
+        run.execution.on_spawn = None
+        super().conduct(run)
+
+    def note(self, run: Run, tid: int) -> None:
+        trace = self.trace
+        run.execution.on_spawn = trace.spawned
+        effect = run.execution.threads[tid].pending
+        assert effect is not None
+        trace.add(tid, effect)
+        clock = trace.clocks[-1]
+        vector = tuple((clock & own).bit_count() for own in trace.own)
+        before = self.hashes[-1] if self.hashes else 0
+        self.hashes.append(before ^ hash((tid, strip(vector))))
+
+    def known(self, last: int, spent: int) -> bool:
+        state = (self.hashes[-1] if self.hashes else 0, last)
+        fewest = self.seen.get(state)
+        if fewest is not None and fewest <= spent:
+            return True
+        self.seen[state] = spent
+        return False
+
+
+def strip(vector: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the threads at its end that took no part: they may not exist yet."""
+    end = len(vector)
+    while end and not vector[end - 1]:
+        end -= 1
+    return vector[:end]
+
+
+def exact(run: Run, found: Witness) -> Witness:
+    """The smallest witness of all, or `found` when the budget does not allow to tell."""
+    left = STEPS
+    longest = run.max_steps
+    for bound in range(found.preemptions + 1):
+        strategy = Pruned(bound, run.program.numbers)
+        best: Witness | None = None
+        while strategy.start():
+            run.begin()
+            strategy.conduct(run)
+            run.finish()
+            left -= len(run.schedule)
+            if left < 0:
+                run.max_steps = longest
+                return best or found
+            if run.error is not None and kind_of(run) == found.kind:
+                spent = strategy.spent[-1] if strategy.spent else 0
+                best = witness_of(run)._replace(preemptions=spent)
+                if found.kind == BOUND or not best.schedule:
+                    break  # none is shorter
+                run.max_steps = len(best.schedule) - 1
+        run.max_steps = longest
+        if best is not None:
+            return best
+    return found
+
+
+def shrink(witness: Witness, found_by: Run) -> Witness:
+    """A smallest witness of the same failure."""
+    return exact(fresh(found_by), greedy(fresh(found_by), witness))
+
+
+def fresh(run: Run) -> Run:
+    """The same program, its threads numbered from the beginning."""
+    program = Program(run.program.build, {}, check=run.program.check)
+    return Run(program, run.max_steps, bound_fails=run.bound_fails)
