@@ -15,6 +15,7 @@ from vkemu.log import EventLog, Place
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.outcome import NothingRan
 from vkemu.scenario import Guest, Process, Scenario, size_bytes
+from vkemu.verdict import UsageError
 from vkguest.asm import Asm
 from vkguest.kern_exec import Program
 from vkguest.kernel import Vkernel
@@ -54,30 +55,33 @@ class Machine:
             frozenset(scenario.mutants),
         )
         self.kernel.start()
-        self.guests = [self._boot(guest) for guest in scenario.guest]
+        self.guests = [self._boot(scenario, guest) for guest in scenario.guest]
         if isinstance(log, EventLog):
             log.place = self.place
 
-    def _boot(self, guest: Guest) -> Vkernel:
+    def _boot(self, scenario: Scenario, guest: Guest) -> Vkernel:
         """A host process with the guest in it, as vkernel(7) would be started."""
         image = MemoryVnode(guest.name, guest.memory_pages * PAGE_SIZE)
         image.unlinked = True
         proc = proc_create(self.kernel, guest.name, image, guest.vcpus)
         assert proc is not None, "the scenario was checked to have a CPU for each vCPU"
-        vkernel = Vkernel(
-            lambda cpuid: port_of(proc, cpuid),
-            memory_pages=guest.memory_pages,
-            programs=programs_of(guest),
-            spawn=self.execution.spawn,
-            vcpus=guest.vcpus,
-            swap_pages=guest.swap_pages,
-            emit=self.kernel.emit,
-            name=guest.name,
-            proc=proc.pid,
-            quantum=guest.quantum,
-            prezero=guest.prezero,
-            mutants=frozenset(guest.mutants),
-        )
+        try:
+            vkernel = Vkernel(
+                lambda cpuid: port_of(proc, cpuid),
+                memory_pages=guest.memory_pages,
+                programs=programs_of(guest),
+                spawn=self.execution.spawn,
+                vcpus=guest.vcpus,
+                swap_pages=guest.swap_pages,
+                emit=self.kernel.emit,
+                name=guest.name,
+                proc=proc.pid,
+                quantum=guest.quantum,
+                prezero=guest.prezero,
+                mutants=frozenset(guest.mutants),
+            )
+        except ValueError as error:
+            raise UsageError(f"{scenario.name}:guest.memory: {error}, expected more") from None
         proc_start(proc)
         vkernel.start()
         return vkernel

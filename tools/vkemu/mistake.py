@@ -14,6 +14,7 @@ T = TypeVar("T")
 _TYPES = re.compile(r"^Expected (?P<want>.*?), got (?P<got>.*)$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<key>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<key>.*)`$")
+_REFUSED = re.compile(r"^(?P<key>\w+) = (?P<got>.*): expected (?P<want>.*)$")  # a __post_init__
 _INVALID = re.compile(r"^Invalid (?P<kind>.*?) (?P<got>'.*'|`.*`)$", re.DOTALL)
 
 
@@ -36,6 +37,8 @@ def explain(message: str, document: Any, kind: Any) -> str:
         return f"{_join(key, unknown['key'])}: unknown key, expected one of {fields}"
     if missing := _MISSING.match(what):
         return f"{_join(key, missing['key'])}: missing, expected a value"
+    if refused := _REFUSED.match(what):
+        return f"{_join(key, refused['key'])}: {refused['got']}, expected {refused['want']}"
     value = _value_at(document, key)
     if types := _TYPES.match(what):
         return f"{key}: got {types['got']} {value}, expected {types['want']}".replace("`", "")

@@ -21,26 +21,17 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkemu import names
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError
-from vkhost.config import HostConfig
+from vkhost.config import BOUNDS, HostConfig
 from vkhost.quirks import Quirks
+from vkhost.vm_meter import Thresholds
 
 SHIPPED = Path(__file__).parent / "scenarios"
 FILE_BYTES = 1 << 20
 STEPS = 50_000_000
+HOST_PAGES_MIN = 16  # less does not hold the tables of one guest process
 
 # A top-level table that only one kind of file has -> the module whose `read` decodes that kind.
 READERS = {"litmus": "vkemu.litmus", "thread": "vkemu.litmus"}
-
-# What HostConfig's plain integers may be.
-HOST_BOUNDS = {
-    "pages": (16, 1 << 20),
-    "cpus": (1, 256),
-    "swap_pages": (0, 1 << 24),
-    "pqcolors": (1, 1024),
-    "hz": (1, 10_000),
-    "cluster_pages": (1, 1024),
-    "run_budget": (1, limits.RUN_BUDGET),
-}
 
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 Size: TypeAlias = int | str  # bytes; "64M", "512K", "1G", or "100p" for pages
@@ -225,9 +216,11 @@ def lay_over(document: dict[str, Any], setting: dict[str, Any]) -> None:
 def read(document: dict[str, Any], path: Path) -> Scenario:
     scenario = convert(document, Scenario, str(path))
     scenario = msgspec.structs.replace(scenario, name=scenario.name or _stem(path))
-    if "cpus" not in document.get("host", {}):
+    cpus = sum(guest.vcpus for guest in scenario.guest)
+    if cpus and "cpus" not in document.get("host", {}):
         # A real CPU for each virtual one.
-        cpus = sum(guest.vcpus for guest in scenario.guest)
+        if cpus > BOUNDS["cpus"][1]:
+            raise UsageError(f"{path}:guest: {cpus} vCPUs, expected at most {BOUNDS['cpus'][1]}")
         host = msgspec.structs.replace(scenario.host, cpus=cpus)
         scenario = msgspec.structs.replace(scenario, host=host)
     check(scenario, str(path))
@@ -262,11 +255,12 @@ def check(scenario: Scenario, where: str) -> None:
 
 
 def _check_host(host: Host, where: str) -> None:
-    for field, value in msgspec.structs.asdict(host).items():
-        # A threshold is a number of frames, or None for the formula.
-        least, most = HOST_BOUNDS.get(field, (0, host.pages))
-        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= most:
-            raise UsageError(f"{where}.{field}: {value}, expected {least} to {most}")
+    if host.pages < HOST_PAGES_MIN:
+        raise UsageError(f"{where}.pages: {host.pages}, expected {HOST_PAGES_MIN} or more")
+    for mark in Thresholds.__struct_fields__:
+        value = getattr(host, mark, None)
+        if value is not None and not 0 <= value <= host.pages:
+            raise UsageError(f"{where}.{mark}: {value}, expected 0 to {host.pages} (host.pages)")
 
 
 def _check_guest(guest: Guest, where: str) -> None:
