@@ -333,6 +333,44 @@ async def test_an_early_deadline_set_late_is_kept(autojump_clock: Any) -> None:
 
 
 @backends
+def test_a_thread_can_be_joined_from_outside(backend: str) -> None:
+    ended: list[str] = []
+
+    async def main() -> None:
+        execution = Live(time_scale=1.0)
+        mailbox, never = Mailbox("mail"), Mailbox("never")
+
+        async def reader(mailbox: Mailbox) -> None:
+            ended.append(await mailbox.recv())
+
+        async def fails() -> None:
+            await pause(1000)
+            raise ValueError("no")
+
+        async def run() -> None:
+            with pytest.raises(ValueError, match="no"):
+                await execution.run()
+
+        with execution.source():
+            execution.spawn("init", reader(never))
+            thread = execution.spawn("reader", reader(mailbox))
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+                execution.post(mailbox, "first")
+                await execution.join(thread)
+                assert ended == ["first"]
+                await execution.join(thread)
+                bad = execution.spawn("bad", fails())
+                other = execution.spawn("other", reader(never))
+                with pytest.raises(ValueError, match="no"):
+                    await execution.join(bad)
+                with pytest.raises(ValueError, match="no"):
+                    await execution.join(other)
+
+    on_backend(backend, main)
+
+
+@backends
 def test_two_executions_in_one_process_keep_their_own_clocks(backend: str) -> None:
     def program(execution: Live, step: int, times: list[int]) -> None:
         async def ticks() -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from vkemu.assemble import Machine, assemble
 from vkemu.live import BACKENDS, Live, on_backend
 from vkemu.scenario import Guest, Host, QuirkTable, Scenario
 from vkemu.server import Server
 from vkemu.session import GuestSession
-from vkemu.transport import UnixStream, connect, listen
+from vkemu.transport import MemoryStream, Stream, UnixStream, connect, listen, memory_pair
 from vkprotocol import insn
 from vkprotocol.codec import frame
 from vkprotocol.connection import Connection, Role
@@ -51,12 +52,20 @@ PAGES = 512
 
 
 class Served:
-    def __init__(self, path: Path, machine: Machine, server: Server, lines: list[str]) -> None:
+    def __init__(
+        self, path: Path, machine: Machine, server: Server, lines: list[str], group: TaskGroup
+    ) -> None:
         self.path = path
+        self.group = group
         self.machine = machine
         self.kernel = machine.kernel
         self.server = server
         self.lines = lines
+
+    def dial(self) -> MemoryStream:
+        near, far = memory_pair()
+        self.group.start_soon(self.server.serve, far)
+        return near
 
     async def told(self, count: int) -> None:
         """Until so many guests have gone, and their processes with them."""
@@ -72,7 +81,7 @@ async def serving(path: Path, scenario: Scenario = HOST) -> AsyncIterator[Served
     server = Server(live, machine.kernel, lines.append)
     async with listen(path) as listener, anyio.create_task_group() as group:
         group.start_soon(server.run, listener)
-        yield Served(path, machine, server, lines)
+        yield Served(path, machine, server, lines, group)
         server.shutdown()
     machine.oracle.finish()
     live.close()
@@ -121,9 +130,9 @@ async def peer(path: Path) -> AsyncIterator[Peer]:
         await stream.aclose()
 
 
-async def whole_guest(path: Path, name: str, specs: list[str], vcpus: int) -> Vkernel:
+async def whole_guest(stream: Stream, name: str, specs: list[str], vcpus: int) -> Vkernel:
     live = Live(time_scale=1.0)
-    session = GuestSession(live, await connect(path), hello(name, vcpus, memory=PAGES * 4096))
+    session = GuestSession(live, stream, hello(name, vcpus, memory=PAGES * 4096))
     reply = await session.greet()
     vkernel = Vkernel(
         lambda n: MailboxPort(session.requests[n], session.replies[n]),
@@ -149,7 +158,10 @@ SPECS = ["touch:pages=2,rounds=2", "forkcow"]
 
 @pytest.mark.slow
 @backends
-def test_a_guest_finds_the_same_over_the_wire_as_in_process(backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wire", ["memory", "unix"])
+def test_a_guest_finds_the_same_over_the_wire_as_in_process(
+    backend: str, wire: str, tmp_path: Path
+) -> None:
     alone = Guest(name="g1", memory="2M", vcpus=2, workloads=tuple(SPECS))
     live = Live()
     machine = assemble(
@@ -160,7 +172,8 @@ def test_a_guest_finds_the_same_over_the_wire_as_in_process(backend: str, tmp_pa
 
     async def main() -> dict[int, Any]:
         async with serving(tmp_path / "host") as served:
-            vkernel = await whole_guest(served.path, "g1", SPECS, 2)
+            stream = await connect(served.path) if wire == "unix" else served.dial()
+            vkernel = await whole_guest(stream, "g1", SPECS, 2)
             await served.told(1)
         assert served.lines == ["'g1': done"]
         return vkernel.results
@@ -180,7 +193,7 @@ def test_guests_that_break_leave_the_others_and_the_host_alone(
             good: list[Vkernel] = []
 
             async def good_guest() -> None:
-                good.append(await whole_guest(served.path, "good", SPECS, 1))
+                good.append(await whole_guest(served.dial(), "good", SPECS, 1))
 
             async with anyio.create_task_group() as group:
                 group.start_soon(good_guest)

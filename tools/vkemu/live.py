@@ -66,6 +66,7 @@ class Live(Execution):
         self._imposed = None if schedule is None else iter(schedule)
         self._baton: int | None = None
         self._parked: dict[int, anyio.Event] = {}
+        self._joined: dict[int, anyio.Event] = {}
         self._timers: list[tuple[int, int]] = []
         self._timer_added = anyio.Event()
         self._epoch = 0.0
@@ -121,7 +122,10 @@ class Live(Execution):
 
     @contextmanager
     def source(self) -> Iterator[None]:
-        """While inside, something outside may post: threads that wait are in no deadlock."""
+        """While inside, something outside may post: threads that wait are in no deadlock.
+
+        The run still ends when no thread is left; one that waits for a last post keeps it going.
+        """
         if self.time_scale is None:
             raise ValueError("an I/O source needs a time_scale: the outside has no virtual time")
         self.sources += 1
@@ -130,6 +134,15 @@ class Live(Execution):
         finally:
             self.sources -= 1
             self._settle()
+
+    async def join(self, thread: Thread) -> None:
+        """Wait, outside any kernel thread, until `thread` is done; raises what ended it."""
+        while not thread.done and not self.over:
+            await self._joined.setdefault(thread.tid, anyio.Event()).wait()
+        if thread.error is not None:
+            raise thread.error
+        if not thread.done:
+            raise self._error or RuntimeError(f"the run ended before {thread.name}")
 
     def stop(self, error: BaseException | None = None) -> None:
         """End the run from outside; `run` raises `error` if given."""
@@ -190,6 +203,14 @@ class Live(Execution):
         self.over = True
         if self._ended is not None:
             self._ended.set()
+        for event in self._joined.values():
+            event.set()
+
+    def _end(self, thread: Thread) -> None:
+        super()._end(thread)
+        event = self._joined.pop(thread.tid, None)
+        if event is not None:
+            event.set()
 
     def _mark(self, thread: Thread, runnable: bool) -> None:
         super()._mark(thread, runnable)

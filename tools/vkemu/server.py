@@ -47,8 +47,11 @@ class Server:
         self._shutdown = Mailbox("shutdown")
         self._stopping: anyio.CancelScope | None = None
 
-    async def run(self, listener: SocketListener) -> None:
-        """Serve until `shutdown`. Raises what the kernel's threads raise: a panic, a violation."""
+    async def run(self, listener: SocketListener | None = None) -> None:
+        """Serve until `shutdown`. Raises what the kernel's threads raise: a panic, a violation.
+
+        Without a listener, streams come by `serve`.
+        """
 
         async def until_shutdown() -> None:
             await self._shutdown.recv()
@@ -58,7 +61,8 @@ class Server:
         failure: Exception | None = None
         async with anyio.create_task_group() as group:
             with self.live.source():
-                group.start_soon(self._accept, listener, group)
+                if listener is not None:
+                    group.start_soon(self._accept, listener, group)
                 try:
                     await self.live.run()
                 except Exception as error:
