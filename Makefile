@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: run test venv lint format lock bench clean
 
 run: $(READY)
-	@$(BIN)/vkemu run demo; status=$$?; \
+	@$(BIN)/vkemu run demo --seeds 200; status=$$?; \
 	if [ $$status -eq 1 ]; then exit 0; fi; \
 	echo "make run: expected the demonstration to find a race (status 1), got $$status" >&2; exit 1
 

@@ -93,6 +93,7 @@ def summarize(
         "expected": scenario.expect,
         "failure": headline(outcome.error) if outcome.error is not None else None,
         "scenario": scenario.name,
+        "about": scenario.about,
         "policy": scenario.policy,
         "mutants": list(scenario.mutants),
         "settings": list(origin.settings),

@@ -112,6 +112,8 @@ def report(done: Record, *, as_json: bool) -> None:
         sys.stdout.write((done.folder / "summary.json").read_text())
         return
     summary = done.summary
+    if summary["about"]:
+        print(f"{summary['scenario']}: {summary['about']}\n")
     if done.failure:
         print(done.failure)
     print(

@@ -166,7 +166,7 @@ _PLAIN: Final = {
     "syscall.end": "{name}() errno {errno} value {value}",
     "pageout.pass": "pageout pass {pass} shortage {shortage}",
     "pageout.page": "pageout {action} page {pfn}",
-    "pageout.launder": "pageout launders page {pfn} in the cluster of {leader}",
+    "pageout.launder": "pageout launders page {pfn} among {count}, led by page {leader}",
     "guest.alloc": "guest frame {pindex} allocated for {name}",
     "guest.free": "guest frame {pindex} freed",
     "guest.clean": "guest relies on {va} being clean",
