@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from vkprotocol.errno import Errno
 from vkprotocol.insn import Insn, check_text
@@ -20,31 +20,17 @@ from vkguest.vmspace import Vmspace, vmspace_alloc, vmspace_terminate
 if TYPE_CHECKING:
     from vkguest.globaldata import GlobalData
 
-PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
 TEXT_WORDS: Final = 8  # of the text, put into its page for programs to fetch and check
-
-
-class Region(NamedTuple):
-    """Zero-filled memory that a program starts with. Bytes, page aligned."""
-
-    start: int
-    size: int
-    prot: int
-    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An executable: its instructions, its bss, further regions, and what it may exec (by index).
-
-    The text is mapped at TEXT_ADDRESS, unless a region is there.
-    """
+    """An executable: its instructions, its bss, and what it may exec (by index)."""
 
     name: str
     text: tuple[Insn, ...]
     data_pages: int = 1
     images: tuple[Program, ...] = ()
-    regions: tuple[Region, ...] = ()
 
     def __post_init__(self) -> None:
         check_text(self.text)
@@ -63,23 +49,17 @@ def insn_word(insn: Insn) -> int:
 async def exec_new_vmspace(gd: GlobalData, program: Program) -> Vmspace:
     """kern_exec.c:exec_new_vmspace: text, shared by all who run it, and zero-filled data."""
     vm = await vmspace_alloc(gd)
-    entries = []
-    regions = list(program.regions)
-    if program.data_pages:
-        size = program.data_pages * PAGE_SIZE
-        regions.append(Region(DATA_ADDRESS, size, PROT_READ | PROT_WRITE))
-    for start, size, prot, shared in regions:
-        share = INHERIT_SHARE if shared else INHERIT_COPY
-        entries.append(VmMapEntry(start, start + size, VmObject(), 0, prot, PROT_ALL, share))
-    end = TEXT_ADDRESS + PAGE_SIZE
-    if not any(entry.start < end and entry.end > TEXT_ADDRESS for entry in entries):
-        text = gd.kernel.text_objects[program]
-        await vm_object_reference(text)
-        rx = PROT_READ | PROT_EXEC
-        entries.append(VmMapEntry(TEXT_ADDRESS, end, text, 0, rx, rx, INHERIT_SHARE))
+    text = gd.kernel.text_objects[program]
+    await vm_object_reference(text)
     await vm.vm_map.lock.acquire_exclusive()
-    for entry in entries:
-        vm_map_insert(vm.vm_map, entry)
+    rx = PROT_READ | PROT_EXEC
+    end = TEXT_ADDRESS + PAGE_SIZE
+    vm_map_insert(vm.vm_map, VmMapEntry(TEXT_ADDRESS, end, text, 0, rx, rx, INHERIT_SHARE))
+    if program.data_pages:
+        rw = PROT_READ | PROT_WRITE
+        end = DATA_ADDRESS + program.data_pages * PAGE_SIZE
+        data = VmMapEntry(DATA_ADDRESS, end, VmObject(), 0, rw, rw, INHERIT_COPY)
+        vm_map_insert(vm.vm_map, data)
     await vm.vm_map.lock.release()
     return vm
 

@@ -45,7 +45,8 @@ class Vkernel:
 
     `port_factory(cpuid)` gives the Port of each vCPU. `proc` is the host's name for this guest in
     events. `memory_pages` is the size of the image, of which the last `swap_pages` are its swap.
-    `free_target`: how many frames the page daemon keeps free; the more, the busier it is.
+    `free_target`: how many frames the page daemon makes free once fewer than about half as many
+    are; twice the memory keeps it busy all the time.
     After the run: `results` by pid, `failed` (pid, va, expected, got) of programs that found their
     memory wrong, `boot_error`, and `killed`, why the host ended it.
     """

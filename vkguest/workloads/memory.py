@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vkprotocol.insn import li, st
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, MAP_SIZEALIGN, PROT_READ
-from vkprotocol.param import PAGE_MASK, PAGE_SIZE, SEG_SIZE, VM_MAX_USER_ADDRESS
+from vkprotocol.param import PAGE_SIZE, SEG_SIZE, VM_MAX_USER_ADDRESS
 
-from vkguest.asm import PAGE_STRIDE, PID, VA, VALUE
+from vkguest.asm import VA, VALUE
 from vkguest.kern_exec import Program, insn_word
 from vkguest.param import DATA_ADDRESS, LARGE_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS, TEXT_ADDRESS
 from vkguest.syscall import Sys
@@ -14,7 +14,7 @@ from vkguest.workloads.words import CHILD_STEP, PAGE_STEP, ROUND_STEP, RW, begin
 
 
 def touch(pages: int = 4, rounds: int = 2) -> Program:
-    """Fresh memory is zero; then every round checks what the last one wrote, and writes anew."""
+    """Fresh memory is zero; then every round writes, lets others run, and checks."""
     asm = begin()
     asm.check_text(TEXT_ADDRESS, insn_word(asm.insns[0]))
     asm.put(li(VALUE, 0))
@@ -67,20 +67,21 @@ def mmapper(pages: int = 2, rounds: int = 2) -> Program:
     return finish(asm, "mmapper", 0)
 
 
-def sparse(pages: int = 3, rounds: int = 2) -> Program:
-    """`hog` with a page table for every page, so that tables are empty when a page is paged out
-    (W16)."""
+def sparse(tables: int = 3, rounds: int = 2) -> Program:
+    """`hog` on two pages in every 2 MB, each of which needs a page table: paging empties tables all
+    the time (W16)."""
     asm = begin()
-    places = [SPARSE_ADDRESS + n * (SEG_SIZE + PAGE_STRIDE) for n in range(pages)]
-    for va in places:
-        asm.call(Sys.MMAP, va & ~PAGE_MASK, PAGE_SIZE, RW, MAP_ANON | MAP_FIXED)
-        asm.put(li(VA, va), st(PID, VA))
-    for number in range(rounds):
-        for va in places:
+    places = []
+    for first in range(SPARSE_ADDRESS, SPARSE_ADDRESS + tables * SEG_SIZE, SEG_SIZE):
+        asm.call(Sys.MMAP, first, 2 * PAGE_SIZE, RW, MAP_ANON | MAP_FIXED)
+        places += [first, first + PAGE_SIZE]
+    for number in range(rounds + 1):
+        for page, va in enumerate(places):
             asm.put(li(VA, va))
-            value(asm, number * ROUND_STEP)
-            asm.check_word(VA, VALUE)
-            value(asm, (number + 1) * ROUND_STEP)
+            if number:
+                value(asm, (number - 1) * ROUND_STEP + page * PAGE_STEP)
+                asm.check_word(VA, VALUE)
+            value(asm, number * ROUND_STEP + page * PAGE_STEP)
             asm.put(st(VALUE, VA))
     return finish(asm, "sparse", 0)
 

@@ -1,0 +1,52 @@
+"""The guest's page daemon: programs larger than memory keep their words."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vkguest.rig import assert_all_returned, check_pmaps_every, on_fake
+from tests.vkguest.test_workloads import assert_went_well
+from vkguest.kern_exit import STATUS_KILLED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vcpus", [1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_more_memory_than_there_is_goes_through_swap(vcpus: int, seed: int) -> None:
+    run = on_fake(
+        ["hog:pages=30,rounds=2", "hog:pages=22,rounds=2"],
+        vcpus=vcpus, seed=seed, pages=90, swap_pages=48, after_step=check_pmaps_every(499),
+    )  # fmt: skip
+
+    assert_went_well(run)
+    assert_all_returned(run)
+    frames = 90 - 48 - 4
+    allocated = sum(name == "guest.alloc" for name, _ in run.events)
+    assert allocated > 3 * frames
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 3])
+def test_a_daemon_that_never_rests_takes_nothing_that_is_needed(vcpus: int) -> None:
+    run = on_fake(
+        ["forkcow", "snapshot", "poke"],
+        vcpus=vcpus, pages=90, swap_pages=24, free_target=180, after_step=check_pmaps_every(97),
+    )  # fmt: skip
+
+    assert_went_well(run)
+    assert_all_returned(run)
+
+
+def test_without_swap_the_largest_process_is_killed_and_the_others_go_on() -> None:
+    run = on_fake(["touch:pages=6,rounds=3", "hog:pages=48"], vcpus=2, pages=48)
+
+    assert run.outcomes == {1: ("touch", 0), 2: ("hog", STATUS_KILLED)}
+    assert any("Try to kill process hog 2" in line for line in run.console)
+    assert_all_returned(run)
+
+
+def test_frames_of_a_dead_process_are_used_again() -> None:
+    run = on_fake(["hog:pages=20,rounds=1", "exec:rounds=4,pages=8"], pages=56)
+
+    frames = [fields[1] for name, fields in run.events if name == "guest.alloc"]
+    assert len(frames) > len(set(frames))
+    assert_went_well(run)
