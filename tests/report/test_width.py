@@ -24,7 +24,7 @@ class Race:
         execution = Execution()
         execution.spawn("victim", self.victim())
         execution.spawn("writer", self.writer())
-        execution.run(choose, 1000)
+        execution.run(choose, 10_000)
         return self.harm
 
     async def victim(self) -> None:
@@ -112,16 +112,24 @@ def test_a_step_that_cannot_go_early_is_counted_where_it_went() -> None:
     assert width.positions == (3, 4, 5)
 
 
-def test_a_long_run_is_measured_nearby() -> None:
-    race = Race(300, 5, 300)
-    schedule = schedule_of(race, 302)
+def test_a_long_run_is_measured_by_halving() -> None:
+    race = Race(3000, 50, 3000)
+    schedule = schedule_of(race, 3012)
+    runs = 0
 
-    width = measure(schedule, 303, "writer", race.run, limit=20)
+    def rerun(choose: Choose) -> bool:
+        nonlocal runs
+        runs += 1
+        return Race(3000, 50, 3000).run(choose)
+
+    width = measure(schedule, 3013, "writer", rerun, limit=20)
 
     assert width.partial
-    assert len(width.positions) <= 21
-    assert width.failing == tuple(range(301, 306))
-    assert "nearest" in str(width)
+    low, high = width.span
+    assert 3001 <= low <= 3002
+    assert 3047 <= high <= 3050
+    assert runs < 40
+    assert f"about {high - low + 1} steps" in str(width)
 
 
 def test_the_moved_step_draws_its_own_along() -> None:

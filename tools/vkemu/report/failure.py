@@ -51,6 +51,7 @@ class Bracket:
     closes: int
     measured: bool
     stays_open: bool = False  # the run failed before it closed
+    closed: bool = False  # one step later the harm was tried, and not done
 
 
 @dataclass(slots=True)
@@ -132,7 +133,8 @@ class Failure:
         low, high = width.span
         opens = others[low - 1] if low > 0 else 0
         if high < len(others):
-            return Bracket(opens, others[high], measured=True)
+            closed = high + 1 in width.positions
+            return Bracket(opens, others[high], measured=True, closed=closed)
         return Bracket(opens, len(self.steps) - 1, measured=True, stays_open=True)
 
     def measure(

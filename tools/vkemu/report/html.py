@@ -54,10 +54,11 @@ def document(failure: Failure) -> dict[str, Any]:
     # What the set-up did stands in the first lane; it has no lane of its own.
     lanes = {actor: i for i, actor in enumerate(actors or ["kernel"])}
     weights = weights_of(failure)
-    machine, things = Machine(), dict[str, int]()
+    words = Words()
+    machine = Machine()
     befores = causes(failure.steps)
     steps = [
-        step_document(step, lanes, befores[step.number], weights, machine, things)
+        step_document(step, lanes, befores[step.number], weights, machine, words)
         for step in failure.steps
     ]
     bracket = failure.bracket
@@ -75,11 +76,20 @@ def document(failure: Failure) -> dict[str, Any]:
         "frame": failure.frame,
         "relevant": any(weight >= WEAK for weight in weights.values()),
         "actors": list(lanes),
-        "guests": sorted({step[-1] for step in steps if step[-1]}),
-        "things": list(things),
         "bars": list(bars(failure.steps, lanes)),
         "steps": steps,
-    }  # fmt: skip
+        "words": list(words.numbers),
+    }
+
+
+class Words:
+    """Every text once: a long run says the same few thousand things. Null is -1."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def __call__(self, text: str | None) -> int:
+        return -1 if text is None else self.numbers.setdefault(text, len(self.numbers))
 
 
 def access_document(access: Access, steps: list[Step]) -> dict[str, Any]:
@@ -128,32 +138,31 @@ def step_document(
     befores: list[int],
     weights: dict[tuple[int, int], int],
     machine: Machine,
-    things: dict[str, int],
+    words: Words,
 ) -> list[Any]:
+    """A step, as the top of `report.js` says."""
     lane = lanes.get(step.actor, 0)
     rows = [
         [
-            narrate(event),
-            event["event"],
+            words(narrate(event)),
             weights.get((step.number, i), 0),
             sorted(frames_of(event)),
             list(addresses(event)),
             lanes.get(event["actor"], lane),
-            f"{event.get('function', '')}  {event.get('where', '')}".strip(),
+            words(f"{event.get('function', '')}  {event.get('where', '')}".strip()),
         ]
         for i, event in enumerate(step.events)
     ]
     if not rows and step.op:
-        rows.append([step.effect, "", weights.get((step.number, 0), 0), [], [], lane, ""])
+        rows.append([words(step.effect), weights.get((step.number, 0), 0), [], [], lane, words("")])
     changes = [
-        [things.setdefault(thing, len(things)), attribute, before, after]
+        [words(thing), words(attribute), words(before), words(after)]
         for event in step.events
         for thing, attribute, before, after in machine.apply(event)
     ]
-    return [
-        lane, step.t, step.effect, step.function, step.where, step.clock, befores, rows, changes,
-        guest_of(step),
-    ]  # fmt: skip
+    place = words(f"{step.function}  {step.where}".strip())
+    guest = words(guest_of(step))
+    return [lane, step.t, words(step.effect), place, befores, rows, changes, guest]
 
 
 def addresses(event: Event) -> Iterator[tuple[int, int]]:

@@ -7,13 +7,15 @@ the accessor of a PTE that it calls.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
 # Frames of these are the machinery of an effect; the kernel's own line is the one above.
-_MACHINERY: Final = frozenset({"effects.py"})
-_KERNEL: Final = frozenset({"vkhost", "vkguest"})
+_MACHINERY: Final = "vkprotocol/effects.py"
+_OURS: Final = ("vkhost", "vkguest", "vkprotocol", "vkemu")
+_KERNEL: Final = ("vkhost/", "vkguest/")
 _NAMES: Final = (
     "vm_", "pmap_", "vmspace_", "sys_", "kern_", "swap_", "vnode_", "tlb_", "cpu_", "trap", "run",
     "smp_", "madvise", "lwp_", "fault_", "go_user", "user_",
@@ -31,26 +33,28 @@ NOWHERE: Final = Place("", "")
 
 
 def stack(coro: Any) -> list[Place]:
-    """The kernel functions a suspended coroutine is in, outermost first."""
+    """The functions a suspended coroutine is in, outermost first."""
     places = []
     while coro is not None:
         frame: FrameType | None = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
         if frame is None:
             break
-        if Path(frame.f_code.co_filename).name not in _MACHINERY:
-            places.append(Place(frame.f_code.co_name, place_of(frame)))
+        name = short(frame.f_code.co_filename)
+        if not name.endswith(_MACHINERY):
+            places.append(Place(frame.f_code.co_name, f"{name}:{frame.f_lineno}"))
         coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
     return places
 
 
-def place_of(frame: FrameType) -> str:
-    """`vkhost/vm_fault.py:118`, whatever the checkout or site-packages is called."""
-    path = Path(frame.f_code.co_filename)
-    for package in ("vkhost", "vkguest", "vkprotocol", "vkemu"):
-        if package in path.parts:
-            at = len(path.parts) - 1 - path.parts[::-1].index(package)
-            return f"{'/'.join(path.parts[at:])}:{frame.f_lineno}"
-    return f"{path.name}:{frame.f_lineno}"
+@cache
+def short(filename: str) -> str:
+    """`vkhost/vm_fault.py`, whatever the checkout or site-packages is called."""
+    parts = Path(filename).parts
+    for package in _OURS:
+        if package in parts:
+            at = len(parts) - 1 - parts[::-1].index(package)
+            return "/".join(parts[at:])
+    return parts[-1]
 
 
 def here(coro: Any) -> Place:
@@ -68,14 +72,16 @@ def telling(places: list[Place]) -> Place:
 
 def caller() -> Place:
     """The kernel function that is running, from inside an `emit` it called."""
-    places = []
+    first = NOWHERE
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        parts = Path(frame.f_code.co_filename).parts
-        if _KERNEL.intersection(parts):
-            place = Place(frame.f_code.co_name, place_of(frame))
-            if place.function.startswith(_NAMES):
-                return place
-            places.append(place)
+        name = short(frame.f_code.co_filename)
+        if name.startswith(_KERNEL):
+            function = frame.f_code.co_name
+            if function.startswith(_NAMES) or first is NOWHERE:
+                place = Place(function, f"{name}:{frame.f_lineno}")
+                if function.startswith(_NAMES):
+                    return place
+                first = place
         frame = frame.f_back
-    return places[0] if places else NOWHERE
+    return first

@@ -9,6 +9,7 @@ another position: positions are counted where the step really was.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -23,29 +24,75 @@ POSITIONS_MAX: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Width:
-    """Positions are numbers of steps of the other threads that come before the moved step."""
+    """Positions are numbers of steps of the other threads that come before the moved step.
+
+    `partial`: the run is too long to try all; the ends of the stretch around `here` were found by
+    halving, which takes it for unbroken.
+    """
 
     actor: str
     step: int  # number of the moved step in the run
     here: int  # its position there
     failing: tuple[int, ...]
-    positions: tuple[int, ...]
-    partial: bool = False  # there are more positions, further away
+    positions: tuple[int, ...]  # those tried
+    partial: bool = False
 
     def __str__(self) -> str:
-        tried = f"the nearest {len(self.positions)}" if self.partial else f"{len(self.positions)}"
-        return f"{len(self.failing)} of {tried} positions of the {self.actor} step fail"
+        if self.partial:
+            low, high = self.span
+            return (
+                f"the {self.actor} step fails at {len(self.failing)} of {len(self.positions)}"
+                f" positions tried, about {high - low + 1} steps of the others wide"
+            )
+        counts = f"{len(self.failing)} of {len(self.positions)}"
+        return f"{counts} positions of the {self.actor} step fail"
 
     @property
     def span(self) -> tuple[int, int]:
         """The first and last failing position of the unbroken stretch around where it was."""
-        failing = set(self.failing)
-        low = high = self.here
-        while low - 1 in failing:
-            low -= 1
-        while high + 1 in failing:
-            high += 1
-        return low, high
+        passing = [p for p in self.positions if p not in set(self.failing)]
+        below = max((p for p in passing if p < self.here), default=-1)
+        above = min((p for p in passing if p > self.here), default=1 << 62)
+        inside = [p for p in self.failing if below < p < above]
+        return min(inside, default=self.here), max(inside, default=self.here)
+
+
+class Lenient:
+    """Follows a schedule as far as it goes: a thread that cannot go yet is asked again later, and
+    when the schedule is over the lowest goes first."""
+
+    def __init__(self, schedule: Sequence[int]) -> None:
+        self._schedule = schedule
+        self._head = 0
+        self._late: Counter[int] = Counter()  # turns in which a thread could not go
+        self._early: Counter[int] = Counter()  # turns used up before they came
+
+    def __call__(self, runnable: list[int]) -> int:
+        return self.next(set(runnable))
+
+    def next(self, able: set[int]) -> int:
+        for tid, turns in self._late.items():
+            if turns and tid in able:
+                self._late[tid] -= 1
+                return tid
+        schedule = self._schedule
+        while self._head < len(schedule):
+            tid = schedule[self._head]
+            self._head += 1
+            if self._early[tid]:
+                self._early[tid] -= 1
+            elif tid in able:
+                return tid
+            else:
+                self._late[tid] += 1
+        return min(able)
+
+    def out_of_turn(self, tid: int) -> None:
+        """The thread goes now, whatever the schedule says: one of its turns is used up."""
+        if self._late[tid]:
+            self._late[tid] -= 1
+        else:
+            self._early[tid] += 1
 
 
 class Placed:
@@ -61,10 +108,10 @@ class Placed:
         self.others = 0
         self.own = 0
         self.landed: int | None = None
-        self._pending = list(schedule)
+        self._schedule = Lenient(schedule)
 
     def __call__(self, runnable: list[int]) -> int:
-        tid = self._next(runnable)
+        tid = self._next(set(runnable))
         if tid == self.tid:
             if self.own == self.before:
                 self.landed = self.others
@@ -73,75 +120,85 @@ class Placed:
             self.others += 1
         return tid
 
-    def _next(self, runnable: list[int]) -> int:
-        able = set(runnable)
+    def _next(self, able: set[int]) -> int:
         if self.landed is None and self.tid in able:
             if self.others >= self.position:
-                self._forget(self.tid)
+                self._schedule.out_of_turn(self.tid)
                 return self.tid
             if self.own == self.before and len(able) > 1:
                 able.discard(self.tid)
-        for i, tid in enumerate(self._pending):
-            if tid in able:
-                del self._pending[i]
-                return tid
-        return min(able)
-
-    def _forget(self, tid: int) -> None:
-        if tid in self._pending:
-            self._pending.remove(tid)
+        return self._schedule.next(able)
 
 
-def lenient(schedule: Sequence[int]) -> Choose:
-    """Follow a schedule as far as it goes: a thread that cannot go yet is asked again later, and
-    when the schedule is over the lowest goes first."""
-    pending = list(schedule)
+class Trial:
+    """Tries positions. `fails` has those the step really went to."""
 
-    def choose(runnable: list[int]) -> int:
-        able = set(runnable)
-        for i, tid in enumerate(pending):
-            if tid in able:
-                del pending[i]
-                return tid
-        return runnable[0]
+    def __init__(self, schedule: Sequence[int], step: int, rerun: Rerun) -> None:
+        self.schedule = schedule
+        self.index = step - 1
+        self.rerun = rerun
+        self.fails: dict[int, bool] = {}
+        tid = schedule[self.index]
+        self.here = sum(1 for other in schedule[: self.index] if other != tid)
 
-    return choose
+    def lands(self, position: int) -> int | None:
+        """Try a position; where the step went, None when it never did."""
+        placed = Placed(self.schedule, self.index, position)
+        failed = self.rerun(placed)
+        if placed.landed is not None:
+            self.fails.setdefault(placed.landed, failed)
+        return placed.landed
+
+    def failed_at(self, position: int) -> bool:
+        """Whether the step gets to that position and does the harm there."""
+        return self.lands(position) == position and self.fails[position]
+
+    def all(self, limit: int) -> bool:
+        """Every position, later ones first; False when there are more than `limit`."""
+        self.lands(self.here)
+        position = self.here
+        while len(self.fails) < limit:
+            position += 1
+            landed = self.lands(position)
+            if landed is None or landed < position:
+                break
+        position = self.here
+        while position > 0 and len(self.fails) < limit:
+            position -= 1
+            landed = self.lands(position)
+            if landed is not None and landed > position:
+                break  # it cannot go that early, nor earlier still
+        return len(self.fails) < limit
+
+    def halve(self, direction: int) -> None:
+        """The end of the failing stretch on one side: further and further, then in between."""
+        good, reach = self.here, 1
+        while True:
+            position = good + direction * reach
+            if position < 0 or not self.failed_at(position):
+                bad = max(position, -1)
+                break
+            good, reach = position, reach * 2
+        # To a sixteenth of what was found is enough to say how wide it is.
+        while abs(bad - good) > max(1, abs(good - self.here) >> 4):
+            middle = (good + bad) // 2
+            if self.failed_at(middle):
+                good = middle
+            else:
+                bad = middle
 
 
 def measure(
     schedule: Sequence[int], step: int, actor: str, rerun: Rerun, limit: int = POSITIONS_MAX
 ) -> Width:
-    """Move step number `step` (from 1) through every position; in a long run, the nearest."""
-    index = step - 1
-    tid = schedule[index]
-    here = sum(1 for other in schedule[:index] if other != tid)
-    fails: dict[int, bool] = {}
-
-    def attempt(position: int) -> int | None:
-        """Try a position; where the step went."""
-        placed = Placed(schedule, index, position)
-        failed = rerun(placed)
-        if placed.landed is not None:
-            fails.setdefault(placed.landed, failed)
-        return placed.landed
-
-    attempt(here)
-    later = walk(attempt, here, limit // 2)
-    earlier = here
-    while earlier > 0 and len(fails) < limit:
-        earlier -= 1
-        landed = attempt(earlier)
-        if landed is not None and landed > earlier:
-            break  # it cannot go that early: nor earlier still
-    failing = tuple(position for position in sorted(fails) if fails[position])
-    partial = not later or len(fails) >= limit
-    return Width(actor, step, here, failing, tuple(sorted(fails)), partial)
-
-
-def walk(attempt: Callable[[int], int | None], here: int, limit: int) -> bool:
-    """Later and later, until the step no longer gets there; whether that end was reached."""
-    for position in range(here + 1, here + 1 + limit):
-        landed = attempt(position)
-        if landed is None or landed < position:
-            return True
-    return False
+    """Move step number `step` (from 1) through every position; in a long run, find the ends of the
+    failing stretch around where it was, about."""
+    trial = Trial(schedule, step, rerun)
+    complete = len(schedule) <= 4 * limit and trial.all(limit)
+    if not complete:
+        trial.lands(trial.here)
+        if trial.fails.get(trial.here):
+            trial.halve(-1)
+            trial.halve(+1)
+    failing = tuple(position for position in sorted(trial.fails) if trial.fails[position])
+    return Width(actor, step, trial.here, failing, tuple(sorted(trial.fails)), not complete)

@@ -1,10 +1,11 @@
 "use strict";
-// The run, as html.py wrote it. A step is [actor, t, effect, function, where, clock, causes, rows,
-// changes, guest]; a row is [text, event, weight, pages, addresses, actor, place]; a change is
-// [thing, attribute, before, after], where null is "not there".
+// The run, as html.py wrote it. A step is [actor, t, effect, place, causes, rows, changes, guest]; a
+// row is [text, weight, pages, addresses, actor, place]; a change is [thing, attribute, before,
+// after], where -1 is "not there". Texts are numbers of `run.words`.
 const run = JSON.parse(document.getElementById("run").textContent);
-const ACTOR = 0, T = 1, EFFECT = 2, FUNCTION = 3, WHERE = 4, CLOCK = 5, CAUSES = 6, ROWS = 7,
-  CHANGES = 8, GUEST = 9;
+const ACTOR = 0, T = 1, EFFECT = 2, PLACE = 3, CAUSES = 4, ROWS = 5, CHANGES = 6, GUEST = 7;
+const TEXT = 0, WEIGHT = 1, PAGES = 2, ADDRESSES = 3, LANE = 4, AT = 5;
+const word = (n) => (n < 0 ? null : run.words[n]);
 const ROW = 20, LEFT = 60, LANE_MIN = 190, BARS = 20, RELEVANT = 2;
 const steps = run.steps, last = steps.length - 1;
 const $ = (id) => document.getElementById(id);
@@ -28,12 +29,12 @@ const filtering = () => filter.guest !== "" || filter.page !== null || filter.va
 
 function matches(step) {
   const s = steps[step];
-  if (filter.guest !== "" && s[GUEST] !== filter.guest) return false;
-  if (filter.page !== null && !s[ROWS].some((row) => row[3].includes(filter.page))) return false;
-  if (filter.va !== null && !s[ROWS].some((row) => row[4].some(
+  if (filter.guest !== "" && word(s[GUEST]) !== filter.guest) return false;
+  if (filter.page !== null && !s[ROWS].some((row) => row[PAGES].includes(filter.page))) return false;
+  if (filter.va !== null && !s[ROWS].some((row) => row[ADDRESSES].some(
     ([start, end]) => start <= filter.va && filter.va < end))) return false;
   if (!filtering() && filter.fold) {
-    return s[ROWS].some((row) => row[2] >= RELEVANT) || step === marks.opens || step === marks.closes;
+    return s[ROWS].some((row) => row[WEIGHT] >= RELEVANT) || step === marks.opens || step === marks.closes;
   }
   return true;
 }
@@ -69,7 +70,7 @@ function layout() {
     let first = true;
     steps[s][ROWS].forEach((row, i) => {
       // Of the set-up only what matters, unless everything is asked for.
-      if (s === 0 && run.relevant && filter.fold && !filtering() && row[2] < RELEVANT) return;
+      if (s === 0 && run.relevant && filter.fold && !filtering() && row[WEIGHT] < RELEVANT) return;
       items.push({ step: s, row: i, first });
       first = false;
     });
@@ -134,7 +135,8 @@ function draw() {
 function stepRow(i) {
   const { step, row, first } = items[i];
   const s = steps[step];
-  const [text, , weight, , , actor, at] = s[ROWS][row];
+  const { [TEXT]: said, [WEIGHT]: weight, [LANE]: actor, [AT]: place } = s[ROWS][row];
+  const text = word(said), at = word(place);
   const node = el("div", "row");
   node.style.top = `${i * ROW}px`;
   node.dataset.step = step;
@@ -211,6 +213,16 @@ function bars(first, end) {
 const effects = Array.from(steps, () => []);
 steps.forEach((s, n) => s[CAUSES].forEach((cause) => effects[cause].push(n)));
 
+// Vector clocks: how many steps of each actor happened before a step, itself included.
+const clocks = [], own = new Map();
+steps.forEach((s, n) => {
+  const clock = own.has(s[ACTOR]) ? own.get(s[ACTOR]).slice() : new Uint32Array(run.actors.length);
+  for (const cause of s[CAUSES]) clocks[cause].forEach((count, i) => { if (count > clock[i]) clock[i] = count; });
+  if (n > 0) clock[s[ACTOR]]++;
+  clocks.push(clock);
+  own.set(s[ACTOR], clock);
+});
+
 function arrows(first, end) {
   const svg = $("arrows"), top = first * ROW, height = (end - first) * ROW;
   svg.style.top = `${top}px`;
@@ -254,8 +266,9 @@ const state = new Map(); // thing -> Map(attribute -> value)
 let stateAt = -1;
 const lives = new Map(); // thing -> [[step, attribute, before, after]]
 steps.forEach((s, n) => {
-  for (const [thing, attribute, before, after] of s[CHANGES]) {
-    const name = run.things[thing];
+  for (const change of s[CHANGES]) {
+    const [thing, attribute, before, after] = change.map(word);
+    const name = thing;
     if (!lives.has(name)) lives.set(name, []);
     lives.get(name).push([n, attribute, before, after]);
     for (const value of [before, after]) {
@@ -288,11 +301,15 @@ function put(thing, attribute, value) {
 function moveState(to) {
   while (stateAt < to) {
     stateAt++;
-    for (const [thing, attribute, , after] of steps[stateAt][CHANGES]) put(run.things[thing], attribute, after);
+    for (const change of steps[stateAt][CHANGES]) {
+      const [thing, attribute, , after] = change.map(word);
+      put(thing, attribute, after);
+    }
   }
   while (stateAt > to) {
-    for (const [thing, attribute, before] of [...steps[stateAt][CHANGES]].reverse()) {
-      put(run.things[thing], attribute, before);
+    for (const change of [...steps[stateAt][CHANGES]].reverse()) {
+      const [thing, attribute, before] = change.map(word);
+      put(thing, attribute, before);
     }
     stateAt--;
   }
@@ -307,17 +324,17 @@ function side(hovered) {
   $("step-title").textContent = step === 0 ? "set-up" : `step ${step} · ${run.actors[s[ACTOR]]} · ${s[T]} ns`;
   const what = [];
   for (const row of s[ROWS].slice(0, 20)) {
-    what.push(el("div", "line", row[0]));
-    if (row[6]) what.push(el("div", "line where", `    ${row[6]}`));
+    what.push(el("div", "line", word(row[TEXT])));
+    if (word(row[AT])) what.push(el("div", "line where", `    ${word(row[AT])}`));
   }
   if (s[ROWS].length > 20) what.push(el("div", "line where", `and ${s[ROWS].length - 20} more`));
-  if (s[EFFECT]) what.push(el("div", "line where", `effect: ${s[EFFECT]}`));
-  if (s[FUNCTION] && !s[ROWS].length) what.push(el("div", "line where", `    ${s[FUNCTION]}  ${s[WHERE]}`));
+  if (word(s[EFFECT])) what.push(el("div", "line where", `effect: ${word(s[EFFECT])}`));
+  if (!s[ROWS].some((row) => word(row[AT]))) what.push(el("div", "line where", `    ${word(s[PLACE])}`));
   $("step-what").replaceChildren(...what);
   $("changes").replaceChildren(changesTable(s[CHANGES]));
   if (filter.page !== null) shownPage = filter.page;
   else {
-    const pages = s[ROWS].flatMap((row) => row[3]);
+    const pages = s[ROWS].flatMap((row) => row[PAGES]);
     if (pages.includes(run.frame)) shownPage = run.frame;
     else if (pages.length) shownPage = pages[0];
     else if (shownPage === null) shownPage = run.frame;
@@ -325,16 +342,17 @@ function side(hovered) {
   pagePanel(step);
   $("locks").replaceChildren(thingsTable((name) => /^(ilock|map \S+ lock)/.test(name)));
   $("ptes").replaceChildren(thingsTable((name) => /^(pte|TLB)/.test(name), 40));
-  const clock = Object.entries(s[CLOCK] || {});
+  const clock = run.actors.map((actor, i) => [actor, clocks[step][i]]).filter(([, n]) => n);
   $("clock").replaceChildren(table(clock.map(([actor, n]) => [actor, `${n} steps`])));
 }
 
 function changesTable(changes) {
   if (!changes.length) return el("div", "none", "nothing");
   const body = el("table");
-  for (const [thing, attribute, before, after] of changes) {
+  for (const change of changes.slice(0, 60)) {
+    const [thing, attribute, before, after] = change.map(word);
     const tr = el("tr");
-    tr.append(el("td", "what", `${run.things[thing]} ${attribute === "maps" ? "" : attribute}`));
+    tr.append(el("td", "what", `${thing} ${attribute === "maps" ? "" : attribute}`));
     const td = el("td");
     if (before !== null) td.append(el("span", "was", before), " ");
     td.append(el("span", after === null ? "none" : "is", after === null ? "gone" : after));
@@ -587,7 +605,8 @@ function number(input) {
   return wrong ? null : value;
 }
 
-for (const guest of run.guests) $("guest").append(new Option(guest, guest));
+const guests = [...new Set(steps.map((s) => word(s[GUEST])))].filter(Boolean).sort();
+for (const guest of guests) $("guest").append(new Option(guest, guest));
 $("guest").addEventListener("change", () => { filter.guest = $("guest").value; refilter(); });
 $("page").addEventListener("input", () => { filter.page = number($("page")); refilter(); });
 $("va").addEventListener("input", () => { filter.va = number($("va")); refilter(); });
