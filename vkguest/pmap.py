@@ -7,7 +7,7 @@ VPTEs are memory, reached through the DMAP, and the host looks at them only when
 from __future__ import annotations
 
 from vkprotocol.effects import Lock
-from vkprotocol.insn import load
+from vkprotocol.insn import andn_bits, load
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SHIFT, PAGE_SIZE, SEG_MASK, SEG_SHIFT, SEG_SIZE
 from vkprotocol.vpte import (
@@ -231,6 +231,15 @@ async def pmap_enter_large(gd: GlobalData, pmap: Pmap, va: int, frame: int, prot
         pde = (frame << PAGE_SHIFT) & VPTE_FRAME
         pde |= pte_prot(prot) | VPTE_V | VPTE_U | VPTE_PS | VPTE_WIRED | VPTE_A
         await atomic_swap_long(gd, pte_slot(mpd.frame, va >> SEG_SHIFT), pde)
+
+
+async def pmap_unwire(gd: GlobalData, pmap: Pmap, va: int) -> None:
+    """pmap.c:pmap_unwire. The host does not know of VPTE_WIRED, so it is not told."""
+    async with pmap.pm_pteobj:
+        ptep = pmap_pte(pmap, va)
+        assert ptep is not None, "pmap_unwire: not mapped"
+        (pte,) = await access(gd, andn_bits(ptep, VPTE_WIRED))
+        pmap.wired_count -= bool(pte & VPTE_WIRED)
 
 
 async def pmap_extract(gd: GlobalData, pmap: Pmap, va: int) -> int | None:

@@ -50,6 +50,7 @@ class FaultState:
     prot: int
     enter_prot: int = 0  # with which the page may be entered
     didcow: bool = False
+    busy: VmPage | None = None  # what to wait for before the next attempt
 
 
 async def vm_fault(gd: GlobalData, vm_map: VmMap, va: int, prot: int) -> int:
@@ -109,7 +110,10 @@ async def _resolve(gd: GlobalData, fs: FaultState) -> VmPage | int:
             if entry.needs_copy or m.object is not entry.object:
                 fs.enter_prot &= ~PROT_WRITE
             return m
-        await fs.vm_map.lock.release()  # it was busy: TRY_AGAIN
+        # TRY_AGAIN: nothing may be locked while asleep.
+        await fs.vm_map.lock.release()
+        assert fs.busy is not None
+        await vm_page_sleep_busy(fs.busy)
 
 
 async def _lookup(fs: FaultState) -> VmMapEntry | int:
@@ -136,7 +140,7 @@ async def _lookup(fs: FaultState) -> VmMapEntry | int:
 async def vm_fault_object(gd: GlobalData, fs: FaultState, entry: VmMapEntry) -> VmPage | None:
     """vm_fault.c:vm_fault_object: find the page down the shadow chain, or make it; busied.
 
-    None after having slept on a busy page: look everything up again. Raises VmWait.
+    None: it is somebody else's (fs.busy), look everything up again after that. Raises VmWait.
     """
     first = entry.object
     pindex = entry.pindex(fs.va)
@@ -163,8 +167,8 @@ async def vm_fault_object(gd: GlobalData, fs: FaultState, entry: VmMapEntry) -> 
                 return m
             fs.didcow = True
             return await _cow(gd, first, m, pindex)
-    await vm_page_sleep_busy(m)
-    return None
+        fs.busy = m
+        return None
 
 
 async def _alloc(gd: GlobalData, obj: VmObject, pindex: int) -> VmPage:

@@ -1,20 +1,12 @@
-"""The orders of facts 5.1 and 5.2, as the host sees them: every edit, every INVAL, nothing else.
-
-`0`, `V|RW|...` are swaps or stores of a VPTE, `?` a load, `-RW|M` a compare-and-set that clears,
-`&~A` an atomic clear, `INVAL first+bytes` relative to the page
-under test.
-"""
+"""The orders of facts 5.1 and 5.2, as the host sees them: every edit, every INVAL, nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import pytest
-from vkemu.controlled import Execution
 from vkprotocol import messages as msg
-from vkprotocol.insn import Mem, MemOp
-from vkprotocol.mman import MADV_INVAL, PROT_NONE, PROT_READ, PROT_WRITE
+from vkprotocol.mman import PROT_NONE, PROT_READ
 from vkprotocol.param import (
     KERNEL_KVA_SIZE,
     KERNEL_KVA_START,
@@ -22,14 +14,10 @@ from vkprotocol.param import (
     SEG_SIZE,
     VM_MAX_USER_ADDRESS,
 )
-from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, vpte_text
+from vkprotocol.vpte import VPTE_M
 
-from tests.vkguest.fake_host import WORDS, FakeHost
-from tests.vkguest.rig import RecordingPort
+from tests.vkguest.bench import INVAL, RO_VPTE, RW, RW_VPTE, VA, Bench, inval_text, kva_functions
 from vkguest.errors import GuestPanic
-from vkguest.globaldata import GlobalData
-from vkguest.init import boot
-from vkguest.kernel import Vkernel
 from vkguest.pmap import (
     pmap_enter,
     pmap_enter_large,
@@ -37,8 +25,8 @@ from vkguest.pmap import (
     pmap_protect,
     pmap_remove,
     pmap_remove_pages,
+    pmap_unwire,
 )
-from vkguest.pmap_inval import cpu_invlpg, cpu_invltlb
 from vkguest.pmap_page import (
     pmap_clear_modify,
     pmap_clear_reference,
@@ -51,113 +39,7 @@ from vkguest.pmap_page import (
 )
 from vkguest.pmap_table import pmap_release
 from vkguest.vm_kern import vtopte
-from vkguest.vm_page import VM_ALLOC_NORMAL, VmPage, vm_page_alloc, vm_page_free
-from vkguest.vmspace import Vmspace, vmspace_alloc, vmspace_terminate
-
-VA = 0x40_0000
-RW = PROT_READ | PROT_WRITE
-INVAL = "INVAL 0+4096"
-# What pmap_enter sets: A is preset, M is not.
-RW_VPTE = "RW|U|A|MANAGED"
-RO_VPTE = "U|A|MANAGED"
-
-
-@dataclass
-class Bench:
-    """A booted guest whose pmap functions are called one by one."""
-
-    mutants: frozenset[str] = frozenset()
-    requests: list[msg.AnyRequest] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.execution = Execution()
-        self.execution.checking = True
-        self.host = FakeHost(64)
-        self.vkernel = Vkernel(
-            lambda cpuid: RecordingPort(self.host.port(cpuid, self.execution.spawn), self.requests),
-            memory_pages=64,
-            programs=[],
-            spawn=self.execution.spawn,
-            mutants=self.mutants,
-        )
-        self.gd = self.vkernel.cpus[0]
-        self.run(boot(self.gd))
-
-    def run(self, body: Awaitable[object]) -> list[str]:
-        """What `body` asked of the host, in order."""
-        self.requests.clear()
-        result: list[object] = []
-
-        async def main() -> None:
-            result.append(await body)
-
-        self.execution.spawn("main", main())
-        self.execution.run(lambda runnable: runnable[0], 10_000)
-        self.result = result[0]
-        return self.trace()
-
-    def trace(self) -> list[str]:
-        lines: list[str] = []
-        for request in self.requests:
-            if isinstance(request, msg.CpuOps):
-                lines += [op_text(op) for op in request.ops]
-            elif (
-                isinstance(request, msg.VmspaceMcontrol | msg.Madvise)
-                and request.behav == MADV_INVAL
-            ):
-                user = isinstance(request, msg.VmspaceMcontrol)
-                lines.append(
-                    inval_text(request.addr - (VA if user else KERNEL_KVA_START), request.length)
-                )
-            else:
-                lines.append(type(request).__name__)
-        return lines
-
-    def vmspace(self) -> Vmspace:
-        self.run(vmspace_alloc(self.gd))
-        assert isinstance(self.result, Vmspace)
-        return self.result
-
-    def page(self) -> VmPage:
-        self.run(vm_page_alloc(self.gd, None, 0, VM_ALLOC_NORMAL, "test"))
-        assert isinstance(self.result, VmPage)
-        return self.result
-
-    def mapped(self, prot: int = RW, bits: int = 0) -> tuple[Vmspace, VmPage]:
-        """A page mapped at VA, with `bits` set by the host since."""
-        vm, m = self.vmspace(), self.page()
-        self.run(pmap_enter(self.gd, vm.pmap, VA, m, prot))
-        self.host.ram[self.slot(vm)] |= bits
-        return vm, m
-
-    def slot(self, vm: Vmspace) -> int:
-        """Index in the host's memory of the VPTE of VA."""
-        return vm.pmap.pvs[VA].ptem.frame * WORDS + (VA >> 12) % 512
-
-
-def inval_text(offset: int, length: int) -> str:
-    return f"INVAL {offset}+{length}"
-
-
-def op_text(op: MemOp) -> str:
-    match op.op:
-        case Mem.LOAD:
-            return "?"
-        case Mem.CMPSET:
-            return "-" + bits_text(op.a & ~op.b)
-        case Mem.ANDN:
-            return "&~" + bits_text(op.a)
-        case Mem.OR:
-            return "|" + bits_text(op.a)
-        case Mem.ZERO:
-            return "zero"
-        case _:
-            return bits_text(op.a)
-
-
-def bits_text(vpte: int) -> str:
-    text = vpte_text(vpte).partition(" ")[2].partition(" ")[2]
-    return text.removeprefix("V|")
+from vkguest.vmspace import vmspace_terminate
 
 
 @pytest.fixture
@@ -305,6 +187,14 @@ def test_extract(bench: Bench) -> None:
     assert bench.result is None
 
 
+def test_unwiring_is_one_atomic_clear(bench: Bench) -> None:
+    vm, m = bench.mapped()
+    bench.run(pmap_enter(bench.gd, vm.pmap, VA, m, RW, wired=True))
+
+    assert bench.run(pmap_unwire(bench.gd, vm.pmap, VA)) == ["&~WIRED"]
+    assert vm.pmap.wired_count == 0
+
+
 def test_wiring_is_counted_and_not_told_the_host(bench: Bench) -> None:
     vm, m = bench.mapped()
 
@@ -348,23 +238,6 @@ def test_the_mend_of_it_panics() -> None:
 
     with pytest.raises(GuestPanic, match="refused: EINVAL"):
         bench.run(pmap_remove(bench.gd, vm.pmap, top + PAGE_SIZE, VM_MAX_USER_ADDRESS))
-
-
-async def kva_functions(gd: GlobalData, name: str) -> None:
-    kva = gd.kernel.kva
-    va = KERNEL_KVA_START
-    calls = {
-        "kenter": lambda: kva.pmap_kenter(gd, va, 30),
-        "kenter_noinval": lambda: kva.pmap_kenter_noinval(gd, va, 30),
-        "kremove": lambda: kva.pmap_kremove(gd, va),
-        "kremove_noinval": lambda: kva.pmap_kremove_noinval(gd, va),
-        "qenter": lambda: kva.pmap_qenter(gd, va, [30, 31, 32]),
-        "qenter_noinval": lambda: kva.pmap_qenter_noinval(gd, va, [30, 31]),
-        "qremove": lambda: kva.pmap_qremove(gd, va, 3),
-        "invlpg": lambda: cpu_invlpg(gd, va),
-        "invltlb": lambda: cpu_invltlb(gd),
-    }
-    await calls[name]()
 
 
 @pytest.mark.parametrize(
@@ -419,86 +292,3 @@ def test_ids_are_recycled_last_first(bench: Bench) -> None:
     bench.run(vmspace_terminate(bench.gd, two))
 
     assert (bench.vmspace().pmap.id, bench.vmspace().pmap.id) == ids[::-1]
-
-
-class TestMutants:
-    """Each deliberate defect changes the order it says it does."""
-
-    def test_inval_before_edit(self) -> None:
-        bench = Bench(frozenset({"inval-before-edit"}))
-        vm, m = bench.mapped(RW, VPTE_M)
-
-        assert bench.run(pmap_page_protect(bench.gd, m, PROT_READ)) == ["?", "?", INVAL, "-RW|M"]
-        assert bench.run(pmap_remove(bench.gd, vm.pmap, VA, VA + PAGE_SIZE)) == ["?", INVAL, "0"]
-
-    def test_async_inval(self) -> None:
-        bench = Bench(frozenset({"async-inval"}))
-        vm, m = bench.mapped()
-        bench.gd.deferred.clear()
-
-        assert bench.run(pmap_remove_all(bench.gd, m)) == ["0"]
-        assert bench.gd.deferred == [(vm.pmap, VA, PAGE_SIZE)]
-
-    def test_noinval_live(self) -> None:
-        bench = Bench(frozenset({"noinval-live"}))
-
-        assert bench.run(kva_functions(bench.gd, "kenter")) == ["RW|U"]
-        assert "INVAL" not in "".join(bench.run(kva_functions(bench.gd, "qremove")))
-
-    def test_clear_m_without_inval(self) -> None:
-        bench = Bench(frozenset({"clear-m-without-inval"}))
-        vm, m = bench.mapped(RW, VPTE_M)
-
-        assert bench.run(pmap_clear_modify(bench.gd, m)) == ["?", "?", "-M"]
-        assert bench.host.ram[bench.slot(vm)] & VPTE_RW
-
-    def test_m_race(self) -> None:
-        bench = Bench(frozenset({"m-race"}))
-        vm, _ = bench.mapped()
-
-        trace = bench.run(pmap_remove(bench.gd, vm.pmap, VA, VA + PAGE_SIZE))
-
-        assert trace == ["?", "?", "0", INVAL]
-
-    def test_free_tables(self) -> None:
-        bench = Bench(frozenset({"free-tables"}))
-        vm, _ = bench.mapped()
-
-        trace = bench.run(pmap_remove(bench.gd, vm.pmap, VA, VA + PAGE_SIZE))
-
-        assert trace == ["?", "0", INVAL, "0", "0", "0"]
-        assert vm.pmap.pt_pages == {}
-
-    def test_destroy_while_mapped(self) -> None:
-        bench = Bench(frozenset({"destroy-while-mapped"}))
-        vm, _ = bench.mapped()
-
-        # No map entry would have it removed later, as one does in a process.
-        with pytest.raises(AssertionError, match="still mapped"):
-            bench.run(vmspace_terminate(bench.gd, vm))
-        assert bench.trace()[0] == "VmspaceDestroy"
-
-    def test_a_race_on_m_puts_it_back(self, bench: Bench) -> None:
-        """The host sets nothing while V is 0; if something does, M is kept and said so."""
-        vm, m = bench.mapped()
-        host = bench.host
-        slot = bench.slot(vm)
-        mcontrol = host._mcontrol
-
-        def set_m(*args: object) -> int:
-            host.ram[slot] |= VPTE_M
-            return mcontrol(*args)  # type: ignore[arg-type]
-
-        host._mcontrol = set_m  # type: ignore[method-assign, assignment]
-        said: list[str] = []
-        bench.vkernel.emit = lambda name, *fields: said.append(name)
-
-        assert bench.run(pmap_enter(bench.gd, vm.pmap, VA, m, RW))[-1] == "|M"
-        assert "console" in said
-        assert host.ram[slot] & VPTE_M
-        assert host.ram[slot] & VPTE_A
-
-    def test_a_freed_page_may_not_be_mapped(self, bench: Bench) -> None:
-        _, m = bench.mapped()
-        with pytest.raises(AssertionError, match="vm_page_free: mapped"):
-            bench.run(vm_page_free(bench.gd, m))
