@@ -82,8 +82,10 @@ def test_descriptors_nobody_asked_for_are_closed(backend: str, tmp_path: Path) -
             with (tmp_path / "other").open("wb") as other:
                 await stream.send(frame(hello()), [other.fileno()])
                 assert await stream.receive()
+                connected = open_descriptors()
                 await stream.send(frame(Madvise(0, 1, 0, lwp=0, seq=0)), [other.fileno()])
                 assert await stream.receive()
+                assert open_descriptors() == connected
             await stream.aclose()
             while not host.lines:
                 await anyio.lowlevel.checkpoint()
