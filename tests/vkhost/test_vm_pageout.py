@@ -15,7 +15,7 @@ from vkhost.vm import KERN_SUCCESS, VM_MAPTYPE_NORMAL, VM_PROT_ALL, VM_PROT_READ
 from vkhost.vm_map import vm_map_find
 from vkhost.vm_object import OBJT_DEFAULT, vm_object_allocate
 from vkhost.vm_oom import oom, oom_victim, vmspace_anonymous_count, vmspace_swap_count
-from vkhost.vm_page import PG_REFERENCED, VmPage
+from vkhost.vm_page import PG_REFERENCED, PG_WINATCFLS, VmPage
 from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
@@ -160,10 +160,11 @@ def test_the_emergency_pager_writes_to_swap_only() -> None:
     host = Pages(**MARKS | {"pages": 20})
     obj = host.anonymous()
     for i in range(6):
-        host.resident(i, obj=obj, dirty=True)
+        m = host.resident(i, obj=obj, dirty=True)
+        host.drive(vm_page_flag_set(m, PG_WINATCFLS))  # on its second round
     for i in range(6):
         host.resident(i, dirty=True)
-    passes(host, 60, emergency=True)
+    passes(host, 9, emergency=True)
 
     assert not any(host.stored(i) for i in range(6))
     assert obj.swblocks
