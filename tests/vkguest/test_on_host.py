@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from vkemu.oracle import DEFAULT_CHECKS, Violation
 
-from tests.vkguest.host_rig import on_host
+from tests.vkguest.host_rig import HostRun, at_random, on_host
 from tests.vkguest.rig import on_fake
 from tests.vkguest.test_workloads import RACY
 from vkguest.errors import GuestPanic
 from vkguest.param import DATA_ADDRESS
 from vkguest.workloads import WORKLOADS
+from vkhost.proc import killproc
 
 # These find a real defect of the real guest kernel (W17, W18).
 BROKEN = {"large", "largetop"}
@@ -56,6 +57,24 @@ def test_a_host_that_refuses_the_mapping() -> None:
     assert run.error is None
     assert run.guests[0].boot_error is not None
     assert "cannot boot" in run.guests[0].boot_error
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_guest_whose_process_is_killed_is_over(seed: int) -> None:
+    run = HostRun(["threads", "pipe", "touch"], vcpus=3, checks=[])
+    (proc,) = run.host.procs
+
+    async def kill_soon() -> None:
+        for _ in range(40 * seed):
+            await run.host.vmstats.v_free_count.load()
+        await killproc(proc)
+
+    run.execution.spawn("kill", kill_soon())
+    run.run(at_random(seed))
+
+    assert run.error is None
+    assert run.guests[0].killed == "killed"
+    assert run.failed == []
 
 
 class TestWindows:
