@@ -33,7 +33,7 @@ ABSENT: Final = {
     "r": ("file", "there are no disks"),
     "R": ("file", "there are no disks"),
     "s": (None, "there is no single-user mode"),
-    "t": (None, "timers are virtual and always precise"),
+    "t": (None, "there are no host timers to choose from"),
     "T": (None, "it does nothing in vkernel(7) either"),
     "U": (None, "kernel memory is always writable"),
 }
