@@ -112,6 +112,13 @@ class Token(Shared):
         if me.held is not None:
             me.held.remove(self)
 
+    def commute(self, state: Any, tid: int, op: str) -> Any:
+        """`state` after a load of thread `tid`: sharing, or no longer."""
+        owner, readers = state
+        if op == "reltoken":
+            return (owner, tuple(reader for reader in readers if reader != tid))
+        return state if owner is not None else (owner, (*readers, tid))
+
     async def release(self) -> None:
         """lwkt_reltoken: give up the latest reference."""
         tokens = curthread().tokens
@@ -159,8 +166,8 @@ async def _take_back_tokens(me: Thread, wanted: Held) -> None:
             taken.append(token)
         else:
             break
-        for token in taken:
-            await token._drop()
+        for mine in taken:
+            await mine._drop()
         # Wait for the busy one next time.
         order = [token, *(t for t in order if t is not token)]
     me.tokens = wanted

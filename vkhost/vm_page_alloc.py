@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from vkhost.panic import kkassert
 from vkhost.vm import VM_PROT_NONE
 from vkhost.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm_page_busy import vm_page_busy_try, vm_page_not_busy, vm_page_wakeup
 from vkhost.vm_page_dirty import (
     vm_page_dirty,
     vm_page_protect,
@@ -17,7 +17,7 @@ from vkhost.vm_page_dirty import (
     vm_page_undirty,
 )
 from vkhost.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
-from vkhost.vm_page_queue import PQ_CACHE, PQ_FREE, PQ_HOLD
+from vkhost.vm_page_queue import PQ_CACHE, PQ_FREE, PQ_HOLD, PQ_NONE
 from vkhost.vm_pageout_wakeup import pagedaemon_wakeup, paging_counts, vm_page_free_wakeup
 
 if TYPE_CHECKING:
@@ -63,11 +63,10 @@ async def _select(kernel: Kernel, pindex: int, page_req: int) -> VmPage | None:
             or (page_req & VM_ALLOC_INTERRUPT and free > 0)
             or (page_req & VM_ALLOC_SYSTEM and cache == 0 and free > meter.v_interrupt_free_min)
         ):
-            m = await vm_page_list_find(kernel, PQ_FREE, pindex)
-            if m is None:
-                return None
-            await vm_page_unqueue_nowakeup(m)
-            return m
+            m = await _select_free(kernel, pindex)
+            if m is not None:
+                return m
+            continue
         if not page_req & VM_ALLOC_NORMAL:
             return None
         m = await _select_cache(kernel, pindex)
@@ -77,6 +76,27 @@ async def _select(kernel: Kernel, pindex: int, page_req: int) -> VmPage | None:
         kkassert(kernel, dirty == 0, f"Found dirty cache page {m.pfn}")
         await vm_page_protect(m, VM_PROT_NONE)
         await vm_page_free(m)
+
+
+async def _select_free(kernel: Kernel, color: int) -> VmPage | None:
+    """A free page, busied and off its queue in one critical section of the queue. None when there
+    was none to be had; the counts may have changed."""
+    queues = kernel.queues
+    leaving: VmPage | None = None
+    for i in range(queues.colors):
+        queue = queues.of(PQ_FREE, (color + i) % queues.colors)
+        async with queue:
+            for m in queue:
+                assert isinstance(m, VmPage)
+                if await vm_page_busy_try(m):
+                    queue.remove(m)
+                    kernel.emit("page.queue", m.pfn, PQ_FREE, PQ_NONE)
+                    return m
+                leaving = m
+    if leaving is not None:
+        # Its former owner has queued it and is about to unbusy it, for which it needs nothing.
+        await leaving.busy_count.wait(vm_page_not_busy)
+    return None
 
 
 async def _select_cache(kernel: Kernel, pindex: int) -> VmPage | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TAKEN = PBUSY_LOCKED | PBUSY_MASK
 
 
-def _not_busy(state: Any) -> bool:
+def vm_page_not_busy(state: Any) -> bool:
     return not state & _TAKEN
 
 
@@ -44,12 +44,12 @@ def vm_page_busy_try(m: VmPage, also_m_busy: bool = True) -> Step:
 async def vm_page_busy_wait(m: VmPage, wmesg: str, also_m_busy: bool = True) -> None:
     """Busy the page; tokens are lost while it is somebody else's."""
     while not await vm_page_busy_try(m, also_m_busy):
-        await tsleep_until(m.busy_count, _not_busy if also_m_busy else _not_locked, wmesg)
+        await tsleep_until(m.busy_count, vm_page_not_busy if also_m_busy else _not_locked, wmesg)
 
 
 async def vm_page_sleep_busy(m: VmPage, wmesg: str, also_m_busy: bool = True) -> None:
     """Wait until the page is not busy, without taking it; tokens are lost meanwhile."""
-    await tsleep_until(m.busy_count, _not_busy if also_m_busy else _not_locked, wmesg)
+    await tsleep_until(m.busy_count, vm_page_not_busy if also_m_busy else _not_locked, wmesg)
 
 
 @coroutine

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vkemu.controlled import Execution
-from vkprotocol.effects import Lock, LockOrderError, WaitChannel, curthread
+from vkprotocol.effects import Effect, Lock, LockOrderError, WaitChannel, curthread, perform
 
 from tests.vkhost.machine import Machine
 from vkhost.token import Token, tsleep, tsleep_until
@@ -154,3 +156,28 @@ def test_a_sleep_ends_with_its_timeout() -> None:
     machine.run()
 
     assert outcomes == [False, False]
+
+
+def test_taking_back_tokens_waits_for_the_one_that_was_busy() -> None:
+    """It used to wait for the one it had just given up, which is free: a spin under any scheduler
+    that lets the same thread go on."""
+    from vkemu import explore
+
+    def program(k: Any) -> None:
+        image, own = Token("image"), Token("own")
+
+        async def owner() -> None:
+            async with image:
+                await perform(Effect(image, "look", write=True))
+
+        async def other() -> None:
+            async with own, image:
+                pass
+
+        k.spawn("owner", owner)
+        k.spawn("other", other)
+
+    result = explore(program, max_steps=100)
+
+    assert result.verdict == "pass"
+    assert result.exhausted

@@ -25,6 +25,7 @@ from vkhost.pmap_remove import pmap_remove
 from vkhost.pmap_switch import swtch_in as switch_in
 from vkhost.pmap_switch import swtch_out as switch_out
 from vkhost.vm import (
+    KERN_FAILURE,
     VM_PROT_EXECUTE,
     VM_PROT_NONE,
     VM_PROT_READ,
@@ -115,6 +116,30 @@ async def store(me: Actor, va: Any, value: int, idx: int = 0) -> int:
 @verb("user", "v")
 async def fetch(me: Actor, va: Any) -> int:
     return await _access(me.cpu.fetch(me.va(va)))
+
+
+@verb("user", "v?n")
+async def peek(me: Actor, va: Any, idx: int = 0) -> int:
+    """A load if TLB or host PTE permit it; else the thread would fault, and leaves it at that."""
+    return await _unfaulted(me, me.cpu.load(me.va(va) + idx * 8))
+
+
+@verb("user", "vn?n")
+async def poke(me: Actor, va: Any, value: int, idx: int = 0) -> int:
+    """A store on the same terms."""
+    return await _unfaulted(me, me.cpu.store(me.va(va) + idx * 8, value))
+
+
+async def _unfaulted(me: Actor, access: Awaitable[Any]) -> int:
+    me.cpu.take_fault = _refuse  # type: ignore[method-assign]
+    try:
+        return await _access(access)
+    finally:
+        del me.cpu.take_fault  # type: ignore[attr-defined]
+
+
+async def _refuse(*_: Any) -> int:
+    return KERN_FAILURE
 
 
 async def _access(access: Awaitable[Any]) -> int:
