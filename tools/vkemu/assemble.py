@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from vkprotocol.effects import CLOCK, Thread
+from vkprotocol.effects import CLOCK, Spawn, Thread
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
@@ -43,13 +44,15 @@ class WrongMemory(AssertionError):
 class Machine:
     """A scenario ready to take its first step."""
 
-    def __init__(self, scenario: Scenario, execution: Execution, log: Log | None) -> None:
-        self.execution = execution
+    execution: Execution  # set by `assemble`; an explorer has its own
+
+    def __init__(self, scenario: Scenario, spawn: Spawn, log: Log | None = None) -> None:
+        self.spawn = spawn
         self.oracle = Oracle(scenario.checks or DEFAULT_CHECKS)
         self.kernel = Kernel(
             msgspec.convert(msgspec.structs.asdict(scenario.host), HostConfig),
             scenario.policy,
-            execution.spawn,
+            spawn,
             emit_to(self.oracle, log),
             msgspec.convert(msgspec.structs.asdict(scenario.quirks), Quirks),
             frozenset(scenario.mutants),
@@ -70,7 +73,7 @@ class Machine:
                 lambda cpuid: port_of(proc, cpuid),
                 memory_pages=guest.memory_pages,
                 programs=programs_of(guest),
-                spawn=self.execution.spawn,
+                spawn=self.spawn,
                 vcpus=guest.vcpus,
                 swap_pages=guest.swap_pages,
                 emit=self.kernel.emit,
@@ -101,6 +104,14 @@ class Machine:
                     f"{guest.name}: process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}"
                 )
 
+    def passed(self) -> bool:
+        """`finish` for an explorer, whose searches have no use for guests that never boot."""
+        try:
+            self.finish()
+        except NothingRan as error:
+            raise UsageError(f"policy {self.kernel.policy}: {error}, expected a guest") from None
+        return True
+
     def place(self, thread: Thread) -> Place:
         """The real CPU of a thread, and the guest it works for."""
         cpu = self.kernel.mycpu.get(thread.tid)
@@ -115,8 +126,22 @@ class Machine:
 def assemble(
     scenario: Scenario, log: Log | None = None, execution: Execution | None = None
 ) -> Machine:
-    """`log` hears every event, before the oracle does."""
-    return Machine(scenario, Execution() if execution is None else execution, log)
+    """On `execution`, or a new one; `log` hears every event, before the oracle does."""
+    if execution is None:
+        execution = Execution()
+    machine = Machine(scenario, execution.spawn, log)
+    machine.execution = execution
+    return machine
+
+
+def scenario_program(scenario: Scenario) -> Callable[[Any], None]:
+    """The scenario as a program for `explore`."""
+
+    def program(k: Any) -> None:
+        k.at_end(Machine(scenario, k.spawn).passed)
+
+    program.__qualname__ = f"{scenario.name}[{scenario.policy}]"
+    return program
 
 
 def emit_to(oracle: Oracle, log: Log | None) -> Emit:

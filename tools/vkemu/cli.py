@@ -22,6 +22,7 @@ COMMANDS = {
     "matrix": ("vkemu.commands.matrix", "which window each reverse-map policy leaves open"),
     "compare": ("vkemu.commands.compare", "what each reverse-map policy costs as work grows"),
     "log": ("vkemu.commands.log", "show, query, draw and export the events of a run"),
+    "step": ("vkemu.commands.step", "pick every next thread by hand, in a terminal"),
     "serve": ("vkemu.commands.serve", "the host as a process of its own"),
     "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
     "mutants": ("vkemu.commands.mutants", "the deliberate defects and the check that catches each"),
