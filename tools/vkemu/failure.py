@@ -1,30 +1,47 @@
-"""failure.txt: what went wrong, told so that it can be pasted into a commit message.
+"""failure.txt and report.html: what went wrong, told so that it can be pasted and walked through.
 
-The failing schedule is run once more, watched step by step (`vkemu.report`).
+The failing schedule is run once more, watched step by step (`vkemu.report`), then again with the
+interfering step moved, to measure the window.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from vkemu import assemble
-from vkemu.controlled import Execution
+from vkemu.controlled import Choose, Execution
 from vkemu.outcome import Outcome, Recorder, conduct, headline, recorded
-from vkemu.report import text
-from vkemu.report.failure import Failure
+from vkemu.report import html, text
+from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
 from vkemu.scenario import Scenario
 from vkguest.errors import GuestPanic
 from vkhost.panic import Panic
 
+MEASURED_STEPS = 60_000  # a longer run is not taken again some thirty times
 
-def explain(scenario: Scenario, outcome: Outcome, seed: int, token: str) -> str:
-    """The whole report of a run that did not pass; empty for one that did."""
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A run that did not pass: failure.txt, and report.html unless nothing failed in it."""
+
+    text: str
+    page: str = ""
+
+
+def explain(scenario: Scenario, outcome: Outcome, seed: int, token: str) -> Told | None:
+    """The whole report of a run that did not pass; None for one that did."""
     if outcome.error is None:
-        return ""
+        return None
     replay = f"vkemu replay {token}"
     if outcome.verdict == "unknown":
-        return f"unknown: {headline(outcome.error)}\n\n replay: {replay}\n"
+        return Told(f"unknown: {headline(outcome.error)}\n\n replay: {replay}\n")
+    if isinstance(outcome.error, Panic | GuestPanic):
+        # A panic is a symptom: the kernel noticed late what the oracle, allowed to look at
+        # everything, sees at once. So every check is on, and what comes first is the answer.
+        scenario = msgspec.structs.replace(scenario, checks=())
     error, steps = watch(scenario, outcome)
     context = {"scenario": scenario.name, "policy": scenario.policy, "seed": str(seed)}
     if scenario.mutants:
@@ -32,20 +49,23 @@ def explain(scenario: Scenario, outcome: Outcome, seed: int, token: str) -> str:
     failure = Failure.of(error, steps, replay=replay, context=context)
     if not isinstance(error, type(outcome.error)):
         failure.message = f"{headline(outcome.error)} - because {failure.message}"
-    return text.render(failure)
+    if outcome.steps <= MEASURED_STEPS:
+        failure.measure(lambda choose: alike(error, again(scenario, choose)))
+    return Told(text.render(failure), html.render(failure))
+
+
+def again(scenario: Scenario, choose: Choose) -> BaseException | None:
+    """How the scenario ends under another schedule."""
+    machine = assemble.assemble(scenario)
+    recorder = Recorder(choose)
+    return conduct(machine.execution, recorder, scenario.max_steps, machine.finish).error
 
 
 def watch(scenario: Scenario, outcome: Outcome) -> tuple[BaseException, list[Step]]:
-    """The failure again, with its steps.
-
-    A panic is a symptom: the kernel noticed late what the oracle, allowed to look at everything,
-    sees at once. So every check is on, and what comes first is the answer.
-    """
-    if isinstance(outcome.error, Panic | GuestPanic):
-        scenario = msgspec.structs.replace(scenario, checks=())
+    """The failure again, with its steps."""
     execution = Execution()
     recording = Recording(execution, recorded(outcome.choices))
     machine = assemble.assemble(scenario, recording, execution)
-    again = conduct(execution, Recorder(recording), scenario.max_steps, machine.finish)
-    assert again.error is not None, "the same schedule fails again"
-    return again.error, recording.steps
+    ended = conduct(execution, Recorder(recording), scenario.max_steps, machine.finish)
+    assert ended.error is not None, "the same schedule fails again"
+    return ended.error, recording.steps

@@ -2,17 +2,18 @@
 
 Each line has seq, step (how many steps were taken, this one included), t (virtual ns), ts (t from a
 fixed base, for viewers that want a date), run, actor, cpu, guest, event and level, then the event's
-own fields by name. No wall clock: two runs of one schedule write the same bytes.
+own fields by name, then vc, the step's vector clock, where one is kept. No wall clock: two runs of
+one schedule write the same bytes.
 """
 
 from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from io import BufferedWriter
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
@@ -56,13 +57,29 @@ class Lines:
     debug = info = warning = error = msg
 
 
+class Causality(Protocol):
+    """Who knows the vector clock of the step under way (`vkemu.report.vector_clock.Clocked`)."""
+
+    @property
+    def clock(self) -> Mapping[str, int]: ...
+
+    def name(self, thread: Thread) -> str: ...
+
+
 class EventLog:
     """`emit` for a Kernel: names the positional fields and logs them."""
 
-    def __init__(self, out: BufferedWriter, run: str, schedule: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        out: BufferedWriter,
+        run: str,
+        schedule: Sequence[int] = (),
+        causality: Causality | None = None,
+    ) -> None:
         self.run = run
         self.seq = 0
         self.schedule = schedule  # grows by one before each step
+        self.causality = causality
         self.place: Callable[[Thread], Place] = nowhere
         self.counts: dict[str, int] = dict.fromkeys(EVENTS, 0)
         self._stamp = (-1, "")
@@ -90,13 +107,20 @@ class EventLog:
             self._stamp = (t, timestamp(t))
         seq = self.seq
         self.seq = seq + 1
+        causality = self.causality
+        if thread is None:
+            actor = KERNEL
+        else:
+            actor = thread.name if causality is None else causality.name(thread)
+        if causality is not None:
+            event["vc"] = causality.clock
         return {
             "seq": seq,
             "step": len(self.schedule),
             "t": t,
             "ts": self._stamp[1],
             "run": self.run,
-            "actor": KERNEL if thread is None else thread.name,
+            "actor": actor,
             "cpu": cpu,
             "guest": guest,
             "event": event.pop("event"),

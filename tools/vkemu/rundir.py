@@ -20,6 +20,7 @@ from vkemu.verdict import UsageError
 EVENTS = "events.ndjson"
 SUMMARY = "summary.json"
 FAILURE = "failure.txt"
+REPORT = "report.html"
 SCENARIO = "scenario.json"
 LATEST = "latest"
 

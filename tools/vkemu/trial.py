@@ -12,10 +12,11 @@ import msgspec
 
 from vkemu import assemble, rundir, token
 from vkemu.assemble import Machine
-from vkemu.controlled import Choose
+from vkemu.controlled import Choose, Execution
 from vkemu.failure import explain
 from vkemu.log import EventLog
 from vkemu.outcome import Outcome, Recorder, conduct, headline
+from vkemu.report.vector_clock import Clocked
 from vkemu.scenario import Scenario
 
 Tick = Callable[[int], None]
@@ -45,7 +46,8 @@ class Record:
 def attempt(scenario: Scenario, choose: Choose, tick: Tick | None = None) -> Outcome:
     """Run without a log: the oracle alone looks. What most of a search does."""
     machine = assemble.assemble(scenario)
-    return conduct(machine.execution, Recorder(choose, tick), scenario.max_steps, machine.finish)
+    recorder = Recorder(choose, tick)
+    return conduct(machine.execution, recorder, scenario.max_steps, machine.finish)
 
 
 def record(
@@ -55,18 +57,22 @@ def record(
     run = f"{scenario.name}/{scenario.policy}/{origin.seed}"
     with rundir.new_run(root, scenario.name) as folder:
         with (folder.path / rundir.EVENTS).open("wb") as out:
-            recorder = Recorder(choose, tick)
-            log = EventLog(out, run, recorder.choices)
-            machine = assemble.assemble(scenario, log)
-            outcome = conduct(machine.execution, recorder, scenario.max_steps, machine.finish)
+            execution = Execution()
+            clocked = Clocked(execution, choose)
+            recorder = Recorder(clocked, tick)
+            log = EventLog(out, run, recorder.choices, clocked)
+            machine = assemble.assemble(scenario, log, execution)
+            outcome = conduct(execution, recorder, scenario.max_steps, machine.finish)
         word = str(token_of(scenario, origin, outcome))
         summary = summarize(scenario, origin, outcome, machine, log) | {"token": word}
-        failure = explain(scenario, outcome, origin.seed, word)
+        told = explain(scenario, outcome, origin.seed, word)
         folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
         folder.write_json(rundir.SUMMARY, summary)
-        if failure:
-            folder.write_text(rundir.FAILURE, failure)
-    return Record(folder.path, summary, outcome, failure)
+        if told is not None:
+            folder.write_text(rundir.FAILURE, told.text)
+            if told.page:
+                folder.write_text(rundir.REPORT, told.page)
+    return Record(folder.path, summary, outcome, "" if told is None else told.text)
 
 
 def token_of(scenario: Scenario, origin: Origin, outcome: Outcome) -> token.Token:
@@ -100,7 +106,7 @@ def summarize(
         "strategy": origin.strategy,
         "seed": origin.seed,
         "guests": len(scenario.guest),
-        "threads": len(machine.execution.threads),
+        "threads": len(set(outcome.choices)),
         "steps": outcome.steps,
         "virtual_ns": machine.virtual_ns,
         "faults": counts["fault.begin"],

@@ -14,9 +14,8 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.run import violation
 from vkemu.litmus.decide import Test
 from vkemu.litmus.file import Litmus
-from vkemu.oracle.violation import Violation
 from vkemu.outcome import recorded
-from vkemu.report.failure import Failure
+from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
 from vkemu.report.width import POSITIONS_MAX, Rerun
 
@@ -74,13 +73,6 @@ class Observed(Program):
         for predicate in self.ends:
             error = error or violation(predicate, "at_end")
         return error
-
-
-def alike(one: BaseException | None, other: BaseException | None) -> bool:
-    """The same kind of failure, perhaps at another place."""
-    if isinstance(one, Violation) and isinstance(other, Violation):
-        return one.invariant == other.invariant
-    return one is not None and type(one) is type(other)
 
 
 def steps_of(

@@ -181,6 +181,13 @@ class Failure:
         return lines
 
 
+def alike(one: BaseException | None, other: BaseException | None) -> bool:
+    """The same kind of failure, perhaps at another place."""
+    if isinstance(one, Violation) and isinstance(other, Violation):
+        return one.invariant == other.invariant
+    return one is not None and type(one) is type(other)
+
+
 def access_of(happening: Happening, steps: list[Step]) -> Access:
     """The step in which the oracle saw this happen; the last one that fits."""
     fields = [field.name for field in EVENTS[happening.name].fields]

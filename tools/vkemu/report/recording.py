@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from vkprotocol.effects import CLOCK, CURTHREAD, Key, Thread, key_text
+from vkprotocol.effects import CLOCK, CURTHREAD, Key, key_text
 from vkprotocol.events import EVENTS
 
 from vkemu.controlled import Choose, Execution
 from vkemu.inspect.narrate import Event
 from vkemu.report.source import NOWHERE, caller, here
-from vkemu.report.vector_clock import VectorClocks
+from vkemu.report.vector_clock import Clocked
 
 SETUP = "kernel"  # the actor of what happens before the first step
 _FIELDS = {name: tuple(f.name for f in event.fields) for name, event in EVENTS.items()}
@@ -52,66 +52,40 @@ class Step:
         return ((self.key, self.write), *self.also) if self.op else ()
 
 
-class Recording:
+class Recording(Clocked):
     """A `choose` that writes down the step it is about to let happen."""
 
     def __init__(self, execution: Execution, choose: Choose, *, sources: bool = True) -> None:
-        self.execution = execution
-        self.choose = choose
         self.sources = sources
-        self.clocks = VectorClocks()
         self.steps = [Step(0, -1, SETUP)]
-        self._names: dict[int, str] = {}
-        self._t = CLOCK[0]
-        self._spawned = execution.on_spawn
-        execution.on_spawn = self._on_spawn
-        for thread in execution.threads.values():
-            self.clocks.spawned(self.name(thread), None)
+        super().__init__(execution, choose)
 
     @property
     def schedule(self) -> list[int]:
         return [step.tid for step in self.steps[1:]]
 
-    def name(self, thread: Thread) -> str:
-        """Its name, made unique: a column each."""
-        known = self._names.get(thread.tid)
-        if known is None:
-            known = thread.name
-            if known in self._names.values() or known == SETUP:
-                known = f"{thread.name}#{thread.tid}"
-            self._names[thread.tid] = known
-        return known
-
-    def _on_spawn(self, thread: Thread) -> None:
-        parent = CURTHREAD[0]
-        self.clocks.spawned(self.name(thread), None if parent is None else self.name(parent))
-        if self._spawned is not None:
-            self._spawned(thread)
-
     def __call__(self, runnable: list[int]) -> int:
-        tid = self.choose(runnable)
+        tid = super().__call__(runnable)
         thread = self.execution.threads[tid]
         effect = thread.pending
         assert effect is not None
-        if CLOCK[0] != self._t:
-            self._t = CLOCK[0]
-            self.clocks.advanced()
         function, where = here(thread.coro) if self.sources else NOWHERE
-        step = Step(
-            number=len(self.steps),
-            tid=tid,
-            actor=self.name(thread),
-            t=self._t,
-            op=effect.op,
-            key=effect.obj.key,
-            write=effect.write,
-            also=tuple((shared.key, write) for shared, write in effect.also),
-            function=function,
-            where=where,
-            runnable=tuple(runnable),
+        self.steps.append(
+            Step(
+                number=len(self.steps),
+                tid=tid,
+                actor=self.name(thread),
+                t=CLOCK[0],
+                op=effect.op,
+                key=effect.obj.key,
+                write=effect.write,
+                also=tuple((shared.key, write) for shared, write in effect.also),
+                function=function,
+                where=where,
+                clock=self.clock,
+                runnable=tuple(runnable),
+            )
         )
-        step.clock = self.clocks.step(step.actor, step.footprint)
-        self.steps.append(step)
         return tid
 
     def emit(self, name: str, *args: Any) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from vkprotocol.effects import Key
+from vkprotocol.effects import CLOCK, CURTHREAD, Key, Thread
+
+from vkemu.controlled import Choose, Execution
 
 Clock: TypeAlias = list[int]  # by actor; actors beyond its end are 0
 Footprint: TypeAlias = Iterable[tuple[Key, bool]]  # (object, is it written)
@@ -82,6 +84,58 @@ class VectorClocks:
             number = self.actors[actor] = len(self.actors)
             self._clocks.append(self._barrier.copy())
         return number
+
+
+class Clocked:
+    """A `choose` that keeps the vector clock of the step it is about to let happen."""
+
+    def __init__(self, execution: Execution, choose: Choose) -> None:
+        self.execution = execution
+        self.choose = choose
+        self.clocks = VectorClocks()
+        self.clock: dict[str, int] = {}  # of the step under way; empty during the set-up
+        self._names: dict[int, str] = {}
+        self._taken: set[str] = set()
+        self._t = CLOCK[0]
+        self._on_spawn = execution.on_spawn
+        execution.on_spawn = self._spawned
+        for thread in execution.threads.values():
+            self.clocks.spawned(self.name(thread), None)
+
+    def name(self, thread: Thread) -> str:
+        """Its name, made unique: an actor each."""
+        known = self._names.get(thread.tid)
+        if known is None:
+            known = thread.name
+            if known in self._taken:
+                known = f"{thread.name}#{thread.tid}"
+            self._names[thread.tid] = known
+            self._taken.add(known)
+        return known
+
+    def _spawned(self, thread: Thread) -> None:
+        parent = CURTHREAD[0]
+        known = parent is not None and parent.tid in self._names
+        self.clocks.spawned(self.name(thread), self.name(parent) if parent and known else None)
+        if self._on_spawn is not None:
+            self._on_spawn(thread)
+
+    def __call__(self, runnable: list[int]) -> int:
+        tid = self.choose(runnable)
+        self.note(self.execution.threads[tid])
+        return tid
+
+    def note(self, thread: Thread) -> None:
+        """`thread` is about to take its step."""
+        effect = thread.pending
+        assert effect is not None
+        if CLOCK[0] != self._t:
+            self._t = CLOCK[0]
+            self.clocks.advanced()
+        footprint = [(effect.obj.key, effect.write)]
+        if effect.also:
+            footprint += [(shared.key, write) for shared, write in effect.also]
+        self.clock = self.clocks.step(self.name(thread), footprint)
 
 
 def happens_before(one: dict[str, int], actor: str, other: dict[str, int]) -> bool:
