@@ -131,11 +131,11 @@ async def poke(me: Actor, va: Any, value: int, idx: int = 0) -> int:
 
 
 async def _unfaulted(me: Actor, access: Awaitable[Any]) -> int:
-    me.cpu.take_fault = _refuse  # type: ignore[method-assign]
+    me.cpu.take_fault = _refuse  # type: ignore[assignment, method-assign]
     try:
         return await _access(access)
     finally:
-        del me.cpu.take_fault  # type: ignore[attr-defined]
+        del me.cpu.take_fault
 
 
 async def _refuse(*_: Any) -> int:
