@@ -55,12 +55,13 @@ def known(failure: BaseException) -> bool:
     return isinstance(failure, Panic) and "caching a dirty page" in failure.message
 
 
-def hunt(scenario: Scenario, **settings: Any) -> BaseException | None:
-    """The first failure among all schedules of one switch, but for what is known."""
+def hunt(scenario: Scenario, *, stride: int = 1, **settings: Any) -> BaseException | None:
+    """The first failure among all schedules of one switch, or one in so many of them, but for what
+    is known."""
     threads = 1
     first = 0
     while first < threads:
-        for steps in range(STEPS_MAX):
+        for steps in range(0, STEPS_MAX, stride):
             try:
                 host = scenario(**settings)
             except Violation as failure:
@@ -124,16 +125,17 @@ async def replace(guest: Guest, cpu: Cpu, i: int, pindex: int) -> None:
     await cpu.swap(guest.dmap(3, i), pindex << 12 | LEAF_BITS)
 
 
-async def remove(guest: Guest, cpu: Cpu, first: int, last: int) -> None:
+async def remove(guest: Guest, cpu: Cpu, first: int, last: int, *, inval: bool) -> None:
     """pmap_qremove of the guest: all VPTEs to 0, one INVAL, then the frames are free."""
     for i in range(first, last):
         await cpu.swap(guest.dmap(3, i), 0)
-    await guest.inval(first * PAGE_SIZE, last * PAGE_SIZE)
+    if inval:
+        await guest.inval(first * PAGE_SIZE, last * PAGE_SIZE)
     for i in range(first, last):
         guest.host.kernel.emit("guest.free", guest.proc.pid, guest.data + i)
 
 
-def unmap(policy: str = "pv_entry", **settings: Any) -> Host:
+def unmap(policy: str = "pv_entry", *, inval: bool = True, **settings: Any) -> Host:
     """A user thread writes two pages; the guest kernel takes both."""
     host = Host(policy, cpus=2, **QUIET, **settings)
     guest = host.guest()
@@ -148,7 +150,7 @@ def unmap(policy: str = "pv_entry", **settings: Any) -> Host:
             await touch(user, n % 2 * PAGE_SIZE, n)
 
     host.on("user", user, use())
-    host.on("kern", kern, remove(guest, kern, 0, 2))
+    host.on("kern", kern, remove(guest, kern, 0, 2, inval=inval))
     return host
 
 
@@ -373,3 +375,37 @@ def evict(
 async def _busied(guest: Guest) -> VmPage | None:
     async with guest.image.token:
         return await vm_page_lookup_busy_wait(guest.image, PINDEX, "test")
+
+
+SHORT: dict[str, Any] = {
+    "pages": 24, "cpus": 4, "pageout": True, "free_min": 3, "free_reserved": 2, "free_severe": 2,
+    "free_target": 6, "cache_min": 4, "inactive_target": 6, "interrupt_free_min": 1,
+    "max_launder": 16,
+}  # fmt: skip
+
+
+def paging(policy: str = "pv_entry", *, rounds: int = 24, **settings: Any) -> Host:
+    """Two guests whose images do not fit into memory together, and the daemons."""
+    host = Host(policy, **(SHORT | settings))
+    guests = [host.guest(pid) for pid in (100, 110)]
+    for guest in guests:
+        for i in range(20):
+            guest.vpte(i)
+        guest.setmap()
+    host.kernel.start()
+
+    async def use(cpu: Cpu) -> None:
+        for n in range(rounds):
+            i = n * 7 % 20
+            await touch(cpu, i * PAGE_SIZE + 8 * (n % 5), n)
+            await touch(cpu, i * 3 % 20 * PAGE_SIZE)
+
+    async def move(guest: Guest, cpu: Cpu) -> None:
+        for n in range(rounds // 4):
+            await replace(guest, cpu, n % 5, guest.data + 20 + n % 5)
+
+    for n, guest in enumerate(guests):
+        user, kern = guest.lwp(2 * n, user=True), guest.lwp(2 * n + 1, user=False)
+        host.on(f"user{n}", user, use(user))
+        host.on(f"kern{n}", kern, move(guest, kern))
+    return host

@@ -50,21 +50,22 @@ ONE_SWITCH: list[tuple[str, Scenario, dict[str, Any]]] = [
     ("flush-without-soft-busy", scenarios.evict, {"flush": True}),
     ("clean-without-write", scenarios.evict, {}),
     ("pageout-locks-map", scenarios.evict, {}),
+    ("notifier-unchecked", scenarios.invalidate, {"policy": "notifier", "interlock": False}),
+    ("shadow-dmap-unprotected", scenarios.unmap, {"policy": "shadow", "inval": False}),
 ]
 SEEDS: list[tuple[str, Scenario, dict[str, Any]]] = [
     ("ilock-unlock-before-enqueue", scenarios.ranges, {}),
     ("ilock-no-rescan", scenarios.ranges, {}),
+    ("broadcast-skipped", scenarios.paging, {"policy": "broadcast"}),
+    ("vpte-list-forgotten", scenarios.paging, {"policy": "vpte_list"}),
+    ("bloom-not-inserted", scenarios.paging, {"policy": "bloom"}),
 ]
+SOUND = ("pv_entry", "broadcast", "vpte_list", "bloom", "shadow", "hybrid", "notifier")
 # Shown elsewhere, with the reason.
 ELSEWHERE = {
     "flush-without-protect": "liveness: the pages are dirty again at once",
     "wired-full-protection": "needs the wired policy",
     "wire-never-dropped": "accounting: the page is never reclaimed",
-    "broadcast-skipped": "policies",
-    "vpte-list-forgotten": "policies",
-    "bloom-not-inserted": "policies",
-    "shadow-dmap-unprotected": "policies",
-    "notifier-unchecked": "policies",
     "run-ref-kept": "test_calls.py",
     "destroy-ignores-refs": "test_calls.py",
     "ve-cache-without-deleted-test": "test_calls.py",
@@ -103,7 +104,23 @@ def test_a_mutant_shows_at_random(name: str, scenario: Scenario, settings: dict[
 @pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "settings"), BASES)
 def test_without_a_mutant_nothing_shows(scenario: Scenario, settings: dict[str, Any]) -> None:
-    assert hunt(scenario, **settings) is None
+    assert hunt(scenario, stride=3, **settings) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", SOUND)
+def test_a_policy_that_finds_every_pte(policy: str) -> None:
+    assert hunt_seeds(scenarios.paging, 4, policy=policy) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["free-frame", "freed-access", "mapped-flag", "dirty"])
+def test_a_policy_that_does_not(check: str) -> None:
+    """W06: the extent scan of 2019-2021, as each check by itself sees it."""
+    failure = hunt_seeds(scenarios.paging, 4, policy="extent_scan", checks=(check,), rounds=40)
+
+    assert isinstance(failure, Violation), failure
+    assert failure.check == check
 
 
 def hooks() -> set[str]:
