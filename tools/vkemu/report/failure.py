@@ -50,8 +50,7 @@ class Bracket:
     opens: int
     closes: int
     measured: bool
-    stays_open: bool = False  # the run failed before it closed
-    closed: bool = False  # one step later the harm was tried, and not done
+    stays_open: bool = False  # nowhere in this run did the harm stop being possible
 
 
 @dataclass(slots=True)
@@ -132,9 +131,9 @@ class Failure:
         others = [s.number for s in self.steps[1:] if s.tid != moved.tid]
         low, high = width.span
         opens = others[low - 1] if low > 0 else 0
-        if high < len(others):
-            closed = high + 1 in width.positions
-            return Bracket(opens, others[high], measured=True, closed=closed)
+        later = [p for p in width.positions if p > high]
+        if later and later[0] <= len(others):
+            return Bracket(opens, others[later[0] - 1], measured=True)
         return Bracket(opens, len(self.steps) - 1, measured=True, stays_open=True)
 
     def measure(

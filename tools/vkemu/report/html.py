@@ -7,6 +7,7 @@ document, described at the top of `page/report.js`.
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ _HOLDS: Final = (
     ("map.lock", "map.unlock", "lock"),
     ("page.busy", "page.unbusy", "busy"),
 )
+LANES_SEEN: Final = 5  # what fits on a screen
 _TAKES: Final = frozenset({"acquire", "shared", "exclusive"})
 
 
@@ -50,10 +52,10 @@ def render(failure: Failure) -> str:
 
 def document(failure: Failure) -> dict[str, Any]:
     """What `report.js` draws."""
-    actors = list(dict.fromkeys(step.actor for step in failure.steps if step.number))
+    weights = weights_of(failure)
+    actors = lanes_of(failure, weights)
     # What the set-up did stands in the first lane; it has no lane of its own.
     lanes = {actor: i for i, actor in enumerate(actors or ["kernel"])}
-    weights = weights_of(failure)
     words = Words()
     machine = Machine()
     befores = causes(failure.steps)
@@ -80,6 +82,20 @@ def document(failure: Failure) -> dict[str, Any]:
         "steps": steps,
         "words": list(words.numbers),
     }
+
+
+def lanes_of(failure: Failure, weights: dict[tuple[int, int], int]) -> list[str]:
+    """The actors from left to right: as they come while there are few, else those that matter."""
+    actors = list(dict.fromkeys(step.actor for step in failure.steps if step.number))
+    if len(actors) <= LANES_SEEN:
+        return actors
+    telling: Counter[str] = Counter()
+    for (number, _), weight in weights.items():
+        telling[failure.steps[number].actor] += weight >= WEAK
+    first = [access.actor for access in failure.accesses]
+    return sorted(
+        actors, key=lambda actor: (actor not in first, -telling[actor], actors.index(actor))
+    )
 
 
 class Words:

@@ -110,7 +110,7 @@ class Relevance:
         if not isinstance(va, int):
             return False
         if space is None:  # a TLB flush names a CPU only
-            return va < 0 or any(place[1] == va & -4096 for place in self.places)
+            return any(place[1] == va & -4096 for place in self.places)
         return (space, va & -4096) in self.places
 
 

@@ -179,7 +179,7 @@ def footer(failure: Failure) -> Iterator[str]:
             yield f" window: {steps}, {bracket.closes - bracket.opens} wide; not measured"
     if failure.closed_by:
         yield from folded(f" closed by: {'; '.join(failure.closed_by)}", " " * 12)
-    elif bracket is not None and bracket.closed:
+    elif bracket is not None and bracket.measured and not bracket.stays_open:
         closing_step = failure.steps[bracket.closes]
         yield f" closed by: {closing_step.actor} at step {bracket.closes}"
     if failure.replay:

@@ -412,7 +412,8 @@ function pagePanel(step) {
     life.append(tr);
   }
   $("page-life").replaceChildren(life);
-  const now = life.querySelector(".now");
+  const past = life.querySelectorAll("tr:not(.future)");
+  const now = past[past.length - 1];
   if (now) $("page-life").scrollTop = now.offsetTop - $("page-life").offsetTop - 40;
 }
 
