@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vkprotocol import limits
 from vkprotocol.codec import decode, encode, frame
 from vkprotocol.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
-from vkprotocol.insn import NREGS, Insn, MemOp, Op, Trapframe, load, syscall
+from vkprotocol.insn import NREGS, Insn, Mem, MemOp, Op, Trapframe, load, syscall
 from vkprotocol.messages import (
     CpuOps,
     Goodbye,
@@ -29,12 +29,14 @@ from tests.protocol.examples import EXAMPLES
 from tests.protocol.strategies import MESSAGES, bounded_fields, messages
 
 
+@pytest.mark.slow
 @given(messages())
 def test_what_is_encoded_decodes_to_the_same(message: Any) -> None:
     assert decode(encode(message)) == message
     assert frame(message)[5:] == encode(message)
 
 
+@pytest.mark.slow
 @given(messages())
 def test_msgpack_reads_what_msgspec_writes(message: Any) -> None:
     fields = msgpack.unpackb(encode(message))
@@ -57,11 +59,13 @@ def _lists(value: Any) -> Any:
     return value
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_value_error(data: bytes) -> None:
     _decoded_or_refused(data)
 
 
+@pytest.mark.slow
 @given(messages(), st.data())
 def test_any_change_of_a_message_is_a_message_or_a_value_error(message: Any, data: Any) -> None:
     payload = bytearray(encode(message))
@@ -79,6 +83,7 @@ _plain = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(messages(), st.data())
 def test_wrong_types_and_unknown_fields_are_refused(message: Any, data: Any) -> None:
     fields = msgpack.unpackb(encode(message))
@@ -180,7 +185,9 @@ def test_a_frame_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_largest_messages_the_bounds_allow_fit_in_a_frame() -> None:
     word = limits.U64
-    ops = CpuOps((MemOp(7, word, word, word),) * limits.OPS_PER_BATCH, lwp=63, seq=limits.U32)  # type: ignore[arg-type]
+    ops = CpuOps(
+        (MemOp(Mem.COPY, word, word, word),) * limits.OPS_PER_BATCH, lwp=63, seq=limits.U32
+    )
     text = (Insn(Op.LI, 15, 15, 15, word),) * limits.TEXT_INSNS
     run = _run(Trapframe(text=text, regs=(word,) * 16))
     values = Reply(lwp=0, seq=0, values=(word,) * limits.OPS_PER_BATCH, buf=b"x" * limits.IO_BYTES)
