@@ -99,6 +99,28 @@ def test_an_inval_from_before_the_edit_proves_nothing() -> None:
         feed.say("kern", "guest.free", 7, 8)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_walk_writes_into_a_table_that_was_freed(again: bool) -> None:
+    """W16, whether or not the page has a new use already."""
+    feed = Feed(STALE).guest()
+    feed.fault("fault0", 0)
+    feed.edit(0, 0, pindex=2)
+    feed.say("kern", "guest.free", 7, 3)
+    if again:
+        feed.say("kern", "guest.alloc", 7, 3, "data")
+
+    with pytest.raises(Violation, match="a table that the guest has freed meanwhile"):
+        feed.say("fault0", "vpte.am", 3, 0, 8 << 12 | VPTE_V, 8 << 12 | LEAF)
+
+
+def test_a_table_freed_before_the_walk_began() -> None:
+    feed = Feed(STALE).guest()
+    feed.say("kern", "guest.free", 7, 3)
+    feed.say("kern", "guest.alloc", 7, 3, "table")
+    feed.fault("fault0", 0)
+    feed.say("fault0", "vpte.am", 3, 0, 8 << 12 | VPTE_V, 8 << 12 | LEAF)
+
+
 def test_a_change_back_is_no_change() -> None:
     """W34: translated by a value that was away for a while."""
     feed = Feed().guest()

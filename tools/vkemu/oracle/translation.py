@@ -54,6 +54,7 @@ class Translations:
         self.returned: deque[Inval] = deque()
         self.faults: dict[str, FaultInFlight] = {}  # by actor
         self.given_back: dict[tuple[Id, int], Happening] = {}  # guest frames that are free
+        self.last_free: dict[tuple[Id, int], Happening] = {}  # and when they last became so
         self.passed_by = False  # some INVAL left the TLB of a CPU that was not in use
 
     # What is wrong with an entry, if the tree says `walk`: the invariant, or 0.
@@ -187,6 +188,23 @@ class Translations:
             if covers and inval.began.step >= agreed:
                 raise self._violation(t, invariant, inval.began, "returned before")
 
+    def vpte_am(self, pfn: int, idx: int, old: int, new: int) -> None:
+        """W16: the word is a VPTE only as long as the guest has not freed the table."""
+        fault = self.faults.get(self.shadow.actor())
+        frame = self.shadow.frame(pfn)
+        freed = self.last_free.get((frame.object, frame.pindex))
+        if self.stale and fault is not None and freed is not None and freed.step > fault.since:
+            raise Violation(
+                1,
+                f"the walk for {fault.vpn << 12:#x} of {self.shadow.space(fault.pmap)} writes "
+                f"into {self.shadow.owner(frame.object, frame.pindex)}, a table that the guest "
+                "has freed meanwhile",
+                check="stale-translation",
+                accesses=(freed, self.shadow.now()),
+                frame=pfn,
+                events=frame.history,
+            )
+
     # Defects of the guest.
 
     def map_remove(self, vm_map: Id, start: int, end: int) -> None:
@@ -204,7 +222,7 @@ class Translations:
         if not self.stale:
             return
         for obj in self.shadow.images(proc):
-            self.given_back[obj, pindex] = self.shadow.now()
+            self.given_back[obj, pindex] = self.last_free[obj, pindex] = self.shadow.now()
             frame = self.shadow.resident.get((obj, pindex))
             for t in () if frame is None else self._translations_to(frame):
                 if self.concerned(t):
