@@ -45,7 +45,7 @@ lock:
 	    --quiet --upgrade --output-file requirements.lock
 
 bench: $(READY)
-	$(BIN)/python -m vkemu.bench
+	@for bench in tests/benchmarks/*_bench.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
