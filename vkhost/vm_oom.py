@@ -7,9 +7,11 @@ may never come to a kill, and when it does an innocent process goes (W11).
 
 from __future__ import annotations
 
+from types import coroutine
 from typing import TYPE_CHECKING, Final
 
-from vkprotocol.effects import CLOCK
+from vkprotocol.effects import CLOCK, Effect, RWLock, Step
+from vkprotocol.param import atop
 
 from vkhost.proc import killproc
 from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP
@@ -24,35 +26,63 @@ INIT_PID: Final = 1
 LOW_PID: Final = 48  # not killed while there is any swap
 
 
-def vmspace_anonymous_count(vm_map: VmMap) -> int:
-    """Resident anonymous pages, by the objects mapped first. A snapshot without locks: the
-    numbers may be off, as the kernel's are."""
-    return sum(
-        backing.object.resident_page_count
-        for entry in vm_map.entries
-        if (backing := entry.ba).object is not None
-        and backing.object.type in (OBJT_DEFAULT, OBJT_SWAP)
-    )
+async def vmspace_anonymous_count(vm_map: VmMap) -> int:
+    """Resident anonymous pages, by the objects mapped first. Map locked."""
+    count = 0
+    for entry in vm_map.entries:
+        obj = entry.ba.object
+        if obj is not None and obj.type in (OBJT_DEFAULT, OBJT_SWAP):
+            await obj.token.acquire_shared()
+            count += obj.resident_page_count
+            await obj.token.release()
+    return count
 
 
-def vmspace_swap_count(vm_map: VmMap) -> int:
-    """Swap blocks of the objects mapped first; no entry counts for more than its own size."""
+async def vmspace_swap_count(vm_map: VmMap) -> int:
+    """Swap blocks of the objects mapped first; no entry counts for more than its own size. Map
+    locked."""
     count = 0
     for entry in vm_map.entries:
         obj = entry.ba.object
         if obj is not None and obj.type == OBJT_SWAP:
-            count += min(len(obj.swblocks), (entry.end - entry.start) >> 12)
+            await obj.token.acquire_shared()
+            count += min(len(obj.swblocks), atop(entry.end - entry.start))
+            await obj.token.release()
     return count
 
 
-def oom_victim(kernel: Kernel) -> tuple[Proc, int] | None:
+async def _size(vm_map: VmMap) -> int:
+    """What a process holds, 0 when its map is locked just now.
+
+    The kernel looks without any lock. Here the map is tried, never waited for: the pageout daemon
+    must not depend on somebody who may be waiting for memory.
+    """
+    if not await _try_shared(vm_map.lock):
+        return 0
+    size = await vmspace_anonymous_count(vm_map) + await vmspace_swap_count(vm_map)
+    await vm_map.lock.release()
+    return size
+
+
+@coroutine
+def _try_shared(lock: RWLock) -> Step:
+    me = yield Effect(lock, "try_shared", write=True)
+    owner, readers, want = lock.state
+    if owner is not None or want:
+        return False
+    if me.held is not None:
+        me.held.append(lock)  # a try cannot deadlock, so no order applies
+    lock.state = (owner, tuple(sorted((*readers, me.tid))), want)
+    return True
+
+
+async def oom_victim(kernel: Kernel) -> tuple[Proc, int] | None:
     """The process with the most anonymous memory, and how many pages that is."""
     best: tuple[Proc, int] | None = None
-    for proc in kernel.procs:
+    for proc in list(kernel.procs):
         if proc.pid == INIT_PID or (proc.pid < LOW_PID and kernel.config.swap_pages):
             continue
-        vm_map = proc.p_vmspace.vm_map
-        size = vmspace_anonymous_count(vm_map) + vmspace_swap_count(vm_map)
+        size = await _size(proc.p_vmspace.vm_map)
         if size > (best[1] if best else 0):
             best = proc, size
     return best
@@ -72,7 +102,7 @@ async def oom(kernel: Kernel, avail_shortage: int, passes: int, recycle_count: i
     if daemon.lastkill is not None and CLOCK[0] - daemon.lastkill < NS_PER_SECOND:
         return  # the last victim may still be giving its memory back
     daemon.lastkill = CLOCK[0]
-    choice = oom_victim(kernel)
+    choice = await oom_victim(kernel)
     if choice is None:
         return
     proc, pages = choice

@@ -130,7 +130,7 @@ async def _referenced(m: VmPage, laundry: Laundry) -> bool:
 
 async def _launder(kernel: Kernel, m: VmPage, laundry: Laundry, vmflush_flags: int) -> int:
     obj = m.object
-    if obj is None or obj.dead:
+    if obj is None or await _is_dead(obj):
         return await _recycle(m, "dead")
     vp = None
     if obj.type == OBJT_VNODE:
@@ -148,6 +148,14 @@ async def _launder(kernel: Kernel, m: VmPage, laundry: Laundry, vmflush_flags: i
     if vp is not None:
         await vp.lock.release()
     return count
+
+
+async def _is_dead(obj: VmObject) -> bool:
+    """An object being torn down: its pages go without our help."""
+    await obj.token.acquire_shared()
+    dead = obj.dead
+    await obj.token.release()
+    return dead
 
 
 async def _vget_unbusied(

@@ -46,7 +46,7 @@ class Pages(Machine):
         async def thread() -> None:
             returned.append(await body)
 
-        thread_ = self.ex.spawn("test", thread())
+        thread_ = self.spawn("test", thread())
         while not thread_.done:
             if not self.ex.runnable:
                 assert self.ex.advance(), self.ex.deadlock()

@@ -26,6 +26,8 @@ from vkhost.vm_pageout_wakeup import NS_PER_SECOND
 from vkhost.vm_wait import vm_page_count_severe, vm_wait_pfault
 from vkhost.vmspace import Vmspace, vmspace_alloc
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 MARKS: dict[str, Any] = {
     "pages": 24, "free_min": 4, "free_reserved": 3, "free_severe": 3, "free_target": 8,
     "cache_min": 2, "inactive_target": 4, "max_launder": 64,
@@ -213,7 +215,7 @@ def test_the_victim_has_the_most_anonymous_memory() -> None:
     innocent = process(host, 101, 4)
     process(host, 102, 12, file=True)
 
-    assert oom_victim(host.kernel) == (innocent, 4)
+    assert host.drive(oom_victim(host.kernel)) == (innocent, 4)
 
 
 def test_init_and_low_pids_are_spared() -> None:
@@ -222,14 +224,14 @@ def test_init_and_low_pids_are_spared() -> None:
     process(host, 20, 5)
     other = process(host, 300, 1)
 
-    assert oom_victim(host.kernel) == (other, 1)
+    assert host.drive(oom_victim(host.kernel)) == (other, 1)
 
 
 def test_nobody_has_anything() -> None:
     host = Pages()
     process(host, 100, 3, file=True)
 
-    assert oom_victim(host.kernel) is None
+    assert host.drive(oom_victim(host.kernel)) is None
 
 
 def test_swap_counts_too() -> None:
@@ -240,8 +242,24 @@ def test_swap_counts_too() -> None:
     obj.type = type(obj.type)(1)
     obj.swblocks.update({i: i for i in range(5)})
 
-    assert vmspace_anonymous_count(proc.p_vmspace.vm_map) == 2
-    assert vmspace_swap_count(proc.p_vmspace.vm_map) == 5
+    assert host.drive(_counts(proc)) == (2, 5)
+
+
+async def _counts(proc: Proc) -> tuple[int, int]:
+    vm_map = proc.p_vmspace.vm_map
+    await vm_map.lock.acquire_shared()
+    counts = await vmspace_anonymous_count(vm_map), await vmspace_swap_count(vm_map)
+    await vm_map.lock.release()
+    return counts
+
+
+def test_a_process_whose_map_is_locked_is_passed_over() -> None:
+    host = Pages(swap_pages=0)
+    locked = process(host, 100, 5)
+    other = process(host, 101, 2)
+    host.drive(locked.p_vmspace.vm_map.lock.acquire_exclusive())
+
+    assert host.drive(oom_victim(host.kernel)) == (other, 2)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from vkhost.vm_page_wire import vm_page_hold, vm_page_wire
 from vkhost.vm_pageout_clean import OBJPC_ALLOW_ACTIVE, OBJPC_TRY_TO_CACHE
 from vkhost.vm_pageout_page import Laundry, vm_pageout_page
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 
 def page_out(
     host: Pages, m: VmPage, *, passes: int = 0, laundry: Laundry | None = None, flags: int = 0

@@ -22,6 +22,8 @@ from vkhost.vm_pageout_page import Laundry
 from vkhost.vm_pageout_scan import PageScan, pqaverage
 from vkhost.vm_pageout_stats import vm_pageout_page_stats, vm_pageout_scan_hold
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
 
 @given(st.integers(1, 1 << 20), st.sampled_from([1, 2, 4, 64, 1024]))
 def test_half_of_the_queues_suffice(n: int, colors: int) -> None:
