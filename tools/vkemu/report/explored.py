@@ -7,12 +7,12 @@ events to `emit`, another program has none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from vkemu.controlled import Choose, Execution
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import violation
-from vkemu.litmus.decide import Test
+from vkemu.litmus.decide import Test, decide
 from vkemu.litmus.file import Litmus
 from vkemu.outcome import recorded
 from vkemu.report.failure import Failure, alike
@@ -21,6 +21,9 @@ from vkemu.report.width import POSITIONS_MAX, Rerun
 
 Emit: TypeAlias = Callable[..., None]
 Make: TypeAlias = Callable[[Emit], Callable[[Any], object]]
+
+
+EXECUTIONS_MAX: Final = 500
 
 
 class NoFailure(AssertionError):
@@ -119,20 +122,26 @@ def tell_litmus(
     schedule: Sequence[int],
     *,
     replay: str = "",
-    others: Sequence[str] = (),
+    others: Mapping[str, tuple[Litmus, str]] | None = None,
     limit: int = POSITIONS_MAX,
 ) -> Failure:
-    """The failure of a litmus test on a policy; `others` are policies to measure against."""
-    return tell(
+    """The failure of a litmus test on a policy.
+
+    `others`, by name, are tests and policies to explore: those of which every execution passes
+    close the window, and the report says so.
+    """
+    failure = tell(
         lambda emit: Test(litmus, policy, emit),
         schedule,
         max_steps=litmus.file.litmus.max_steps,
         replay=replay,
         context={"litmus": litmus.name, "policy": policy},
-        alternatives={f"policy {name}": _test_of(litmus, name) for name in others},
         limit=limit,
     )
-
-
-def _test_of(litmus: Litmus, policy: str) -> Make:
-    return lambda emit: Test(litmus, policy, emit)
+    for name, (other, other_policy) in (others or {}).items():
+        decision = decide(other, other_policy, max_executions=EXECUTIONS_MAX)
+        if decision.verdict == "pass" and decision.result.exhausted:
+            count = decision.result.executions
+            passes = f"all {count} executions pass" if count > 1 else "its one execution passes"
+            failure.closed_by.append(f"{name} ({passes})")
+    return failure

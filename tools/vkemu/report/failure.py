@@ -9,10 +9,12 @@ text.render(failure); html.render(failure)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from vkprotocol.effects import key_text
 from vkprotocol.events import EVENTS
 
 from vkemu.inspect.machine import Machine
@@ -109,12 +111,22 @@ class Failure:
         return found
 
     @property
-    def interfering(self) -> Access | None:
-        """The access that comes between, the first of two by different actors."""
+    def objects(self) -> set[str]:
+        """The objects that the message names: what the threads of a deadlock wait for."""
+        if self.invariant:
+            return set()
+        named = set(" ".join((self.message, *self.detail)).replace(";", " ").split())
+        return {text for step in self.steps if (text := key_text(step.key)) in named}
+
+    def movable(self) -> list[Access]:
+        """The accesses that can be moved, if they are two by different actors. First the one of
+        the thread that took fewer steps: there are more places to move it to."""
         if len(self.accesses) < 2 or self.accesses[0].actor == self.accesses[1].actor:
-            return None
-        first = self.accesses[0]
-        return first if 0 < first.step < len(self.steps) else None
+            return []
+        if not all(0 < access.step < len(self.steps) for access in self.accesses):
+            return []
+        taken = Counter(step.actor for step in self.steps)
+        return sorted(self.accesses[:2], key=lambda access: taken[access.actor])
 
     @property
     def bracket(self) -> Bracket | None:
@@ -147,13 +159,18 @@ class Failure:
         `rerun(choose)` runs the program again and says whether it fails as this one did;
         `alternatives` do the same with something changed, by name.
         """
-        access = self.interfering
-        if access is None:
-            return
         schedule = [step.tid for step in self.steps[1:]]
-        self.width = measure(schedule, access.step, access.actor, rerun, limit)
+        for access in self.movable():
+            width = measure(schedule, access.step, access.actor, rerun, limit)
+            if self.width is None or width.share < self.width.share:
+                self.width = width
+            if self.width.share < 1 or width.partial:
+                break  # one that fails wherever it is says less
+        if self.width is None:
+            return
+        moved = self.width
         for name, other in (alternatives or {}).items():
-            width = measure(schedule, access.step, access.actor, other, limit)
+            width = measure(schedule, moved.step, moved.actor, other, limit)
             if not width.failing:
                 positions = len(width.positions)
                 self.closed_by.append(f"{name} (0 of {positions} positions fail)")

@@ -18,11 +18,11 @@ from vkprotocol.param import PAGE_SIZE
 
 from vkemu.inspect.export.slices import lock_of
 from vkemu.inspect.machine import Machine
-from vkemu.inspect.narrate import Event, narrate
+from vkemu.inspect.narrate import Event
 from vkemu.report.causes import causes
 from vkemu.report.failure import Access, Failure, frames_of
 from vkemu.report.recording import Step, switches
-from vkemu.report.relevance import WEAK, rows_of
+from vkemu.report.relevance import WEAK, Row, rows_of
 
 PAGE: Final = Path(__file__).parent / "page"
 # Event that takes, event that drops, what it is drawn as.
@@ -52,15 +52,15 @@ def render(failure: Failure) -> str:
 
 def document(failure: Failure) -> dict[str, Any]:
     """What `report.js` draws."""
-    weights = weights_of(failure)
-    actors = lanes_of(failure, weights)
+    rows = by_step(failure)
+    actors = lanes_of(failure, rows)
     # What the set-up did stands in the first lane; it has no lane of its own.
     lanes = {actor: i for i, actor in enumerate(actors or ["kernel"])}
     words = Words()
     machine = Machine()
     befores = causes(failure.steps)
     steps = [
-        step_document(step, lanes, befores[step.number], weights, machine, words)
+        step_document(step, lanes, befores[step.number], rows[step.number], machine, words)
         for step in failure.steps
     ]
     bracket = failure.bracket
@@ -73,10 +73,10 @@ def document(failure: Failure) -> dict[str, Any]:
         "message": failure.message,
         "invariant": failure.invariant,
         "facts": facts(failure, len(actors)),
-        "accesses": [access_document(access, failure.steps) for access in failure.accesses],
+        "accesses": [access_document(a, rows.get(a.step, [])) for a in failure.accesses],
         "window": window,
         "frame": failure.frame,
-        "relevant": any(weight >= WEAK for weight in weights.values()),
+        "relevant": any(row.weight >= WEAK for some in rows.values() for row in some),
         "actors": list(lanes),
         "bars": list(bars(failure.steps, lanes)),
         "steps": steps,
@@ -84,14 +84,14 @@ def document(failure: Failure) -> dict[str, Any]:
     }
 
 
-def lanes_of(failure: Failure, weights: dict[tuple[int, int], int]) -> list[str]:
+def lanes_of(failure: Failure, rows: dict[int, list[Row]]) -> list[str]:
     """The actors from left to right: as they come while there are few, else those that matter."""
     actors = list(dict.fromkeys(step.actor for step in failure.steps if step.number))
     if len(actors) <= LANES_SEEN:
         return actors
     telling: Counter[str] = Counter()
-    for (number, _), weight in weights.items():
-        telling[failure.steps[number].actor] += weight >= WEAK
+    for some in rows.values():
+        telling.update(row.actor for row in some if row.weight >= WEAK)
     first = [access.actor for access in failure.accesses]
     return sorted(
         actors, key=lambda actor: (actor not in first, -telling[actor], actors.index(actor))
@@ -108,9 +108,8 @@ class Words:
         return -1 if text is None else self.numbers.setdefault(text, len(self.numbers))
 
 
-def access_document(access: Access, steps: list[Step]) -> dict[str, Any]:
-    events = steps[access.step].events if access.step < len(steps) else []
-    row = next((i for i, event in enumerate(events) if event is access.event), 0)
+def access_document(access: Access, rows: list[Row]) -> dict[str, Any]:
+    row = next((i for i, row in enumerate(rows) if row.event is access.event), 0)
     return {
         "role": access.role, "actor": access.actor, "step": access.step, "row": row,
         "what": access.what, "function": access.function, "where": access.where,
@@ -137,40 +136,24 @@ def facts(failure: Failure, actors: int) -> list[list[Any]]:
     return rows
 
 
-def weights_of(failure: Failure) -> dict[tuple[int, int], int]:
-    """(step, row of the step) -> how much it matters."""
-    weights: dict[tuple[int, int], int] = {}
-    counts: dict[int, int] = {}
+def by_step(failure: Failure) -> dict[int, list[Row]]:
+    """The rows of each step."""
+    rows: dict[int, list[Row]] = {step.number: [] for step in failure.steps}
     for row in rows_of(failure):
-        number = row.step.number
-        weights[number, counts.get(number, 0)] = row.weight
-        counts[number] = counts.get(number, 0) + 1
-    return weights
+        rows[row.step.number].append(row)
+    return rows
 
 
 def step_document(
     step: Step,
     lanes: dict[str, int],
     befores: list[int],
-    weights: dict[tuple[int, int], int],
+    rows: list[Row],
     machine: Machine,
     words: Words,
 ) -> list[Any]:
     """A step, as the top of `report.js` says."""
     lane = lanes.get(step.actor, 0)
-    rows = [
-        [
-            words(narrate(event)),
-            weights.get((step.number, i), 0),
-            sorted(frames_of(event)),
-            list(addresses(event)),
-            lanes.get(event["actor"], lane),
-            words(f"{event.get('function', '')}  {event.get('where', '')}".strip()),
-        ]
-        for i, event in enumerate(step.events)
-    ]
-    if not rows and step.op:
-        rows.append([words(step.effect), weights.get((step.number, 0), 0), [], [], lane, words("")])
     changes = [
         [words(thing), words(attribute), words(before), words(after)]
         for event in step.events
@@ -178,7 +161,17 @@ def step_document(
     ]
     place = words(f"{step.function}  {step.where}".strip())
     guest = words(guest_of(step))
-    return [lane, step.t, words(step.effect), place, befores, rows, changes, guest]
+    drawn = [row_document(row, lanes.get(row.actor, lane), words) for row in rows]
+    return [lane, step.t, words(step.effect), place, befores, drawn, changes, guest]
+
+
+def row_document(row: Row, lane: int, words: Words) -> list[Any]:
+    event = row.event
+    if event is None:
+        return [words(row.text), row.weight, [], [], lane, words("")]
+    place = words(f"{event.get('function', '')}  {event.get('where', '')}".strip())
+    about = [sorted(frames_of(event)), list(addresses(event))]
+    return [words(row.text), row.weight, *about, lane, place]
 
 
 def addresses(event: Event) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from vkprotocol.effects import key_text
+
 from vkemu.inspect.narrate import Event, narrate, pte_frame
 from vkemu.report.failure import Failure, frames_of
 from vkemu.report.recording import Step
@@ -43,6 +45,7 @@ class Row:
     weight: int
     actor: str
     function: str
+    event: Event | None = None
 
 
 class Relevance:
@@ -50,6 +53,7 @@ class Relevance:
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
+        self.objects = failure.objects
         self.frames = set[int]() if failure.frame is None else {failure.frame}
         self.places = failure.places
         for access in failure.accesses:
@@ -142,9 +146,11 @@ def _rows_of(failure: Failure) -> Iterator[Row]:
                 weight = ESSENTIAL
             heaviest = max(heaviest, weight)
             function = event.get("function", step.function)
-            rows.append(Row(step, narrate(event), weight, event["actor"], function))
-        if not rows and step.op:
-            rows.append(Row(step, step.effect, NONE, step.actor, step.function))
+            rows.append(Row(step, narrate(event), weight, event["actor"], function, event))
+        waited_for = key_text(step.key) in relevance.objects
+        if step.op and (not rows or waited_for):
+            weight = STRONG if waited_for else NONE
+            rows.insert(0, Row(step, step.effect, weight, step.actor, step.function))
         if (
             step.number
             and (step.number in ends or step.number in accesses)

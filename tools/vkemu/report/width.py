@@ -48,6 +48,11 @@ class Width:
         return f"{counts} positions of the {self.actor} step fail"
 
     @property
+    def share(self) -> float:
+        """Of the positions, those that fail; one that fails nowhere says nothing at all."""
+        return len(self.failing) / len(self.positions) if self.failing else 2.0
+
+    @property
     def span(self) -> tuple[int, int]:
         """The first and last failing position of the unbroken stretch around where it was."""
         passing = [p for p in self.positions if p not in set(self.failing)]
@@ -142,12 +147,15 @@ class Trial:
         self.here = sum(1 for other in schedule[: self.index] if other != tid)
 
     def lands(self, position: int) -> int | None:
-        """Try a position; where the step went, None when it never did."""
+        """Try a position; where the step went, None when the run was over before it could."""
         placed = Placed(self.schedule, self.index, position)
         failed = self.rerun(placed)
-        if placed.landed is not None:
-            self.fails.setdefault(placed.landed, failed)
-        return placed.landed
+        landed = placed.landed
+        if landed is None and failed and placed.others == position:
+            landed = position  # it failed without: there is nothing to wait for
+        if landed is not None:
+            self.fails.setdefault(landed, failed)
+        return landed
 
     def failed_at(self, position: int) -> bool:
         """Whether the step gets to that position and does the harm there."""
