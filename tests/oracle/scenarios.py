@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from vkemu.controlled import Deadlock
-from vkemu.oracle import Violation
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_M, VPTE_NX
 
 from tests.oracle.host import DMAP, LEAF_BITS, SPAN, TABLE_BITS, Guest, Host, drive
 from vkhost.cpu import Cpu, Fault
-from vkhost.panic import Panic
 from vkhost.pmap_remove import pmap_remove
 from vkhost.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
 from vkhost.vm import VM_MAPTYPE_NORMAL, VM_PROT_READ
@@ -26,73 +22,7 @@ from vkhost.vm_page_lru import vm_page_deactivate
 from vkhost.vm_pageout_clean import OBJPC_TRY_TO_CACHE, vm_pageout_flush
 from vkhost.vm_pageout_page import Laundry, vm_pageout_page
 
-Scenario = Callable[..., Host]
 QUIET: dict[str, Any] = {"fault_workers": False, "ipi_threads": False}
-
-
-class OneSwitch:
-    """A schedule: thread `first` for so many steps, then the others as far as they get, then it
-    again. Most windows of the catalogue open to one such switch."""
-
-    def __init__(self, first: int, steps: int) -> None:
-        self.first = first
-        self.left = steps
-
-    def __call__(self, runnable: list[int]) -> int:
-        if self.left and self.first in runnable:
-            self.left -= 1
-            return self.first
-        others = [tid for tid in runnable if tid != self.first]
-        return others[0] if others else self.first
-
-
-STEPS_MAX = 400
-
-
-def known(failure: BaseException) -> bool:
-    """vm_page_cache panics on a page that pmap_remove dirties, which needs no busy, after the scan
-    has found it clean. That is so in the real kernel, and no defect of ours."""
-    return isinstance(failure, Panic) and "caching a dirty page" in failure.message
-
-
-def hunt(scenario: Scenario, *, stride: int = 1, **settings: Any) -> BaseException | None:
-    """The first failure among all schedules of one switch, or one in so many of them, but for what
-    is known."""
-    threads = 1
-    first = 0
-    while first < threads:
-        for steps in range(0, STEPS_MAX, stride):
-            try:
-                host = scenario(**settings)
-            except Violation as failure:
-                return failure
-            threads = len(host.execution.threads)
-            schedule = OneSwitch(first, steps)
-            try:
-                host.execution.run(schedule, 10_000)
-                host.oracle.finish()
-            except (Violation, Panic, Deadlock) as failure:
-                if not known(failure):
-                    return failure
-            finally:
-                host.execution.close()
-            if schedule.left:
-                break  # the thread ended, or had to wait, before its steps were used up
-        first += 1
-    return None
-
-
-def hunt_seeds(scenario: Scenario, seeds: int, **settings: Any) -> BaseException | None:
-    """The first failure among random schedules."""
-    for seed in range(seeds):
-        host = scenario(**settings)
-        try:
-            host.run(seed)
-        except (Violation, Panic, Deadlock) as failure:
-            return failure
-        finally:
-            host.execution.close()
-    return None
 
 
 async def touch(cpu: Cpu, va: int, value: int | None = None) -> None:

@@ -13,7 +13,8 @@ from vkprotocol.mman import MADV_INVAL, MADV_SETMAP, MAP_FIXED, MAP_SHARED, MAP_
 from vkprotocol.param import PAGE_SIZE
 
 from tests.oracle.host import DMAP, LEAF_BITS, SPAN, TABLE_BITS, Host
-from tests.oracle.scenarios import QUIET, hunt, hunt_seeds
+from tests.oracle.hunt import hunt, hunt_seeds
+from tests.oracle.scenarios import QUIET
 from vkhost.lwp import Lwp
 from vkhost.proc import proc_create, proc_start
 from vkhost.quirks import Quirks

@@ -14,7 +14,7 @@ import pytest
 from vkemu.oracle import Violation
 
 from tests.oracle import scenarios
-from tests.oracle.scenarios import Scenario, hunt, hunt_seeds
+from tests.oracle.hunt import Scenario, hunt, hunt_seeds
 from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS, known
 
 ONE_SWITCH: list[tuple[str, Scenario, dict[str, Any]]] = [

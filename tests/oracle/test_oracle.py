@@ -7,7 +7,8 @@ from vkemu.oracle import CHECKS, DEFAULT_CHECKS, Oracle, Violation
 
 from tests.oracle.feed import RO, Feed
 from tests.oracle.host import Event, Host
-from tests.oracle.scenarios import evict, hunt_seeds, invalidate
+from tests.oracle.hunt import hunt_seeds
+from tests.oracle.scenarios import evict, invalidate
 from vkhost.panic import Panic
 
 

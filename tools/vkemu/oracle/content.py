@@ -6,7 +6,8 @@ may be wrong. Off by default; tests of the host and of logs turn it on.
 
 from __future__ import annotations
 
-from vkemu.oracle.shadow import Id, Shadow
+from vkemu.oracle.frame import Id
+from vkemu.oracle.shadow import Shadow
 
 
 class Content:

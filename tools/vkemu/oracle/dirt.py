@@ -12,7 +12,8 @@ from typing import Final
 
 from vkprotocol.events import QUEUES
 
-from vkemu.oracle.shadow import PTE_FRAME, PTE_M, PTE_V, Frame, Id, Shadow
+from vkemu.oracle.frame import PTE_FRAME, PTE_M, PTE_V, Frame, Id
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 PG_WRITEABLE: Final = 0x10

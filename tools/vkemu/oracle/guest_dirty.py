@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from vkprotocol.vpte import VPTE_M
 
+from vkemu.oracle.frame import Id, Translation
 from vkemu.oracle.memory import Memory, Walk
-from vkemu.oracle.shadow import Id, Shadow, Translation
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 Place = tuple[Id, int]  # pmap and vpn

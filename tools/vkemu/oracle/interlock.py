@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vkemu.oracle.shadow import Id, Shadow
+from vkemu.oracle.frame import Id
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 Range = tuple[int, int]

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from vkemu.oracle.shadow import Id, Shadow
+from vkemu.oracle.frame import Id
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 PAGEOUT: Final = ("pagedaemon", "emergpager")

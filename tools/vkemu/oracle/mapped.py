@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from vkemu.oracle.shadow import PTE_FRAME, PTE_MANAGED, PTE_V, Id, Shadow
+from vkemu.oracle.frame import PTE_FRAME, PTE_MANAGED, PTE_V, Id
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Violation
 
 PG_MAPPED: Final = 0x20

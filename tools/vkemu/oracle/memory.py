@@ -25,7 +25,9 @@ from vkprotocol.vpte import (
     vpte_frame,
 )
 
-from vkemu.oracle.shadow import AddressSpace, Extent, Frame, Id, Shadow
+from vkemu.oracle.frame import Frame, Id
+from vkemu.oracle.shadow import Shadow
+from vkemu.oracle.space import AddressSpace, Extent
 
 PageKey = tuple[Id, int]
 Words = dict[int, int]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from vkprotocol.events import QUEUES
 
-from vkemu.oracle.shadow import PTE_FRAME, PTE_V, Frame, Id, Shadow, Translation
+from vkemu.oracle.frame import PTE_FRAME, PTE_V, Frame, Id, Translation
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 

@@ -6,7 +6,8 @@ flight but those that run guests: then references = runners, exactly.
 
 from __future__ import annotations
 
-from vkemu.oracle.shadow import Id, Shadow
+from vkemu.oracle.frame import Id
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 Entry = tuple[Id, int]

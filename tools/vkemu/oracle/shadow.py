@@ -6,141 +6,20 @@ because its write was seen. That is what makes the checks exact where the kernel
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from vkprotocol.effects import CURTHREAD
 from vkprotocol.events import ALL_VA, NO_OBJECT, QUEUES
 
+from vkemu.oracle.frame import PQ_ACTIVE, PQ_NONE, PTE_FRAME, PTE_V, Frame, Id, Translation
+from vkemu.oracle.space import AddressSpace, Extent
 from vkemu.oracle.violation import Happening
-
-# pc64 PTE bits (vkhost.pmap_bits), repeated because a log is read without a kernel.
-PTE_V: Final = 0x001
-PTE_RW: Final = 0x002
-PTE_M: Final = 0x040
-PTE_MANAGED: Final = 0x400
-PTE_NX: Final = 1 << 63
-PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
-
-PQ_NONE: Final = QUEUES.index("none")
-PQ_ACTIVE: Final = QUEUES.index("active")
-HISTORY: Final = 24  # happenings remembered for each frame
-
-Id = int | str
 
 
 def current_actor() -> str:
     thread = CURTHREAD[0]
     return "set-up" if thread is None else thread.name
-
-
-class Translation:
-    """A PTE, or a TLB entry made from it. `gen` and `owner` are the frame's when the PTE was
-    installed."""
-
-    __slots__ = ("bits", "dead", "frame", "gen", "installed", "leaf", "owner", "pfn", "pmap", "vpn")
-
-    def __init__(
-        self, pmap: Id, vpn: int, frame: Frame, bits: int, gen: int, installed: Happening
-    ) -> None:
-        self.pmap = pmap
-        self.vpn = vpn
-        self.frame = frame
-        self.pfn = frame.pfn
-        self.bits = bits
-        self.gen = gen
-        self.owner = (frame.object, frame.pindex)
-        self.installed = installed
-        self.dead: Happening | None = None  # the INVAL that it must not be used after
-        self.leaf: Any = None  # where its VPTE was, a note of the guest-dirty check
-
-
-class Frame:
-    """What is true of a physical frame."""
-
-    __slots__ = (
-        "changed", "dirty", "flags", "free", "freed", "gen", "history", "initialised", "object",
-        "pfn", "pindex", "previous", "ptes", "queue", "words",
-    )  # fmt: skip
-
-    def __init__(self, pfn: int) -> None:
-        self.pfn = pfn
-        self.gen = 0
-        self.object: Id = NO_OBJECT
-        self.pindex = -1
-        self.previous: tuple[Id, int] = (NO_OBJECT, -1)
-        self.free = True
-        self.freed: Happening | None = None
-        self.queue = "free"
-        self.flags = 0
-        self.dirty = 0
-        self.changed: Happening | None = None  # the first change since it was last clean
-        self.initialised = False  # has content of its own, not its last owner's
-        self.words: dict[int, int] = {}  # those that are not 0
-        self.ptes: dict[tuple[Id, int], Translation] = {}
-        self.history: deque[Happening] = deque(maxlen=HISTORY)
-
-
-class Extent:
-    """A mapped range, in vpns. `offset` is the map's pindex at `start`; `pde` its master pde."""
-
-    __slots__ = ("end", "maptype", "object", "offset", "pde", "start")
-
-    def __init__(
-        self, start: int, end: int, maptype: str, obj: Id, offset: int, pde: int = 0
-    ) -> None:
-        self.start = start
-        self.end = end
-        self.maptype = maptype
-        self.object = obj
-        self.offset = offset
-        self.pde = pde
-
-    def part(self, start: int, end: int) -> Extent:
-        return Extent(
-            start, end, self.maptype, self.object, self.offset + start - self.start, self.pde
-        )
-
-
-class AddressSpace:
-    """The extents of one map, sorted, never overlapping."""
-
-    __slots__ = ("extents", "starts")
-
-    def __init__(self) -> None:
-        self.extents: list[Extent] = []
-        self.starts: list[int] = []
-
-    def at(self, vpn: int) -> Extent | None:
-        i = bisect_right(self.starts, vpn) - 1
-        if i >= 0 and vpn < self.extents[i].end:
-            return self.extents[i]
-        return None
-
-    def cut(self, start: int, end: int) -> list[Extent]:
-        """Take the range out; what was there, clipped to it."""
-        kept: list[Extent] = []
-        out: list[Extent] = []
-        for extent in self.extents:
-            if extent.end <= start or extent.start >= end:
-                kept.append(extent)
-                continue
-            if extent.start < start:
-                kept.append(extent.part(extent.start, start))
-            out.append(extent.part(max(start, extent.start), min(end, extent.end)))
-            if extent.end > end:
-                kept.append(extent.part(end, extent.end))
-        self._replace(kept)
-        return out
-
-    def add(self, *extents: Extent) -> None:
-        self._replace([*self.extents, *extents])
-
-    def _replace(self, extents: list[Extent]) -> None:
-        self.extents = sorted(extents, key=lambda extent: extent.start)
-        self.starts = [extent.start for extent in self.extents]
 
 
 def _within(

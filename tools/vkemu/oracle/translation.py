@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import EllipsisType
 
+from vkemu.oracle.frame import PTE_FRAME, PTE_NX, PTE_RW, PTE_V, Frame, Id, Translation
 from vkemu.oracle.memory import Memory, Walk
-from vkemu.oracle.shadow import PTE_FRAME, PTE_NX, PTE_RW, PTE_V, Frame, Id, Shadow, Translation
+from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 

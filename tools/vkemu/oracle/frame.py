@@ -1,0 +1,71 @@
+"""A physical frame and the translations to it, as the oracle knows them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from vkprotocol.events import NO_OBJECT, QUEUES
+
+from vkemu.oracle.violation import Happening
+
+# pc64 PTE bits (vkhost.pmap_bits), repeated because a log is read without a kernel.
+PTE_V: Final = 0x001
+PTE_RW: Final = 0x002
+PTE_M: Final = 0x040
+PTE_MANAGED: Final = 0x400
+PTE_NX: Final = 1 << 63
+PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
+
+PQ_NONE: Final = QUEUES.index("none")
+PQ_ACTIVE: Final = QUEUES.index("active")
+HISTORY: Final = 24  # happenings remembered for each frame
+
+Id = int | str
+
+
+class Translation:
+    """A PTE, or a TLB entry made from it. `gen` and `owner` are the frame's when the PTE was
+    installed."""
+
+    __slots__ = ("bits", "dead", "frame", "gen", "installed", "leaf", "owner", "pfn", "pmap", "vpn")
+
+    def __init__(
+        self, pmap: Id, vpn: int, frame: Frame, bits: int, gen: int, installed: Happening
+    ) -> None:
+        self.pmap = pmap
+        self.vpn = vpn
+        self.frame = frame
+        self.pfn = frame.pfn
+        self.bits = bits
+        self.gen = gen
+        self.owner = (frame.object, frame.pindex)
+        self.installed = installed
+        self.dead: Happening | None = None  # the INVAL that it must not be used after
+        self.leaf: Any = None  # where its VPTE was, a note of the guest-dirty check
+
+
+class Frame:
+    """What is true of a physical frame."""
+
+    __slots__ = (
+        "changed", "dirty", "flags", "free", "freed", "gen", "history", "initialised", "object",
+        "pfn", "pindex", "previous", "ptes", "queue", "words",
+    )  # fmt: skip
+
+    def __init__(self, pfn: int) -> None:
+        self.pfn = pfn
+        self.gen = 0
+        self.object: Id = NO_OBJECT
+        self.pindex = -1
+        self.previous: tuple[Id, int] = (NO_OBJECT, -1)
+        self.free = True
+        self.freed: Happening | None = None
+        self.queue = "free"
+        self.flags = 0
+        self.dirty = 0
+        self.changed: Happening | None = None  # the first change since it was last clean
+        self.initialised = False  # has content of its own, not its last owner's
+        self.words: dict[int, int] = {}  # those that are not 0
+        self.ptes: dict[tuple[Id, int], Translation] = {}
+        self.history: deque[Happening] = deque(maxlen=HISTORY)
