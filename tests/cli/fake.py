@@ -51,6 +51,10 @@ class FakeMachine:
         return {}
 
 
+def execution_for(scenario: Scenario) -> Execution:
+    return Execution()
+
+
 def assemble(
     scenario: Scenario, log: Log | None = None, execution: Execution | None = None
 ) -> FakeMachine:

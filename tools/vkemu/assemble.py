@@ -11,6 +11,7 @@ from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu import names
+from vkemu.any_timer import AnyTimer
 from vkemu.controlled import Execution
 from vkemu.log import EventLog, Place
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
@@ -128,14 +129,21 @@ def assemble(
 ) -> Machine:
     """On `execution`, or a new one; `log` hears every event, before the oracle does."""
     if execution is None:
-        execution = Execution()
+        execution = execution_for(scenario)
     machine = Machine(scenario, execution.spawn, log)
     machine.execution = execution
     return machine
 
 
+def execution_for(scenario: Scenario) -> Execution:
+    """Under control, with the clock the scenario asks for."""
+    return AnyTimer() if scenario.timers == "any" else Execution()
+
+
 def scenario_program(scenario: Scenario) -> Callable[[Any], None]:
     """The scenario as a program for `explore`."""
+    if scenario.timers == "any":
+        raise UsageError(f"{scenario.name}:timers: 'any' is for run, expected 'last' to explore")
 
     def program(k: Any) -> None:
         k.at_end(Machine(scenario, k.spawn).passed)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from vkemu import assemble
-from vkemu.controlled import Choose, Execution
+from vkemu.controlled import Choose
 from vkemu.outcome import Outcome, Recorder, conduct, headline, recorded
 from vkemu.report import html, text
 from vkemu.report.failure import Failure, alike
@@ -63,7 +63,7 @@ def again(scenario: Scenario, choose: Choose) -> BaseException | None:
 
 def watch(scenario: Scenario, outcome: Outcome) -> tuple[BaseException, list[Step]]:
     """The failure again, with its steps."""
-    execution = Execution()
+    execution = assemble.execution_for(scenario)
     recording = Recording(execution, recorded(outcome.choices))
     machine = assemble.assemble(scenario, recording, execution)
     ended = conduct(execution, Recorder(recording), scenario.max_steps, machine.finish)

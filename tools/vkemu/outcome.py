@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from vkprotocol.effects import LockOrderError
 
-from vkemu.controlled import Choose, Execution, StepBound
+from vkemu.controlled import Choose, Execution, StepBound, blocked_on
 from vkemu.verdict import UsageError, Verdict
 from vkguest.errors import GuestPanic
 from vkhost.panic import Panic
 
 TICK = 1 << 12  # steps between two calls of `tick`
+STALL_STEPS = 50 * TICK
 
 # What a run may end in that is about the kernels and not about vkemu. A violation of the oracle
 # is an AssertionError, as Deadlock is.
@@ -22,6 +23,11 @@ FAILURES = (AssertionError, Panic, GuestPanic, LockOrderError)
 
 class NothingRan(Exception):
     """No guest came up, so nothing was checked."""
+
+
+class Stalled(StepBound):
+    """Nobody but daemons has taken a step for a long time: a livelock, or a deadlock behind the
+    back of daemons that wake up by time."""
 
 
 class Diverged(UsageError):
@@ -48,14 +54,33 @@ class Recorder:
     inner: Choose
     tick: Callable[[int], None] | None = None
     choices: array[int] = field(default_factory=lambda: array("H"))
+    execution: Execution | None = None  # known to `conduct`
+    progress: int = 0  # the last step at which progress was seen
 
     def __call__(self, runnable: list[int]) -> int:
         tid = self.inner(runnable)
         choices = self.choices
         choices.append(tid)
-        if self.tick is not None and not len(choices) % TICK:
-            self.tick(len(choices))
+        if not len(choices) % TICK:
+            if self.tick is not None:
+                self.tick(len(choices))
+            self._look_for_progress()
         return tid
+
+    def _look_for_progress(self) -> None:
+        """Of the last TICK steps, was one taken by a thread the run is waiting for?"""
+        execution = self.execution
+        if execution is None:
+            return
+        threads = execution.threads
+        if any(not threads[tid].daemon for tid in set(self.choices[-TICK:])):
+            self.progress = len(self.choices)
+        elif len(self.choices) - self.progress > STALL_STEPS:
+            waiting = [t for _, t in sorted(threads.items()) if not t.done and not t.daemon]
+            raise Stalled(
+                f"no progress: only daemons have run since step {self.progress}; "
+                + "; ".join(map(blocked_on, waiting))
+            )
 
 
 def recorded(choices: Sequence[int]) -> Choose:
@@ -80,6 +105,7 @@ def conduct(
     finish: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run to the end, then `finish`. Errors that are about vkemu itself pass through."""
+    recorder.execution = execution
     try:
         execution.run(recorder, max_steps)
         finish()

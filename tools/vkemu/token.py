@@ -76,6 +76,7 @@ def model_digest() -> bytes:
     """Which code decides what a schedule does: the kernels, the protocol and the executor."""
     here = Path(__file__).parent
     files = [here / "controlled.py", here / "assemble.py", here / "chance.py"]
+    files.append(here / "any_timer.py")
     for package in (vkprotocol, vkhost, vkguest):
         assert package.__file__ is not None
         root = Path(package.__file__).parent

@@ -12,7 +12,7 @@ import msgspec
 
 from vkemu import assemble, rundir, token
 from vkemu.assemble import Machine
-from vkemu.controlled import Choose, Execution
+from vkemu.controlled import Choose
 from vkemu.failure import explain
 from vkemu.log import EventLog
 from vkemu.outcome import Outcome, Recorder, conduct, headline
@@ -57,7 +57,7 @@ def record(
     run = f"{scenario.name}/{scenario.policy}/{origin.seed}"
     with rundir.new_run(root, scenario.name) as folder:
         with (folder.path / rundir.EVENTS).open("wb") as out:
-            execution = Execution()
+            execution = assemble.execution_for(scenario)
             clocked = Clocked(execution, choose)
             recorder = Recorder(clocked, tick)
             log = EventLog(out, run, recorder.choices, clocked)

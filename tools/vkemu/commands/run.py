@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.seeds <= SEEDS_MAX:
         raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 to {SEEDS_MAX}")
     if args.live:
+        if scenario.timers == "any":
+            raise UsageError(f"{args.scenario}:timers: 'any', expected 'last' to run --live")
         from vkemu.live_run import run_live_scenario
 
         return run_live_scenario(scenario, args)
