@@ -15,18 +15,21 @@ from vkhost.tlb import INVLTLB
 from vkhost.vm_page import VmPage
 
 
-async def pmap_remove(pmap: Pmap, start: int, end: int) -> None:
-    """No translation in [start, end) when this returns, in any PTE or TLB."""
+async def pmap_remove(pmap: Pmap, start: int, end: int, busied: VmPage | None = None) -> None:
+    """No translation in [start, end) when this returns, in any PTE or TLB.
+
+    `busied`: the page that the caller has busied, if any.
+    """
     for pte in await pmap.valid_ptes(start, end):
-        await pmap_remove_pte(pmap, pte)
+        await pmap_remove_pte(pmap, pte, busied)
 
 
-async def pmap_remove_pte(pmap: Pmap, pte: Pte) -> None:
+async def pmap_remove_pte(pmap: Pmap, pte: Pte, busied: VmPage | None = None) -> None:
     """One PTE, valid or about to be: whoever is entering it holds the placemark."""
     async with pte.placemark:
         flush = "remove-without-shootdown" not in pmap.kernel.mutants
         await _remove(pmap, pte, flush=flush)
-    await pmap.kernel.rmap.settle()
+    await pmap.kernel.rmap.settle(busied)
 
 
 async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
@@ -62,3 +65,4 @@ async def _remove(pmap: Pmap, pte: Pte, *, flush: bool) -> None:
 async def pmap_release(pmap: Pmap) -> None:
     """The address space is gone for good."""
     del pmap.kernel.pmaps[pmap.id]
+    pmap.kernel.rmap.release(pmap)

@@ -115,7 +115,7 @@ async def _finish(fs: FaultState, fault_type: int, didcow: int, *, busy: bool) -
     # After a copy whoever has the old page mapped must fault again to see the new one (W26). The
     # kernel wrote `|` for `&`, so it removes the PTE every time (facts 0.1).
     if kernel.quirks.didcow_or or (fs.wflags | didcow) & FW_DIDCOW:
-        await pmap_remove(fs.vm_map.pmap, fs.va, fs.va + PAGE_SIZE)
+        await pmap_remove(fs.vm_map.pmap, fs.va, fs.va + PAGE_SIZE, m)
     await unlock_things(fs)
     if writing:
         await vm_page_dirty(m)
@@ -124,6 +124,7 @@ async def _finish(fs: FaultState, fault_type: int, didcow: int, *, busy: bool) -
         return m, KERN_SUCCESS, True
     await vm_page_hold(m)
     await vm_page_wakeup(m)
+    await kernel.rmap.settle()
     return m, KERN_SUCCESS, False
 
 

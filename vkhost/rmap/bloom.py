@@ -93,7 +93,9 @@ class Bloom(ExtentScan):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
         self._filters: dict[int | str, BloomFilter] = {}
-        self._inserted: dict[Pte, None] = {}  # each under its placemark
+        # (PTE, frame): in the filter. While a PTE is replaced both of its frames are; and of two
+        # who take away the same mapping the second finds it withdrawn.
+        self._inserted: dict[tuple[Pte, int], None] = {}
         # Of the filters, for `compare`.
         self.tests = 0
         self.positives = 0
@@ -110,14 +112,17 @@ class Bloom(ExtentScan):
         if entry is None or entry.maptype != VM_MAPTYPE_VPAGETABLE:
             return
         if "bloom-not-inserted" not in self.kernel.mutants:
-            self._inserted[pte] = None
+            self._inserted[pte, m.pfn] = None
             await self.filter(pmap).insert(m.pfn)
 
     async def remove(self, pmap: Pmap, m: VmPage, pte: Pte, old: int) -> None:
-        if pte in self._inserted:
-            del self._inserted[pte]
+        if self._inserted.pop((pte, m.pfn), self) is None:
             await self.filter(pmap).withdraw(m.pfn)
         await super().remove(pmap, m, pte, old)
+
+    def release(self, pmap: Pmap) -> None:
+        if self._filters.pop(pmap.id, None) is not None:
+            self.grow(-(COUNTERS // 2))
 
     async def scan(self, m: VmPage, only: Pmap | None, body: ScanBody) -> Scan:
         if await super().scan(m, only, body) is Scan.DONE:

@@ -19,9 +19,10 @@ from vkhost.pmap_bits import PTE_A, PTE_M
 from vkhost.pmap_remove import pmap_remove_pte
 from vkhost.rmap.extent_scan import ExtentScan, Scan, ScanBody
 from vkhost.vm import VM_MAPTYPE_VPAGETABLE
-from vkhost.vm_map import VmMapBacking
 from vkhost.vm_page import PG_REFERENCED, PG_VPTMAPPED, VmPage
 from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_flag_set
+
+Region = tuple[Pmap, int, int]  # [start, end) of it
 
 
 class Broadcast(ExtentScan):
@@ -37,22 +38,24 @@ class Broadcast(ExtentScan):
 
     async def flush_regions(self, m: VmPage, only: Pmap | None) -> None:
         """Remove every PTE of the VPAGETABLE regions of m's object."""
-        for ba in await self._regions(m, only):
-            ptes = await ba.pmap.valid_ptes(ba.start, ba.end)
+        for pmap, start, end in await self._regions(m, only):
+            ptes = await pmap.valid_ptes(start, end)
             self.visited += len(ptes)
             self.flushes += len(ptes)
             for pte in ptes:
-                await pmap_remove_pte(ba.pmap, pte)
+                await pmap_remove_pte(pmap, pte, m)
         if only is None:
             # Entering it again needs the page's busy, which is ours.
             await vm_page_flag_clear(m, PG_VPTMAPPED)
 
-    async def _regions(self, m: VmPage, only: Pmap | None) -> list[VmMapBacking]:
+    async def _regions(self, m: VmPage, only: Pmap | None) -> list[Region]:
+        """By value: a clip that cuts an extent meanwhile has listed the other part before, so all
+        that the page may be mapped in is in what the list said at any one moment."""
         obj = m.object
         assert obj is not None
         await obj.backing_lk.acquire_shared()
         regions = [
-            ba
+            (ba.pmap, ba.start, ba.end)
             for ba in obj.backing_list
             if ba.maptype == VM_MAPTYPE_VPAGETABLE and only in (None, ba.pmap)
         ]
@@ -60,15 +63,21 @@ class Broadcast(ExtentScan):
         return regions
 
     async def testbit(self, m: VmPage, bit: int) -> bool:
-        """The flush moves M to the page: then the page is what to ask."""
+        """The flush moves M and A to the page: then the page is what to ask."""
         flagged = await m.flags.load() & PG_VPTMAPPED
         if await super().testbit(m, bit):
             return True
-        return bool(flagged and bit == PTE_M and await m.dirty.load())
+        if not flagged:
+            return False
+        if bit == PTE_A:
+            return bool(await m.flags.load() & PG_REFERENCED)
+        return bool(bit == PTE_M and await m.dirty.load())
 
     async def clearbit(self, m: VmPage, bit: int) -> None:
+        """What the flush makes of A is taken back; of M, it is the caller who undirties a page."""
+        before = await m.flags.load() & PG_REFERENCED
         await super().clearbit(m, bit)
-        if bit == PTE_A and await m.flags.load() & PG_REFERENCED:
+        if bit == PTE_A and not before and await m.flags.load() & PG_REFERENCED:
             await vm_page_flag_clear(m, PG_REFERENCED)
 
     async def ts_referenced(self, m: VmPage) -> int:

@@ -73,8 +73,11 @@ class Rmap:
         """
         await pmap_removed_pte(m)
 
-    async def settle(self) -> None:
-        """After PTEs were removed or replaced, with no placemark held and no page busied."""
+    async def settle(self, busied: VmPage | None = None) -> None:
+        """After PTEs were removed or replaced, with no placemark held and no page busied but this."""
+
+    def release(self, pmap: Pmap) -> None:
+        """The pmap, which has no PTEs any more, is gone for good."""
 
     async def mapped_through_vpte(self, m: VmPage) -> None:
         """vm_fault F16 and vm_fault_page: m, busied, is about to be used through a VPTE."""

@@ -94,3 +94,6 @@ class Notifier(VpteList):
         old = await mmu.count.load()
         await mmu.count.store((old[0] + finished, old[1] + in_progress))
         await mmu.lock.release()
+
+    def release(self, pmap: Pmap) -> None:
+        self._mmus.pop(pmap.id, None)

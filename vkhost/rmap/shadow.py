@@ -7,9 +7,10 @@ reads it again. So no host PTE ever outlives the VPTEs it came from, INVAL or no
 up in the same record by their list. Source: the analysis of patch #3389, section 6.4; the shadow
 paging of VMMs (Adams, Agesen, ASPLOS 2006), which unshadow on write in the same way.
 
-Relies on: no cooperation. The table's busy makes protection against walk, and store against
-protection, one after the other; a fault that walked a table which was written since (the table's
-`edits` differ) does not enter what it found.
+Relies on: no cooperation of the guest; of the host, that it does not write into a page table by way
+of a page held since before the walk (vm_fault_page: a read(2) into a table). The table's busy makes
+protection against walk, and store against protection, one after the other; a fault that walked a
+table which was written since (the table's `edits` differ) does not enter what it found.
 Lock order: table busy, page busy, PTE placemark, list spinlock.
 Cost: a write fault with shootdowns for each first edit of a table after a walk; 24 bytes a mapping
 for the list and 16 for its place under the table.
@@ -78,7 +79,8 @@ class Shadow(VpteList):
             if "shadow-dmap-unprotected" not in self.kernel.mutants:
                 await self.clearbit(m, PTE_RW)
             await table.state.store((True, edits))
-        fs.seen.append((table, edits))
+        if fs.seen is not None:  # vm_fault_page enters nothing, and so remembers nothing
+            fs.seen.append((table, edits))
 
     async def protection(self, fs: FaultState, m: VmPage, fault_type: int) -> int:
         """A table is entered read-only for a read; a write makes it an ordinary page first."""

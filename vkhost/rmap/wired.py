@@ -5,7 +5,7 @@ its VPTE mappings is then never consulted for reclaim. The entry is wired, pmap_
 for each PTE, whoever removes the PTE drops it. Source: facts 0.1 and 6.4 (h); the forks of 2026.
 
 Relies on: the balance of wires. One for each PTE, also when one frame is mapped twice; none for a
-PTE that only becomes writable.
+PTE that only becomes writable, nor for a PTE that is wired because its entry is mlocked.
 Lock order: as the extent scan's; the wire count is atomic.
 Cost: all that the guest has mapped is pinned, beyond v_page_max_wired and RLIMIT_MEMLOCK; no bytes.
 """
@@ -34,30 +34,42 @@ class Wired(ExtentScan):
     name = "wired"
     wires_vpagetable = True
 
-    async def enter(self, pmap: Pmap, m: VmPage, pte: Pte, entry: VmMapEntry | None) -> None:
-        if entry is not None and entry.eflags & MAP_ENTRY_VPAGETABLE_WIRED:
-            await vm_page_wire(m)
-
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
+        # (PTE, frame) that have a wire from here: not those of entries somebody has mlocked.
+        self._wires: dict[tuple[Pte, int], None] = {}
         # By thread: pages that lost a wired PTE to it. Unwiring needs the page's busy, for which
         # nobody may wait who holds a placemark or another page.
         self._owed: dict[int, list[VmPage]] = {}
 
+    async def enter(self, pmap: Pmap, m: VmPage, pte: Pte, entry: VmMapEntry | None) -> None:
+        if entry is not None and entry.eflags & MAP_ENTRY_VPAGETABLE_WIRED:
+            self._wires[pte, m.pfn] = None
+            await vm_page_wire(m)
+
     async def remove(self, pmap: Pmap, m: VmPage, pte: Pte, old: int) -> None:
         await super().remove(pmap, m, pte, old)
-        if old & PTE_W and "wire-never-dropped" not in self.kernel.mutants:
+        wired = self._wires.pop((pte, m.pfn), self) is None
+        # munlock and munmap take PTE_W, and the wire, before the PTE.
+        if wired and old & PTE_W and "wire-never-dropped" not in self.kernel.mutants:
             self._owed.setdefault(curthread().tid, []).append(m)
 
-    async def settle(self) -> None:
-        for m in self._owed.pop(curthread().tid, ()):
-            await vm_page_busy_wait(m, "pmunw")
-            await vm_page_unwire(m, True)
-            await vm_page_wakeup(m)
+    async def settle(self, busied: VmPage | None = None) -> None:
+        """Who has a page busied pays for that one; the rest when it has let go."""
+        owed = self._owed.pop(curthread().tid, [])
+        while owed:
+            m = owed.pop()
+            if m is busied:
+                await vm_page_unwire(m, True)
+            elif busied is None:
+                await vm_page_busy_wait(m, "pmunw")
+                await vm_page_unwire(m, True)
+                await vm_page_wakeup(m)
+            else:
+                self._owed.setdefault(curthread().tid, []).append(m)
 
     async def remove_found(self, m: VmPage, only: Pmap | None) -> bool:
-        """As the scan's; the caller has the page busied, so what is owed is paid at once."""
+        """As the scan's; the caller has the page busied, so what is owed for it is paid at once."""
         mapped = await super().remove_found(m, only)
-        for owed in self._owed.pop(curthread().tid, ()):
-            await vm_page_unwire(owed, True)
+        await self.settle(m)
         return mapped
