@@ -119,14 +119,14 @@ class Failure:
         return {text for step in self.steps if (text := key_text(step.key)) in named}
 
     def movable(self) -> list[Access]:
-        """The accesses that can be moved, if they are two by different actors. First the one of
-        the thread that took fewer steps: there are more places to move it to."""
-        if len(self.accesses) < 2 or self.accesses[0].actor == self.accesses[1].actor:
-            return []
-        if not all(0 < access.step < len(self.steps) for access in self.accesses):
-            return []
+        """The accesses that can be moved: not what the set-up did. First the one of the thread that
+        took fewer steps, since there are more places to move it to."""
         taken = Counter(step.actor for step in self.steps)
-        return sorted(self.accesses[:2], key=lambda access: taken[access.actor])
+        several = len(taken) > 2  # the set-up and one more
+        movable = [a for a in self.accesses[:2] if several and 0 < a.step < len(self.steps)]
+        if len(movable) == 2 and movable[0].actor == movable[1].actor:
+            del movable[0]
+        return sorted(movable, key=lambda access: taken[access.actor])
 
     @property
     def bracket(self) -> Bracket | None:
@@ -166,7 +166,8 @@ class Failure:
                 self.width = width
             if self.width.share < 1 or width.partial:
                 break  # one that fails wherever it is says less
-        if self.width is None:
+        if self.width is None or (len(self.movable()) == 1 and self.width.share >= 1):
+            self.width = None  # it fails wherever it is: that is no window
             return
         moved = self.width
         for name, other in (alternatives or {}).items():
