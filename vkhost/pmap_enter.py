@@ -75,7 +75,8 @@ async def _enter(
     old = await pmap_inval_smp(pmap, pte, new, m.frame.generation, "enter")
     pmap.wired_count += bool(new & PTE_W) - bool(old & PTE_W)
     await pmap_removed_am(oldm, old)
-    if oldm is not m:
+    # 0: pmap_remove_all was there first, and oldm may long be mapped anew or another's.
+    if old and oldm is not m:
         await pmap.kernel.rmap.remove(pmap, oldm, pte, old)
     await pmap_interlock_drop(oldm)
 

@@ -74,7 +74,7 @@ class Rmap:
         await pmap_removed_pte(m)
 
     async def settle(self, busied: VmPage | None = None) -> None:
-        """After PTEs were removed or replaced, with no placemark held and no page busied but this."""
+        """After PTEs were removed or replaced; no placemark held, no page busied but this."""
 
     def release(self, pmap: Pmap) -> None:
         """The pmap, which has no PTEs any more, is gone for good."""
