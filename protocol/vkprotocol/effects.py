@@ -9,6 +9,7 @@ the step is taken; partial-order reduction needs no annotation.
 Contract of a step, relied on by every executor:
 
 * it changes only its effect's `obj` and the objects in `also`, besides the thread's own locals;
+* a load that changes its `obj` does so in a way that commutes, and the object has `commute`;
 * it touches nothing else that another thread may touch without a lock;
 * a guard is a pure function of `obj.state`, and a guarded object never appears in `also`.
 
@@ -133,7 +134,7 @@ def curthread() -> Thread:
 
 
 def fresh_key(kind: str) -> Key:
-    """A name for an object made now: (kind, creating thread, that thread's count).
+    """A name for an object made now: (kind, creating thread's path, that thread's count).
 
     Equal in equivalent interleavings, which a global counter is not.
     """
@@ -142,7 +143,7 @@ def fresh_key(kind: str) -> Key:
         _setup_keys[0] += 1
         return (kind, "setup", _setup_keys[0])
     thread.born += 1
-    return (kind, thread.tid, thread.born)
+    return (kind, *thread.path, thread.born)
 
 
 def reset_setup() -> None:
@@ -352,6 +353,13 @@ class RWLock(Shared):
         if me.held is not None:
             took(me, self)
         self.state = (me.tid, (), want)
+
+    def commute(self, state: Any, tid: int, op: str) -> Any:
+        """`state` after a load of thread `tid`. What an object whose loads change it must have."""
+        owner, readers, want = state
+        if op == "shared":
+            return (owner, (*readers, tid), want)
+        return (owner, tuple(reader for reader in readers if reader != tid), want)
 
     @coroutine
     def try_upgrade(self) -> Step:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
-from vkprotocol.effects import CURTHREAD, Thread, pause
+from vkprotocol.effects import CURTHREAD, Thread, WaitChannel, pause
+
+from vkhost.token import Token
 
 Op = tuple[Any, ...]
 
@@ -36,6 +38,8 @@ BLOCKING = st.one_of(
     st.tuples(st.sampled_from(("down", "up", "try_down"))),
     st.tuples(st.sampled_from(("set", "clear", "wait"))),
     st.tuples(st.sampled_from(("shared", "exclusive", "unlock"))),
+    st.tuples(st.sampled_from(("gettoken", "gettoken_shared", "reltoken"))),
+    st.tuples(st.sampled_from(("gettoken", "gettoken_shared", "reltoken"))),
     st.tuples(st.sampled_from(("put", "get", "try_put", "try_get"))),
     st.tuples(st.sampled_from(("cwait", "notify", "notify_all"))),
     st.tuples(st.just("nap"), st.integers(1, 2)),
@@ -43,13 +47,19 @@ BLOCKING = st.one_of(
     st.tuples(st.just("wake")),
 )
 CHILD = st.tuples(st.just("spawn"), st.lists(SIMPLE | BLOCKING, min_size=1, max_size=2))
-BODY = st.lists(SIMPLE | BLOCKING | SIMPLE, min_size=1, max_size=4)
+ANY = SIMPLE | BLOCKING | SIMPLE
+# Locks that are shared, and nothing else: what their loads do to the reductions is subtle.
+SHARING = st.one_of(
+    st.tuples(st.sampled_from(("gettoken", "gettoken_shared", "gettoken_shared", "reltoken"))),
+    st.tuples(st.sampled_from(("shared", "exclusive", "unlock"))),
+    st.tuples(st.just("reltoken")),
+)
 
 
 @st.composite
-def sources(draw: st.DrawFn) -> Source:
-    bodies = draw(st.lists(BODY, min_size=2, max_size=4))
-    if draw(st.integers(0, 3)) == 0:
+def sources(draw: st.DrawFn, ops: st.SearchStrategy[Op] = ANY) -> Source:
+    bodies = draw(st.lists(st.lists(ops, min_size=1, max_size=4), min_size=2, max_size=4))
+    if ops is ANY and draw(st.integers(0, 3)) == 0:
         body = bodies[draw(st.integers(0, len(bodies) - 1))]
         body.insert(draw(st.integers(0, len(body))), draw(CHILD))
     # At most nine operations in all, so that dfs comes to an end.
@@ -76,9 +86,8 @@ class Built:
         self.condition = k.condition("c", self.guard)
         self.cell = k.cell("sleepers", 0)
         self.seen: dict[tuple[int, ...], list[Any]] = {}
-        from vkprotocol.effects import WaitChannel
-
         self.channel = WaitChannel("w")
+        self.token = Token("t")
         for n, body in enumerate(source.threads):
             k.spawn(f"t{n}", self.thread, body)
 
@@ -86,7 +95,7 @@ class Built:
         """Everything an execution can end with."""
         shared = [
             *self.cells.values(), *self.locks.values(), self.semaphore, self.event, self.rwlock,
-            self.queue, self.guard, self.condition.channel, self.channel,
+            self.queue, self.guard, self.condition.channel, self.channel, self.token,
         ]  # fmt: skip
         values = tuple((thing.key, thing.state) for thing in shared)
         seen = tuple((path, tuple(log)) for path, log in sorted(self.seen.items()))
@@ -166,6 +175,13 @@ class Built:
                 owner, readers, _ = self.rwlock.state
                 if owner == me.tid or me.tid in readers:
                     await self.rwlock.release()
+            case "gettoken":
+                await self.token.acquire()
+            case "gettoken_shared":
+                await self.token.acquire_shared()
+            case "reltoken":
+                if me.tokens:
+                    await self.token.release()
             case "put":
                 await self.queue.put(me.path)
             case "get":

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from vkemu import explore
 from vkemu.exploration.run import Run
 
-from .generated import Built, Source, class_of, sources
+from .generated import SHARING, Built, Source, class_of, sources
 
 DFS_MAX = 1500
 
@@ -35,27 +35,37 @@ def ends(source: Source, strategy: str) -> tuple[set[Any], list[list[int]], Any]
     return states, schedules, result
 
 
-@pytest.mark.slow
-@settings(
+def agree(source: Source) -> None:
+    states, schedules, truth = ends(source, "dfs")
+    assume(truth.exhausted)
+    classes = {class_of(source, schedule) for schedule in schedules}
+    for strategy in ("dpor", "source-dpor"):
+        reached, traces, found = ends(source, strategy)
+        assert reached == states
+        assert found.verdict == truth.verdict
+        assert found.exhausted
+        assert {class_of(source, schedule) for schedule in traces} == classes
+        assert found.executions == len(classes)
+        assert strategy == "source-dpor" or found.blocked == 0
+
+
+SETTINGS = settings(
     max_examples=500,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
+
+
+@pytest.mark.slow
+@SETTINGS
 @given(sources())
 def test_reductions_agree_with_dfs(source: Source) -> None:
-    states, schedules, truth = ends(source, "dfs")
-    assume(truth.exhausted)
-    classes = {class_of(source, schedule) for schedule in schedules}
-    reached, traces, found = ends(source, "dpor")
-    assert reached == states
-    assert found.verdict == truth.verdict
-    assert found.exhausted
-    assert {class_of(source, schedule) for schedule in traces} == classes
-    assert found.executions == len(classes)
-    assert found.blocked == 0
-    reached, traces, found = ends(source, "source-dpor")
-    assert reached == states
-    assert found.verdict == truth.verdict
-    assert {class_of(source, schedule) for schedule in traces} == classes
-    assert found.executions == len(classes)
+    agree(source)
+
+
+@pytest.mark.slow
+@settings(SETTINGS, max_examples=150)
+@given(sources(SHARING))
+def test_reductions_agree_with_dfs_on_shared_locks(source: Source) -> None:
+    agree(source)

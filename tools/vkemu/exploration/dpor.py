@@ -40,4 +40,6 @@ class Dpor(Reduction):
             events = free.get(first)
             if events is None:
                 events = free[first] = trace.independent_of(first)
+            if race[5]:
+                events = trace.left(events, race[5])
             reverse(race, events, sleeps[first], trees[first])

@@ -47,8 +47,11 @@ class Objects:
     def _see(self, number: int) -> None:
         self._seen.add(number)
         write = 2 * number + 1
+        ordered = self.single[write - 1] == self.single[write]
         self.single[write] = (write, SEEN)
-        if self.all_seen:
+        if ordered:
+            self.single[write - 1] = self.single[write]
+        elif self.all_seen:
             self.single[write - 1] = (write - 1, SEEN)
 
     def see(self, shared: Shared) -> bool:
@@ -64,6 +67,14 @@ class Objects:
         self.all_seen = True
         for number in range(1, len(self)):
             self._see(number)
+
+    def order(self, shared: Shared) -> bool:
+        """The loads of `shared` change it, nobody knows how: they are writes. True when new."""
+        load = 2 * self.number(shared)
+        if self.single[load] == self.single[load + 1]:
+            return False
+        self.single[load] = self.single[load + 1]
+        return True
 
     def number(self, shared: Shared) -> int:
         number = shared.index

@@ -15,6 +15,7 @@ from vkprotocol.effects import (
     Thread,
     WaitChannel,
     fresh_key,
+    is_true,
 )
 
 from vkemu.controlled import Execution, Tids
@@ -41,6 +42,9 @@ class Program:
         self.ends: list[Predicate] = []
         self.invariants: list[Predicate] = []
         self.reads: list[list[Shared] | None] = []  # of each invariant, when declared
+        # Whether a thread ends with a step of its own, which `join` can wait for.
+        self.joinable = False
+        self._ends: dict[Thread, Cell] = {}
         self._roots: list[Thread] = []  # the threads of set-up, in order
         self._pool: list[tuple[type[Shared], Any, Any]] = []
         self._made = 0
@@ -56,6 +60,9 @@ class Program:
         if self.invariants:
             self.invariants = []
             self.reads = []
+        self.joinable = False
+        if self._ends:
+            self._ends = {}
         self.build(self)
         return execution
 
@@ -64,6 +71,11 @@ class Program:
     def spawn(self, name: str, body: Any, *args: Any, daemon: bool = False) -> Thread:
         """Start a thread: `body` is a coroutine function, called with `args`, or a coroutine."""
         coro: Body = body(*args) if callable(body) else body
+        if self.joinable and not daemon:
+            return self._spawn_joinable(name, coro)
+        return self._spawn(name, coro, body, daemon=daemon)
+
+    def _spawn(self, name: str, coro: Body, body: Any, *, daemon: bool = False) -> Thread:
         execution = self.execution
         root = execution.roots
         if CURTHREAD[0] is None and execution.deferred:
@@ -80,6 +92,30 @@ class Program:
                 roots.append(thread)
             return thread
         return execution.spawn(name, coro, daemon=daemon)
+
+    def _spawn_joinable(self, name: str, coro: Body) -> Thread:
+        parent = CURTHREAD[0]
+        path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
+        end = Cell(("end", *path), None)
+
+        async def to_the_end() -> None:
+            result = await coro
+            await end.store((result,))
+
+        thread = self._spawn(name, to_the_end(), to_the_end)
+        self._ends[thread] = end
+        return thread
+
+    async def join(self, thread: Thread) -> Any:
+        """Wait until `thread` is done, and return what it returned.
+
+        For threads spawned while `joinable` is set, as it is in an async test that is `explored`.
+        """
+        end = self._ends.get(thread)
+        if end is None:
+            raise RuntimeError(f"join {thread.name}: set k.joinable before it is spawned")
+        await end.wait(is_true)
+        return end.value[0]
 
     # -- shared objects --------------------------------------------------------------------------
 

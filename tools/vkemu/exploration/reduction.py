@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vkprotocol.effects import Shared
+
 from vkemu.exploration.footprint import Objects, dependent
 from vkemu.exploration.path import Path
 from vkemu.exploration.trace import Race, Trace
@@ -39,7 +41,7 @@ class Reduction(Path):
         self.tree: Tree = []
         self.waiting: list[Race] = []  # of threads that could not go on
         self.races: list[Race] = []
-        self.stale = False  # what must always hold sees more than was known: `restart`
+        self.stale = False  # more depends on each other than was known: `restart`
 
     def backtrack(self) -> bool:
         trees = self.trees
@@ -66,6 +68,7 @@ class Reduction(Path):
         super().conduct(run)
         if self.view is not None and self.view.look(run.program):
             self.stale = True
+        if self.stale:
             return
         end = len(self.trace)
         self.races = self.trace.races
@@ -91,8 +94,14 @@ class Reduction(Path):
                     return
                 trace.advanced()
             below: Tree = []
+            going = False
             if tree:
                 tid, _, below = tree.pop(0)
+                going = threads[tid].runnable
+                # Else its second step depends on more than the race it comes from: without it.
+                below = below if going else []
+            if going:
+                pass
             elif sleep:
                 tid = awake(runnable, sleep)
                 if tid < 0:
@@ -103,6 +112,7 @@ class Reduction(Path):
                 tid = runnable[0]
             effect = threads[tid].pending
             assert effect is not None
+            shared = effect.obj
             footprint = trace.add(tid, effect)
             self.sleeps.append(sleep)
             self.trees.append(tree)
@@ -115,11 +125,19 @@ class Reduction(Path):
                     and not dependent(sleeper[1], footprint)
                 ]
             tree = below
-            if not execution.step(tid) and run.thread_failed():
+            stopped = not execution.step(tid) and run.thread_failed()
+            if not effect.write and shared.state is not trace.befores[-1]:
+                self.load_changed(shared)
+            if stopped:
                 return
             if run.watched and not run.watch():
                 return
         run.cut = bool(runnable) or execution.alive > 0
+
+    def load_changed(self, shared: Shared) -> None:
+        """A load left its object another: fine where it says how, else it was no load."""
+        if not hasattr(shared, "commute") and self.objects.order(shared):
+            self.stale = True
 
     def reverse_races(self) -> None:
         """See to it that the other order of every race is explored too."""

@@ -17,10 +17,10 @@ class SourceDpor(Reduction):
 
     def reverse_races(self) -> None:
         trace = self.trace
-        for first, second, tid, footprint, past in self.races:
+        for first, second, tid, footprint, past, without in self.races:
             if second < self.kept:
                 continue
-            events = trace.independent_of(first) & ((1 << second) - 1)
+            events = trace.left(trace.independent_of(first), without) & ((1 << second) - 1)
             if footprint is None:
                 past = events
             else:

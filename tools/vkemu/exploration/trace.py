@@ -18,14 +18,16 @@ from typing import TypeAlias
 from vkprotocol.effects import Effect, Thread
 
 from vkemu.controlled import Execution, may_go_on
+from vkemu.exploration import commuting
 from vkemu.exploration.footprint import Footprint, Objects
 from vkemu.exploration.path import Record
 
-# (first, second, tid, footprint, past): step `second` of thread `tid` could have come before event
-# `first`. `second` is an event, or `len(trace)` for the step of a thread that could not go on.
-# `footprint` is None where event `first` may have decided it; `past` is what the step happens after
-# whatever it touches. A plain tuple: there are a dozen of them an execution.
-Race: TypeAlias = tuple[int, int, int, Footprint | None, int]
+# (first, second, tid, footprint, past, without): step `second` of thread `tid` could have come
+# before event `first`. `second` is an event, or `len(trace)` for the step of a thread that could
+# not go on. `footprint` is None where event `first` may have decided it; `past` is what the step
+# happens after whatever it touches; `without` are later events that have to wait for it too.
+# A plain tuple: there are a dozen of them an execution.
+Race: TypeAlias = tuple[int, int, int, Footprint | None, int, tuple[int, ...]]
 
 
 class Trace(Record):
@@ -104,7 +106,7 @@ class Trace(Record):
                 races = self.races
                 while met:
                     rival = met.bit_length() - 1
-                    races.append((rival, n, tid, footprint, past))
+                    races.append((rival, n, tid, footprint, past, ()))
                     clock |= clocks[rival]
                     met &= ~clock
             else:
@@ -125,35 +127,49 @@ class Trace(Record):
         n = len(self.tids)
         clocks = self.clocks
         known = None if self.objects.computed(effect) else footprint
-        # Events that may have been what made the guard true.
+        # Events that may have been what made the guard true: not all of them can come later.
         makers = 0
+        commutes = False
         if effect.guard is not None:
             makers = self.rivals[2 * effect.obj.index + effect.write]
-        enabled_late = False
+            commutes = hasattr(effect.obj, "commute")
+        late = False
         clock = past
         while met:
             rival = met.bit_length() - 1
-            if makers >> rival & 1 and not may_go_on(effect, self.befores[rival]):
-                enabled_late = True
+            if makers >> rival & 1 and (commutes or not may_go_on(effect, self.befores[rival])):
+                late = True
             else:
-                self.races.append((rival, n, tid, known, past))
+                self.races.append((rival, n, tid, known, past, ()))
             clock |= clocks[rival]
             met &= ~clock
-        if enabled_late:
-            first = self._last_open(effect, past, n)
-            if first >= 0:
-                self.races.append((first, n, tid, known, past))
+        if late:
+            openings = self._openings(effect, past, n)
+            self.races += [(first, n, tid, known, past, without) for first, without in openings]
         return clock
 
-    def _last_open(self, effect: Effect, past: int, n: int) -> int:
-        """The latest rival, not in `past`, before which the guard of `effect` held; or -1."""
-        candidates = self.rivals[2 * effect.obj.index + effect.write] & ~past & ((1 << n) - 1)
+    def _openings(self, effect: Effect, past: int, n: int) -> list[tuple[int, tuple[int, ...]]]:
+        """The rivals a guarded effect could come before, and what else has to come after it then.
+
+        The effect is at `n`, and has to be after `past`. It is the latest write before which the
+        guard held; or, where loads change the object, every load since then that can be left out.
+        """
+        number = effect.obj.index
+        found: list[tuple[int, tuple[int, ...]]] = []
+        candidates = self.rivals[2 * number + effect.write] & ~past & ((1 << n) - 1)
         while candidates:
-            write = candidates.bit_length() - 1
-            if may_go_on(effect, self.befores[write]):
-                return write
-            candidates ^= 1 << write
-        return -1
+            event = candidates.bit_length() - 1
+            candidates ^= 1 << event
+            if self.rivals[2 * number] >> event & 1:
+                if not found and may_go_on(effect, self.befores[event]):
+                    found.append((event, ()))
+                if found:
+                    break
+            elif hasattr(effect.obj, "commute"):
+                without = commuting.opening(self, effect, event, past, n)
+                if without is not None:
+                    found.append((event, without))
+        return found
 
     def waiting(self, execution: Execution) -> list[Race]:
         """Races of the threads that cannot go on."""
@@ -164,17 +180,16 @@ class Trace(Record):
             if effect is None or thread.runnable or effect.guard is None:
                 continue
             past = self.past_of(tid)
-            rivals = 2 * self.objects.number(effect.obj) + effect.write
-            if rivals < len(self.rivals) and self.rivals[rivals]:
-                first = self._last_open(effect, past, n)
-                if first >= 0:
-                    found.append((first, n, tid, self.objects.footprint(effect), past))
+            if 2 * self.objects.number(effect.obj) < len(self.rivals):
+                footprint = self.objects.footprint(effect)
+                openings = self._openings(effect, past, n)
+                found += [(first, n, tid, footprint, past, without) for first, without in openings]
         return found
 
     def pretend(self, waiting: list[Race]) -> list[Race]:
         """Add the steps that could not be taken as events after all others, until `truncate`."""
         races: list[Race] = []
-        for first, _, tid, footprint, past in waiting:
+        for first, _, tid, footprint, past, without in waiting:
             assert footprint is not None
             n = len(self.tids)
             bit = 1 << n
@@ -185,7 +200,7 @@ class Trace(Record):
                     self.rivals[code - 1] |= bit
             self.tids.append(tid)
             self.footprints.append(footprint)
-            races.append((first, n, tid, footprint, past))
+            races.append((first, n, tid, footprint, past, without))
         return races
 
     def advanced(self) -> None:
@@ -211,6 +226,12 @@ class Trace(Record):
         while races and races[-1][1] >= n:
             races.pop()
         self.barrier = (1 << self.advances[-1][0]) - 1 if self.advances else 0
+
+    def left(self, free: int, without: tuple[int, ...]) -> int:
+        """`free` without some events, and without what happens after them."""
+        for event in without:
+            free &= self.independent_of(event) | ((1 << event) - 1)
+        return free
 
     def independent_of(self, first: int) -> int:
         """The events after `first` that do not happen after it (the papers' notdep).

@@ -33,7 +33,7 @@ class Reversals:
         of `explored`, or all of a branch of `tree`, can go in front of it (is a *weak initial*):
         its own first event there has nothing before it, or it has none and touches nothing of it.
         """
-        _, second, _, footprint, past = race
+        _, second, _, footprint, past, _ = race
         late = 1 << second
         opaque = 0
         if footprint is None:
