@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vkemu.exploration import explore, replay
+    from vkemu.testing.explored import explored
 
-__all__ = ["explore", "replay"]
+__all__ = ["explore", "explored", "replay"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vkemu import exploration
+    if name == "explored":
+        from vkemu.testing import explored as home
+    else:
+        from vkemu import exploration as home
 
-    found = globals()[name] = getattr(exploration, name)
+    found = globals()[name] = getattr(home, name)
     return found
