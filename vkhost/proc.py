@@ -46,6 +46,7 @@ def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> P
     proc.lwps = [Lwp(proc, tid, cpus[tid]) for tid in range(vcpus)]
     proc.nlwps.state = vcpus
     kernel.procs.append(proc)
+    kernel.emit("proc.create", pid, proc.p_vmspace.pmap.id)
     return proc
 
 
