@@ -56,7 +56,9 @@ class Condition:
             case ast.Tuple(elts=elts):
                 for value in elts:
                     yield from self._check(value, where)
-            case ast.Constant(value=int()):
+            case ast.Constant(value=int()) | ast.UnaryOp(
+                op=ast.USub(), operand=ast.Constant(value=int())
+            ):
                 return
             case ast.Name() | ast.Attribute(value=ast.Name()):
                 yield ast.unparse(node)
@@ -81,6 +83,8 @@ def _value(node: ast.expr, lookup: Lookup) -> Any:
         case ast.BoolOp(op=op, values=values):
             results = (_value(value, lookup) for value in values)
             return all(results) if isinstance(op, ast.And) else any(results)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand, lookup)
         case ast.UnaryOp(operand=operand):
             return not _value(operand, lookup)
         case ast.Compare(left=left, ops=ops, comparators=rights):

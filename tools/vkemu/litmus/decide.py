@@ -7,7 +7,7 @@ from typing import Any
 from vkemu.exploration.result import Failure, Result
 from vkemu.exploration.run import Run
 from vkemu.litmus.file import Litmus
-from vkemu.litmus.herd import Outcomes, Values, render
+from vkemu.litmus.herd import Values, render
 from vkemu.litmus.machine import Machine
 from vkemu.litmus.verbs import check_statements, run_program
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
@@ -107,5 +107,6 @@ def decide(litmus: Litmus, policy: str, *, strategy: Any = "dpor", **options: An
 
     test = Test(litmus, policy)
     options.setdefault("max_steps", litmus.file.litmus.max_steps)
+    options.setdefault("on_step_bound", litmus.file.litmus.on_step_bound)
     result = explore(test, strategy=strategy, each=test.note, **options)
     return Decision(test, result)

@@ -65,6 +65,9 @@ class Heading(Table, frozen=True):
     max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     spare: Annotated[int, Meta(ge=0)] | None = None  # free frames; None: what host.pages leaves
     checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
+    on_step_bound: Literal["unknown", "fail"] = "unknown"  # fail: not to end is what it breaks
+    counter_steps: bool = False  # ++ of a global counter is a load and a store
+    tunables: dict[str, int] = msgspec.field(default_factory=dict)  # sysctls of the host
 
 
 class Page(Table, frozen=True):
@@ -114,6 +117,9 @@ class Variant(Table, frozen=True):
     quirks: dict[str, Any] = msgspec.field(default_factory=dict)
     mutants: tuple[str, ...] = ()
     thread: tuple[ThreadTable, ...] = ()
+    outcome: OutcomeTable | None = None
+    policies: tuple[str, ...] | None = None
+    reason: str | None = None
 
 
 class File(Table, frozen=True):
@@ -258,8 +264,15 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
         raise UsageError(f"{where}.thread: {min(unknown)!r} is no thread of the test")
     host = {**msgspec.structs.asdict(file.host), **variant.host}
     quirks = {**msgspec.structs.asdict(file.quirks), **variant.quirks}
+    heading = file.litmus
+    if variant.policies is not None:
+        heading = msgspec.structs.replace(heading, policies=variant.policies)
+    if variant.reason is not None:
+        heading = msgspec.structs.replace(heading, reason=variant.reason)
     changed = msgspec.structs.replace(
         file,
+        litmus=heading,
+        outcome=file.outcome if variant.outcome is None else variant.outcome,
         host=convert(host, LitmusHost, f"{where}.host"),
         quirks=convert(quirks, QuirkTable, f"{where}.quirks"),
         mutants=file.mutants + variant.mutants,

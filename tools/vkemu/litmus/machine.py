@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from vkprotocol.effects import CURTHREAD, Body, Spawn, Thread
+from vkprotocol.effects import CURTHREAD, Body, Cell, Lock, Spawn, Thread
+from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.mman import MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vpte import VPTE_V
@@ -20,7 +21,7 @@ from vkemu.litmus.tables import MASTER_PDE
 from vkhost.config import HostConfig
 from vkhost.cpu import Cpu
 from vkhost.kernel import Emit, Kernel
-from vkhost.lwp import Lwp, Proc
+from vkhost.lwp import File, Lwp, Proc
 from vkhost.pmap_remove import pmap_remove
 from vkhost.pmap_switch import swtch_in
 from vkhost.quirks import Quirks
@@ -41,7 +42,7 @@ from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_dirty import vm_page_dirty
 from vkhost.vm_page_lru import vm_page_activate
-from vkhost.vmspace import Vmspace, vmspace_alloc
+from vkhost.vmspace import Vmspace, vmspace_alloc, vmspace_rel
 from vkhost.vnode_pager import MemoryVnode, vnode_pager_alloc
 
 DMAP = 0x100_0000_0000  # where the image is mapped linearly in the vkernel's own vmspace
@@ -84,6 +85,7 @@ class Machine:
         self.vnode = MemoryVnode("image", litmus.image_pages * PAGE_SIZE)
         self.own = vmspace_alloc(self.kernel, "vkernel", pmap_id=PID)
         self.proc = Proc(self.kernel, PID, "vkernel", self.own)
+        self.proc.files[MEMIMAGE_FD] = File(self.vnode)
         self.guest = vmspace_alloc(self.kernel, "guest", self.proc, pmap_id=PID + 1)
         self.other = vmspace_alloc(self.kernel, "other", pmap_id=OTHER_PID)
         self.proc_other = Proc(self.kernel, OTHER_PID, "other", self.other)
@@ -91,15 +93,20 @@ class Machine:
         self.image: VmObject = drive(vnode_pager_alloc(self.kernel, self.vnode))
         self.other_object = vm_object_allocate(self.kernel, OBJT_DEFAULT, OTHER_PAGES)
         self.lwps: dict[int, Lwp] = {}  # by CPU
+        self.child: Vmspace | None = None  # of the guest process, once it has forked
         self.registers: dict[str, dict[str, int]] = {t.name: {} for t in litmus.threads}
+        self._events: dict[int, Cell] = {}
+        self._locks: dict[int, Lock] = {}
+        self._asts: dict[int, Cell] = {}
+        self.kernel.vmmeter.counter_steps = file.litmus.counter_steps
+        self.kernel.vmmeter.tunables.update(file.litmus.tunables)
 
     def set_up(self) -> None:
         drive(self._set_up())
 
     async def _set_up(self) -> None:
         image, other = self.image, self.other_object
-        await self._map(self.guest, image, 0, VM_MAX_USER_ADDRESS, VM_MAPTYPE_VPAGETABLE)
-        await vm_map_madvise(self.guest.vm_map, 0, VM_MAX_USER_ADDRESS, MADV_SETMAP, MASTER_PDE)
+        await self._map_guest()
         size = self.litmus.image_pages * PAGE_SIZE
         await self._map(self.own, image, DMAP, size, VM_MAPTYPE_NORMAL)
         await self._map(self.other, other, OTHER, OTHER_PAGES * PAGE_SIZE, VM_MAPTYPE_NORMAL)
@@ -114,6 +121,11 @@ class Machine:
                 self.vnode.pwrite(pindex * PAGE_SIZE, image_of(words))
         await self._run_threads()
         await self._map_as_asked()
+
+    async def _map_guest(self) -> None:
+        vm_map = self.guest.vm_map
+        await self._map(self.guest, self.image, 0, VM_MAX_USER_ADDRESS, VM_MAPTYPE_VPAGETABLE)
+        await vm_map_madvise(vm_map, 0, VM_MAX_USER_ADDRESS, MADV_SETMAP, MASTER_PDE)
 
     async def _map(
         self, vmspace: Vmspace, obj: VmObject, start: int, size: int, maptype: int
@@ -160,6 +172,7 @@ class Machine:
             lwp = self.lwps[i] = Lwp(self.proc, i, self.kernel.cpus[i])
             lwp.vmspace = vmspace
             self.proc.lwps.append(lwp)
+            self.kernel.emit("lwp.create", PID, lwp.id)
             await swtch_in(lwp)
 
     async def _warm_dmap(self, cpu: Cpu) -> None:
@@ -193,9 +206,28 @@ class Machine:
                 va = DMAP + self.litmus.frames[name] * PAGE_SIZE
                 await pmap_remove(self.own.pmap, va, va + PAGE_SIZE)
 
-    def page(self, name: str) -> VmPage | None:
-        """The vm_page that holds a named page now."""
-        return self.image.memq.get(self.litmus.frames[name])
+    async def respawn(self) -> None:
+        """Another process in place of the guest's, on the same page tables and the same pmap."""
+        await vmspace_rel(self.guest)
+        self.guest = vmspace_alloc(self.kernel, "guest", self.proc, pmap_id=PID + 1)
+        await self._map_guest()
+
+    def event(self, n: int) -> Cell:
+        return self._events.setdefault(n, Cell(("litmus.event", n)))
+
+    def guest_lock(self, n: int) -> Lock:
+        return self._locks.setdefault(n, Lock(("guest.lock", n)))
+
+    def ast(self, cpu: int) -> Cell:
+        """RQF_AST_MASK of a virtual CPU."""
+        return self._asts.setdefault(cpu, Cell(("guest.ast", cpu)))
+
+    def pindex(self, page: str | int) -> int:
+        return page if isinstance(page, int) else self.litmus.frames[page]
+
+    def page(self, page: str | int) -> VmPage | None:
+        """The vm_page that holds a page of the image now."""
+        return self.image.memq.get(self.pindex(page))
 
     def value(self, atom: str) -> int | None:
         """What `A.r0` or `X[0]` is in the state at hand; None for a register never written."""

@@ -1,0 +1,280 @@
+"""What the host does to pages: scans, laundering, truncation, and the next owner of a frame."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from vkprotocol.param import PAGE_SIZE
+
+from vkemu.litmus.actor import FAULT_TYPES, NO_PAGE, Actor, verb
+from vkemu.litmus.machine import OTHER, OTHER_PAGES
+from vkhost.pmap_enter import pmap_enter
+from vkhost.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm_fault_page import vm_fault_page
+from vkhost.vm_map_clean import vm_map_clean
+from vkhost.vm_map_delete import vm_map_remove
+from vkhost.vm_object import vm_object_deallocate
+from vkhost.vm_object_page import vm_object_page_clean
+from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_free
+from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm_page_cache import vm_page_cache, vm_page_try_to_cache
+from vkhost.vm_page_dirty import vm_page_dirty, vm_page_protect, vm_page_test_dirty
+from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate
+from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE
+from vkhost.vm_page_wire import vm_page_unhold
+from vkhost.vm_pageout import Pageout, vm_pageout_pass
+from vkhost.vm_pageout_active import Ageing
+from vkhost.vm_pageout_active import _age as vm_pageout_age
+from vkhost.vm_pageout_clean import OBJPC_SYNC
+from vkhost.vm_pageout_inactive import _flush_flags as vm_pageout_flush_flags
+from vkhost.vm_pageout_page import Laundry, vm_pageout_page
+from vkhost.vm_pageout_rss import vm_pageout_map_deactivate_pages
+
+PROTS: Final = {"none": VM_PROT_NONE, "r": VM_PROT_READ}
+
+
+async def _busied(me: Actor, page: Any) -> VmPage | None:
+    m = me.machine.page(page)
+    if m is None or not await vm_page_busy_try(m):
+        return None
+    if me.machine.page(page) is m:
+        return m
+    await vm_page_wakeup(m)
+    return None
+
+
+@verb("host pageout", "p")
+async def deactivate(me: Actor, page: Any) -> int:
+    """What the active scan does to a page that has declined: to PQ_INACTIVE, mappings in place."""
+    m = await _busied(me, page)
+    if m is None:
+        return NO_PAGE
+    await vm_page_deactivate(m)
+    await vm_page_wakeup(m)
+    return 0
+
+
+@verb("host pageout", "p?n")
+async def scan_active(me: Actor, page: Any, short: int = 1) -> int:
+    """The active scan meets the page when there is a shortage (or none); 1 if it declined it."""
+    m = await _busied(me, page)
+    if m is None or m.queue != PQ_ACTIVE:
+        return await _give_up(m)
+    age = Ageing(me.machine.kernel, 0, short, 1, isep=False)
+    m.act_count = 0
+    await vm_pageout_age(age, m)
+    return age.delta
+
+
+@verb("host pageout", "p?n")
+async def scan_inactive(me: Actor, page: Any, passes: int = 0) -> int:
+    """The inactive scan meets the page (vm_pageout_page); how many pages it freed or wrote."""
+    m = await _busied(me, page)
+    if m is None or m.queue != PQ_INACTIVE:
+        return await _give_up(m)
+    kernel = me.machine.kernel
+    flags = await vm_pageout_flush_flags(kernel, m)
+    return await vm_pageout_page(kernel, m, Laundry(max_launder=16), passes, flags)
+
+
+async def _give_up(m: VmPage | None) -> int:
+    """The page is busy, gone, or on another queue: a scan passes it by."""
+    if m is not None:
+        await vm_page_wakeup(m)
+    return NO_PAGE
+
+
+@verb("host pageout", "pa", *PROTS)
+async def protect(me: Actor, page: Any, prot: str) -> int:
+    """vm_page_protect."""
+    m = await _busied(me, page)
+    if m is None:
+        return NO_PAGE
+    await vm_page_protect(m, PROTS[prot])
+    await vm_page_wakeup(m)
+    return 0
+
+
+@verb("host pageout", "p")
+async def test_dirty(me: Actor, page: Any) -> int:
+    """vm_page_test_dirty; whether the page is dirty."""
+    m = await _busied(me, page)
+    if m is None:
+        return NO_PAGE
+    await vm_page_test_dirty(m)
+    dirty = int(await m.dirty.load() != 0)
+    await vm_page_wakeup(m)
+    return dirty
+
+
+@verb("host pageout", "p")
+async def referenced(me: Actor, page: Any) -> int:
+    """pmap_ts_referenced."""
+    m = await _busied(me, page)
+    if m is None:
+        return NO_PAGE
+    count = await me.machine.kernel.rmap.ts_referenced(m)
+    await vm_page_wakeup(m)
+    return count
+
+
+@verb("host pageout", "p")
+async def cache(me: Actor, page: Any) -> int:
+    """vm_page_cache, which unmaps and looks again."""
+    m = await _busied(me, page)
+    if m is None:
+        return NO_PAGE
+    await vm_page_cache(m)
+    return 0
+
+
+@verb("host pageout", "p")
+async def try_to_cache(me: Actor, page: Any) -> bool:
+    """vm_page_try_to_cache, as buffers are released: whether it was."""
+    m = me.machine.page(page)
+    return m is not None and await vm_page_try_to_cache(m)
+
+
+@verb("host pageout", "p")
+async def free(me: Actor, page: Any) -> int:
+    """Truncation of one page: unmap and free."""
+    m = await _busied(me, page)
+    if m is None:
+        return NO_PAGE
+    await vm_page_protect(m, VM_PROT_NONE)
+    await vm_page_free(m)
+    return 0
+
+
+@verb("host pageout", "n")
+async def reuse(me: Actor, value: int) -> int:
+    """Another process gets a page, maps it and writes `value` to it: the next owner of a frame.
+
+    What vm_fault does for it, without the steps that are another window's business.
+    """
+    machine = me.machine
+    made = machine.other_object
+    pindex = made.resident_page_count
+    async with made.token:
+        m = await vm_page_alloc(made, pindex, VM_ALLOC_NORMAL)
+    if m is None:
+        return NO_PAGE
+    await m.frame.zero()
+    m.valid = VM_PAGE_BITS_ALL
+    va = OTHER + pindex * PAGE_SIZE
+    await pmap_enter(
+        machine.other.pmap, va, m, VM_PROT_READ | VM_PROT_WRITE, False,
+        machine.other.vm_map.entries[0],
+    )  # fmt: skip
+    await vm_page_dirty(m)
+    await m.frame.store(0, value)
+    me.machine.kernel.emit("page.write", m.pfn, m.frame.words.tobytes())
+    await vm_page_activate(m)
+    await vm_page_wakeup(m)
+    return m.pfn
+
+
+@verb("host pageout", "")
+async def exit_other(me: Actor) -> int:
+    """The other process exits: what it had is free again."""
+    machine = me.machine
+    end = OTHER + OTHER_PAGES * PAGE_SIZE
+    await vm_map_remove(machine.other.vm_map, OTHER, end)
+    await vm_object_deallocate(machine.other_object)
+    return 0
+
+
+@verb("host pageout", "p")
+async def reclaimed(me: Actor, page: Any) -> bool:
+    """Whether the memory of the page is there for others: cached, or free already."""
+    m = me.machine.page(page)
+    return m is None or m.queue == PQ_CACHE
+
+
+@verb("host pageout", "p")
+async def wires(me: Actor, page: Any) -> int:
+    m = me.machine.page(page)
+    return NO_PAGE if m is None else int(await m.wire_count.load())
+
+
+@verb("pageout", "?n")
+async def passes(me: Actor, times: int = 1) -> int:
+    """Passes of the pageout daemon, with the sleeps between them."""
+    daemon = Pageout(me.machine.kernel, isep=False)
+    for _ in range(times):
+        await vm_pageout_pass(daemon)
+    return daemon.passes
+
+
+@verb("host pageout", "n")
+async def rss(me: Actor, limit: int) -> int:
+    """RLIMIT_RSS is enforced on the guest process: vm_pageout_map_deactivate_pages."""
+    machine = me.machine
+    await vm_pageout_map_deactivate_pages(machine.kernel, machine.guest.pmap, limit)
+    return 0
+
+
+@verb("host", "p")
+async def fsync(me: Actor, page: Any) -> int:
+    """Of the memory file: vm_object_page_clean, here of one page of it."""
+    pindex = me.machine.pindex(page)
+    await vm_object_page_clean(me.machine.image, pindex, pindex + 1, OBJPC_SYNC)
+    return 0
+
+
+@verb("host", "va?n", "sync", "invalidate")
+async def msync(me: Actor, va: Any, how: str, pages: int = 1) -> int:
+    """vm_map_clean of a range of the guest process; its KERN_* result."""
+    start = me.va(va)
+    return await vm_map_clean(
+        me.machine.guest.vm_map, start, start + pages * PAGE_SIZE,
+        syncio=True, invalidate=how == "invalidate",
+    )  # fmt: skip
+
+
+@verb("host", "pn")
+async def ondisk(me: Actor, page: Any, idx: int) -> int:
+    """A word of the memory file, as it is on the disk."""
+    offset = me.machine.pindex(page) * PAGE_SIZE + idx * 8
+    return int.from_bytes(me.machine.vnode.pread(offset, 8), "little")
+
+
+@verb("host", "va", *FAULT_TYPES)
+async def hold(me: Actor, va: Any, kind: str) -> int:
+    """vm_fault_page: the host gets at a user's page without a PTE; KERN_*."""
+    m, result, _ = await vm_fault_page(me.machine.guest.vm_map, me.va(va), FAULT_TYPES[kind])
+    me.held = m
+    return result
+
+
+@verb("host", "n")
+async def hstore(me: Actor, value: int) -> int:
+    """The host, or its DMA, writes the first word of the page it holds."""
+    m = me.held
+    if m is None:
+        return NO_PAGE
+    await m.frame.store(0, value)
+    m.kernel.emit("page.write", m.pfn, m.frame.words.tobytes())
+    return 0
+
+
+@verb("host", "")
+async def unhold(me: Actor) -> int:
+    m, me.held = me.held, None
+    if m is None:
+        return NO_PAGE
+    await vm_page_unhold(m)
+    return 0
+
+
+@verb("host", "")
+async def count_fault(me: Actor) -> int:
+    """++vm.vpagetable_faults, as vm_fault does it."""
+    await me.machine.kernel.vmmeter.count_vpagetable("vpagetable_faults")
+    return 0
+
+
+@verb("host", "")
+async def counted_faults(me: Actor) -> int:
+    return int(await me.machine.kernel.vmmeter.vpagetable["vpagetable_faults"].load())

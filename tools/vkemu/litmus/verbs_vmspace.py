@@ -1,0 +1,152 @@
+"""The vmspace_* calls of a vkernel, by the host's own system call table; and fork.
+
+The first of them makes the process of the test one that has vmspaces, by id, beside the address
+space that the test's [va] are in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from vkprotocol import messages as msg
+from vkprotocol.insn import NREGS, Insn, Op, Trapframe
+from vkprotocol.limits import RUN_BUDGET
+from vkprotocol.messages import MEMIMAGE_FD
+from vkprotocol.mman import (
+    MADV_INVAL,
+    MADV_SETMAP,
+    MAP_FIXED,
+    MAP_SHARED,
+    MAP_VPAGETABLE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
+from vkprotocol.vkernel import SIGUSR1, T_SYSCALL, VMSPACE_CTL_RUN
+
+from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, verb
+from vkemu.litmus.tables import MASTER_PDE
+from vkhost.lwp import lwpsignal
+from vkhost.pmap_switch import pmap_setlwpvm
+from vkhost.syscall import SYSCALLS
+from vkhost.vm_fault import vm_fault
+from vkhost.vm_vmspace import vkernel_exit, vkernel_lwp_exit
+from vkhost.vmspace import vmspace_fork
+
+PROGRAMS: Final = {
+    "load": (Insn(Op.LD, rd=1, rs=2), Insn(Op.SYSCALL)),
+    "spin": (Insn(Op.LD, rd=1, rs=2), Insn(Op.BEQ)),  # branches to 0 as r0 == r0
+}
+
+
+async def _call(me: Actor, request: type[msg.Request], **fields: Any) -> dict[str, Any]:
+    lwp = me.lwp
+    message = request(lwp=lwp.tid, seq=0, **fields)
+    name = type(message).__struct_config__.tag
+    lwp.proc.kernel.emit("syscall.begin", lwp.id, name)
+    result: dict[str, Any] = await SYSCALLS[type(message)](lwp, message)
+    lwp.proc.kernel.emit(
+        "syscall.end", lwp.id, name, result.get("errno", 0), result.get("value", 0)
+    )
+    return result
+
+
+@verb("guest", "n")
+async def vcreate(me: Actor, ident: int) -> int:
+    """cpu_vmspace_alloc: create, map the memory image with virtual page tables, SETMAP; errno."""
+    result = await _call(me, msg.VmspaceCreate, id=ident)
+    if result["errno"]:
+        return int(result["errno"])
+    await _call(
+        me, msg.VmspaceMmap, id=ident, addr=0, length=VM_MAX_USER_ADDRESS,
+        prot=PROT_READ | PROT_WRITE | PROT_EXEC, flags=MAP_SHARED | MAP_VPAGETABLE | MAP_FIXED,
+        fd=MEMIMAGE_FD, offset=0,
+    )  # fmt: skip
+    result = await _call(
+        me, msg.VmspaceMcontrol, id=ident, addr=0, length=VM_MAX_USER_ADDRESS, behav=MADV_SETMAP,
+        value=MASTER_PDE,
+    )  # fmt: skip
+    return int(result["errno"])
+
+
+@verb("guest", "n")
+async def vdestroy(me: Actor, ident: int) -> int:
+    """vmspace_destroy; its errno."""
+    return int((await _call(me, msg.VmspaceDestroy, id=ident))["errno"])
+
+
+@verb("guest", "nv?n")
+async def vinval(me: Actor, ident: int, va: Any, pages: int = 1) -> int:
+    """vmspace_mcontrol(INVAL) of a vmspace by id; its errno."""
+    result = await _call(
+        me, msg.VmspaceMcontrol, id=ident, addr=me.va(va), length=pages * PAGE_SIZE,
+        behav=MADV_INVAL,
+    )  # fmt: skip
+    return int(result["errno"])
+
+
+@verb("guest", "nva?n", *PROGRAMS)
+async def vrun(me: Actor, ident: int, va: Any, program: str, budget: int = RUN_BUDGET) -> int:
+    """RUN: the vCPU loads a word at va and returns (`load`: what it read), or loads it for ever
+    until something makes it leave (`spin`: the errno of that)."""
+    regs = [0] * NREGS
+    regs[2] = me.va(va)
+    frame = Trapframe(regs=tuple(regs), text=PROGRAMS[program], budget=budget)
+    result = await _call(me, msg.VmspaceCtl, id=ident, cmd=VMSPACE_CTL_RUN, frame=frame)
+    after: Trapframe | None = result["frame"]
+    if program == "spin" or after is None:
+        return int(result["errno"])
+    return after.regs[1] if after.trapno == T_SYSCALL else FAULTED
+
+
+@verb("guest", "")
+async def vexit(me: Actor) -> int:
+    """The process exits: its threads' caches go, then what vmspaces are left."""
+    for lwp in me.machine.proc.lwps:
+        await vkernel_lwp_exit(lwp)
+    await vkernel_exit(me.machine.proc)
+    return 0
+
+
+@verb("host guest", "n")
+async def kick(me: Actor, cpu: int) -> int:
+    """The IPI of a vkernel: flag an AST for the virtual CPU, then signal its thread."""
+    await me.machine.ast(cpu).store(1)
+    await lwpsignal(me.machine.lwps[cpu], SIGUSR1)
+    return 0
+
+
+@verb("guest", "")
+async def ast(me: Actor) -> int:
+    """go_user looks at RQF_AST_MASK."""
+    return int(await me.machine.ast(me.cpu.id).load())
+
+
+@verb("user", "a", "own", "guest")
+async def setvm(me: Actor, which: str) -> int:
+    """pmap_setlwpvm: leave the guest's address space, or enter the one that is now the guest's."""
+    machine = me.machine
+    await pmap_setlwpvm(me.lwp, machine.own if which == "own" else machine.guest)
+    return 0
+
+
+@verb("guest", "")
+async def respawn(me: Actor) -> int:
+    """The guest process exits and the next one gets its vmspace: pmap_remove_pages, no IPIs."""
+    await me.machine.respawn()
+    return 0
+
+
+@verb("guest host", "")
+async def fork(me: Actor) -> int:
+    """vmspace_fork of the guest process: from here on both are copy-on-write."""
+    machine = me.machine
+    machine.child = await vmspace_fork(machine.guest, "child", machine.proc)
+    return 0
+
+
+@verb("fault", "va", *FAULT_TYPES)
+async def child_fault(me: Actor, va: Any, kind: str) -> int:
+    assert me.machine.child is not None
+    return await vm_fault(me.machine.child.vm_map, me.va(va), FAULT_TYPES[kind])
