@@ -473,8 +473,8 @@ async def work(k: Vkernel, name: str, random: Random) -> None:
             await vm_map_protect(vm_map, ANON, ANON + 4 * PAGE, random.choice([1, 7]))
 
 
-def everything(policy: str) -> Vkernel:
-    k = Vkernel(policy, **SHORT)
+def everything(policy: str, **config: Any) -> Vkernel:
+    k = Vkernel(policy, **{**SHORT, **config})
     oracle = Oracle()
     for name, *fields in k.events:
         oracle(name, *fields)
@@ -498,3 +498,22 @@ def test_everything_at_once_under_the_oracle(policy: str, seed: int) -> None:
     assert k.own.vm_map.ilock_base is None
     assert k.own.vm_map.lock.state == (None, (), 0)
     assert all(m.hold_count.value == 0 for m in k.kernel.pages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_wires_balance_under_the_oracle(seed: int) -> None:
+    k = everything("wired", pages=40)
+    for i in range(3):
+        k.spawn(f"w{i}", work(k, f"w{i}", Random(100 * seed + i)))
+
+    k.run(seed, max_steps=400_000)
+
+    wires: dict[int, int] = {}
+    for pmap in k.kernel.pmaps.values():
+        for table in pmap.directory.tables.values():
+            for pte in table.ptes.values():
+                if pte.state & PTE_W:
+                    wires[pte_pfn(pte.state)] = wires.get(pte_pfn(pte.state), 0) + 1
+    assert {m.pfn: m.wire_count.state for m in k.kernel.pages if m.wire_count.state} == wires
+    assert k.kernel.vmstats.v_wire_count.state == len(wires)
