@@ -202,11 +202,9 @@ def stats(args: argparse.Namespace) -> int:
     log, _ = _open(args)
     found = count.stats(log)
     if args.json:
-        from dataclasses import asdict
-
         import orjson
 
-        print(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2).decode())
     else:
         print(count.report(found))
     return _told(log)

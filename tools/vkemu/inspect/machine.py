@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from vkprotocol.events import ALL_VA, NO_OBJECT
+from vkprotocol.vpte import vpte_text
 
 from vkemu.inspect.narrate import (
     PG_BITS,
@@ -141,16 +142,16 @@ class Machine:
             self.set(thing, "maps", None)
 
     def on_vpte_read(self, event: Event) -> None:
-        self.set(f"vpte page {event['pfn']}[{event['idx']}]", "value", f"{event['value']:#x}")
+        self.set(vpte_name(event), "value", vpte_text(event["value"]))
 
     def on_vpte_am(self, event: Event) -> None:
-        self.set(f"vpte page {event['pfn']}[{event['idx']}]", "value", f"{event['new']:#x}")
+        self.set(vpte_name(event), "value", vpte_text(event["new"]))
 
     def on_mem_store(self, event: Event) -> None:
         # Only words the walker has read are kept: those are page tables, the others memory.
-        thing = f"vpte page {event['pfn']}[{event['idx']}]"
+        thing = vpte_name(event)
         if thing in self.state and event.get("ok", True):
-            self.set(thing, "value", f"{event['value']:#x}")
+            self.set(thing, "value", vpte_text(event["value"]))
 
     on_mem_cmpset = on_mem_store
 
@@ -204,6 +205,11 @@ class Machine:
     def _drop(self, thing: str, attribute: str) -> None:
         if self.get(thing, attribute) is not None:
             self.set(thing, attribute, None)
+
+
+def vpte_name(event: Event) -> str:
+    """A word the walker reads: where it is, or that it is the root a SETMAP gave."""
+    return f"vpte page {event['pfn']}[{event['idx']}]" if event["pfn"] >= 0 else "vpte master pde"
 
 
 _EVENTS: Final = tuple(name.removeprefix("on_") for name in vars(Machine) if name.startswith("on_"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -31,6 +32,15 @@ class Stats:
     @property
     def duration_ns(self) -> int:
         return self.t_last - self.t_first
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "events": self.events,
+            "t_first": self.t_first,
+            "t_last": self.t_last,
+            "by_event": dict(self.by_event),
+            "by_actor": dict(self.by_actor),
+        }
 
 
 def stats(log: Log) -> Stats:
