@@ -78,6 +78,38 @@ def test_modified_again_by_a_fault() -> None:
     feed.oracle.finish()
 
 
+@pytest.mark.parametrize("seen", ["set by the host", "set by the guest"])
+def test_modified_and_cleared_again_before_the_store(seen: str) -> None:
+    """The last `guest.clean` says nothing about the next time: this INVAL is still to come."""
+    feed = writing()
+    feed.edit(0, CLEAN)
+    feed.say("kern", "inval.begin", GUEST, 0, 4096)
+    feed.remove("kern", 0, 8, RW)
+    feed.say("kern", "inval.end", GUEST, 0, 4096)
+    feed.say("kern", "guest.clean", 7, 0x10, 0)
+    if seen == "set by the host":
+        feed.say("fault0", "vpte.read", 3, 0, CLEAN, 0)
+        feed.say("fault0", "vpte.am", 3, 0, CLEAN, MODIFIED)
+    else:
+        feed.edit(0, MODIFIED)
+        feed.say("fault0", "vpte.read", 3, 0, MODIFIED, 0)
+    feed.edit(0, CLEAN)
+    feed.enter("fault0", 0, 8, RW)
+    feed.store("user", 0, 8, 3)
+    feed.inval("kern", 0, 4096)
+    feed.oracle.finish()
+
+
+def test_a_read_of_the_vpte_does_not_end_the_reliance() -> None:
+    feed = writing()
+    feed.edit(0, CLEAN)
+    feed.say("kern", "guest.clean", 7, 0x10, 0)
+    feed.say("fault0", "vpte.read", 3, 0, CLEAN, 0)
+
+    with pytest.raises(Violation, match="after the guest took it for clean"):
+        feed.store("user", 0, 8, 2)
+
+
 def test_an_address_that_is_no_longer_valid() -> None:
     feed = writing()
     feed.edit(0, 0)

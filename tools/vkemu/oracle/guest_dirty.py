@@ -11,11 +11,12 @@ from __future__ import annotations
 from vkprotocol.vpte import VPTE_M
 
 from vkemu.oracle.frame import Id, Translation
-from vkemu.oracle.memory import Memory, Walk
+from vkemu.oracle.memory import Memory, PageKey, Walk
 from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
 
 Place = tuple[Id, int]  # pmap and vpn
+Word = tuple[PageKey, int]  # where a VPTE is
 
 
 class GuestDirty:
@@ -25,7 +26,24 @@ class GuestDirty:
         self.shadow = shadow
         self.memory = memory
         self.unseen: dict[Place, Happening] = {}
-        self.clean: dict[Place, Happening] = {}  # the guest relies on M being clear
+        # The guest relies on M being clear in this VPTE.
+        self.clean: dict[Place, tuple[Word, Happening]] = {}
+
+    def vpte_read(self, pfn: int, idx: int, value: int, level: int) -> None:
+        if self.clean and value & VPTE_M and pfn >= 0:
+            self._modified(pfn, idx)
+
+    def vpte_am(self, pfn: int, idx: int, old: int, new: int) -> None:
+        if self.clean and new & VPTE_M:
+            self._modified(pfn, idx)
+
+    def _modified(self, pfn: int, idx: int) -> None:
+        """The host has found or set M there, so it may map it writable: whoever relied on M being
+        clear has to look again, even if the guest clears it once more before anyone stores."""
+        frame = self.shadow.frame(pfn)
+        for place, ((key, index), _) in list(self.clean.items()):
+            if index == idx and self.memory.leads_to(*key, frame):
+                del self.clean[place]
 
     def mem_store(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
         t = self.shadow.cached(cpu, pmap, va)
@@ -68,7 +86,7 @@ class GuestDirty:
         relied = self.clean.get(place)
         now = self.shadow.now()
         if relied is not None:
-            raise self._violation(place, relied, now, "after the guest took it for clean")
+            raise self._violation(place, relied[1], now, "after the guest took it for clean")
         self.unseen.setdefault(place, now)
 
     def inval_end(self, pmap: Id, start: int, end: int) -> None:
@@ -97,7 +115,7 @@ class GuestDirty:
         first = self.unseen.get(place)
         if first is not None:
             raise self._violation(place, first, now, "and the guest takes it for clean")
-        self.clean[place] = now
+        self.clean[place] = (walk.leaf, now)
 
     def finish(self) -> None:
         for place, first in self.unseen.items():
