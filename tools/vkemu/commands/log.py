@@ -168,12 +168,10 @@ def windows(args: argparse.Namespace) -> int:
     log, _ = _open(args)
     every = found.windows(log)
     if args.json:
-        from dataclasses import asdict
-
-        import orjson
+        import msgspec
 
         for window in every:
-            print(orjson.dumps(asdict(window)).decode())
+            print(msgspec.json.encode(window).decode())
     else:
         print(found.report(every, args.worst))
     return _told(log)

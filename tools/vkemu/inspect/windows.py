@@ -15,7 +15,6 @@ somebody. A width counts events of the whole run, or steps when the log has them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -52,8 +51,7 @@ class Columns(msgspec.Struct, gc=False):
     ok: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, gc=False):
     """One of them. `closed_by` is None when the log ended first."""
 
     kind: str
@@ -71,8 +69,7 @@ class Window:
         return self.t_closed - self.t_opened
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     kind: str
     what: str
     event: Columns
