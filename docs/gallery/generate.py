@@ -35,9 +35,9 @@ EXHIBITS = (
     Exhibit("W01", "vptmapped", "interlock-off"),
     Exhibit("W06", "extent_scan", others=("pv_entry", "vptmapped"), checks=("freed-access",)),
     Exhibit("W07", "vptmapped", others=("pv_entry", "broadcast"), checks=("freed-access",)),
+    Exhibit("W12", "vptmapped", others=("pv_entry", "broadcast")),
     Exhibit("W24", "vptmapped", "keeps-cr3"),
     Exhibit("W29", "pv_entry", "wake-one"),
-    Exhibit("W33", "extent_scan", others=("vptmapped",)),
 )
 
 
