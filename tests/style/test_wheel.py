@@ -47,4 +47,4 @@ def test_every_module_and_shipped_scenario_is_in_it(wheel: zipfile.ZipFile) -> N
 
 @pytest.mark.slow
 def test_no_test_is_in_it(wheel: zipfile.ZipFile) -> None:
-    assert [name for name in wheel.namelist() if "test_" in name or "tests/" in name] == []
+    assert [name for name in wheel.namelist() if "/test_" in name or "tests/" in name] == []
