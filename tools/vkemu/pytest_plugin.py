@@ -172,11 +172,19 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if call.excinfo is not None:
+        if isinstance(call.excinfo.value, ScheduleFailure) and _without_lines(call.excinfo):
+            report.longrepr = call.excinfo.getrepr(style="value")
         for failure in _schedules(call.excinfo.value):
             line = replay_line(item, failure.token)
             report.sections.append(("vkemu", f"{failure.narration}\nreplay: {line}"))
             report.user_properties.append((REPLAY, line))
     return report
+
+
+def _without_lines(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+    """A deadlock, say, happens in no line of the test: a traceback would show ours alone."""
+    module = excinfo.traceback[-1].frame.f_globals.get("__name__", "")
+    return module.partition(".")[0] in {"vkemu", "vkprotocol"}
 
 
 def _schedules(error: BaseException | None) -> Iterator[ScheduleFailure]:

@@ -9,6 +9,7 @@ from types import coroutine
 from typing import Any
 
 from vkprotocol.effects import (
+    Body,
     Effect,
     Key,
     Lock,
@@ -151,6 +152,31 @@ class Queue(Shared):
         first, *rest = self.state
         self.state = tuple(rest)
         return first
+
+
+class End(Shared):
+    """The end of a thread, for others to wait for; `state` is None, then (what it returned,)."""
+
+    __slots__ = ("_end", "_join")
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key, None)
+        self._end = Effect(self, "end", write=True)
+        self._join = Effect(self, "join", write=False, guard=is_true)
+
+    async def after(self, coro: Body) -> None:
+        """`coro`, and then a step that says it is over."""
+        await self._reach(await coro)
+
+    @coroutine
+    def _reach(self, result: Any) -> Step:
+        yield self._end
+        self.state = (result,)
+
+    @coroutine
+    def join(self) -> Step:
+        yield self._join
+        return self.state[0]
 
 
 class Condition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from vkprotocol.effects import (
@@ -15,12 +15,11 @@ from vkprotocol.effects import (
     Thread,
     WaitChannel,
     fresh_key,
-    is_true,
 )
 
 from vkemu.controlled import Execution, Tids
 from vkemu.exploration.footprint import Objects
-from vkemu.exploration.objects import Condition, Event, Queue, Semaphore
+from vkemu.exploration.objects import Condition, End, Event, Queue, Semaphore
 
 Predicate = Callable[[], Any]
 Made = TypeVar("Made", bound=Shared)
@@ -44,7 +43,7 @@ class Program:
         self.reads: list[list[Shared] | None] = []  # of each invariant, when declared
         # Whether a thread ends with a step of its own, which `join` can wait for.
         self.joinable = False
-        self._ends: dict[Thread, Cell] = {}
+        self._ends: dict[Thread, End] = {}
         self._roots: list[Thread] = []  # the threads of set-up, in order
         self._pool: list[tuple[type[Shared], Any, Any]] = []
         self._made = 0
@@ -96,17 +95,12 @@ class Program:
     def _spawn_joinable(self, name: str, coro: Body) -> Thread:
         parent = CURTHREAD[0]
         path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
-        end = Cell(("end", *path), None)
-
-        async def to_the_end() -> None:
-            result = await coro
-            await end.store((result,))
-
-        thread = self._spawn(name, to_the_end(), to_the_end)
+        end = End(("thread", *path))
+        thread = self._spawn(name, end.after(coro), coro)
         self._ends[thread] = end
         return thread
 
-    async def join(self, thread: Thread) -> Any:
+    def join(self, thread: Thread) -> Awaitable[Any]:
         """Wait until `thread` is done, and return what it returned.
 
         For threads spawned while `joinable` is set, as it is in an async test that is `explored`.
@@ -114,8 +108,7 @@ class Program:
         end = self._ends.get(thread)
         if end is None:
             raise RuntimeError(f"join {thread.name}: set k.joinable before it is spawned")
-        await end.wait(is_true)
-        return end.value[0]
+        return end.join()
 
     # -- shared objects --------------------------------------------------------------------------
 

@@ -13,7 +13,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import Parameter, Signature, iscoroutinefunction, signature
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vkemu.exploration import Failure
 
 OPTIONS: Final = (
     "strategy", "seed", "max_executions", "max_seconds", "max_steps", "on_step_bound", "check",
@@ -81,20 +84,22 @@ def _explored(test: Callable[..., Any], options: Mapping[str, Any]) -> Callable[
     if hasattr(test, "hypothesis"):
         return _around_given(test, options)
     asynchronous = iscoroutinefunction(test)
+    names = tuple(without_k(test).parameters)
 
     @wraps(test)
     def explored_test(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
+        kwargs.update(zip(names, args, strict=False))  # `k` may come before what was positional
 
         def program(k: Any) -> None:
             async def root() -> None:
                 k.joinable = True  # the threads the test spawns, not its own
-                await test(*args, **kwargs, k=k)
+                await test(**kwargs, k=k)
 
             if asynchronous:
                 k.spawn(ROOT, root)
             else:
-                test(*args, **kwargs, k=k)
+                test(**kwargs, k=k)
 
         program.__qualname__ = test.__qualname__
         run_schedules(program, options)
@@ -147,11 +152,7 @@ def run_schedules(program: Callable[[Any], None], options: Mapping[str, Any]) ->
     failure = result.failure
     if failure is not None:
         plural = "" if failure.preemptions == 1 else "s"
-        raise ScheduleFailure(
-            f"{failure.message} (after {counts}; {failure.preemptions} preemption{plural})",
-            str(failure),
-            failure.token,
-        ) from failure.error
+        raise told(failure, f"after {counts}; {failure.preemptions} preemption{plural}")
     if result.verdict == "unknown" and unknown == "fail":
         reason = f"{result.cut:,} cut at max_steps" if result.cut else "the budget is used up"
         raise Undecided(
@@ -169,7 +170,16 @@ def replay_schedule(program: Callable[[Any], None], token: str, *, check: bool) 
     except TokenError as error:
         _reject_example()
         raise AssertionError(f"replay: {error}") from None
-    raise ScheduleFailure(f"{failure.message} (replayed)", str(failure), token) from failure.error
+    raise told(failure, "replayed")
+
+
+def told(failure: Failure, how: str) -> ScheduleFailure:
+    """With the traceback of what went wrong, where the test's own lines are."""
+    error = failure.error
+    more = str(error).strip().splitlines()[1:]  # what an assertion has to say
+    message = "\n".join([f"{failure.message} ({how})", *more])
+    found = ScheduleFailure(message, str(failure), failure.token)
+    return found.with_traceback(None if error is None else error.__traceback__)
 
 
 def _reject_example() -> None:
