@@ -45,9 +45,9 @@ def run_of(litmus: Litmus, policy: str, folder: Path) -> tuple[BaseException | N
     path = folder / f"{policy}.ndjson"
     lines = [orjson.dumps(event, default=plain) + b"\n" for event in observed.recording.events()]
     path.write_bytes(b"".join(lines))
-    if not isinstance(error, Violation | None):
+    if observed.cut or not isinstance(error, Violation | None):
         # As a run folder says it: this run did not come to a proper end.
-        (folder / "summary.json").write_bytes(orjson.dumps({"verdict": "fail", "failure": "x"}))
+        (folder / "summary.json").write_bytes(orjson.dumps({"verdict": "unknown"}))
     return error, path
 
 

@@ -112,7 +112,9 @@ def test_the_keyboard_alone_walks_the_run(browser: Browser) -> None:
     assert along > first
     assert (end, above) == (25, 24)
     assert access in {a.step for a in w07.failure().accesses}
-    assert opens in {w07.failure().bracket.opens, w07.failure().bracket.closes}  # type: ignore[union-attr]
+    bracket = w07.failure().bracket
+    assert bracket is not None
+    assert opens in {bracket.opens, bracket.closes}
     assert browser.text("#step-title") == "set-up"
 
 

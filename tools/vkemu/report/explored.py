@@ -36,6 +36,7 @@ class Observed(Program):
     def __init__(self, make: Make, choose: Choose, *, record: bool) -> None:
         super().__init__(make(self.emit), {})
         self.choose = choose
+        self.cut = False  # it reached its step bound
         self.recording: Recording | None = None
         self.execution = Execution(self.tids)
         if record:
@@ -67,6 +68,7 @@ class Observed(Program):
                 if error is not None and execution.failed is None:
                     return error
         else:
+            self.cut = True
             return None
         return self.end()
 
