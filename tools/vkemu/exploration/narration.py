@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vkprotocol import effects as _effects
+from vkprotocol import step as _step
 from vkprotocol.effects import Effect, Thread, key_text
 
 from vkemu.exploration import objects as _objects
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vkemu.exploration.run import Run
 
 STEPS_SHOWN: Final = 200  # of the first and of the last, in a narration
-_INSIDE: Final = (_effects.__file__, _objects.__file__)
+_INSIDE: Final = (_effects.__file__, _step.__file__, _objects.__file__)
 
 
 class StepRecord(NamedTuple):

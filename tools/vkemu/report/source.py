@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 # Frames of these are the machinery of an effect; the kernel's own line is the one above.
-_MACHINERY: Final = "vkprotocol/effects.py"
+_MACHINERY: Final = ("vkprotocol/effects.py", "vkprotocol/step.py")
 _OURS: Final = ("vkhost", "vkguest", "vkprotocol", "vkemu")
 _KERNEL: Final = ("vkhost/", "vkguest/")
 _NAMES: Final = (
