@@ -12,11 +12,14 @@ from vkhost.config import BOUNDS, HostConfig
 def test_a_configuration_has_bounds(name: str) -> None:
     low, high = BOUNDS[name]
 
-    HostConfig(**{name: low})
-    HostConfig(**{name: high})
+    def configure(value: Any) -> None:
+        HostConfig(**{name: value})
+
+    configure(low)
+    configure(high)
     for value in (low - 1, high + 1):
         with pytest.raises(ValueError, match=f"{name} = {value}: expected {low} to {high}"):
-            HostConfig(**{name: value})
+            configure(value)
 
 
 def test_all_frames_start_free_and_untouched() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,14 +11,16 @@ if TYPE_CHECKING:
 
 __all__ = ["explore", "explored", "replay"]
 
+# Found when first asked for, so that `import vkemu` stays light.
+_HOMES = {
+    "explore": "vkemu.exploration",
+    "explored": "vkemu.testing.explored",
+    "replay": "vkemu.exploration",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "explored":
-        from vkemu.testing import explored as home
-    else:
-        from vkemu import exploration as home
-
-    found = globals()[name] = getattr(home, name)
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
     return found
