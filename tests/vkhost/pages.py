@@ -102,3 +102,17 @@ class Pages(Machine):
 
 def queue_of(m: VmPage) -> str:
     return PQ_NAMES[m.queue]
+
+
+def allocate(machine: Machine, obj: VmObject, pindex: int, req: int) -> VmPage | None:
+    async def body() -> VmPage | None:
+        async with obj.token:
+            return await vm_page_alloc(obj, pindex, req)
+
+    m: VmPage | None = machine.do(body())
+    return m
+
+
+def counts(machine: Machine) -> tuple[int, ...]:
+    """(free, inactive, active, cache, hold)."""
+    return tuple(cell.value for cell in machine.kernel.vmstats.queue_count[1:])
