@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vkemu.exploration.result import ExplorationError, Failure, Result
 from vkemu.verdict import OF_VERDICT, UsageError
+
+if TYPE_CHECKING:
+    from vkemu.report.failure import Failure as Told
 
 STRATEGIES = (
     "dpor", "source-dpor", "dfs", "bounded", "random", "pct", "pos", "urw", "portfolio",
@@ -30,6 +33,8 @@ class Subject:
     token: Callable[[str], str]
     replay: Callable[[str], str]  # the command line
     max_steps: int
+    # The failure with its window measured, for what sends events; else its steps are narrated.
+    tell: Callable[[Failure, str], Told] | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="go on after a failure: all outcomes")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="save and resume here")
     parser.add_argument("--replay", metavar="TOKEN", help="take one schedule again, narrated")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write failure.txt and report.html here"
+    )
     parser.add_argument("--json", action="store_true")
 
 
@@ -81,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
             result = explore(subject.program, strategy=args.strategy, progress=live.show, **options)
         except ExplorationError as error:
             raise UsageError(f"{args.file}: {error}") from None
+    if result.failure is not None and args.report is not None:
+        write_report(subject, result.failure, args.report)
     return say(subject, result, as_json=args.json)
 
 
@@ -104,6 +114,7 @@ def litmus_subject(args: argparse.Namespace, litmus: Any) -> Subject:
     from vkemu.litmus.decide import Decision, Test
     from vkemu.litmus.token import LitmusToken, identity
     from vkemu.names import policies
+    from vkemu.report.explored import tell_litmus
 
     policy = args.policy or "pv_entry"
     if policy not in policies():
@@ -122,6 +133,7 @@ def litmus_subject(args: argparse.Namespace, litmus: Any) -> Subject:
         token=token,
         replay=lambda schedule: f"vkemu replay {token(schedule)}",
         max_steps=litmus.file.litmus.max_steps,
+        tell=lambda failure, replay: tell_litmus(litmus, policy, failure.schedule, replay=replay),
     )
 
 
@@ -187,8 +199,26 @@ def say(subject: Subject, result: Result, *, as_json: bool) -> int:
         f"{result.steps:,} steps in {result.seconds:.2f} s"
     )
     if failure is not None:
-        print(f"\n{failure}\nreplay: {subject.replay(failure.token)}")
+        replay = subject.replay(failure.token)
+        if subject.tell is None:
+            print(f"\n{failure}\nreplay: {replay}")
+        else:
+            from vkemu.report import text
+
+            print(f"\n{text.render(subject.tell(failure, replay))}", end="")
     return OF_VERDICT[verdict]  # type: ignore[index]
+
+
+def write_report(subject: Subject, failure: Failure, folder: Path) -> None:
+    """failure.txt and report.html, as a run folder has them."""
+    if subject.tell is None:
+        raise UsageError(f"--report: {subject.name} sends no events, expected a litmus test")
+    from vkemu.report import html, text
+
+    told = subject.tell(failure, subject.replay(failure.token))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "failure.txt").write_text(text.render(told))
+    (folder / "report.html").write_text(html.render(told))
 
 
 def as_dict(subject: Subject, result: Result, verdict: str) -> dict[str, Any]:
