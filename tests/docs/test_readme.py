@@ -1,0 +1,55 @@
+"""The README's examples are run, and say what it says they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SECONDS = re.compile(r"\d+\.\d+ s\b")  # how long it took is the machine's business
+PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+DOCUMENTS = ("README.md",)
+
+
+def examples() -> list[tuple[str, str]]:
+    """(command, what it prints) of every `$ vkemu` line of the documents."""
+    found = []
+    for name in DOCUMENTS:
+        for block in BLOCK.findall((ROOT / name).read_text()):
+            for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, _, output = example.partition("\n")
+                found.append((command, output))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "output"), examples())
+def test_an_example_prints_what_the_readme_shows(
+    command: str, output: str, tmp_path: Path
+) -> None:
+    words = command.split()
+    assert words[0] == "vkemu"
+
+    done = subprocess.run(
+        [sys.executable, "-m", "vkemu.cli", *words[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert SECONDS.sub("T s", output) == SECONDS.sub("T s", done.stdout)
+    assert done.stderr == ""
+
+
+def test_the_program_of_the_readme_does_what_it_says() -> None:
+    (program,) = PROGRAM.findall((ROOT / "README.md").read_text())
+
+    exec(compile(program, "README.md", "exec"), {})
