@@ -246,7 +246,9 @@ def test_seed(k):
 
 @pytest.mark.parametrize("order", ["given outside", "given inside"])
 def test_hypothesis_gives_what_is_explored(suite: Suite, order: str) -> None:
-    given = "@given(st.integers(0, 3))" if order == "given outside" else "@given(n=st.integers(0, 3))"
+    given = "@given(st.integers(0, 3))"
+    if order == "given inside":
+        given = "@given(n=st.integers(0, 3))"
     decorators = [given, "@vkemu.explored()"]
     if order == "given inside":
         decorators.reverse()
