@@ -9,6 +9,7 @@ text.render(failure); html.render(failure)
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Failure:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         failure = cls(lines[0], steps, replay=replay, context=dict(context or {}))
         if isinstance(error, Violation):
-            failure.message = error.message
+            failure.message = in_steps(error.message, steps)
             failure.invariant = f"{error.invariant}: {INVARIANTS[error.invariant]}"
             failure.frame = error.frame
             failure.owners = error.owners
@@ -196,6 +197,17 @@ class Failure:
         if machine.translations(self.frame):
             lines.append(f"mapped by {', '.join(machine.translations(self.frame)[:4])}")
         return lines
+
+
+def in_steps(message: str, steps: list[Step]) -> str:
+    """The oracle counts events and calls them steps; here a step is a step of the schedule."""
+    numbers = [step.number for step in steps for _ in step.events]
+
+    def step_of(match: re.Match[str]) -> str:
+        event = int(match[1])
+        return f"step {numbers[event - 1]}" if 0 < event <= len(numbers) else match[0]
+
+    return re.sub(r"\bstep (\d+)\b", step_of, message)
 
 
 def alike(one: BaseException | None, other: BaseException | None) -> bool:

@@ -86,7 +86,7 @@ def story(failure: Failure) -> Iterator[str]:
     marked: set[int] = set()
     for row in rows:
         if row.weight < least:
-            hidden += row.step.number > 0 or row.actor != row.step.actor
+            hidden += row.step.number > 0
             continue
         if hidden:
             yield fold_line(hidden, bracket, row)
