@@ -1,19 +1,24 @@
-"""`vkemu mutants`: the deliberate defects, where each is, and what it can break."""
+"""`vkemu mutants`: the deliberate defects, and which check catches each.
+
+Exit status 1 if one survives that should not.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 
 import msgspec
 
 from vkemu.oracle.violation import INVARIANTS
+from vkemu.verdict import UsageError
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
 from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """One defect - or mend, of a defect the real guest kernel has."""
 
     name: str
@@ -22,28 +27,71 @@ class Row(msgspec.Struct, frozen=True):
     where: str = ""
     invariants: tuple[str, ...] = ()
     windows: tuple[str, ...] = ()
+    status: str = ""  # caught, survived, equivalent; empty: not run
+    by: str = ""
+    said: str = ""
+    control: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", default="", help="only those with this in their name")
+    parser.add_argument("name", nargs="*", help="only those with this in their name")
+    parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes to use")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    found = [row for row in rows() if args.name in row.name]
+    found = [row for row in rows() if not args.name or any(n in row.name for n in args.name)]
+    if not found:
+        raise UsageError(f"mutants: no name contains {' or '.join(args.name)}")
+    if args.jobs < 1:
+        raise UsageError(f"--jobs: {args.jobs}, expected at least 1")
+    judged: list[Row] = []
+    for row in found if args.list else hunted(found, args.jobs):
+        judged.append(row)
+        if not args.json:
+            show(row)
     if args.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
-        return 0
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(judged)) + b"\n")
+    elif not args.list:
+        print(summary(judged))
+    return int(any(row.status == "survived" for row in judged))
+
+
+def hunted(found: list[Row], jobs: int) -> Iterator[Row]:
+    """Each row with what became of its mutant; a mend is nothing to catch."""
+    from vkemu.mutation import hunt_all
+
+    caught = hunt_all([row.name for row in found if row.of != "mend"], jobs)
     for row in found:
-        print(f"{row.name}  ({row.of})")
-        print(f"    {row.description}")
-        if row.where:
-            print(f"    in {row.where}")
-        if row.invariants:
-            print(f"    can break: {'; '.join(row.invariants)}")
-        if row.windows:
-            print(f"    windows: {' '.join(row.windows)}")
-    return 0
+        if row.of == "mend":
+            yield row
+            continue
+        result = next(caught)
+        yield msgspec.structs.replace(
+            row, status=result.status, by=result.by, said=result.said, control=result.control
+        )
+
+
+def show(row: Row) -> None:
+    print(f"{row.name}  ({row.of})" + (f": {row.status}" if row.status else ""))
+    print(f"    {row.description}")
+    if row.where:
+        print(f"    in {row.where}")
+    if row.invariants:
+        print(f"    can break: {'; '.join(row.invariants)}")
+    if row.windows:
+        print(f"    windows: {' '.join(row.windows)}")
+    if row.by:
+        print(f"    by {row.by} (without it: {row.control})")
+    if row.said:
+        print(f"    {row.said}")
+
+
+def summary(judged: list[Row]) -> str:
+    run = [row for row in judged if row.status]
+    counts = {s: sum(row.status == s for row in run) for s in ("caught", "equivalent", "survived")}
+    return f"{len(run)} mutants: " + ", ".join(f"{n} {status}" for status, n in counts.items())
 
 
 def rows() -> Iterator[Row]:

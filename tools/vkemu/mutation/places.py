@@ -1,0 +1,119 @@
+"""Where each mutant shows: a litmus test (a window of the catalogue, or one of `programs/`) on a
+policy, or a run of a real guest.
+
+Which one it is was found by trying; that it still is, every run of `vkemu mutants` finds out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+EXACT: Final = "pv_entry"
+SCAN: Final = "extent_scan"  # exact for what is mapped where arithmetic says
+
+
+class Litmus(msgspec.Struct, frozen=True):
+    """All interleavings of a litmus test."""
+
+    test: str
+    policy: str = EXACT
+    variant: str = ""
+
+
+class Guest(msgspec.Struct, frozen=True):
+    """A guest on the host, by a few seeds. `hold`: a vCPU is stopped in the middle of something
+    (guests.HOLDS)."""
+
+    workloads: tuple[str, ...]
+    vcpus: int = 3
+    memory: str = "512K"
+    hold: str = ""
+    checks: tuple[str, ...] | None = None  # None: the default ones
+    guest_pages: int = 0
+    swap_pages: int = 0
+    free_target: int = 0
+
+
+Place = Litmus | Guest
+
+W01, W24, W29 = "W01-late-enter", "W24-active-mask", "W29-lost-wakeup"
+W06, W22 = "W06-blind-reclaim", "W22-destroy-busy"
+
+PLACES: Final[dict[str, Place]] = {
+    "inval-without-ilock": Litmus(W01),
+    "ilock-released-before-enter": Litmus(W01),
+    "ilock-kept-over-retry": Litmus("W43-ilock-over-retry"),
+    "ilock-waiting-in-own": Litmus(W29),
+    "ilock-unlock-before-enqueue": Litmus(W29),
+    "ilock-no-rescan": Litmus(W29),
+    "ilock-test-before-unlink": Litmus(W29),
+    "ilock-wake-one": Litmus(W29),
+    "vpte-am-plain-store": Litmus("W34-aba"),
+    "walk-without-m": Litmus("dirty-vpte"),
+    "ro-downgrade-skipped": Litmus("W28-rights-bypass", variant="ro-leaf"),
+    "nx-ignored": Litmus("no-execute"),
+    "wired-full-protection": Litmus("read-only-page", "wired"),
+    "linear-shortcut": Litmus("W42-linear-shortcut"),
+    "setmap-shared-lock": Litmus("W19-setmap-in-flight"),
+    "setmap-without-remove": Litmus("W19-setmap-in-flight"),
+    "inval-first-page-only": Litmus("W17-short-inval"),
+    "munmap-entries-first": Litmus("W21-munmap-running"),
+    "remove-without-shootdown": Litmus(W24),
+    "inval-local-only": Litmus(W24),
+    "inval-no-wait": Litmus("acknowledged"),
+    "inval-without-excl": Litmus(W24),
+    "lazy-tlb": Litmus("W23-destroy-no-ipi"),
+    "swtch-keeps-cr3": Litmus(W24),
+    "pte-load-then-store": Litmus("modified-while-removed", "vpte_list"),
+    "no-interlock-count": Litmus("removed-twice", SCAN),
+    "enter-without-mapped": Litmus("mapped-twice"),
+    "removed-pte-ignores-multi": Litmus("mapped-twice", SCAN),
+    "remove-drops-modified": Litmus("modified-while-removed", "vpte_list"),
+    "pv-entry-forgotten": Litmus("two-addresses"),
+    "broadcast-skipped": Litmus(W06, "broadcast"),
+    "vpte-list-forgotten": Litmus(W06, "vpte_list"),
+    "bloom-not-inserted": Litmus(W06, "bloom"),
+    "shadow-dmap-unprotected": Litmus("edit-without-inval", "shadow"),
+    "notifier-unchecked": Litmus(W01, "notifier"),
+    "wire-never-dropped": Litmus("W37-wires", "wired"),
+    "cache-without-protect": Litmus("two-addresses", "vpte_list"),
+    "cache-without-recheck": Litmus("stored-while-cached", SCAN),
+    "flush-without-protect": Litmus("laundered", "vpte_list"),
+    "flush-without-soft-busy": Litmus("stored-while-laundered", SCAN),
+    "clean-without-write": Litmus("written-out", "vpte_list"),
+    "pageout-locks-map": Litmus("daemon-and-maps"),
+    "run-ref-kept": Litmus(W22, variant="no-leak"),
+    "destroy-ignores-refs": Litmus(W22, variant="no-leak"),
+    "ve-cache-without-deleted-test": Litmus("W44-id-reuse"),
+    # Of the guest.
+    "inval-before-edit": Guest(("snapshot:rounds=4",), memory="360K", swap_pages=24),
+    "second-clearer-elides": Guest(
+        ("snapshot:rounds=4",), hold="clean-before-inval", checks=("guest-dirty",),
+        guest_pages=90, swap_pages=24, free_target=180,
+    ),
+    "async-inval": Guest(("forkcow", "mmapper")),
+    "early-frame-reuse": Guest(("pipe", "touch")),
+    "noinval-live": Guest(("pipe", "touch")),
+    "clear-m-without-inval": Guest(("forkcow", "mmapper")),
+    "m-race": Guest(
+        ("hog:pages=12,rounds=4",), vcpus=2, hold="load-before-zero", checks=(),
+        guest_pages=90, swap_pages=24, free_target=180,
+    ),
+    "no-cow-vpte": Guest(("poke", "mmapper")),
+}  # fmt: skip
+
+# Mutants that no check here can notice, and why.
+EQUIVALENT: Final[dict[str, str]] = {
+    "destroy-while-mapped": (
+        "vmspace_destroy takes every host PTE of the vmspace away itself and refuses with EBUSY "
+        "while a vCPU runs there, so nothing is mapped when the guest clears its VPTEs after it; "
+        "what differs is the order of requests (tests/vkguest/test_mutants.py)"
+    ),
+    "free-tables": (
+        "not by a guest's own programs: a frame would have to be a table, be freed, and hold "
+        "another's words that look like a VPTE, all between two reads of one walk; the litmus W16 "
+        "is about that, and tests/vkguest/test_mutants.py about the order of the edits"
+    ),
+}
