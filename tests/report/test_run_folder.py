@@ -1,0 +1,89 @@
+"""What a real run leaves behind: logs that read, clocks that agree, reports that are there."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from vkemu import assemble
+from vkemu.chance import seeded
+from vkemu.controlled import Choose, Execution
+from vkemu.inspect.check import check
+from vkemu.inspect.export import FORMATS
+from vkemu.inspect.reader import Log
+from vkemu.inspect.windows import windows
+from vkemu.outcome import Recorder, conduct, recorded
+from vkemu.report.recording import Recording
+from vkemu.scenario import load
+from vkemu.trial import Origin, Record, record
+
+Run = Callable[[str], Record]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("runs")
+    choose: Choose = seeded(1)
+
+    def make(name: str) -> Record:
+        return record(load(name), choose, Origin(name, (), "random", 1), root)
+
+    return make
+
+
+@pytest.mark.slow
+def test_the_log_of_a_run_that_passes(run: Run) -> None:
+    done = run("late-enter")
+    log = Log(done.folder)
+    events = list(log.events())
+
+    assert done.outcome.verdict == "pass"
+    assert check(log).violation is None
+    assert not check(log).missing
+    assert any(window.kind == "walk-to-enter" for window in windows(log))
+    assert not any(window.kind == "free-to-unmap" for window in windows(log))
+    for event in events:
+        assert event["step"] == 0 or event["vc"][event["actor"]] > 0
+    for name in ("chrome", "shiviz"):
+        out = io.BytesIO()
+        FORMATS[name](events, out)
+        assert out.getvalue()
+
+
+@pytest.mark.slow
+def test_the_clocks_of_the_log_are_those_of_a_replay(run: Run) -> None:
+    done = run("late-enter")
+    scenario = load("late-enter")
+    execution = Execution()
+    recording = Recording(execution, recorded(done.outcome.choices))
+    machine = assemble.assemble(scenario, recording, execution)
+    conduct(execution, Recorder(recording), scenario.max_steps, machine.finish)
+    again = recording.events()
+    events = list(Log(done.folder).events())
+
+    assert len(again) == len(events)
+    for one, other in zip(again, events, strict=True):
+        assert one["event"] == other["event"]
+        assert one["step"] == other["step"]
+        assert one["vc"] == other["vc"]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_tells_it_three_times_alike(run: Run) -> None:
+    """The live oracle, the oracle over the log, and the report: one violation."""
+    done = run("reclaim-leak")
+    found = check(Log(done.folder))
+    page = Path(done.folder / "report.html").read_text()
+
+    assert str(found.violation) == str(done.outcome.error)
+    assert found.event is not None
+    assert found.event["step"] == done.outcome.steps
+    assert json.loads((done.folder / "summary.json").read_text())["verdict"] == "fail"
+    assert max(map(len, done.failure.splitlines())) <= 120
+    assert "positions" in done.failure
+    assert "<- window opens" in done.failure
+    assert "http://" not in page
+    assert "https://" not in page
