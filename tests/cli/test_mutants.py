@@ -10,7 +10,7 @@ from vkhost.mutants import MUTANTS
 
 
 def test_every_defect_is_listed(shell: Shell) -> None:
-    status, out, _ = shell("mutants", "--json")
+    status, out, _ = shell("mutants", "--list", "--json")
 
     rows = json.loads(out)
     assert status == 0
@@ -19,7 +19,7 @@ def test_every_defect_is_listed(shell: Shell) -> None:
 
 
 def test_a_part_of_a_name_chooses(shell: Shell) -> None:
-    _, out, _ = shell("mutants", "ilock-wake-one")
+    _, out, _ = shell("mutants", "--list", "ilock-wake-one")
 
     assert out.startswith("ilock-wake-one  (host)\n")
     assert "windows: W29" in out

@@ -50,9 +50,7 @@ def clean_before_inval(request: msg.AnyRequest, before: msg.AnyRequest | None) -
 def load_before_zero(request: msg.AnyRequest, before: msg.AnyRequest | None) -> bool:
     """A VPTE has been read, and 0 is to be stored there."""
     earlier = _ops(before)
-    return (
-        _ops(request) == [(Mem.STORE, 0)] and len(earlier) == 1 and earlier[0][0] is Mem.LOAD
-    )
+    return _ops(request) == [(Mem.STORE, 0)] and len(earlier) == 1 and earlier[0][0] is Mem.LOAD
 
 
 HOLDS: Final[dict[str, Window]] = {
