@@ -50,7 +50,7 @@ class Program:
 
     def begin(self) -> Execution:
         """A fresh execution of the program, deferred: nothing has run but its set-up."""
-        execution = self.execution = Execution(self.tids)
+        execution = self.execution = self._execution()
         execution.deferred = True
         execution.checking = self.check
         self._made = 0
@@ -64,6 +64,13 @@ class Program:
             self._ends = {}
         self.build(self)
         return execution
+
+    def _execution(self) -> Execution:
+        if not self.check:
+            return Execution(self.tids)
+        from vkemu.exploration.race_check import CheckedExecution
+
+        return CheckedExecution(self.tids)
 
     # -- threads ---------------------------------------------------------------------------------
 

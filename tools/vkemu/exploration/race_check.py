@@ -1,0 +1,388 @@
+"""Checking mode: data that two threads touch, and nothing orders.
+
+Each step is run with its bytecode traced. What it touches - closure and global variables,
+attributes, items, containers - is an access, and two accesses of one place, of different threads,
+one of them a write, are a data race unless one happens before the other. Happens-before comes from
+the effects performed, a write synchronising with all that was done to its object and a load with
+what was written, and from spawning. The bookkeeping is FastTrack's (Flanagan, Freund, PLDI 2009);
+deviations: reads are kept one a thread, not adaptively, and a container's items are places of
+their own, the container as a whole being one that conflicts with all of them.
+
+Shared objects are what effects are for, and are no places; nor is the code of the kernels, whose
+plain fields say which lock guards them (see `guards`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, Final, NamedTuple
+
+from vkprotocol.effects import CURTHREAD, Body, Effect, Shared, Thread
+
+from vkemu.controlled import Execution, Tids, same_effect
+from vkemu.exploration.closures import HEAP_TYPE, NOTHING, OURS, Closures, Frame, is_foreign
+from vkemu.exploration.code_accesses import Access, Term, text_of
+from vkemu.exploration.objects import Condition
+
+Clock = dict[int, int]  # by tid: how much of that thread happened before
+
+ALL: Final = object()  # the key of a container as a whole
+CONTAINERS: Final = (list, dict, set, bytearray, deque)
+WRITING: Final = frozenset(
+    [
+        "append",
+        "appendleft",
+        "extend",
+        "extendleft",
+        "insert",
+        "pop",
+        "popleft",
+        "popitem",
+        "remove",
+        "discard",
+        "add",
+        "clear",
+        "sort",
+        "reverse",
+        "rotate",
+        "update",
+        "setdefault",
+        "difference_update",
+        "intersection_update",
+        "symmetric_difference_update",
+        "move_to_end",
+        "subtract",
+        "__setitem__",
+        "__delitem__",
+    ]
+)
+NOT_READING: Final = (isinstance, id, type, callable, issubclass, hasattr, super)
+PLAIN: Final = (int, float, complex, str, bytes, bool, type(None))
+
+
+class Place(NamedTuple):
+    """Who touched it, and where."""
+
+    thread: str
+    tid: int
+    time: int  # of that thread
+    write: bool
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        verb = "writes" if self.write else "reads"
+        return f"{self.thread} {verb} it at {self.file.rpartition('/')[2]}:{self.line}"
+
+
+class DataRace(AssertionError):
+    """Two accesses of one variable that nothing orders."""
+
+    def __init__(self, variable: str, first: Place, second: Place) -> None:
+        super().__init__(f"data race on {variable}: {first}, {second}, and nothing orders the two")
+        self.variable = variable
+        self.first = first
+        self.second = second
+
+
+class History:
+    """The accesses of one place that a later one may race with."""
+
+    __slots__ = ("reads", "written")
+
+    def __init__(self) -> None:
+        self.written: Place | None = None
+        self.reads: dict[int, Place] = {}
+
+    def rival(self, clock: Clock, tid: int, write: bool) -> Place | None:
+        """The first access that does not happen before one by `tid`, whose clock is `clock`."""
+        earlier = [] if self.written is None else [self.written]
+        if write:
+            earlier += self.reads.values()
+        for place in earlier:
+            if place.tid != tid and clock.get(place.tid, 0) < place.time:
+                return place
+        return None
+
+    def note(self, place: Place) -> None:
+        if place.write:
+            self.written = place
+            self.reads = {}
+        else:
+            self.reads[place.tid] = place
+
+
+class Order:
+    """Vector clocks: of threads, and of what was done to each shared object."""
+
+    def __init__(self, tids: Tids) -> None:
+        self.tids = tids
+        self.threads: dict[int, Clock] = {}
+        self.written: dict[Shared, Clock] = {}
+        self.read: dict[Shared, Clock] = {}
+
+    def clock_of(self, thread: Thread) -> Clock:
+        clock = self.threads.get(thread.tid)
+        if clock is None:
+            parent = self.threads.get(self.tids.get(thread.path[:-1], -1), {})
+            clock = self.threads[thread.tid] = {**parent, thread.tid: 1}
+        return clock
+
+    def spawned(self, thread: Thread) -> None:
+        """What its parent does from now on is not before it."""
+        self.clock_of(thread)
+        parent = self.tids.get(thread.path[:-1], -1)
+        if parent in self.threads:
+            self.threads[parent][parent] += 1
+
+    def perform(self, thread: Thread, effect: Effect) -> None:
+        """The thread is about to take the step it announced."""
+        clock = self.clock_of(thread)
+        touched = [(effect.obj, effect.write), *effect.also]
+        for shared, write in touched:
+            _join(clock, self.written.get(shared))
+            if write:
+                _join(clock, self.read.get(shared))
+        for shared, write in touched:
+            _join((self.written if write else self.read).setdefault(shared, {}), clock)
+        clock[thread.tid] += 1
+
+
+def _join(clock: Clock, other: Clock | None) -> None:
+    if other:
+        for tid, time in other.items():
+            if clock.get(tid, 0) < time:
+                clock[tid] = time
+
+
+class CheckedExecution(Execution):
+    """An execution that fails at the first data race it has."""
+
+    def __init__(self, tids: Tids | None = None) -> None:
+        super().__init__(tids)
+        self.order = Order(self.tids)
+        self.closures = Closures(self._touch)
+        self.race: DataRace | None = None
+        self._told = False
+        self._places: dict[Any, dict[Any, History]] = {}
+        self._kept: list[Any] = []  # so that no id names two things
+        self._looked: dict[int, tuple[Any, Any, Place, str]] = {}  # containers read in this step
+
+    # Every way a step can be taken.
+
+    def spawn(self, name: str, coro: Body, *, daemon: bool = False) -> Thread:
+        self.closures.learn(coro)
+        with self._traced():
+            thread = super().spawn(name, coro, daemon=daemon)
+        self.order.spawned(thread)
+        if CURTHREAD[0] is None:
+            self._after(thread)
+        return thread
+
+    def respawn(self, thread: Thread, name: str, coro: Body) -> None:
+        self.closures.learn(coro)
+        with self._traced():
+            super().respawn(thread, name, coro)
+        self.order.spawned(thread)
+        self._after(thread)
+
+    def step(self, tid: int) -> bool:
+        thread = self.threads[tid]
+        assert thread.pending is not None
+        self.order.perform(thread, thread.pending)
+        with self._traced():
+            going = super().step(tid)
+        return self._after(thread) and going
+
+    def replay(self, schedule: list[int], effects: list[Effect], start: int, stop: int) -> int:
+        for position in range(start, stop):
+            thread = self.threads.get(schedule[position])
+            if thread is None or thread.pending is None:
+                return position
+            if not same_effect(thread.pending, effects[position]):
+                return position
+            self.order.perform(thread, thread.pending)
+            with self._traced():
+                super().replay(schedule, effects, position, position + 1)
+            self._after(thread)
+        return stop
+
+    @contextmanager
+    def _traced(self) -> Iterator[None]:
+        before = sys.gettrace()
+        sys.settrace(self.closures.enter)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _after(self, thread: Thread) -> bool:
+        """False when the step just taken had a race."""
+        self._compare()
+        if self.race is None or self._told:
+            return True
+        self._told = True
+        if self.failed is None:
+            thread.error = self.race
+            self.failed = thread
+        return False
+
+    # What a step touches.
+
+    def _touch(self, frame: Frame, accesses: tuple[Access, ...]) -> None:
+        """Called in the step, just before the instruction that does it."""
+        thread = CURTHREAD[0]
+        if thread is None or self.race is not None:
+            return
+        place = Place(
+            thread.name, thread.tid, self.order.clock_of(thread)[thread.tid], False,
+            frame.code.co_filename, frame.frame.f_lineno,
+        )  # fmt: skip
+        for access in accesses:
+            here = place._replace(write=access.write)
+            match access.kind:
+                case "deref":
+                    cell = frame.cell(access.name)
+                    if cell is not None:
+                        self._access(cell, ALL, here, access.name)
+                        self._look(frame.value(("deref", access.name)), here, access.name)
+                case "global":
+                    names = frame.frame.f_globals
+                    if access.name in names or access.write:
+                        self._access(names, access.name, here, access.name)
+                        self._look(names.get(access.name), here, access.name)
+                case "attr":
+                    self._attribute(frame, access, here)
+                case "item":
+                    self._item(frame, access, here)
+                case "whole":
+                    self._whole(frame.value(access.term), here, access.term)
+                case _:
+                    self._call(frame, access, here)
+
+    def _attribute(self, frame: Frame, access: Access, here: Place) -> None:
+        owner = frame.value(access.term)
+        if isinstance(owner, ModuleType):
+            self._access(vars(owner), access.name, here, f"{owner.__name__}.{access.name}")
+            return
+        owner = _owner(owner, access.name, write=access.write)
+        if owner is not NOTHING:
+            self._access(owner, access.name, here, f"{text_of(access.term)}.{access.name}")
+
+    def _item(self, frame: Frame, access: Access, here: Place) -> None:
+        container = frame.value(access.term)
+        if isinstance(container, CONTAINERS):
+            key = frame.value(access.key)
+            exact = isinstance(key, PLAIN) and not isinstance(container, deque)
+            if exact and isinstance(container, list) and isinstance(key, int) and key < 0:
+                key += len(container)
+            name = f"{text_of(access.term)}[{key!r}]" if exact else text_of(access.term)
+            self._access(container, key if exact else ALL, here, name)
+
+    def _whole(self, container: Any, here: Place, term: Term) -> None:
+        if isinstance(container, CONTAINERS):
+            self._access(container, ALL, here, text_of(term))
+
+    def _call(self, frame: Frame, access: Access, here: Place) -> None:
+        term = access.term
+        if term is not None and term[0] == "method":
+            container = frame.value(term[1])
+            if isinstance(container, CONTAINERS):
+                if term[2] == "get" and access.key:
+                    self._item(frame, Access("item", False, "", term[1], access.key[0]), here)
+                else:
+                    self._whole(container, here._replace(write=term[2] in WRITING), term[1])
+                return
+        if not _reads_arguments(frame.value(term)):
+            return
+        for argument in access.key:
+            value = frame.value(argument)
+            self._look(value, here, text_of(argument))
+            self._whole(value, here, argument)
+
+    def _look(self, value: Any, here: Place, name: str) -> None:
+        """A container is within reach: should the step change it unseen, we shall know."""
+        if isinstance(value, CONTAINERS) and id(value) not in self._looked:
+            self._looked[id(value)] = (value, _shallow(value), here, name)
+
+    def _compare(self) -> None:
+        for container, before, here, name in self._looked.values():
+            if _shallow(container) != before:
+                history = self._places.get(id(container), {})
+                if not any(
+                    known.written is not None and known.written[1:3] == here[1:3]
+                    for known in history.values()
+                ):
+                    self._access(container, ALL, here._replace(write=True), name)
+        self._looked = {}
+
+    def _access(self, thing: Any, key: Any, here: Place, name: str) -> None:
+        """The place is `key` of `thing`. ALL of it conflicts with every key."""
+        places = self._places.get(id(thing))
+        if places is None:
+            places = self._places[id(thing)] = {}
+            self._kept.append(thing)
+        clock = self.order.threads[here.tid]
+        history = places.get(key)
+        if history is None:
+            history = places[key] = History()
+        if key is ALL:
+            rivals = list(places.values())
+        else:
+            rivals = [history, places[ALL]] if ALL in places else [history]
+        for known in rivals:
+            rival = known.rival(clock, here.tid, here.write)
+            if rival is not None and self.race is None:
+                self.race = DataRace(name, rival, here)
+        history.note(here)
+
+
+def _reads_arguments(called: Any) -> bool:
+    """Whether it looks into what it is given, and is not itself traced."""
+    function = called.__func__ if isinstance(called, MethodType) else called
+    if isinstance(function, FunctionType):
+        return is_foreign(function.__code__)
+    if isinstance(called, type):
+        return not called.__flags__ & HEAP_TYPE
+    return called is not NOTHING and not any(called is known for known in NOT_READING)
+
+
+def _owner(thing: Any, name: str, *, write: bool) -> Any:
+    """Whose variable `thing.name` is: the object's, its class's, or NOTHING that is one."""
+    if thing is NOTHING or isinstance(thing, (Shared, Condition, Thread, Execution, *PLAIN)):
+        return NOTHING
+    kind = type(thing)
+    if kind.__module__.partition(".")[0] in OURS:
+        return NOTHING
+    mro = thing.__mro__ if isinstance(thing, type) else kind.__mro__
+    home = next((cls for cls in mro if name in vars(cls)), None)
+    found = NOTHING if home is None else vars(home)[name]
+    if isinstance(thing, type):
+        return thing if write else (NOTHING if _is_code(found) else home)
+    if type(found).__name__ == "member_descriptor":
+        return thing
+    if hasattr(type(found), "__set__"):
+        return NOTHING  # a property: its own code is traced
+    inside = getattr(thing, "__dict__", None)
+    if isinstance(inside, dict) and (write or name in inside):
+        return thing
+    return home if home is not None and not _is_code(found) else NOTHING
+
+
+def _is_code(found: Any) -> bool:
+    return found is NOTHING or hasattr(type(found), "__get__")
+
+
+def _shallow(container: Any) -> Any:
+    """Equal as long as the container has the same things in it."""
+    if isinstance(container, dict):
+        return [(id(key), id(value)) for key, value in container.items()]
+    if isinstance(container, bytearray):
+        return bytes(container)
+    if isinstance(container, set):
+        return {id(item) for item in container}
+    return [id(item) for item in container]
