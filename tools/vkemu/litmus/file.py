@@ -62,6 +62,7 @@ class Heading(Table, frozen=True):
     breaks: str = ""
     policies: tuple[str, ...] = ()  # empty: all
     reason: str = ""  # why the other policies are n/a
+    na: dict[str, str] = msgspec.field(default_factory=dict)  # policy -> why not on this one
     max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     spare: Annotated[int, Meta(ge=0)] | None = None  # free frames; None: what host.pages leaves
     checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
@@ -118,8 +119,7 @@ class Variant(Table, frozen=True):
     mutants: tuple[str, ...] = ()
     thread: tuple[ThreadTable, ...] = ()
     outcome: OutcomeTable | None = None
-    policies: tuple[str, ...] | None = None
-    reason: str | None = None
+    na: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class File(Table, frozen=True):
@@ -175,6 +175,13 @@ class Litmus(msgspec.Struct, frozen=True):
             ),
             FIRST_PAGE,
         )
+
+    def not_applicable(self, policy: str) -> str:
+        """Why the test says nothing about a policy, or nothing."""
+        heading = self.file.litmus
+        if heading.policies and policy not in heading.policies:
+            return heading.reason
+        return heading.na.get(policy, "")
 
     def outcomes(self) -> Outcomes:
         return Outcomes(self.forbidden, self.allowed, self.required)
@@ -264,11 +271,7 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
         raise UsageError(f"{where}.thread: {min(unknown)!r} is no thread of the test")
     host = {**msgspec.structs.asdict(file.host), **variant.host}
     quirks = {**msgspec.structs.asdict(file.quirks), **variant.quirks}
-    heading = file.litmus
-    if variant.policies is not None:
-        heading = msgspec.structs.replace(heading, policies=variant.policies)
-    if variant.reason is not None:
-        heading = msgspec.structs.replace(heading, reason=variant.reason)
+    heading = msgspec.structs.replace(file.litmus, na={**file.litmus.na, **variant.na})
     changed = msgspec.structs.replace(
         file,
         litmus=heading,

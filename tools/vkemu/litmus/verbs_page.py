@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from types import coroutine
 from typing import Any, Final
 
+from vkprotocol.effects import Effect, Step
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu.litmus.actor import FAULT_TYPES, NO_PAGE, Actor, verb
-from vkemu.litmus.machine import OTHER, OTHER_PAGES
+from vkemu.litmus.machine import OTHER, OTHER_PAGES, Machine
+from vkhost.pmap import pmap_resident_count
 from vkhost.pmap_enter import pmap_enter
 from vkhost.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm_fault_page import vm_fault_page
 from vkhost.vm_map_clean import vm_map_clean
 from vkhost.vm_map_delete import vm_map_remove
 from vkhost.vm_object import vm_object_deallocate
-from vkhost.vm_object_page import vm_object_page_clean
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_free
+from vkhost.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_cache import vm_page_cache, vm_page_try_to_cache
+from vkhost.vm_page_cache import vm_page_cache, vm_page_try_to_cache, vm_page_try_to_free
 from vkhost.vm_page_dirty import vm_page_dirty, vm_page_protect, vm_page_test_dirty
 from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate
 from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE
@@ -34,11 +37,30 @@ from vkhost.vm_pageout_rss import vm_pageout_map_deactivate_pages
 PROTS: Final = {"none": VM_PROT_NONE, "r": VM_PROT_READ}
 
 
+def _unowned(state: Any) -> bool:
+    """Of a token: nobody has it exclusively."""
+    return state[0] is None
+
+
+@coroutine
+def _lookup(machine: Machine, page: Any) -> Step:
+    """A scan finds pages by its queue; here by their place, in a step in which nobody moves them.
+    What it found is looked at again once it is busied."""
+    obj = machine.image
+    me = yield Effect(obj.token, "lookup", write=False, guard=_unowned)
+    if me.held is not None:
+        me.held.append(obj.token)
+    m = machine.page(page)
+    if me.held is not None:
+        me.held.remove(obj.token)
+    return m
+
+
 async def _busied(me: Actor, page: Any) -> VmPage | None:
-    m = me.machine.page(page)
+    m: VmPage | None = await _lookup(me.machine, page)
     if m is None or not await vm_page_busy_try(m):
         return None
-    if me.machine.page(page) is m:
+    if me.machine.page(page) is m:  # it stays that now
         return m
     await vm_page_wakeup(m)
     return None
@@ -132,18 +154,22 @@ async def cache(me: Actor, page: Any) -> int:
 @verb("host pageout", "p")
 async def try_to_cache(me: Actor, page: Any) -> bool:
     """vm_page_try_to_cache, as buffers are released: whether it was."""
-    m = me.machine.page(page)
+    m = await _busied(me, page)
     return m is not None and await vm_page_try_to_cache(m)
+
+
+@verb("host pageout", "p")
+async def try_to_free(me: Actor, page: Any) -> bool:
+    """vm_page_try_to_free: unmap, and free what is still clean then."""
+    m = await _busied(me, page)
+    return m is not None and await vm_page_try_to_free(m)
 
 
 @verb("host pageout", "p")
 async def free(me: Actor, page: Any) -> int:
     """Truncation of one page: unmap and free."""
-    m = await _busied(me, page)
-    if m is None:
-        return NO_PAGE
-    await vm_page_protect(m, VM_PROT_NONE)
-    await vm_page_free(m)
+    pindex = me.machine.pindex(page)
+    await vm_object_page_remove(me.machine.image, pindex, pindex + 1, clean_only=False)
     return 0
 
 
@@ -173,6 +199,15 @@ async def reuse(me: Actor, value: int) -> int:
     await vm_page_activate(m)
     await vm_page_wakeup(m)
     return m.pfn
+
+
+@verb("host pageout", "")
+async def owner_mapped(me: Actor) -> bool:
+    """Whether the pages of the other process, which has them mapped, are all PG_MAPPED."""
+    for _, m in sorted(me.machine.other_object.memq.items()):
+        if not await m.flags.load() & PG_MAPPED:
+            return False
+    return True
 
 
 @verb("host pageout", "")
@@ -209,10 +244,10 @@ async def passes(me: Actor, times: int = 1) -> int:
 
 @verb("host pageout", "n")
 async def rss(me: Actor, limit: int) -> int:
-    """RLIMIT_RSS is enforced on the guest process: vm_pageout_map_deactivate_pages."""
-    machine = me.machine
-    await vm_pageout_map_deactivate_pages(machine.kernel, machine.guest.pmap, limit)
-    return 0
+    """RLIMIT_RSS is enforced on the guest process: vm_pageout_map_deactivate_pages; the pages left."""
+    pmap = me.machine.guest.pmap
+    await vm_pageout_map_deactivate_pages(pmap.kernel, pmap, limit)
+    return await pmap_resident_count(pmap)
 
 
 @verb("host", "p")

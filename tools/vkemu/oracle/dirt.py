@@ -3,7 +3,7 @@
 It knows when m->dirty is set, or when pmap_testbit would find M in a PTE, or when somebody has
 just swapped such a PTE out and has the M in hand. Changed bytes that none of these tells of are
 lost as soon as the page is dropped; the check fires at the store where the kernel could already
-not know, and at the drop itself.
+not know, where it stops being able to, and at the drop itself.
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ class Dirt:
     ) -> None:
         if ok:
             self.mem_store(cpu, pmap, va, pfn, idx, value)
+
+    def page_flags(self, pfn: int, set: int, clear: int) -> None:
+        """PG_WRITEABLE goes: from here on no PTE is asked. Store and flag commute in the kernel,
+        so this and `mem_store` are one violation in its two orders."""
+        if clear & PG_WRITEABLE:
+            frame = self.shadow.frame(pfn)
+            if frame.changed is not None and not frame.free and not self.known(frame):
+                raise self._violation(frame, f"nobody will look for the changes of frame {pfn}")
 
     def page_dirty(self, pfn: int, value: int) -> None:
         if value:
