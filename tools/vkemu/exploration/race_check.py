@@ -170,6 +170,7 @@ class CheckedExecution(Execution):
         self._told = False
         self._places: dict[Any, dict[Any, History]] = {}
         self._kept: list[Any] = []  # so that no id names two things
+        self._names: dict[int, str] = {}  # of containers
         self._looked: dict[int, tuple[Any, Any, Place, str]] = {}  # containers read in this step
 
     # Every way a step can be taken.
@@ -289,15 +290,21 @@ class CheckedExecution(Execution):
 
     def _call(self, frame: Frame, access: Access, here: Place) -> None:
         term = access.term
+        called = NOTHING
         if term is not None and term[0] == "method":
-            container = frame.value(term[1])
-            if isinstance(container, CONTAINERS):
-                if term[2] == "get" and access.key:
-                    self._item(frame, Access("item", False, "", term[1], access.key[0]), here)
-                else:
-                    self._whole(container, here._replace(write=term[2] in WRITING), term[1])
-                return
-        if not _reads_arguments(frame.value(term)):
+            container, method = frame.value(term[1]), term[2]
+            owner = term[1]
+        else:
+            called = frame.value(term)
+            container, method = getattr(called, "__self__", None), getattr(called, "__name__", "")
+            owner = ("local", self._names.get(id(container), "..."))
+        if isinstance(container, CONTAINERS):
+            if method == "get" and access.key:
+                self._item(frame, Access("item", False, "", owner, access.key[0]), here)
+            else:
+                self._whole(container, here._replace(write=method in WRITING), owner)
+            return
+        if not _reads_arguments(called):
             return
         for argument in access.key:
             value = frame.value(argument)
@@ -307,6 +314,7 @@ class CheckedExecution(Execution):
     def _look(self, value: Any, here: Place, name: str) -> None:
         """A container is within reach: should the step change it unseen, we shall know."""
         if isinstance(value, CONTAINERS) and id(value) not in self._looked:
+            self._names.setdefault(id(value), name)
             self._looked[id(value)] = (value, _shallow(value), here, name)
 
     def _compare(self) -> None:

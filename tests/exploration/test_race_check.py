@@ -1,0 +1,533 @@
+"""The checking mode: every kind of unordered access is found, and nothing that is ordered."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from vkemu import explore, replay
+from vkemu.exploration.race_check import DataRace
+
+from vkhost.guarded import checking, guarded_by
+
+counter = 0
+table: dict[str, int] = {}
+
+
+class Box:
+    tally = 0
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hidden = 0
+
+    def bump(self) -> None:
+        self.count += 1
+
+    @property
+    def hidden(self) -> int:
+        return self._hidden
+
+    @hidden.setter
+    def hidden(self, value: int) -> None:
+        self._hidden = value
+
+
+class Slotted:
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+Touch = Callable[[], None]
+
+
+def closure_variable() -> Touch:
+    n = 0
+
+    def touch() -> None:
+        nonlocal n
+        n += 1
+
+    return touch
+
+
+def global_variable() -> Touch:
+    def touch() -> None:
+        global counter
+        counter += 1
+
+    return touch
+
+
+def global_dict() -> Touch:
+    def touch() -> None:
+        table["x"] = 1
+
+    return touch
+
+
+def list_append() -> Touch:
+    items: list[int] = []
+
+    def touch() -> None:
+        items.append(1)
+
+    return touch
+
+
+def list_item() -> Touch:
+    items = [0]
+
+    def touch() -> None:
+        items[-1] = items[0] + 1
+
+    return touch
+
+
+def list_inplace() -> Touch:
+    items: list[int] = []
+
+    def touch() -> None:
+        nonlocal items
+        items += [1]
+
+    return touch
+
+
+def dict_item() -> Touch:
+    found: dict[str, int] = {}
+
+    def touch() -> None:
+        found["x"] = found.get("x", 0) + 1
+
+    return touch
+
+
+def dict_inside() -> Touch:
+    found = {"a": [0]}
+
+    def touch() -> None:
+        found["a"][0] += 1
+
+    return touch
+
+
+def dict_deleted() -> Touch:
+    found = {"a": 1}
+
+    def touch() -> None:
+        if "a" in found:
+            del found["a"]
+
+    return touch
+
+
+def set_add() -> Touch:
+    found: set[int] = set()
+
+    def touch() -> None:
+        found.add(1)
+
+    return touch
+
+
+def deque_pop() -> Touch:
+    found = deque([1, 2, 3, 4])
+
+    def touch() -> None:
+        found.popleft()
+
+    return touch
+
+
+def heap_push() -> Touch:
+    heap: list[int] = []
+
+    def touch() -> None:
+        heapq.heappush(heap, 1)
+
+    return touch
+
+
+def attribute() -> Touch:
+    box = Box()
+
+    def touch() -> None:
+        box.count += 1
+
+    return touch
+
+
+def attribute_in_a_method() -> Touch:
+    box = Box()
+    return lambda: box.bump()
+
+
+def attribute_behind_a_property() -> Touch:
+    box = Box()
+
+    def touch() -> None:
+        box.hidden += 1
+
+    return touch
+
+
+def attribute_in_a_slot() -> Touch:
+    box = Slotted()
+
+    def touch() -> None:
+        box.count += 1
+
+    return touch
+
+
+def attribute_in_a_dict() -> Touch:
+    boxes = {"a": Box()}
+
+    def touch() -> None:
+        boxes["a"].count += 1
+
+    return touch
+
+
+def attribute_of_a_class() -> Touch:
+    def touch() -> None:
+        Box.tally += 1
+
+    return touch
+
+
+KINDS = [
+    closure_variable, global_variable, global_dict, list_append, list_item, list_inplace, dict_item,
+    dict_inside, dict_deleted, set_add, deque_pop, heap_push, attribute, attribute_in_a_method,
+    attribute_behind_a_property, attribute_in_a_slot, attribute_in_a_dict, attribute_of_a_class,
+]  # fmt: skip
+kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+def race_of(program: Any, **options: Any) -> DataRace | None:
+    found = explore(program, check=True, **options)
+    if found.failure is None:
+        assert found.verdict == "pass"
+        return None
+    error = found.failure.error
+    assert isinstance(error, DataRace), error
+    return error
+
+
+@kinds
+@pytest.mark.parametrize("strategy", ["dpor", "dfs", "random"])
+def test_what_nothing_orders_is_a_race(kind: Callable[[], Touch], strategy: str) -> None:
+    def program(k: Any) -> None:
+        touch = kind()
+        x = k.cell("x")
+
+        async def body() -> None:
+            await x.load()
+            touch()
+
+        k.spawn("a", body)
+        k.spawn("b", body)
+
+    race = race_of(program, strategy=strategy)
+    assert race is not None
+    assert {race.first.thread, race.second.thread} == {"a", "b"}
+    assert race.first.write or race.second.write
+    assert race.first.file == race.second.file == __file__
+    first = Box.__init__ if "method" in kind.__name__ or "property" in kind.__name__ else kind
+    assert 0 < race.first.line - first.__code__.co_firstlineno < 15
+
+
+@kinds
+def test_touched_under_one_lock_it_is_none(kind: Callable[[], Touch]) -> None:
+    def program(k: Any) -> None:
+        touch = kind()
+        lock = k.lock("lock")
+
+        async def body() -> None:
+            async with lock:
+                touch()
+
+        k.spawn("a", body)
+        k.spawn("b", body)
+
+    assert race_of(program) is None
+
+
+@kinds
+def test_touched_by_one_without_the_lock_it_is(kind: Callable[[], Touch]) -> None:
+    def program(k: Any) -> None:
+        touch = kind()
+        lock = k.lock("lock")
+
+        async def careful() -> None:
+            async with lock:
+                touch()
+
+        async def careless() -> None:
+            await lock.acquire()
+            await lock.release()
+            touch()
+
+        k.spawn("a", careful)
+        k.spawn("b", careless)
+
+    race = race_of(program)
+    assert race is not None
+
+
+@kinds
+def test_two_locks_are_as_good_as_none(kind: Callable[[], Touch]) -> None:
+    def program(k: Any) -> None:
+        touch = kind()
+
+        async def body(lock: Any) -> None:
+            async with lock:
+                touch()
+
+        k.spawn("a", body, k.lock("one"))
+        k.spawn("b", body, k.lock("other"))
+
+    assert race_of(program) is not None
+
+
+@kinds
+@pytest.mark.parametrize("way", ["queue", "event", "cell", "semaphore", "condition", "join"])
+def test_handed_over_it_is_none(kind: Callable[[], Touch], way: str) -> None:
+    def program(k: Any) -> None:
+        touch = kind()
+        queue, event, cell = k.queue("queue"), k.event("event"), k.cell("cell")
+        semaphore, condition = k.semaphore("semaphore", 0), k.condition("condition")
+        ready = k.cell("ready", False)
+        k.joinable = True
+
+        async def first() -> None:
+            await cell.load()
+            touch()
+            await queue.put(1)
+            await event.set()
+            await cell.store(1)
+            await semaphore.release()
+            async with condition:
+                await ready.store(True)
+                await condition.notify()
+
+        async def second(thread: Any) -> None:
+            if way == "condition":
+                async with condition:
+                    while not await ready.load():
+                        await condition.wait()
+            else:
+                await {
+                    "queue": queue.get,
+                    "event": event.wait,
+                    "cell": lambda: cell.wait(bool),
+                    "semaphore": semaphore.acquire,
+                    "join": lambda: k.join(thread),
+                }[way]()
+            touch()
+
+        k.spawn("b", second, k.spawn("a", first))
+
+    assert race_of(program, strategy="random", max_executions=20) is None
+
+
+def test_a_shared_lock_does_not_let_two_write() -> None:
+    def program(k: Any, exclusive: bool) -> None:
+        items: list[int] = []
+        lock = k.rwlock("lock")
+
+        async def write() -> None:
+            if exclusive:
+                await lock.acquire_exclusive()
+            else:
+                await lock.acquire_shared()
+            items.append(1)
+            await lock.release()
+
+        async def read() -> None:
+            await lock.acquire_shared()
+            assert len(items) < 3
+            await lock.release()
+
+        k.spawn("a", write)
+        k.spawn("b", write)
+        k.spawn("c", read)
+
+    assert race_of(lambda k: program(k, True)) is None
+    race = race_of(lambda k: program(k, False))
+    assert race is not None
+    assert race.variable == "items"
+
+
+def test_readers_and_items_of_their_own_do_not_race() -> None:
+    def program(k: Any) -> None:
+        known = {"a": 1, "b": 2}
+        found = [0, 0]
+        box = {name: Box() for name in "ab"}
+        x = k.cell("x")
+
+        async def body(name: str, n: int) -> None:
+            await x.load()
+            found[n] = known[name] + len(known)
+            box[name].count += 1
+            mine = [n]
+            mine.append(found[n])
+
+        k.spawn("a", body, "a", 0)
+        k.spawn("b", body, "b", 1)
+
+    assert race_of(program) is None
+
+
+def test_an_item_races_with_the_whole() -> None:
+    def program(k: Any) -> None:
+        found = {"a": 0, "b": 0}
+        x = k.cell("x")
+
+        async def write() -> None:
+            await x.load()
+            found["a"] = 1
+
+        async def total() -> None:
+            await x.load()
+            assert sum(found.values()) < 3
+
+        k.spawn("a", write)
+        k.spawn("b", total)
+
+    race = race_of(program)
+    assert race is not None
+    assert race.first.write != race.second.write
+
+
+def test_threads_of_one_function_have_variables_of_their_own() -> None:
+    def program(k: Any) -> None:
+        x = k.cell("x")
+
+        def worker() -> Any:
+            n = 0
+
+            async def body() -> None:
+                nonlocal n
+                await x.load()
+                n += 1
+
+            return body
+
+        k.spawn("a", worker())
+        k.spawn("b", worker())
+
+    assert race_of(program) is None
+
+
+def test_the_spawner_s_own_variable() -> None:
+    def program(k: Any, joined: bool) -> None:
+        async def root() -> None:
+            k.joinable = True
+            n = 0
+            x = k.cell("x")
+
+            async def body() -> None:
+                nonlocal n
+                await x.load()
+                n += 1
+
+            thread = k.spawn("child", body)
+            await (k.join(thread) if joined else x.load())
+            assert n < 5
+
+        k.spawn("root", root)
+
+    assert race_of(lambda k: program(k, True)) is None
+    race = race_of(lambda k: program(k, False))
+    assert race is not None
+    assert race.variable == "n"
+
+
+def test_before_the_first_effect_is_not_ordered_either() -> None:
+    def program(k: Any) -> None:
+        n = 0
+
+        async def body() -> None:
+            nonlocal n
+            n += 1
+
+        k.spawn("a", body)
+        k.spawn("b", body)
+
+    assert race_of(program) is not None
+
+
+def test_the_race_is_told_with_both_places_and_replays() -> None:
+    def program(k: Any) -> None:
+        total = 0
+        x = k.cell("x")
+
+        async def add() -> None:
+            nonlocal total
+            await x.load()
+            total += 1
+
+        k.spawn("a", add)
+        k.spawn("b", add)
+        k.at_end(lambda: total == 2)
+
+    found = explore(program, check=True)
+    failure = found.failure
+    assert failure is not None
+    assert failure.message.startswith("b: DataRace: data race on total: a writes it at ")
+    assert failure.message.count("test_race_check.py:") == 2
+    assert failure.message.endswith("and nothing orders the two")
+    assert replay(program, failure.token, check=True).message == failure.message
+    assert explore(program).verdict == "pass"
+
+
+def test_going_on_after_a_race_counts_the_executions() -> None:
+    def program(k: Any) -> None:
+        total = 0
+        x = k.cell("x")
+
+        async def add() -> None:
+            nonlocal total
+            await x.add(1)  # what comes after it in a thread is not before the other's
+            total += 1
+
+        k.spawn("a", add)
+        k.spawn("b", add)
+
+    found = explore(program, check=True, stop_on_failure=False)
+    assert (found.verdict, found.executions, found.exhausted) == ("fail", 2, True)
+
+
+@guarded_by("lock", "plain")
+class Guarded:
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+        self.plain = 0
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_guarded_field_wants_its_lock(already: bool) -> None:
+    def program(k: Any) -> None:
+        field = Guarded(k.lock("lock"))
+
+        async def body() -> None:
+            await k.cell("x").load()
+            field.plain += 1
+
+        k.spawn("a", body)
+
+    if already:
+        with checking():
+            found = explore(program, check=True)
+    else:
+        found = explore(program, check=True)
+    assert found.failure is not None
+    assert "a: Unguarded: a reads Guarded.plain without lock" in found.failure.message
+    assert explore(program).verdict == "pass"
