@@ -44,7 +44,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "idx": ("int", "64-bit word of the page"),
         "kind": ("str", "hard (exclusive) or soft (I/O)"),
         "leader": ("int", "frame the cluster was built around"),
-        "level": ("int", "bits of index below this level: 36 master pde, 27, 18, 9, 0 leaf"),
+        "vshift": ("int", "bits of index below this level: 36 master pde, 27, 18, 9, 0 leaf"),
         "lwp": ("id", "host thread of a guest vCPU"),
         "map": ("id", "vm_map, by the id of its pmap"),
         "maptype": ("str", "normal, vpagetable or uksmap"),
@@ -174,8 +174,8 @@ debug mem.store cpu pmap va pfn idx value
 debug mem.cmpset cpu pmap va pfn idx value=new_value ok
   a locked compare-and-set through the TLB
   hardware
-debug vpte.read pfn idx value level
-  the host walker reads a VPTE; level is what remains below it
+debug vpte.read pfn idx value vshift
+  the host walker reads a VPTE; vshift is what remains of the index below it
   vm_fault.c:vm_fault_vpagetable
 debug vpte.am pfn idx old new
   the host writes A or M back

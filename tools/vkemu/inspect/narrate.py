@@ -97,7 +97,8 @@ def _walk(event: Event) -> str:
     value = vpte_text(event["value"])
     if event["pfn"] < 0:
         return f"walk master pde: {value}"
-    level = "leaf" if event["level"] == 0 else f"level {event['level']}"
+    vshift = event["vshift"]
+    level = "leaf" if vshift == 0 else f"level {vshift}"
     return f"walk {level}: {value} at page {event['pfn']}[{event['idx']}]"
 
 

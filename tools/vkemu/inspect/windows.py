@@ -40,7 +40,7 @@ class Columns(msgspec.Struct, gc=False):
     pfn: int | None = None
     idx: int | None = None
     value: Any = None
-    level: Any = None
+    vshift: Any = None
     map: Any = None
     pmap: Any = None
     va: int | None = None
@@ -166,7 +166,7 @@ class Windows:
         path.append(word)
         known = self._words.get(word)
         self._words[word] = event.value, set() if known is None else known[1]
-        if event.level == 0:
+        if event.vshift == 0:
             what = f"{place[1]:#x}@{place[0]}"
             self._walks[event.actor] = _Open("walk-to-enter", what, event)
 

@@ -29,7 +29,7 @@ class GuestDirty:
         # The guest relies on M being clear in this VPTE.
         self.clean: dict[Place, tuple[Word, Happening]] = {}
 
-    def vpte_read(self, pfn: int, idx: int, value: int, level: int) -> None:
+    def vpte_read(self, pfn: int, idx: int, value: int, vshift: int) -> None:
         if self.clean and value & VPTE_M and pfn >= 0:
             self._modified(pfn, idx)
 
