@@ -43,6 +43,11 @@ MISTAKES = {
     GUEST.replace('"4M"', "-4096"): "s.toml:guest[0].memory: -4096, expected a positive multiple",
     GUEST.replace("4M", "600G"): "s.toml:guest[0].memory: 600G, expected a positive multiple",
     TWO_GUESTS.replace("g2", "g1"): "s.toml:guest[1].name: 'g1' again, expected another",
+    GUEST.replace('"4M"', "9" * 5000): "s.toml: a number too long, expected numbers of 64 bits",
+    GUEST.replace('"g"', '"g\\n"'): "s.toml:guest[0].name: 'g\\n', expected str matching",
+    PROCESS + 'data = "0p"': (
+        "s.toml:guest[0].process[0].data: 0p, expected a positive multiple of 4096 bytes up to 960K"
+    ),
     PROCESS + 'region = [{start = 0, size = "2M"}, {start = 0x2000, size = 4096}]': (
         "s.toml:guest[0].process[0].region[1].start: 0x2000-0x3000 overlaps region[0] 0x0-0x200000"
     ),
@@ -79,6 +84,45 @@ def test_a_missing_file_names_the_shipped_ones(shell: Shell) -> None:
 
     assert status == 2
     assert err.startswith("nowhere.toml: no such file, expected a path or one of ")
+
+
+@pytest.mark.parametrize("command", ["run", "explore"])
+def test_a_path_too_long_for_the_system(shell: Shell, command: str) -> None:
+    status, out, err = shell(command, "x" * 5000)
+
+    assert (status, out) == (2, "")
+    assert err.startswith("x" * 80)
+    assert err.endswith("expected a path or a name\n")
+    assert len(err) < 200
+
+
+def test_a_setting_with_a_number_too_long(shell: Shell) -> None:
+    status, _, err = shell("run", "quickstart", "--set", "host.pages=" + "9" * 5000)
+
+    assert (status, err.count("\n")) == (2, 1)
+    assert "quickstart.toml:host.pages: got str '999" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["run", "s.toml", "--policy", "\udcff"], "vkemu run: '\\udcff', expected UTF-8 text"),
+        (["run", "s.toml", "--live", "--seed", "-1"], "vkemu run: --seed -1, expected 0 to"),
+        (["explore", "s.toml", "--max-seconds", "nan"], "nan, expected more than 0"),
+        (["explore", "s.toml", "--max-seconds", "-1"], "-1, expected more than 0"),
+        (["explore", "s.toml", "--policy", "magic"], "--policy 'magic', expected one of"),
+        (["explore", "s.toml", "--variant", "x"], "--variant 'x', expected none: s.toml is a"),
+    ],
+    ids=lambda what: "".join(filter(str.isalnum, what)) if isinstance(what, str) else None,
+)
+def test_what_an_option_cannot_be(shell: Shell, command: list[str], says: str) -> None:
+    shell.write("s.toml", TWO_GUESTS)
+
+    status, out, err = shell(*command)
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+    assert not (shell.cwd / "runs").exists()
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo"])

@@ -28,12 +28,13 @@ from vkhost.vm_meter import Thresholds
 SHIPPED = Path(__file__).parent / "scenarios"
 FILE_BYTES = 1 << 20
 STEPS = 50_000_000
+SHOWN = 80  # characters of a path that cannot be one
 HOST_PAGES_MIN = 16  # less does not hold the tables of one guest process
 
 # A top-level table that only one kind of file has -> the module whose `read` decodes that kind.
 READERS = {"litmus": "vkemu.litmus", "thread": "vkemu.litmus"}
 
-Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=64)]
 Size: TypeAlias = int | str  # bytes; "64M", "512K", "1G", or "100p" for pages
 Expect: TypeAlias = Literal["pass", "fail", "unknown"]
 
@@ -130,7 +131,7 @@ def find(path_or_name: str) -> Path:
     """A path as it is, or the shipped scenario of that name."""
     path = Path(path_or_name)
     shipped = SHIPPED / f"{path_or_name}.toml"
-    if path.exists():
+    if exists(path_or_name):
         if not path.is_file():
             raise UsageError(f"{path}: not a regular file, expected a scenario in TOML")
         return path
@@ -138,6 +139,15 @@ def find(path_or_name: str) -> Path:
         return shipped
     known = ", ".join(shipped_names())
     raise UsageError(f"{path}: no such file, expected a path or one of {known}")
+
+
+def exists(path: str) -> bool:
+    """Is anything there? UsageError when it cannot be a path."""
+    try:
+        return Path(path).exists()
+    except OSError as error:
+        shown = path if len(path) <= SHOWN else path[:SHOWN] + "..."
+        raise UsageError(f"{shown}: {error.strerror}, expected a path or a name") from None
 
 
 def shipped_names() -> list[str]:
@@ -162,6 +172,8 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}:{_toml_place(str(error), raw)}") from None
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply, expected a scenario in TOML") from None
+    except ValueError:  # more digits than int() takes
+        raise UsageError(f"{path}: a number too long, expected numbers of 64 bits") from None
 
 
 def _toml_place(message: str, raw: bytes) -> str:
@@ -191,12 +203,12 @@ def load(path_or_name: str, settings: Sequence[str] = ()) -> Any:
 def read_setting(setting: str) -> dict[str, Any]:
     try:
         return tomllib.loads(setting)
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # not TOML, or a number of too many digits
         # A shell eats quotes: `policy=removed` may stand for `policy = "removed"`.
         key, _, value = setting.partition("=")
         try:
             return tomllib.loads(f"{key} = {_quoted(value.strip())}")
-        except (tomllib.TOMLDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise UsageError(f"--set: {setting!r}, expected KEY=VALUE in TOML") from None
 
 
@@ -313,9 +325,17 @@ def _size(size: Size, where: str, most: int) -> int:
         raise UsageError(f"{where}: {error}") from None
     if value <= 0 or value % PAGE_SIZE or value > most:
         raise UsageError(
-            f"{where}: {size}, expected a positive multiple of 4096 bytes up to {most >> 30}G"
+            f"{where}: {size}, expected a positive multiple of 4096 bytes up to {_size_text(most)}"
         )
     return value
+
+
+def _size_text(size: int) -> str:
+    """In the largest unit that says it exactly."""
+    for shift, unit in (30, "G"), (20, "M"), (10, "K"):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
 
 
 def _known(where: str, value: str, known: list[str]) -> None:

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default="", help="one of the litmus test's [[variant]] tables")
     parser.add_argument("--strategy", default="dpor", choices=STRATEGIES)
     parser.add_argument("--max-executions", type=positive, metavar="N")
-    parser.add_argument("--max-seconds", type=float, metavar="S")
+    parser.add_argument("--max-seconds", type=seconds, metavar="S")
     parser.add_argument("--max-steps", type=positive, metavar="N", help="bound of one execution")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
@@ -62,6 +62,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}, expected at least 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:  # nan neither
+        raise argparse.ArgumentTypeError(f"{text}, expected more than 0")
     return value
 
 
@@ -99,14 +106,16 @@ def subject_of(args: argparse.Namespace) -> Subject:
     if colon and path.endswith(".py"):
         return python_subject(Path(path), function)
     from vkemu.litmus.file import Litmus, find_litmus, load_litmus
-    from vkemu.scenario import load, shipped_names
+    from vkemu.scenario import exists, load, shipped_names
 
     source = args.file
-    if not Path(source).exists() and source not in shipped_names():
+    if not exists(source) and source not in shipped_names():
         source = str(find_litmus(source))
     loaded = load(source)
     if isinstance(loaded, Litmus):
         return litmus_subject(args, load_litmus(source, args.variant))
+    if args.variant:
+        raise UsageError(f"--variant {args.variant!r}, expected none: {source} is a scenario")
     return scenario_subject(args, loaded)
 
 
@@ -143,6 +152,11 @@ def scenario_subject(args: argparse.Namespace, scenario: Any) -> Subject:
     if args.policy is not None:
         import msgspec
 
+        from vkemu.names import policies
+
+        if args.policy not in policies():
+            expected = ", ".join(policies())
+            raise UsageError(f"--policy {args.policy!r}, expected one of {expected}")
         scenario = msgspec.structs.replace(scenario, policy=args.policy)
     return plain_subject(scenario.name, args.file, scenario_program(scenario), scenario.max_steps)
 

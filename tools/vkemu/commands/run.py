@@ -58,15 +58,15 @@ def run(args: argparse.Namespace) -> int:
     scenario = load_scenario(args.scenario, settings)
     if not 1 <= args.seeds <= SEEDS_MAX:
         raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 to {SEEDS_MAX}")
+    first = scenario.seed if args.seed is None else args.seed
+    if not 0 <= first < 1 << 63:
+        raise UsageError(f"vkemu run: --seed {first}, expected 0 to {(1 << 63) - 1}")
     if args.live:
         if scenario.timers == "any":
             raise UsageError(f"{args.scenario}:timers: 'any', expected 'last' to run --live")
         from vkemu.live_run import run_live_scenario
 
         return run_live_scenario(scenario, args)
-    first = scenario.seed if args.seed is None else args.seed
-    if not 0 <= first < 1 << 63:
-        raise UsageError(f"vkemu run: --seed {first}, expected 0 to {(1 << 63) - 1}")
     with Progress(scenario.name, enabled=not args.json) as progress:
         seed = find_seed(scenario, first, args.seeds, progress)
         origin = Origin(args.scenario, settings, "random", seed)
@@ -89,7 +89,10 @@ def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:
 
 def quoted(text: str) -> str:
     """`text` as a TOML string."""
-    return msgspec.json.encode(text).decode()
+    try:
+        return msgspec.json.encode(text).decode()
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        raise UsageError(f"vkemu run: {text!a}, expected UTF-8 text") from None
 
 
 def load_scenario(source: str, settings: tuple[str, ...]) -> Scenario:
