@@ -92,7 +92,7 @@ def touch(emit: Stream, rng: random.Random, guest: int) -> Iterator[Event]:
     yield emit(worker, "fault.begin", **who, map=guest, va=va, type="write")
     yield emit(worker, "ilock.enter", **who, map=guest, start=va, end=va + 4096)
     yield emit(worker, "page.busy", **who, pfn=table, kind="hard")
-    yield emit(worker, "vpte.read", **who, pfn=table, idx=va >> 12, value=vpte, level=0)
+    yield emit(worker, "vpte.read", **who, pfn=table, idx=va >> 12, value=vpte, vshift=0)
     yield emit(worker, "vpte.am", **who, pfn=table, idx=va >> 12, old=vpte, new=vpte | 0x60)
     yield emit(worker, "page.unbusy", **who, pfn=table, kind="hard")
     new = pfn << 12 | PTE_RW

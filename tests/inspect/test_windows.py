@@ -26,8 +26,8 @@ class Story:
 
     def fault(self, actor: str = "fault/0", va: int = VA, pfn: int = 12, idx: int = 5) -> None:
         self(actor, "fault.begin", map=1, va=va, type="write")
-        self(actor, "vpte.read", pfn=40, idx=1, value=0x29003, level=9)
-        self(actor, "vpte.read", pfn=41, idx=idx, value=pfn << 12 | 3, level=0)
+        self(actor, "vpte.read", pfn=40, idx=1, value=0x29003, vshift=9)
+        self(actor, "vpte.read", pfn=41, idx=idx, value=pfn << 12 | 3, vshift=0)
         self(actor, "vpte.am", pfn=41, idx=idx, old=pfn << 12 | 3, new=pfn << 12 | 0x63)
         self(actor, "pte.write", pmap=1, va=va, old=0, new=pfn << 12 | PTE_RW, why="enter")
         self(actor, "fault.end", map=1, va=va, result="KERN_SUCCESS")
@@ -115,7 +115,7 @@ def test_inval_to_flush(tmp_path: Path) -> None:
 def test_walk_to_enter_and_not_of_a_walk_that_failed(tmp_path: Path) -> None:
     story = Story()
     story("fault/1", "fault.begin", map=1, va=0x7000, type="read")
-    story("fault/1", "vpte.read", pfn=41, idx=7, value=0, level=0)
+    story("fault/1", "vpte.read", pfn=41, idx=7, value=0, vshift=0)
     story("fault/1", "fault.end", map=1, va=0x7000, result="KERN_FAILURE")
     story.fault()
 
