@@ -1,15 +1,143 @@
-"""`vkemu matrix`."""
+"""`vkemu matrix`: which window each reverse-map policy leaves open, decided by running."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vkemu.verdict import UsageError
+import msgspec
+
+from vkemu.verdict import Status, UsageError
+
+if TYPE_CHECKING:
+    from vkemu.matrix import Cell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("--windows", default="", metavar="W01,W07", help="only these")
+    parser.add_argument("--policies", default="", metavar="P,...", help="only these")
+    parser.add_argument(
+        "--all-variants", action="store_true", help="also with the interlock off, guests that "
+        "misbehave, kernels with a defect: a row each",
+    )  # fmt: skip
+    parser.add_argument("--strategy", default="dpor", help="how cells are decided (default: dpor)")
+    parser.add_argument(
+        "--max-seconds", type=float, default=5.0, metavar="S",
+        help="for one cell, before it is only searched up to a bound (default: 5)",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="show what --json once printed")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--markdown", action="store_true", help="docs/windows.md")
 
 
 def run(args: argparse.Namespace) -> int:
-    raise UsageError("vkemu matrix: not built yet")
+    cells, complete = recorded(args) if args.read is not None else computed(args)
+    show(cells, args)
+    if not complete:
+        print("interrupted: these are the cells known so far", file=sys.stderr)
+        return Status.UNKNOWN
+    return status_of(cells)
+
+
+def status_of(cells: Sequence[Cell]) -> int:
+    found = {cell.verdict for cell in cells}
+    if "fail" in found:
+        return Status.VIOLATION
+    return Status.UNKNOWN if "bounded" in found else Status.PASS
+
+
+def show(cells: Sequence[Cell], args: argparse.Namespace) -> None:
+    if args.json:
+        sys.stdout.write(encode(cells))
+    elif args.markdown:
+        from vkemu.matrix.document import document
+
+        sys.stdout.write(document(cells))
+    else:
+        from vkemu.matrix.table import render
+
+        sys.stdout.write(render(cells))
+
+
+def encode(cells: Sequence[Cell]) -> str:
+    """A cell a line: what changes shows in a diff."""
+    rows = ",\n".join(msgspec.json.encode(cell).decode() for cell in cells)
+    return f"[\n{rows}\n]\n"
+
+
+def recorded(args: argparse.Namespace) -> tuple[list[Cell], bool]:
+    from vkemu.matrix import Cell
+
+    try:
+        return msgspec.json.decode(args.read.read_bytes(), type=list[Cell]), True
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"--read {args.read}: {error}, expected what --json printed") from None
+
+
+def computed(args: argparse.Namespace) -> tuple[list[Cell], bool]:
+    from vkemu.matrix import compute, questions
+
+    if args.jobs < 1 or args.max_seconds <= 0:
+        raise UsageError("--jobs and --max-seconds: expected more than 0")
+    windows, chosen = names(args.windows), names(args.policies)
+    check(args.strategy, windows, chosen)
+    asked = questions(
+        windows, chosen, all_variants=args.all_variants, strategy=args.strategy,
+        max_seconds=args.max_seconds,
+    )  # fmt: skip
+    with Telling(len(asked)) as telling:
+        return compute(asked, args.jobs, telling.cell)
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def check(strategy: str, windows: Sequence[str], chosen: Sequence[str]) -> None:
+    from vkemu.commands.explore import STRATEGIES
+    from vkemu.litmus.file import shipped
+    from vkemu.names import policies
+
+    known = [path.name[:3] for path in shipped()]
+    for what, asked, there in (
+        ("--windows", windows, known),
+        ("--policies", chosen, policies()),
+        ("--strategy", [strategy], list(STRATEGIES)),
+    ):
+        for name in asked:
+            if name not in there:
+                raise UsageError(f"{what} {name!r}, expected one of {', '.join(there)}")
+
+
+class Telling:
+    """How far it is, on a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.enabled = sys.stderr.isatty()
+        self._status: Any = None
+
+    def __enter__(self) -> Telling:
+        if self.enabled:
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("matrix")
+            self._status.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def cell(self, cell: Cell) -> None:
+        self.done += 1
+        if self._status is not None:
+            self._status.update(
+                f"matrix: {self.done} of {self.total}, {cell.name} [{cell.policy}] {cell.verdict}"
+            )

@@ -1,0 +1,98 @@
+"""docs/windows.md, out of the litmus files and a computed matrix.
+
+    vkemu matrix --all-variants --json > tests/matrix/recorded.json
+    vkemu matrix --read tests/matrix/recorded.json --markdown > docs/windows.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vkemu.litmus.file import Litmus, read, shipped
+from vkemu.matrix.cell import Cell
+from vkemu.scenario import read_document
+
+HEAD = """\
+# The windows, and which policy leaves which open
+
+Generated: `vkemu matrix --read tests/matrix/recorded.json --markdown`. Every verdict was decided by
+running the test; `vkemu matrix` decides them again. **FAIL** has a witness that `vkemu replay`
+replays, a number is how many interleavings that differ there are, all of them explored, *bounded*
+means that none was found to fail within the bound that is said, and – that the question does not
+arise, for the reason that is said. A row with a `+` is a variant: the kernel without the interlock,
+a guest that misbehaves, a kernel with a defect.
+"""
+
+
+def document(cells: Sequence[Cell]) -> str:
+    by_window: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_window.setdefault(cell.window, []).append(cell)
+    parts = [HEAD]
+    for path in shipped():
+        litmus = read(read_document(path), path)
+        found = by_window.get(litmus.file.litmus.window)
+        if found:
+            parts.append("\n".join(section(litmus, found)) + "\n")
+    return "\n".join(parts)
+
+
+def section(litmus: Litmus, cells: Sequence[Cell]) -> Iterator[str]:
+    heading = litmus.file.litmus
+    yield f"## {heading.window} {heading.title}"
+    yield ""
+    yield f"Breaks: {heading.breaks}."
+    yield ""
+    yield f"Test: `{litmus.name}`"
+    yield ""
+    for thread in litmus.file.thread:
+        yield f"- {thread.name} ({thread.kind}): " + "; ".join(f"`{s}`" for s in thread.run)
+    for condition in litmus.forbidden:
+        yield f"- forbidden: `{condition.text}`"
+    for variant in litmus.file.variant:
+        about = variant.about or "mutants " + ", ".join(variant.mutants)
+        yield f"- `+{variant.name}`: {about}"
+    yield ""
+    yield from _table(cells)
+    yield from _reasons(cells)
+
+
+def _table(cells: Sequence[Cell]) -> Iterator[str]:
+    columns = list(dict.fromkeys(cell.policy for cell in cells))
+    rows: dict[str, dict[str, Cell]] = {}
+    for cell in cells:
+        rows.setdefault(cell.name, {})[cell.policy] = cell
+    yield "| | " + " | ".join(columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for name, row in rows.items():
+        yield f"| {name} | " + " | ".join(_text(row.get(policy)) for policy in columns) + " |"
+
+
+def _text(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    match cell.verdict:
+        case "fail":
+            return "**FAIL**"
+        case "pass":
+            return f"{cell.executions:,}"
+        case "bounded":
+            return "*bounded*"
+        case _:
+            return "–"
+
+
+def _reasons(cells: Sequence[Cell]) -> Iterator[str]:
+    """Why it fails, each message once, and what bounds or excludes."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        if cell.verdict == "n/a":
+            grouped.setdefault(("n/a", cell.reason), []).append(cell.policy)
+        elif cell.verdict != "pass":
+            grouped.setdefault((f"{cell.name} {cell.verdict}", cell.reason), []).append(cell.policy)
+    if grouped:
+        yield ""
+    for (what, reason), where in grouped.items():
+        names = ", ".join(dict.fromkeys(where))
+        yield f"- {what} ({names}): {reason}"
+
