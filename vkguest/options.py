@@ -19,6 +19,7 @@ from vkprotocol.param import SEG_MASK, SEG_SIZE
 MAXCPU: Final = limits.VCPUS
 MEMORY_MIN: Final = 64 << 20
 BITS_MAX: Final = 8  # of an APIC id
+DIGITS: Final = 21  # a decimal number of more does not fit in 64 bits: it starts with 1 to 9
 
 DEPRECATED_IMAGE: Final = (
     "WARNING: -i option is deprecated and ignored.\n"
@@ -168,7 +169,8 @@ def strtoull(text: str) -> tuple[int, str]:
         octal = re.match("[0-7]+", digits)
         assert octal is not None
         value, end = int(octal[0], 8), match.start(2) + octal.end()
-    else:
+    else:  # saturates; int() refuses thousands of digits
+        digits = digits[:DIGITS]
         value, end = int(digits), match.end()
     value = min(value, limits.U64)
     return -value & limits.U64 if sign == "-" else value, text[end:]

@@ -87,6 +87,12 @@ def test_strtoull_reads_what_python_writes(number: int) -> None:
     assert strtoull(f"-{number}") == (-expected % (1 << 64), "")
 
 
+def test_strtoull_saturates() -> None:
+    assert strtoull("9" * 5000 + "M") == ((1 << 64) - 1, "M")
+    assert strtoull("1" + "0" * 20) == ((1 << 64) - 1, "")
+    assert strtoull("18446744073709551615") == ((1 << 64) - 1, "")
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
