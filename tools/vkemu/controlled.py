@@ -65,8 +65,10 @@ class Execution:
             self.on_spawn(thread)
         CURTHREAD[0] = thread
         try:
-            effect = coro.send(None)  # type: ignore[arg-type]
-            if self.deferred:
+            effect: object = coro.send(None)  # type: ignore[arg-type]
+            if not isinstance(effect, Effect):
+                self._fail(thread, no_effect(effect))
+            elif self.deferred:
                 thread.pending = effect
             else:
                 self._await(thread, effect)
@@ -99,7 +101,11 @@ class Execution:
         self.left += 1
         CURTHREAD[0] = thread
         try:
-            thread.pending = coro.send(None)  # type: ignore[arg-type]
+            effect: object = coro.send(None)  # type: ignore[arg-type]
+            if isinstance(effect, Effect):
+                thread.pending = effect
+            else:
+                self._fail(thread, no_effect(effect))
         except StopIteration:
             self._end(thread)
         except KeyboardInterrupt:
@@ -127,7 +133,13 @@ class Execution:
             self._leave(thread, effect)
             self._fail(thread, error)
         else:
-            if effect.guard is None and upcoming.guard is None:
+            try:
+                unguarded = effect.guard is None and upcoming.guard is None
+            except AttributeError:
+                self._leave(thread, effect)
+                self._fail(thread, no_effect(upcoming))
+                return False
+            if unguarded:
                 thread.pending = upcoming
             else:
                 self._leave(thread, effect)
@@ -289,6 +301,11 @@ def may_go_on(effect: Effect, state: object) -> bool:
         return bool(effect.guard(state))
     except Exception:
         return True
+
+
+def no_effect(awaited: object) -> TypeError:
+    """What a thread awaits that belongs to an event loop, or to nobody."""
+    return TypeError(f"awaits {awaited!r}, expected an effect of a shared object")
 
 
 def same_effect(one: Effect | None, other: Effect) -> bool:

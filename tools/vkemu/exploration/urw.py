@@ -29,6 +29,7 @@ class Urw(Sampling):
     def forget(self) -> None:
         self.seen = 0  # executions behind the estimates
         self.totals: dict[Path, int] = {}  # by thread, steps in all of them
+        self.below: dict[Path, list[Path]] = {}  # by thread, the threads it led to
         self.taken: dict[Path, int] = {}  # in this one
 
     def new_block(self) -> None:
@@ -37,7 +38,11 @@ class Urw(Sampling):
     def finish(self, complete: bool) -> None:
         self.seen += 1
         for path, steps in self.taken.items():
-            self.totals[path] = self.totals.get(path, 0) + steps
+            if path not in self.totals:
+                self.totals[path] = 0
+                for length in range(1, len(path)):
+                    self.below.setdefault(path[:length], []).append(path)
+            self.totals[path] += steps
 
     def start(self) -> bool:
         super().start()
@@ -63,8 +68,8 @@ class Urw(Sampling):
             return 1.0
         left = self.totals.get(path, 0) / self.seen - self.taken.get(path, 0)
         left = max(left, 1.0)
-        for other, steps in self.totals.items():
+        for other in self.below.get(path, ()):
             # A descendant that takes no step yet, and whose ancestors below us took none either.
-            if len(other) > len(path) and other[: len(path)] == path and other not in self.taken:
-                left += steps / self.seen
+            if other not in self.taken:
+                left += self.totals[other] / self.seen
         return left
