@@ -99,7 +99,7 @@ def names(text: str) -> list[str]:
 
 
 def check(strategy: str, windows: Sequence[str], chosen: Sequence[str]) -> None:
-    from vkemu.commands.explore import STRATEGIES
+    from vkemu.exploration.strategies import NAMES
     from vkemu.litmus.file import shipped
     from vkemu.names import policies
 
@@ -107,7 +107,7 @@ def check(strategy: str, windows: Sequence[str], chosen: Sequence[str]) -> None:
     for what, asked, there in (
         ("--windows", windows, known),
         ("--policies", chosen, policies()),
-        ("--strategy", [strategy], list(STRATEGIES)),
+        ("--strategy", [strategy], list(NAMES)),
     ):
         for name in asked:
             if name not in there:

@@ -56,8 +56,9 @@ class Condition:
             case ast.Tuple(elts=elts):
                 for value in elts:
                     yield from self._check(value, where)
-            case ast.Constant(value=int()) | ast.UnaryOp(
-                op=ast.USub(), operand=ast.Constant(value=int())
+            case (
+                ast.Constant(value=int())
+                | ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int()))
             ):
                 return
             case ast.Name() | ast.Attribute(value=ast.Name()):

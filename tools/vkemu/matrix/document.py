@@ -1,7 +1,7 @@
-"""docs/windows.md, out of the litmus files and a computed matrix.
+"""docs/windows.md, out of the litmus files and a computed matrix:
 
-    vkemu matrix --all-variants --json > tests/matrix/recorded.json
-    vkemu matrix --read tests/matrix/recorded.json --markdown > docs/windows.md
+`vkemu matrix --all-variants --json > tests/matrix/recorded.json`, and then
+`vkemu matrix --read tests/matrix/recorded.json --markdown > docs/windows.md`.
 """
 
 from __future__ import annotations
@@ -95,4 +95,3 @@ def _reasons(cells: Sequence[Cell]) -> Iterator[str]:
     for (what, reason), where in grouped.items():
         names = ", ".join(dict.fromkeys(where))
         yield f"- {what} ({names}): {reason}"
-
