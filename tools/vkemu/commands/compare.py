@@ -1,15 +1,67 @@
-"""`vkemu compare`."""
+"""`vkemu compare`: what each reverse map costs, as work grows."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from vkemu.compare.axes import AXES
+from vkemu.compare.claims import Judged, judged
+from vkemu.compare.costs import COSTS
+from vkemu.compare.measure import Series, measure_all
+from vkemu.compare.page import render
+from vkemu.compare.text import lines
 from vkemu.verdict import UsageError
+from vkhost.rmap import POLICIES
+
+# Under `removed` no vkernel boots: mmap refuses MAP_VPAGETABLE.
+COMPARED = tuple(policy for policy in sorted(POLICIES) if policy != "removed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("--axis", default="", help=f"only these, of {', '.join(AXES)}")
+    parser.add_argument("--policies", default="", help="only these, separated by commas")
+    parser.add_argument("--quick", action="store_true", help="the four smallest sizes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes to use")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="plots, in one file")
+    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    raise UsageError("vkemu compare: not built yet")
+    axes = chosen("--axis", args.axis, tuple(AXES))
+    policies = chosen("--policies", args.policies, COMPARED)
+    if args.jobs < 1:
+        raise UsageError(f"--jobs: {args.jobs}, expected at least 1")
+    cells = [(axis, policy) for axis in axes for policy in policies]
+    found = measure_all(cells, quick=args.quick, jobs=args.jobs)
+    # A growth is known only where it had room to show.
+    claims = [] if args.quick else list(judged(found))
+    if args.html is not None:
+        try:
+            args.html.write_text(render(found, claims))
+        except OSError as error:
+            raise UsageError(f"--html: {args.html}: {error.strerror}") from None
+    if args.json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document(found, claims))))
+        sys.stdout.buffer.write(b"\n")
+    else:
+        print("\n".join(lines(found, claims)))
+    return 0
+
+
+def chosen(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names asked for, in the order of `known`; all if none is."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option}: {name!r}, expected one of {', '.join(known)}")
+    return tuple(name for name in known if name in names) if names else known
+
+
+def document(found: list[Series], claims: list[Judged]) -> dict[str, Any]:
+    return {"series": found, "claims": claims, "costs": COSTS}

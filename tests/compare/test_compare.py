@@ -1,0 +1,164 @@
+"""`vkemu compare`: the counts are those of the kernel, the fit finds known growths, the page stands
+alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vkemu.cli import main
+from vkemu.commands.compare import COMPARED
+from vkemu.compare import AXES, growth, measure
+from vkemu.compare.costs import COSTS, nanoseconds
+from vkemu.compare.situation import Shape, Situation
+
+from vkhost.pmap import pmap_remove_all
+from vkhost.rmap import POLICIES
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([7] * 7, "O(1)"),
+        ([0] * 7, "O(1)"),
+        ([40 + i for i in range(7)], "O(1)"),
+        ([10 + 30 * n for n in SIZES], "O(n)"),
+        ([5000 + 200 * n for n in SIZES], "O(n)"),
+        ([9 * n * n for n in SIZES], "O(n^2.0)"),
+        ([10 * (i + 1) for i in range(7)], "O(log n)"),
+        ([64 - n for n in SIZES], "O(1)"),
+    ],
+)
+def test_growth(values: list[int], expected: str) -> None:
+    assert growth(SIZES, values, "n") == expected
+
+
+@given(st.integers(0, 10_000), st.integers(100, 1000))
+def test_a_constant_part_does_not_hide_a_linear_one(a: int, b: int) -> None:
+    assert growth(SIZES, [a + b * n for n in SIZES], "n") in ("O(n)", "O(1)")
+    if 64 * b > a:
+        assert growth(SIZES, [a + b * n for n in SIZES], "n") == "O(n)"
+
+
+def test_every_policy_that_lets_a_vkernel_boot_is_compared() -> None:
+    assert set(COMPARED) == set(POLICIES) - {"removed"}
+
+
+@pytest.mark.parametrize("policy", COMPARED)
+def test_a_situation_is_what_it_says(policy: str) -> None:
+    situation = Situation(policy, Shape(guests=2, vmspaces=3, pages=5, mappings=4))
+
+    assert situation.resident() == 2 * 3 * 5 + 2 * 3
+    hot = situation.guests[0].pages[0]
+    assert hot.object is situation.guests[0].image
+    assert hot.pindex == situation.guests[0].first_page
+
+
+@pytest.mark.parametrize("policy", ["pv_entry", "vpte_list", "bloom", "notifier", "shadow"])
+def test_an_exact_policy_takes_away_what_it_was_asked_to(policy: str) -> None:
+    for sample in measure("mappings", policy, quick=True).samples:
+        counts = sample.counts
+        assert counts["refaults"] == counts["left"] == 0
+        assert counts["written"] == counts["ipis"] == sample.size
+
+
+def test_broadcast_takes_all_of_the_process_too() -> None:
+    for sample in measure("mappings", "broadcast", quick=True).samples:
+        assert sample.counts["refaults"] == 63
+        assert sample.counts["left"] == 0
+
+
+@pytest.mark.parametrize("policy", ["extent_scan", "vptmapped"])
+def test_what_costs_nothing_does_nothing(policy: str) -> None:
+    for sample in measure("mappings", policy, quick=True).samples:
+        assert sample.counts["left"] == sample.size
+
+
+def test_wired_pins_what_it_maps() -> None:
+    for sample in measure("guests", "wired", quick=True).samples:
+        assert sample.counts["pinned"] == 64 * sample.size
+
+
+def test_only_the_notifier_starts_faults_again() -> None:
+    retries = {
+        policy: sum(s.counts["retries"] for s in measure("race", policy).samples)
+        for policy in ("pv_entry", "notifier")
+    }
+
+    assert retries["pv_entry"] == 0
+    assert retries["notifier"] > 0
+
+
+def test_shadow_pays_for_the_table_at_the_first_edit() -> None:
+    counts = [s.counts for s in measure("edits", "shadow", quick=True).samples]
+
+    assert [c["refaults"] for c in counts] == [255, 254, 252, 248]
+
+
+def test_a_count_is_that_of_the_operation_alone() -> None:
+    situation = Situation("vpte_list", Shape())
+    m = situation.guests[0].pages[1]
+    m.busy_count.state |= 1 << 31
+    before = situation.kernel.rmap.visited
+
+    counts = situation.counted(lambda: situation.do(pmap_remove_all(m)), asked=1)
+
+    assert counts["visited"] == situation.kernel.rmap.visited - before
+    assert counts["written"] == 1
+
+
+def test_time_is_the_sum_of_the_costs() -> None:
+    counts = dict.fromkeys(COSTS, 3) | {"visited": 99}
+
+    assert nanoseconds(counts) == 3 * sum(cost.ns for cost in COSTS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", AXES)
+def test_measuring_twice_gives_the_same(axis: str) -> None:
+    assert measure(axis, "bloom", quick=True) == measure(axis, "bloom", quick=True)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "compare.html"
+    status = main(
+        ["compare", "--quick", "--jobs", "1", "--axis", "guests,mappings",
+         "--policies", "broadcast,vpte_list", "--json", "--html", str(page)]
+    )  # fmt: skip
+
+    found = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert [(s["axis"], s["policy"]) for s in found["series"]] == [
+        (axis, policy) for axis in ("guests", "mappings") for policy in ("broadcast", "vpte_list")
+    ]
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    assert not re.search(r"(src|href)=|url\(|<script|@import", text)
+
+
+def test_text_says_growth_and_claims(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--axis", "mappings", "--policies", "vpte_list", "--jobs", "1"]) == 0
+
+    out = capsys.readouterr().out
+    assert "mappings: reclaim of a page that is mapped n times" in out
+    assert "measured O(k): agrees" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--axis", "x"], "--axis: 'x', expected one of guests"),
+        (["--policies", "removed"], "--policies: 'removed', expected one of"),
+        (["--jobs", "0"], "--jobs: 0"),
+    ],
+)
+def test_bad_input(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", *argv]) == 2
+    assert said in capsys.readouterr().err
