@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from vkemu import explore, replay
 from vkemu.exploration.race_check import DataRace
+from vkemu.litmus import decide
+from vkemu.litmus.file import find_litmus, load_litmus
 
 from vkhost.guarded import checking, guarded_by
 
@@ -122,7 +124,7 @@ def dict_deleted() -> Touch:
 
     def touch() -> None:
         if "a" in found:
-            del found["a"]
+            del found["a"]  # noqa: RUF051 - both of it are to be seen
 
     return touch
 
@@ -165,7 +167,7 @@ def attribute() -> Touch:
 
 def attribute_in_a_method() -> Touch:
     box = Box()
-    return lambda: box.bump()
+    return lambda: box.bump()  # noqa: PLW0108 - a call in a frame of its own
 
 
 def attribute_behind_a_property() -> Touch:
@@ -531,3 +533,13 @@ def test_a_guarded_field_wants_its_lock(already: bool) -> None:
     assert found.failure is not None
     assert "a: Unguarded: a reads Guarded.plain without lock" in found.failure.message
     assert explore(program).verdict == "pass"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", ["W01", "W07", "W24", "W29", "W33"])
+def test_the_kernels_keep_to_what_they_say_of_their_locks(window: str) -> None:
+    litmus = load_litmus(str(find_litmus(window)), "")
+    found = explore(
+        decide.Test(litmus, "pv_entry"), check=True, max_steps=litmus.file.litmus.max_steps
+    )
+    assert found.failure is None, found.failure.message

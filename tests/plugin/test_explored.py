@@ -199,9 +199,11 @@ def test_a_marker_is_enough_for_plain_and_async_tests(suite: Suite) -> None:
 
 
 def test_a_marked_module_explores_what_takes_k(suite: Suite) -> None:
-    text = "pytestmark = pytest.mark.vkemu(strategy='dfs')\n" + TRIO + FAILING.replace(
-        "@vkemu.explored()", ""
-    ).replace("== 2", ">= 1")
+    text = (
+        "pytestmark = pytest.mark.vkemu(strategy='dfs')\n"
+        + TRIO
+        + FAILING.replace("@vkemu.explored()", "").replace("== 2", ">= 1")
+    )
     suite(text).assert_outcomes(passed=2)
 
 

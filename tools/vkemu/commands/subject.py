@@ -245,15 +245,15 @@ def load_module(path: Path, function: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)  # where dataclasses and pickle look
-    sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` would
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as `python FILE.py` would
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise UsageError(
             f"{place_of(error, str(path))}: {described(error)}, expected a module to import"
         ) from None
-    finally:
-        del sys.path[0]
     return module
 
 

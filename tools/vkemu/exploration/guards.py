@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+from vkprotocol.effects import Thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Build = Callable[[Any], object]
+Build: TypeAlias = Callable[[Any], object]
+Guard: TypeAlias = Callable[[Any, Thread, bool], bool]
 
 
 def enforcing(
@@ -37,4 +41,20 @@ def guards(program: Build) -> Iterator[None]:
         yield  # a test of the kernels enforces them already
         return
     with checking():
+        for cls, field, _, _ in GUARDED:
+            checked = vars(cls)[field]
+            checked.guard = _or_from_outside(checked.guard)
         yield
+
+
+def _or_from_outside(guard: Guard) -> Guard:
+    """vkemu's own code may look: a litmus test finds the page it is about to talk of."""
+
+    def allows(obj: Any, thread: Thread, writing: bool) -> bool:
+        if guard(obj, thread, writing):
+            return True
+        # Above: the descriptor's check and __get__, then who touches the field.
+        toucher = sys._getframe(3).f_globals
+        return not writing and str(toucher.get("__name__", "")).startswith("vkemu.")
+
+    return allows

@@ -1,0 +1,354 @@
+"""`vkemu explore` as it is typed: results, errors, interruption, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vkemu.cli import main
+from vkemu.commands.explore import as_dict, progress_line
+from vkemu.exploration.result import Result
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import os, signal, time
+import vkemu
+
+def lost(k):
+    x = k.cell("x")
+    async def increment():
+        await x.store(await x.load() + 1)
+    k.spawn("a", increment)
+    k.spawn("b", increment)
+    k.at_end(lambda: x.value == 2)
+
+def fine(k, names="ab"):
+    x = k.cell("x")
+    for name in names:
+        k.spawn(name, x.add, 1)
+    k.at_end(lambda: x.value == len(names))
+
+def many(k):
+    fine(k, "abcdefgh")
+
+async def thread(k):
+    n = 0
+    x = k.cell("x")
+    async def increment():
+        nonlocal n
+        await x.load()
+        n += 1
+    threads = [k.spawn(name, increment) for name in "ab"]
+    for thread in threads:
+        await k.join(thread)
+    assert n == 2
+
+@vkemu.explored(strategy="random")
+async def test_thread(k):
+    await thread(k)
+
+def endless(k):
+    x = k.cell("x")
+    async def spin():
+        while True:
+            await x.add(1)
+    k.spawn("a", spin)
+
+builds = 0
+
+def interrupted(k):
+    global builds
+    builds += 1
+    if builds == 50:
+        os.kill(os.getpid(), signal.SIGINT)
+    many(k)
+
+def slow(k):
+    deadline = time.monotonic() + 0.01
+    while time.monotonic() < deadline:
+        pass
+    many(k)
+
+def wrong(k):
+    k.spawm("a", None)
+
+def threadless(k):
+    pass
+
+def two(k, more):
+    pass
+
+constant = 5
+"""
+
+
+class Shell:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *argv: str) -> tuple[int, str, str]:
+        status = main(["explore", *argv])
+        out, err = self.capsys.readouterr()
+        return status, out, err
+
+    def json(self, *argv: str) -> tuple[int, Any]:
+        status, out, err = self(*argv, "--json")
+        assert err == ""
+        return status, json.loads(out)
+
+
+@pytest.fixture
+def explore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    Path("p.py").write_text(PROGRAM)
+    return Shell(capsys)
+
+
+def test_a_function_of_a_file_that_fails(explore: Shell) -> None:
+    status, out, err = explore("p.py:lost")
+    assert (status, err) == (1, "")
+    assert out.startswith("fail: p:lost\ndpor: ")
+    replay = re.search(r"^replay: vkemu explore (p.py:lost --replay vkx1\S+)$", out, re.MULTILINE)
+    assert replay is not None
+    status, again, _ = explore(*replay[1].split())
+    assert status == 1
+    assert again in out
+
+
+def test_a_function_of_a_file_that_passes(explore: Shell) -> None:
+    status, found = explore.json("p.py:fine")
+    assert status == 0
+    assert (found["verdict"], found["executions"], found["exhausted"]) == ("pass", 2, True)
+    assert found["failure"] is None
+    assert found["outcomes"] is None
+
+
+@pytest.mark.parametrize("function", ["thread", "test_thread"])
+def test_an_async_function_is_the_first_thread(explore: Shell, function: str) -> None:
+    assert explore(f"p.py:{function}")[0] == 0
+    status, found = explore.json(f"p.py:{function}", "--check")
+    assert (status, found["check"]) == (1, True)
+    assert "data race on n" in found["failure"]["message"]
+    assert "--check" in found["failure"]["replay"]
+    status, again = explore.json(*found["failure"]["replay"].split()[2:])
+    assert (status, again["failure"]) == (1, found["failure"])
+
+
+def test_the_step_bound(explore: Shell) -> None:
+    status, found = explore.json("p.py:endless", "--max-steps", "20")
+    assert (status, found["verdict"], found["cut"]) == (3, "unknown", 1)
+    status, found = explore.json("p.py:endless", "--max-steps", "20", "--livelock")
+    assert (status, found["failure"]["message"]) == (1, "no end within 20 steps")
+
+
+@pytest.mark.parametrize(
+    "strategy", ["dfs", "bounded:1", "random", "pct:2", "pos", "urw", "portfolio", "source-dpor"]
+)
+def test_every_strategy_can_be_named(explore: Shell, strategy: str) -> None:
+    status, found = explore.json("p.py:lost", "--strategy", strategy, "--seed", "3")
+    assert (status, found["strategy"], found["seed"]) == (1, strategy, 3)
+
+
+def test_a_budget_that_does_not_do_is_unknown(explore: Shell) -> None:
+    status, found = explore.json("p.py:many", "--max-executions", "5")
+    assert (status, found["verdict"], found["executions"]) == (3, "unknown", 5)
+    status, found = explore.json("p.py:many", "--max-executions", "5", "--strategy", "random")
+    assert (status, found["verdict"]) == (0, "pass")
+
+
+def test_all_goes_on_after_a_failure(explore: Shell) -> None:
+    first = explore.json("p.py:lost")[1]
+    status, found = explore.json("p.py:lost", "--all")
+    assert status == 1
+    assert (first["exhausted"], found["exhausted"]) == (False, True)
+    assert found["failures"] > first["failures"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["dpor", "dfs"])
+def test_jobs_count_the_same(explore: Shell, strategy: str) -> None:
+    counts = []
+    for jobs in ("1", "2"):
+        options = ("--strategy", strategy, "--jobs", jobs, "--all")
+        status, found = explore.json("p.py:lost", *options)
+        counts.append((status, found["executions"], found["failures"], found["failure"]))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_saved_and_resumed(explore: Shell) -> None:
+    whole = explore.json("p.py:fine")[1]
+    budget = ("--checkpoint", "point", "--max-executions")
+    assert explore.json("p.py:fine", *budget, "1")[0] == 3
+    assert Path("point").exists()
+    status, found = explore.json("p.py:fine", "--checkpoint", "point")
+    assert (status, found["executions"]) == (0, whole["executions"])
+
+
+def test_a_litmus_test_with_its_outcomes(explore: Shell) -> None:
+    status, found = explore.json("W24", "--policy", "pv_entry")
+    assert (status, found["policy"]) == (0, "pv_entry")
+    outcomes = found["outcomes"]
+    assert outcomes["kind"] == "forbidden"
+    assert outcomes["observation"] == "never"
+    assert sum(state["executions"] for state in outcomes["states"]) == found["executions"]
+    status, out, _ = explore("W24")
+    assert "Observation W24" in out
+    assert "Witnesses\n" in out
+
+
+def test_a_litmus_test_that_fails_gives_all_its_outcomes(explore: Shell) -> None:
+    one = explore.json("W07", "--policy", "vptmapped")[1]
+    status, found = explore.json("W07", "--policy", "vptmapped", "--all")
+    assert status == 1
+    assert found["exhausted"]
+    outcomes = found["outcomes"]
+    reached = sum(state["executions"] for state in outcomes["states"])
+    assert reached + sum(outcomes["broken"].values()) == found["executions"]
+    assert found["failure"] == one["failure"]
+    assert found["failure"]["token"].startswith("vkl1.")
+    assert found["failure"]["replay"] == f"vkemu replay {found['failure']['token']}"
+
+
+def test_a_litmus_test_is_checked_with_its_own_replay(explore: Shell) -> None:
+    status, found = explore.json("W07", "--policy", "vptmapped", "--check")
+    assert status == 1
+    words = found["failure"]["replay"].split()
+    assert words[:6] == ["vkemu", "explore", "W07", "--policy", "vptmapped", "--check"]
+    status, out, _ = explore(*words[2:])
+    assert status == 1
+    assert out.startswith(found["failure"]["message"])
+
+
+def test_a_litmus_test_says_that_jobs_do_not_divide_it(explore: Shell) -> None:
+    status, out, err = explore("W24", "--jobs", "2")
+    assert status == 0
+    assert out.startswith("Test W24")
+    assert err == (
+        "--jobs 2: a litmus test is explored in one process, which counts its outcomes\n"
+    )
+
+
+def test_a_scenario_is_explored(explore: Shell) -> None:
+    Path("s.toml").write_text(
+        "max_steps = 3000\nhost.pages = 200\n"
+        '[[guest]]\nname = "g1"\nmemory = "512K"\nvcpus = 1\nworkloads = ["touch"]\n'
+    )
+    options = ("--strategy", "random", "--max-executions", "1")
+    status, found = explore.json("s.toml", *options)
+    assert (status, found["policy"], found["name"]) == (found["cut"] and 3, "pv_entry", "s")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["p.py"], "p.py: which function of it[?] expected p.py:FUNCTION"),
+        (["p.py:"], "p.py: which function of it[?] expected p.py:FUNCTION"),
+        (["q.py:lost"], "q.py: no such file, expected Python with a function lost[(]k[)]"),
+        (["p.py:nobody"], "p.py: no function 'nobody', expected one that takes k"),
+        (["p.py:constant"], "p.py: no function 'constant', expected one that takes k"),
+        (["p.py:wrong"], r"p.py:\d+: AttributeError: 'Program' object has no attribute 'spawm'"),
+        (["p.py:two"], r"p.py: TypeError: two\(\) missing 1 required positional argument: 'more'"),
+        (["p.py:threadless"], "p.py: threadless spawns no thread, expected k.spawn"),
+        (["broken.py:lost"], "broken.py:2: SyntaxError: .*, expected a module to import"),
+        (["exits.py:lost"], "exits.py:2: SystemExit: 3, expected a module to import"),
+        (["raises.py:lost"], "raises.py:3: KeyError: 'x', expected a module to import"),
+        (["nothing.toml"], "nothing.toml: no such file"),
+        (["W99"], "W99: no such file"),
+        (["W07", "--policy", "best"], "--policy 'best', expected one of "),
+        (["p.py:lost", "--policy", "wired"], "--policy 'wired', expected none: p.py is Python"),
+        (["p.py:lost", "--variant", "x"], "--variant 'x', expected none: p.py is Python"),
+        (["quickstart", "--variant", "x"], "--variant 'x', expected none: "),
+        (["quickstart", "--policy", "removed"], ".*cannot boot.*, expected a guest"),
+        (["p.py:lost", "--strategy", "best"], "--strategy: no strategy 'best': expected one of "),
+        (["p.py:lost", "--strategy", "pct:0"], "--strategy: no strategy 'pct:0': expected pct:N"),
+        (["p.py:lost", "--strategy", "dfs:2"], "--strategy: no strategy 'dfs:2': expected "),
+        (["p.py:lost", "--jobs", "0"], ".*--jobs: 0, expected 1 to 256"),
+        (["p.py:lost", "--jobs", "9999"], ".*--jobs: 9999, expected 1 to 256"),
+        (["p.py:lost", "--seed", "-1"], ".*--seed: -1, expected 0 to "),
+        (["p.py:lost", "--seed", "x"], ".*--seed: 'x', expected a number, 0 to "),
+        (["p.py:lost", "--max-executions", "0"], ".*--max-executions: 0, expected at least 1"),
+        (["p.py:lost", "--max-steps", "1.5"], ".*--max-steps: '1.5', expected a number"),
+        (["p.py:lost", "--max-seconds", "0"], ".*--max-seconds: '0', expected seconds"),
+        (["p.py:lost", "--max-seconds", "nan"], ".*--max-seconds: 'nan', expected seconds"),
+        (["p.py:lost", "--max-seconds", "inf"], ".*--max-seconds: 'inf', expected seconds"),
+        (["p.py:lost", "--replay", "x"], "replay: not a token of this version"),
+        (["p.py:lost", "--replay", "vkx1.AAAA"], "replay: damaged token"),
+        (["p.py:lost", "--report", "r"], "--report: p:lost sends no events, expected a litmus"),
+        (["p.py:lost", "--strategy", "portfolio", "--jobs", "2"], ".*portfolio cannot be divided"),
+        (["p.py:fine", "--checkpoint", "no/where"], ".*no/where"),
+        (["p.py:fine", "--checkpoint", "p.py"], ".*p.py"),
+        (["W07", "--checkpoint", "point"], "--checkpoint point: the outcomes of a litmus test"),
+        (["W07", "--policy", "vptmapped", "--report", "p.py"], "--report p.py: "),
+        ([], ".*the following arguments are required: file"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(explore: Shell, argv: list[str], said: str) -> None:
+    Path("broken.py").write_text("\ndef f(:\n")
+    Path("exits.py").write_text("import sys\nsys.exit(3)\n")
+    Path("raises.py").write_text("\n\n{}['x']\n")
+    status, out, err = explore(*argv)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    assert re.match(said, err), err
+
+
+def command(*argv: str) -> list[str]:
+    return [sys.executable, "-m", "vkemu.cli", "explore", *argv]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["dpor", "random"])
+def test_an_interrupt_ends_with_what_is_known(explore: Shell, strategy: str) -> None:
+    options = ("--strategy", strategy, "--json")
+    done = subprocess.run(
+        command("p.py:interrupted", *options), capture_output=True, text=True, check=False
+    )
+    found = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert (found["verdict"], found["exhausted"]) == ("unknown", False)
+    assert 40 < found["executions"] < 50
+
+
+@pytest.mark.slow
+def test_progress_is_for_a_terminal(explore: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vkemu.commands.explore.PATIENCE_SECONDS", 0.0)
+    argv = ("p.py:slow", "--max-executions", "40")
+    status, _, err = explore(*argv)
+    assert (status, err) == (3, "")
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert main(["explore", *argv]) == 3
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert re.search(r"p:slow: [\d,]+ executions, [\d,]+/s, depth 8", shown)
+
+
+def test_a_line_of_progress() -> None:
+    result = Result("dpor", 0)
+    result.executions, result.seconds, result.depth = 12_345, 2.0, 7
+    assert progress_line("W[x]", result) == r"W\[x]: 12,345 executions, 6,172/s, depth 7"
+    result.share = 0.25
+    assert progress_line("W", result).endswith(", about 25.0% explored")
+
+
+def test_the_keys_of_json_are_those_the_documentation_lists() -> None:
+    class Named:
+        name, policy, outcomes = "x", None, None
+
+    said = (ROOT / "docs" / "explore.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", said.partition("## JSON")[2], re.MULTILINE)
+    keys = list(as_dict(Named(), Result("dpor", 0), "pass", check=False))  # type: ignore[arg-type]
+    assert listed == keys
