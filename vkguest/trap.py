@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 from vkprotocol.errno import Errno, errno_name
 from vkprotocol.insn import Trapframe
 from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
-from vkprotocol.vkernel import PGEX_I, PGEX_W, SIGSEGV, T_PAGEFLT, T_SYSCALL
+from vkprotocol.vkernel import (
+    PGEX_I,
+    PGEX_W,
+    SIGBUS,
+    SIGILL,
+    SIGSEGV,
+    T_ALIGNFLT,
+    T_PAGEFLT,
+    T_PRIVINFLT,
+    T_SYSCALL,
+)
 
 from vkguest.errors import GuestPanic, VmWait
 from vkguest.kern_exit import STATUS_SIGNAL, killproc, lwp_exit
@@ -19,6 +29,9 @@ from vkguest.vm_pageout import vm_wait
 if TYPE_CHECKING:
     from vkguest.globaldata import GlobalData
     from vkguest.proc import Lwp
+
+# What a process gets for a trap that is its own fault.
+SIGNAL_OF = {T_PRIVINFLT: SIGILL, T_ALIGNFLT: SIGBUS}
 
 
 async def go_user(gd: GlobalData, lp: Lwp) -> None:
@@ -59,6 +72,15 @@ async def user_trap(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
         return await syscall2(gd, lp)
     if frame.trapno == T_PAGEFLT:
         return await trap_pfault(gd, lp, frame)
+    if frame.trapno in SIGNAL_OF:
+        signo = SIGNAL_OF[frame.trapno]
+        gd.kernel.emit(
+            "console",
+            f"{gd.kernel.name}: trap {frame.trapno} at instruction {frame.pc}, "
+            f"address {frame.addr:#x} pid {lp.proc.pid}: signal {signo}",
+        )
+        await killproc(gd, lp.proc, STATUS_SIGNAL + signo)
+        return True
     raise GuestPanic(f"{gd.kernel.name}: user_trap: unknown trap {frame.trapno:#x}")
 
 

@@ -33,6 +33,7 @@ PGEX_I: Final = 0x10
 # Signals a vkernel uses on itself or the host on a vkernel.
 SIGHUP: Final = 1
 SIGINT: Final = 2
+SIGILL: Final = 4
 SIGKILL: Final = 9
 SIGBUS: Final = 10
 SIGSEGV: Final = 11

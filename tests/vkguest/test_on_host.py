@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 from vkemu.oracle import DEFAULT_CHECKS, Violation
+from vkprotocol.insn import Insn, ld, li
 
+from tests.vkguest import host_rig
 from tests.vkguest.host_rig import HostRun, at_random, on_host
 from tests.vkguest.rig import on_fake
 from tests.vkguest.test_workloads import RACY
 from vkguest.errors import GuestPanic
+from vkguest.kern_exec import Program
 from vkguest.param import DATA_ADDRESS
-from vkguest.workloads import WORKLOADS
+from vkguest.workloads import WORKLOADS, workload
 from vkhost.proc import killproc
 
 # These find a real defect of the real guest kernel (W17, W18).
@@ -49,6 +52,27 @@ def test_paging_in_the_guest_on_the_real_host() -> None:
 
     assert run.error is None
     assert run.failed == []
+
+
+@pytest.mark.parametrize(
+    ("text", "signal"),
+    [((), 4), ((li(1, 7),), 4), ((li(1, DATA_ADDRESS + 1), ld(2, 1)), 10)],
+    ids=["empty", "beyond the end", "unaligned"],
+)
+def test_a_trap_is_the_end_of_the_process_not_of_the_kernel(
+    text: tuple[Insn, ...], signal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def program(spec: str) -> Program:
+        return Program("wild", text) if spec == "wild" else workload(spec)
+
+    monkeypatch.setattr(host_rig, "workload", program)
+    run = on_host(["wild", "touch"])
+
+    assert run.error is None
+    (guest,) = run.guests
+    assert {pid: result.status for pid, result in guest.results.items()} == {1: 128 + signal, 2: 0}
+    said = [event[1] for event in run.events if event[0] == "console"]
+    assert any(line.endswith(f"pid 1: signal {signal}") for line in said)
 
 
 def test_a_host_that_refuses_the_mapping() -> None:
