@@ -120,6 +120,8 @@ def test_wrong_command_lines_are_one_line(
         f"guest --socket {nobody} -m 65M": "vkemu guest: Bad maxmem specification: 64MB minimum",
         f"guest --socket {nobody} -m 64M -r disk": "vkemu guest: -r is not emulated: there are no",
         f"guest --socket {nobody} -m 64M": f"vkemu guest: {nobody}: No such file",
+        f"guest --socket {nobody} -m 64M --swap 64M": "vkemu guest: --swap 64M, expected a multi",
+        f"guest --socket {nobody} -m 64M --swap 4097": "vkemu guest: --swap 4097, expected a mul",
         f"guest --socket {nobody} -m 64M --run no": "vkemu guest: --run no: ",
         f"guest --socket {nobody} -m 64M --program {nobody}": f"{nobody}: No such file",
         f"serve --socket {taken}": f"vkemu serve: {taken}: exists and is no socket",

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 from vkprotocol.limits import NAME_CHARS, SCHEMA
 from vkprotocol.messages import Credentials, Hello
-from vkprotocol.param import atop
+from vkprotocol.param import PAGE_SIZE, atop
 
 from vkemu import names
 from vkemu.live import BACKENDS, Live, on_backend
@@ -71,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.name or len(args.name) > NAME_CHARS:
         raise UsageError(f"vkemu guest: --name of 1 to {NAME_CHARS} characters expected")
     swap = checked("--swap", size_bytes, args.swap)
+    if swap % PAGE_SIZE or swap >= options.memory:
+        raise UsageError(
+            f"vkemu guest: --swap {args.swap}, expected a multiple of 4096 bytes, less than -m"
+        )
     programs = [checked("--run", names.check_workload, spec) for spec in args.workloads]
     programs += [program_file(path) for path in args.programs]
     for line in options.warnings:
