@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -60,6 +61,12 @@ class Cell(msgspec.Struct, frozen=True):
 
 def answer(question: Question) -> Cell:
     """Decide it: `fail` with a shrunk witness, `pass` by exhaustion, else `bounded`."""
+    start = time.monotonic()
+    cell = _decide(question)
+    return msgspec.structs.replace(cell, seconds=round(time.monotonic() - start, 2))
+
+
+def _decide(question: Question) -> Cell:
     litmus = load_litmus(question.test, question.variant)
     reason = not_applicable(litmus, question.policy)
     if reason:
@@ -69,7 +76,7 @@ def answer(question: Question) -> Cell:
     result = decision.result
     if decision.verdict == "fail" or result.exhausted:
         return _decided(question, litmus, decision.verdict == "fail", result, result.executions)
-    executions, seconds = result.executions, result.seconds
+    executions = result.executions
     tried = [f"{result.executions:,} of the interleavings that differ"]
     for strategy, limit, text in FALLBACKS if question.strategy == "dpor" else ():
         more: dict[str, float | int | None] = {"max_executions": limit}
@@ -77,23 +84,20 @@ def answer(question: Question) -> Cell:
             more["max_seconds"] = 4 * question.max_seconds
         decision = decide(litmus, question.policy, strategy=strategy, **more)
         executions += decision.result.executions
-        seconds += decision.result.seconds
         if decision.verdict == "fail":
-            decision.result.seconds = seconds
             return _decided(question, litmus, True, decision.result, executions)
         # `bounded:1` leaves interleavings out by its nature, so it never says exhausted.
         through = limit is not None or decision.result.seconds < 4 * question.max_seconds
         tried.append(text if through else f"{decision.result.executions:,} of {text}")
     bound = f"no failure in {question.max_seconds:g} s of {question.strategy}: {'; '.join(tried)}"
-    return _cell(question, "bounded", executions, reason=bound, seconds=round(seconds, 2))
+    return _cell(question, "bounded", executions, reason=bound)
 
 
 def _decided(
     question: Question, litmus: Litmus, failed: bool, result: Result, executions: int
 ) -> Cell:
-    seconds = round(result.seconds, 2)
     if not failed:
-        return _cell(question, "pass", executions, exhausted=True, seconds=seconds)
+        return _cell(question, "pass", executions, exhausted=True)
     failure = result.failure
     token = reason = ""
     if failure is not None:
@@ -105,7 +109,7 @@ def _decided(
         reason = failure.message.splitlines()[0]
     else:
         reason = "a required outcome is never reached"
-    return _cell(question, "fail", executions, token=token, reason=reason, seconds=seconds)
+    return _cell(question, "fail", executions, token=token, reason=reason)
 
 
 def _cell(
@@ -116,12 +120,9 @@ def _cell(
     exhausted: bool = False,
     token: str = "",
     reason: str = "",
-    seconds: float = 0.0,
 ) -> Cell:
     window, test, variant, policy, _, _ = question
-    return Cell(
-        window, test, variant, policy, verdict, executions, exhausted, token, reason, seconds
-    )
+    return Cell(window, test, variant, policy, verdict, executions, exhausted, token, reason)
 
 
 def not_applicable(litmus: Litmus, policy: str) -> str:
