@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkemu.exploration.path import Path, Record
+from vkemu.exploration.frontier import Flat, Frontier, Names, Step
+from vkemu.exploration.path import Path, Record, retrace
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
@@ -26,18 +27,49 @@ class Dfs(Path):
         # At every step, the threads still to be tried in place of the one taken.
         self.untried: list[list[int]] = []
         self.upcoming: list[int] = NOBODY  # who to try where the path ends
+        self.root = 0  # the states before it are explored by somebody else
+        self.resumed = False
 
     def backtrack(self) -> bool:
+        if self.resumed:
+            self.resumed = False
+            return True
         untried = self.untried
         at = len(untried) - 1
-        while at >= 0 and not untried[at]:
+        while at >= self.root and not untried[at]:
             at -= 1
-        if at < 0:
+        if at < self.root:
             return False
         self.upcoming = untried[at]
         self.record.truncate(at)
         del untried[at:]
         return True
+
+    def export(self, names: Names) -> Frontier:
+        """What is left to explore. Call between `start` and `conduct`."""
+
+        def flat(tids: list[int]) -> Flat:
+            return tuple((0, names.path(tid), None) for tid in tids)
+
+        steps = tuple(
+            Step(names.path(tid), None, (), flat(rest))
+            for tid, rest in zip(self.record.tids, self.untried, strict=True)
+        )
+        return Frontier(self.root, steps, (), flat(self.upcoming))
+
+    def resume(self, run: Run, names: Names, frontier: Frontier) -> None:
+        """Go on from there: take the path again, to know its effects."""
+        self.record = Record()
+        self.begun = self.resumed = True
+        self.root = frontier.root
+        run.begin()
+        run.settle()
+        for tid, _ in retrace(run, names, frontier, self.record):
+            self.record.tids.append(tid)
+            self.record.effects.append(run.execution.threads[tid].pending)  # type: ignore[arg-type]
+        self.untried = [[names.tid(path) for _, path, _ in step.tree] for step in frontier.steps]
+        self.upcoming = [names.tid(path) for _, path, _ in frontier.tree]
+        run.finish()
 
     def extend(self, run: Run) -> None:
         execution = run.execution

@@ -13,7 +13,9 @@ Reduction, J. ACM 64(4), 2017 (POPL 2014), Algorithm 2. Deviations:
 
 from __future__ import annotations
 
+from vkemu.exploration.frontier import Found
 from vkemu.exploration.reduction import Reduction
+from vkemu.exploration.trace import Race
 from vkemu.exploration.wakeup import Reversals
 
 
@@ -42,4 +44,13 @@ class Dpor(Reduction):
                 events = free[first] = trace.independent_of(first)
             if race[5]:
                 events = trace.left(events, race[5])
-            reverse(race, events, sleeps[first], trees[first])
+            if first >= self.root:
+                reverse(race, events, sleeps[first], trees[first])
+            elif reverse(race, events, sleeps[first], []):
+                self.send(first, events, race)
+
+    def send(self, first: int, events: int, race: Race) -> None:
+        """A reversal for a state that is explored elsewhere."""
+        assert self.names is not None
+        found = Found(first, self.names.reversal(self.trace, events, race))
+        self.outbox[found] = None

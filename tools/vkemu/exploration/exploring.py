@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from vkemu.exploration.guards import enforcing
 from vkemu.exploration.program import Program
-from vkemu.exploration.result import Result
+from vkemu.exploration.result import ExplorationError, Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Progress, Search
 from vkemu.exploration.strategies import strategy_named
 
-EXECUTIONS_DEFAULT = 1000  # of a strategy that never ends by itself, when no budget is given
+if TYPE_CHECKING:
+    from vkemu.exploration.shrink import Witness
+    from vkemu.exploration.workers import Workers
+
+EXECUTIONS_DEFAULT: Final = 1000  # of a strategy that never ends by itself, without a budget
+DIVISIBLE: Final = ("dfs", "dpor", "random", "pct", "pos", "urw")
 
 
+@enforcing
 def explore(
     program: Callable[[Any], object],
     *,
@@ -28,15 +35,20 @@ def explore(
     check: bool = False,
     progress: Progress | None = None,
     each: Callable[[Run], None] | None = None,
+    checkpoint: str | None = None,
+    workers: Workers | None = None,
 ) -> Result:
     """Run `program(k)` under many schedules and say what was found.
 
     `strategy` is a name or an object with `choose(runnable, execution)`. The verdict is "fail" when
     a failure was found, else "unknown" when an execution reached `max_steps`, when the user
     interrupted, or when an exhaustive strategy ran out of its budget, else "pass".
+
     `progress` is called with the unfinished result a few times a second, `each` with the `Run` of
     every complete execution (its `error`, its `schedule`, and the program's objects as it left
-    them).
+    them). `jobs` processes share the work; the program must then be one that they can import.
+    `checkpoint` is a file that says what is left of an exhaustive search: written every few
+    seconds and at the end, read when it exists. `workers` does the jobs elsewhere: see `workers`.
     """
     built = Program(program, {}, check=check)
     if isinstance(strategy, str):
@@ -50,23 +62,46 @@ def explore(
         max_executions = EXECUTIONS_DEFAULT
     result = Result(name, seed)
     run = Run(
-        built, max_steps, stop_on_failure=stop_on_failure, bound_fails=on_step_bound == "fail"
+        built,
+        max_steps,
+        stop_on_failure=stop_on_failure,
+        bound_fails=on_step_bound == "fail",
     )
+    if jobs > 1 or checkpoint is not None or workers is not None:
+        if not isinstance(strategy, str) or name.partition(":")[0] not in DIVISIBLE:
+            raise ExplorationError(f"jobs: {name} cannot be divided, only {', '.join(DIVISIBLE)}")
+        if each is not None:
+            raise ExplorationError("jobs: each() would be called in other processes")
+        from vkemu.exploration.jobs import Task
+        from vkemu.exploration.parallel import explore_in_parts
+
+        task = Task(name, seed, max_steps, stop_on_failure, on_step_bound, check)
+        witnesses, ended = explore_in_parts(
+            program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
+            max_executions=max_executions, max_seconds=max_seconds, progress=progress,
+        )  # fmt: skip
+        return concluded(result, run, witnesses, ended or not exhaustive)
     search = Search(
         run, chosen, result,
         max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,
     )  # fmt: skip
-    interrupted = False
     try:
         search.go()
     except KeyboardInterrupt:
-        interrupted = True
-    if search.witness is not None:
-        from vkemu.exploration.replaying import failure_of_witness
+        return concluded(result, run, search.witnesses.values(), False)
+    ended = search.finished or not exhaustive
+    return concluded(result, run, search.witnesses.values(), ended)
+
+
+def concluded(result: Result, run: Run, witnesses: Iterable[Witness], ended: bool) -> Result:
+    """The verdict, and the failure shrunk and told. `ended`: all that was asked for was done."""
+    witnesses = list(witnesses)
+    if witnesses:
+        from vkemu.exploration.replaying import failure_of_witnesses
 
         result.verdict = "fail"
-        result.failure = failure_of_witness(search.witness, run)
-    elif result.cut or interrupted or (exhaustive and not search.finished):
+        result.failure = failure_of_witnesses(witnesses, run)
+    elif result.cut or not ended:
         result.verdict = "unknown"
     else:
         result.verdict = "pass"

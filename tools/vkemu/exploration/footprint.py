@@ -21,24 +21,27 @@ SEEN: Final = 2 * VIEW + 1
 class Objects:
     """Numbers for keys, and the footprints of effects."""
 
-    __slots__ = ("_computed", "_numbers", "_seen", "all_seen", "single")
+    __slots__ = ("_computed", "_numbers", "_seen", "all_seen", "keys", "ordered", "single")
 
     def __init__(self) -> None:
         self._numbers: dict[Key, int] = {}
+        self.keys: list[Key] = []  # by number
         self._seen: set[int] = set()
         self._computed: dict[type[Effect], bool] = {Effect: False}
         self.all_seen = False
+        self.ordered: dict[Key, None] = {}  # whose loads are taken for writes
         # By code: the footprint of an effect on that object alone.
         self.single: list[Footprint] = []
-        self._number(("view of always",))
+        self.number_of(("view of always",))
 
     def __len__(self) -> int:
         return len(self.single) // 2
 
-    def _number(self, key: Key) -> int:
+    def number_of(self, key: Key) -> int:
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = len(self._numbers)
+            number = self._numbers[key] = len(self.keys)
+            self.keys.append(key)
             self.single += [(2 * number,), (2 * number + 1,)]
             if self.all_seen:
                 self._see(number)
@@ -47,9 +50,8 @@ class Objects:
     def _see(self, number: int) -> None:
         self._seen.add(number)
         write = 2 * number + 1
-        ordered = self.single[write - 1] == self.single[write]
         self.single[write] = (write, SEEN)
-        if ordered:
+        if self.keys[number] in self.ordered:
             self.single[write - 1] = self.single[write]
         elif self.all_seen:
             self.single[write - 1] = (write - 1, SEEN)
@@ -68,18 +70,19 @@ class Objects:
         for number in range(1, len(self)):
             self._see(number)
 
-    def order(self, shared: Shared) -> bool:
-        """The loads of `shared` change it, nobody knows how: they are writes. True when new."""
-        load = 2 * self.number(shared)
-        if self.single[load] == self.single[load + 1]:
+    def order(self, key: Key) -> bool:
+        """The loads of an object change it, nobody knows how: they are writes. True when new."""
+        load = 2 * self.number_of(key)
+        if key in self.ordered:
             return False
+        self.ordered[key] = None
         self.single[load] = self.single[load + 1]
         return True
 
     def number(self, shared: Shared) -> int:
         number = shared.index
         if number < 0:
-            number = shared.index = self._number(shared.key)
+            number = shared.index = self.number_of(shared.key)
         return number
 
     def footprint(self, effect: Effect) -> Footprint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import CLOCK, Effect, key_text
@@ -10,6 +11,7 @@ from vkemu.exploration.result import NondeterminismError
 from vkemu.exploration.strategy import Strategy
 
 if TYPE_CHECKING:
+    from vkemu.exploration.frontier import Frontier, Names, Step
     from vkemu.exploration.run import Run
 
 
@@ -89,6 +91,25 @@ class Path(Strategy):
             CLOCK[0] = clock
         if execution.replay(tids, effects, position, stop) < stop:
             raise diverged(run, record)
+
+
+def retrace(
+    run: Run, names: Names, frontier: Frontier, record: Record
+) -> Iterator[tuple[int, Step]]:
+    """Take the path of a frontier again: every step is yielded, to be recorded, and then taken."""
+    execution = run.execution
+    for position, step in enumerate(frontier.steps):
+        if not execution.runnable and execution.advance():
+            record.advanced()
+        tid = names.tid(step.thread)
+        if tid not in execution.runnable:
+            raise NondeterminismError(
+                "the program is not the one that was being explored: "
+                f"at step {position} thread {step.thread} cannot run"
+            )
+        yield tid, step
+        if not execution.step(tid):
+            run.thread_failed()
 
 
 def diverged(run: Run, record: Record) -> NondeterminismError:

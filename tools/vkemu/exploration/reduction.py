@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from vkprotocol.effects import Shared
 
 from vkemu.exploration.footprint import Objects, dependent
-from vkemu.exploration.path import Path
+from vkemu.exploration.frontier import Found, Frontier, Names, Step
+from vkemu.exploration.path import Path, retrace
 from vkemu.exploration.trace import Race, Trace
 from vkemu.exploration.wakeup import Tree
 
@@ -42,13 +43,20 @@ class Reduction(Path):
         self.waiting: list[Race] = []  # of threads that could not go on
         self.races: list[Race] = []
         self.stale = False  # more depends on each other than was known: `restart`
+        self.root = 0  # the states before it are explored by somebody else
+        self.outbox: dict[Found, None] = {}  # what turned up for those
+        self.names: Names | None = None  # once the search has been resumed
+        self.resumed = False
 
     def backtrack(self) -> bool:
+        if self.resumed:
+            self.resumed = False
+            return True
         trees = self.trees
         at = len(trees) - 1
-        while at >= 0 and not trees[at]:
+        while at >= self.root and not trees[at]:
             at -= 1
-        if at < 0:
+        if at < self.root:
             return False
         trace = self.trace
         self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
@@ -60,11 +68,7 @@ class Reduction(Path):
 
     def conduct(self, run: Run) -> None:
         self.waiting = []
-        if run.watched and self.view is None:
-            from vkemu.exploration.observation import View
-
-            self.view = View(self.objects)
-            self.view.look(run.program)
+        self.look(run)
         super().conduct(run)
         if self.view is not None and self.view.look(run.program):
             self.stale = True
@@ -134,9 +138,49 @@ class Reduction(Path):
                 return
         run.cut = bool(runnable) or execution.alive > 0
 
+    def export(self, names: Names) -> Frontier:
+        """What is left to explore. Call between `start` and `conduct`."""
+        steps = tuple(
+            Step(names.path(tid), names.touched(footprint), names.asleep(sleep), names.flat(tree))
+            for tid, footprint, sleep, tree in zip(
+                self.trace.tids, self.trace.footprints, self.sleeps, self.trees, strict=True
+            )
+        )
+        return Frontier(self.root, steps, names.asleep(self.sleep), names.flat(self.tree))
+
+    def resume(self, run: Run, names: Names, frontier: Frontier) -> None:
+        """Go on from there: take the path again, to know what happens before what."""
+        self.restart()
+        self.begun = self.resumed = True
+        self.names = names
+        self.root = frontier.root
+        run.begin()
+        run.settle()
+        self.look(run)
+        run.execution.on_spawn = self.trace.spawned
+        for tid, step in retrace(run, names, frontier, self.trace):
+            effect = run.execution.threads[tid].pending
+            assert effect is not None
+            self.trace.add(tid, effect)
+            self.sleeps.append(names.sleep(step.sleep))
+            self.trees.append(names.tree(step.tree))
+        self.sleep = names.sleep(frontier.sleep)
+        self.tree = names.tree(frontier.tree)
+        for tid in names.tids.values():
+            self.trace.past_of(tid)  # makes room for the thread
+        run.finish()
+
+    def look(self, run: Run) -> None:
+        """Before the first execution: what can `always` see?"""
+        if run.watched and self.view is None:
+            from vkemu.exploration.observation import View
+
+            self.view = View(self.objects)
+            self.view.look(run.program)
+
     def load_changed(self, shared: Shared) -> None:
         """A load left its object another: fine where it says how, else it was no load."""
-        if not hasattr(shared, "commute") and self.objects.order(shared):
+        if not hasattr(shared, "commute") and self.objects.order(shared.key):
             self.stale = True
 
     def reverse_races(self) -> None:

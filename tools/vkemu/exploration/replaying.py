@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vkprotocol.effects import key_text
 
 from vkemu.controlled import blocked_on
+from vkemu.exploration.guards import enforcing
 from vkemu.exploration.narration import Recorder, Told
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import Failure, TokenError
 from vkemu.exploration.run import Run
-from vkemu.exploration.shrink import BOUND, Witness, fresh, shrink
+from vkemu.exploration.shrink import BOUND, Witness, fresh, smallest
 from vkemu.exploration.token import Token, digest_of, parse
 
 CHANGED = "the program is not the one this token was made from"
 
 
+@enforcing
 def replay(program: Callable[[Any], object], token: str, *, check: bool = False) -> Failure:
     """Take the schedule of `token` again and return its failure, narrated.
 
@@ -83,10 +85,10 @@ def failure_of(told: Told, preemptions: int = 0) -> Failure:
     )
 
 
-def failure_of_witness(witness: Witness, found_by: Run) -> Failure:
+def failure_of_witnesses(witnesses: Iterable[Witness], found_by: Run) -> Failure:
     """Shrunk, and told."""
-    smallest = shrink(witness, found_by)
-    return failure_of(tell(fresh(found_by), smallest), smallest.preemptions)
+    witness = smallest(witnesses, found_by)
+    return failure_of(tell(fresh(found_by), witness), witness.preemptions)
 
 
 def tell(run: Run, witness: Witness) -> Told:

@@ -31,5 +31,9 @@ class Sampling(Strategy):
         self.index += 1
         return True
 
+    def begin_at(self, block: int) -> None:
+        """Draw from this block on."""
+        self.index = block * BLOCK
+
     def new_block(self) -> None:
         """Forget what earlier executions taught: another process may have had them."""

@@ -37,7 +37,9 @@ class Search:
         self.max_seconds = max_seconds
         self.progress = progress
         self.each = each
-        self.witness: Witness | None = None
+        self.witnesses: dict[str, Witness] = {}  # by kind of failure, in the order they were found
+        self.may_restart = True
+        self.stale = False  # a part of a search may not restart: all of it has to
         self.finished = False  # the strategy has nothing left
 
     def go(self) -> None:
@@ -66,9 +68,14 @@ class Search:
             conduct(run)
             error = run.finish()
             result.steps += len(run.schedule)
+            if len(run.schedule) > result.depth:
+                result.depth = len(run.schedule)
             if run.repeated:
                 continue
             if getattr(strategy, "stale", False):
+                if not self.may_restart:
+                    self.stale = True
+                    break
                 strategy.restart()
                 result.executions = result.blocked = result.cut = result.failures = 0
                 continue
@@ -86,16 +93,20 @@ class Search:
                 finish(not run.cut)
             if error is not None:
                 result.failures += 1
-                if self.witness is None:
-                    from vkemu.exploration.shrink import witness_of
-
-                    self.witness = witness_of(run)
+                self.note(run)
                 if run.stop_on_failure:
                     break
             if look is not None and perf_counter() >= look:
                 self.show(began)
                 look = perf_counter() + PROGRESS_SECONDS
         self.show(began)
+
+    def note(self, run: Run) -> None:
+        """Keep a witness of every kind of failure."""
+        from vkemu.exploration.shrink import WITNESSES_MAX, kind_of, witness_of
+
+        if len(self.witnesses) < WITNESSES_MAX and kind_of(run) not in self.witnesses:
+            self.witnesses[kind_of(run)] = witness_of(run)
 
     def show(self, began: float) -> None:
         self.result.seconds = perf_counter() - began

@@ -9,6 +9,7 @@ program always gives the same witness; where the budget ends, the greedy result 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -22,6 +23,7 @@ from vkemu.exploration.trace import Trace
 
 STEPS: Final = 400_000  # the budget of the exact part
 BOUND: Final = StepBound.__name__
+WITNESSES_MAX: Final = 16  # kinds of failures of one exploration that are told apart
 TRIALS: Final = 400  # the budget of the greedy part, in executions
 
 Path = tuple[int, ...]
@@ -226,6 +228,12 @@ def exact(run: Run, found: Witness) -> Witness:
 def shrink(witness: Witness, found_by: Run) -> Witness:
     """A smallest witness of the same failure."""
     return exact(fresh(found_by), greedy(fresh(found_by), witness))
+
+
+def smallest(witnesses: Iterable[Witness], found_by: Run) -> Witness:
+    """Of several failures the one that is shown."""
+    shrunk = [shrink(witness, found_by) for witness in witnesses]
+    return min(shrunk, key=lambda witness: (*witness.size, witness.kind, witness.schedule))
 
 
 def fresh(run: Run) -> Run:

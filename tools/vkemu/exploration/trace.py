@@ -186,21 +186,30 @@ class Trace(Record):
                 found += [(first, n, tid, footprint, past, without) for first, without in openings]
         return found
 
+    def place(self, tid: int, footprint: Footprint, clock: int) -> None:
+        """An event of which all is known, after all others. Without its effect: for reversals."""
+        if tid >= len(self.own):
+            self._grow(tid)
+        n = len(self.tids)
+        bit = 1 << n
+        self.own[tid] |= bit
+        top = max(footprint, default=-1) | 1
+        self.rivals += [0] * (top + 1 - len(self.rivals))
+        for code in footprint:
+            self.rivals[code | 1] |= bit
+            if code & 1:
+                self.rivals[code - 1] |= bit
+        self.tids.append(tid)
+        self.footprints.append(footprint)
+        self.clocks.append(clock)
+
     def pretend(self, waiting: list[Race]) -> list[Race]:
         """Add the steps that could not be taken as events after all others, until `truncate`."""
         races: list[Race] = []
         for first, _, tid, footprint, past, without in waiting:
             assert footprint is not None
-            n = len(self.tids)
-            bit = 1 << n
-            self.own[tid] |= bit
-            for code in footprint:
-                self.rivals[code | 1] |= bit
-                if code & 1:
-                    self.rivals[code - 1] |= bit
-            self.tids.append(tid)
-            self.footprints.append(footprint)
-            races.append((first, n, tid, footprint, past, without))
+            races.append((first, len(self.tids), tid, footprint, past, without))
+            self.place(tid, footprint, -1)
         return races
 
     def advanced(self) -> None:
@@ -236,7 +245,7 @@ class Trace(Record):
     def independent_of(self, first: int) -> int:
         """The events after `first` that do not happen after it (the papers' notdep).
 
-        Not the ones `pretend` added, which have no clock.
+        Not the ones `pretend` added: they are taken to happen after everything.
         """
         found = 0
         clocks = self.clocks

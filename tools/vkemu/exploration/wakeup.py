@@ -8,13 +8,17 @@ the race, `late`, which comes last.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from vkemu.exploration.footprint import Footprint
 from vkemu.exploration.trace import Race, Trace
 
 Node: TypeAlias = tuple[int, Footprint | None, "Tree"]
 Tree: TypeAlias = list[Node]
+
+# Below a thread of a sleep set whose subtree is being explored elsewhere, at the same time: what
+# it leads to is not known yet, so it covers only what begins with its own step.
+ELSEWHERE: Final[Tree] = []
 
 
 class Reversals:
@@ -56,7 +60,7 @@ class Reversals:
                 if first:
                     first &= -first
                     before = past if first == late else clocks[first.bit_length() - 1] ^ first
-                elif touched is None or events & opaque:
+                elif touched is None or events & opaque or below is ELSEWHERE:
                     continue
                 else:
                     before = 0

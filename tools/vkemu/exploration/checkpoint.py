@@ -1,0 +1,111 @@
+"""A search that is saved and taken up again: what is left of it, and what it has counted.
+
+The file is replaced whole, so that a crash leaves the one before. It is a pickle that may hold
+plain values and the few classes of this package named below, and nothing else.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from vkprotocol.effects import key_text
+
+from vkemu.exploration.program import Program
+from vkemu.exploration.result import ExplorationError
+
+if TYPE_CHECKING:
+    from vkemu.exploration.jobs import Task
+    from vkemu.exploration.origin import Build
+    from vkemu.exploration.parallel import Coordinator, Division
+
+VERSION: Final = 1
+EVERY_SECONDS: Final = 5.0
+ALLOWED: Final = {
+    ("vkemu.exploration.frontier", "Frontier"),
+    ("vkemu.exploration.frontier", "Step"),
+    ("vkemu.exploration.jobs", "Task"),
+    ("vkemu.exploration.parallel", "Part"),
+    ("vkemu.exploration.parallel", "State"),
+    ("vkemu.exploration.shrink", "Witness"),
+}
+COUNTS: Final = ("executions", "blocked", "cut", "failures", "steps", "depth")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+        return super().find_class(module, name)
+
+
+class Checkpoint:
+    """The file, and the search it belongs to."""
+
+    def __init__(
+        self, file: str, build: Build, task: Task, coordinator: Coordinator, division: Division
+    ) -> None:
+        self.file = Path(file)
+        self.task = task
+        self.beginning = beginning_of(build)
+        self.coordinator = coordinator
+        self.division = division
+        self.saved_at = monotonic()
+
+    def save(self, *, last: bool = False) -> None:
+        if not last and monotonic() < self.saved_at + EVERY_SECONDS:
+            return
+        self.saved_at = monotonic()
+        coordinator = self.coordinator
+        parts = [part for part, _ in coordinator.under_way.values()]
+        state = {
+            "version": VERSION,
+            "task": self.task,
+            "beginning": self.beginning,
+            "parts": [*parts, *self.division.parts],
+            "options": coordinator.options,
+            "witnesses": coordinator.witnesses,
+            "counts": {name: getattr(coordinator.result, name) for name in COUNTS},
+        }
+        beside = self.file.with_name(self.file.name + ".new")
+        beside.write_bytes(pickle.dumps(state))
+        beside.replace(self.file)
+
+    def load(self) -> None:
+        """Take up the search where the file left it, when there is one."""
+        try:
+            with self.file.open("rb") as source:
+                state = _Unpickler(source).load()
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise ExplorationError(f"checkpoint {self.file}: cannot be read: {error}") from None
+        if not isinstance(state, dict) or state.get("version") != VERSION:
+            raise ExplorationError(f"checkpoint {self.file}: of another version")
+        if state["beginning"] != self.beginning:
+            raise ExplorationError(f"checkpoint {self.file}: the program is another one")
+        if state["task"] != self.task:
+            raise ExplorationError(f"checkpoint {self.file}: made with {state['task']}")
+        self.division.parts.clear()
+        self.division.parts.extend(state["parts"])
+        self.coordinator.options = state["options"]
+        self.coordinator.witnesses = state["witnesses"]
+        for name, count in state["counts"].items():
+            setattr(self.coordinator.result, name, count)
+
+
+def beginning_of(build: Build) -> int:
+    """A digest of what the threads of a program are about to do first."""
+    program = Program(build, {})
+    execution = program.begin()
+    execution.settle()
+    text = "\n".join(
+        f"{thread.name} {thread.pending.op} {key_text(thread.pending.obj.key)}"
+        for thread in execution.threads.values()
+        if thread.pending is not None
+    )
+    execution.close()
+    return zlib.crc32(text.encode())

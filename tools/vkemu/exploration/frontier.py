@@ -1,0 +1,152 @@
+"""Parts of a search as plain data, for another process or another day.
+
+Threads are named by their path in the spawn tree and objects by their keys, since the small numbers
+for both belong to one process. Trees are flat lists: they can be as deep as an execution is long.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from vkprotocol.effects import Key
+
+from vkemu.controlled import Tids
+from vkemu.exploration.footprint import Footprint, Objects
+from vkemu.exploration.trace import Race, Trace
+from vkemu.exploration.wakeup import ELSEWHERE, Node, Tree
+
+Path: TypeAlias = tuple[int, ...]
+Touched: TypeAlias = tuple[tuple[Key, bool], ...] | None
+# (depth, thread, footprint), in preorder. In a sleep set the depth is 0, or -1 for ELSEWHERE.
+Flat: TypeAlias = tuple[tuple[int, Path, Touched], ...]
+
+
+class Step(NamedTuple):
+    """A step on the path to where a search goes on; and the state before it."""
+
+    thread: Path
+    touched: Touched
+    sleep: Flat = ()  # what has been explored from there
+    tree: Flat = ()  # what is to be explored from there
+
+
+class Frontier(NamedTuple):
+    """What is left of a search: from the states at `root` and below, and from the path's end.
+
+    What turns up for the states above `root` is somebody else's to explore.
+    """
+
+    root: int = 0
+    steps: tuple[Step, ...] = ()
+    sleep: Flat = ()
+    tree: Flat = ()
+
+
+class Event(NamedTuple):
+    """One event of a reversal."""
+
+    thread: Path
+    touched: Touched
+    past: int  # the events of the reversal before it in happens-before, as bits
+
+
+class Found(NamedTuple):
+    """A reversal of a race, to be explored from the state before `position` of the path."""
+
+    position: int
+    events: tuple[Event, ...]
+
+
+class Names:
+    """Between the numbers of this process and names."""
+
+    def __init__(self, tids: Tids, objects: Objects) -> None:
+        self.tids = tids
+        self.objects = objects
+        self._paths: list[Path] = []
+
+    def path(self, tid: int) -> Path:
+        if tid >= len(self._paths):
+            self._paths = sorted(self.tids, key=self.tids.__getitem__)
+        return self._paths[tid]
+
+    def tid(self, path: Path) -> int:
+        return self.tids.setdefault(path, len(self.tids))
+
+    def touched(self, footprint: Footprint | None) -> Touched:
+        if footprint is None:
+            return None
+        keys = self.objects.keys
+        return tuple((keys[code >> 1], bool(code & 1)) for code in footprint)
+
+    def footprint(self, touched: Touched) -> Footprint | None:
+        if touched is None:
+            return None
+        return tuple(2 * self.objects.number_of(key) + write for key, write in touched)
+
+    def flat(self, tree: Tree) -> Flat:
+        found = []
+        stack: list[tuple[int, Node]] = [(0, node) for node in reversed(tree)]
+        while stack:
+            depth, (tid, footprint, below) = stack.pop()
+            found.append((depth, self.path(tid), self.touched(footprint)))
+            stack += [(depth + 1, node) for node in reversed(below)]
+        return tuple(found)
+
+    def tree(self, flat: Flat) -> Tree:
+        levels: list[Tree] = [[]]
+        for depth, path, touched in flat:
+            below: Tree = []
+            del levels[depth + 1 :]
+            levels[depth].append((self.tid(path), self.footprint(touched), below))
+            levels.append(below)
+        return levels[0]
+
+    def asleep(self, sleep: Tree) -> Flat:
+        return tuple(
+            (-1 if below is ELSEWHERE else 0, self.path(tid), self.touched(footprint))
+            for tid, footprint, below in sleep
+        )
+
+    def sleep(self, flat: Flat) -> Tree:
+        return [
+            (self.tid(path), self.footprint(touched), ELSEWHERE if depth < 0 else [])
+            for depth, path, touched in flat
+        ]
+
+    def reversal(self, trace: Trace, events: int, race: Race) -> tuple[Event, ...]:
+        """The events independent of the first of a race, and its second."""
+        _, second, tid, footprint, past, _ = race
+        positions = [n for n in range(events.bit_length()) if events >> n & 1]
+        found = [
+            Event(
+                self.path(trace.tids[n]),
+                self.touched(trace.footprints[n]),
+                _among(positions, trace.clocks[n] & ~(1 << n)),
+            )
+            for n in positions
+        ]
+        if footprint is None:
+            past = events
+        else:
+            for code in footprint:
+                past |= trace.rivals[code]
+        found.append(Event(self.path(tid), self.touched(footprint), _among(positions, past)))
+        return tuple(found)
+
+    def trace(self, events: tuple[Event, ...]) -> tuple[Trace, Race]:
+        """A reversal as a trace of its own, and as the race it is the reversal of."""
+        trace = Trace(self.objects)
+        for n, event in enumerate(events):
+            tid = self.tid(event.thread)
+            footprint = self.footprint(event.touched)
+            trace.place(tid, footprint or (), event.past | 1 << n)
+        trace.rivals += [0] * (len(self.objects.single) - len(trace.rivals))
+        last = events[-1]
+        second = len(events) - 1
+        return trace, (-1, second, tid, self.footprint(last.touched), last.past, ())
+
+
+def _among(positions: list[int], events: int) -> int:
+    """Which of the `positions` are in `events`."""
+    return sum(1 << n for n, position in enumerate(positions) if events >> position & 1)

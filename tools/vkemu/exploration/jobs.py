@@ -1,0 +1,127 @@
+"""One slice of a search, in whatever process: a job comes in, a report goes out."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from vkemu.exploration.frontier import Found, Frontier, Names
+from vkemu.exploration.origin import Build
+from vkemu.exploration.program import Program
+from vkemu.exploration.result import Result
+from vkemu.exploration.run import Run
+from vkemu.exploration.search import Search
+from vkemu.exploration.shrink import Witness
+from vkemu.exploration.strategies import strategy_named
+
+
+class Task(NamedTuple):
+    """What all jobs of a search have in common."""
+
+    strategy: str
+    seed: int
+    max_steps: int
+    stop_on_failure: bool
+    on_step_bound: Literal["unknown", "fail"]
+    check: bool
+
+
+class Job(NamedTuple):
+    """A part of the search. `part` is a frontier, or the number of a block of random executions."""
+
+    number: int
+    part: Frontier | int
+    executions: int  # at most
+    seconds: float  # about
+    see_all: bool = False  # `always` reads who knows what
+    ordered: tuple[Any, ...] = ()  # keys of objects whose loads are writes
+
+
+class Report(NamedTuple):
+    """What came of a job."""
+
+    number: int
+    executions: int = 0
+    blocked: int = 0
+    cut: int = 0
+    failures: int = 0
+    steps: int = 0
+    depth: int = 0
+    left: Frontier | None = None  # of the job's part
+    found: tuple[Found, ...] = ()  # for the states above it
+    witnesses: tuple[Witness, ...] = ()
+    stale: tuple[bool, tuple[Any, ...]] | None = None  # begin again, with this see_all and ordered
+    error: BaseException | None = None
+
+
+class Hand:
+    """Does jobs of one task, one after another, keeping the program built for the next."""
+
+    def __init__(self, build: Build, task: Task) -> None:
+        self.task = task
+        self.program = Program(build, {}, check=task.check)
+
+    def perform(self, job: Job) -> Report:
+        try:
+            return self._perform(job)
+        except Exception as error:
+            return Report(job.number, error=portable(error))
+
+    def _perform(self, job: Job) -> Report:
+        task = self.task
+        objects = self.program.numbers
+        if job.see_all and not objects.all_seen:
+            objects.see_all()
+        for key in job.ordered:
+            objects.order(key)
+        strategy = strategy_named(task.strategy, task.seed, objects)
+        run = Run(
+            self.program,
+            task.max_steps,
+            stop_on_failure=task.stop_on_failure,
+            bound_fails=task.on_step_bound == "fail",
+        )
+        names = Names(self.program.tids, objects)
+        if isinstance(job.part, Frontier):
+            if job.part != Frontier():
+                strategy.resume(run, names, job.part)
+        else:
+            strategy.begin_at(job.part)
+        result = Result(task.strategy, task.seed)
+        search = Search(
+            run, strategy, result, max_executions=job.executions, max_seconds=job.seconds
+        )
+        search.may_restart = False
+        search.go()
+        stale = (objects.all_seen, tuple(objects.ordered)) if search.stale else None
+        left = None
+        if isinstance(job.part, Frontier) and not search.finished and stale is None:
+            stopped = result.failures and task.stop_on_failure
+            if not stopped and strategy.start():
+                left = strategy.export(names)
+        return Report(
+            job.number,
+            result.executions,
+            result.blocked,
+            result.cut,
+            result.failures,
+            result.steps,
+            result.depth,
+            left,
+            tuple(getattr(strategy, "outbox", ())),
+            tuple(search.witnesses.values()),
+            stale,
+        )
+
+
+def portable(error: BaseException) -> BaseException:
+    """The error, or one that says the same where it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+Perform = Callable[[Job], Report]
