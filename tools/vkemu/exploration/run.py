@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import linecache
-import re
-from typing import Final
-
 from vkemu.controlled import Deadlock, StepBound
 from vkemu.exploration.program import Predicate, Program
-
-_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
 
 class PredicateError(AssertionError):
@@ -112,7 +106,20 @@ class Run:
             text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
         if self.blame:
             text = f"{self.blame}: {text}"
-        return _ADDRESS.sub("", text.splitlines()[0])
+        return without_addresses(text.splitlines()[0])
+
+
+def without_addresses(text: str) -> str:
+    """What is left of ` at 0x7f...` says the same in every process."""
+    import re
+
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def source_line(file: str, line: int) -> str:
+    import linecache
+
+    return linecache.getline(file, line).strip()
 
 
 def _asserted(error: BaseException) -> str:
@@ -123,7 +130,7 @@ def _asserted(error: BaseException) -> str:
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     file = traceback.tb_frame.f_code.co_filename
-    line = linecache.getline(file, traceback.tb_lineno).strip()
+    line = source_line(file, traceback.tb_lineno)
     where = f"{file.rpartition('/')[2]}:{traceback.tb_lineno}"
     return f": {line} ({where})" if line else f" ({where})"
 
@@ -141,6 +148,6 @@ def violation(predicate: Predicate, when: str) -> BaseException | None:
     code = getattr(predicate, "__code__", None)
     if code is None:
         return PredicateError(f"{when} does not hold: {predicate!r}")
-    line = linecache.getline(code.co_filename, code.co_firstlineno).strip()
+    line = source_line(code.co_filename, code.co_firstlineno)
     where = f"{code.co_filename.rpartition('/')[2]}:{code.co_firstlineno}"
     return PredicateError(f"does not hold: {line or when} ({where})")

@@ -1,0 +1,172 @@
+"""A search in parts finds what it finds in one piece."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from vkemu import explore
+from vkemu.exploration import ExplorationError
+from vkemu.exploration.jobs import Job, Report, Task
+from vkemu.exploration.parallel import Coordinator, Division
+from vkemu.exploration.result import Result
+from vkemu.exploration.workers import Here
+
+from .divided import broken, lastzero, locks, lost_update, opaque, watched
+from .generated import ANY, SHARING, Built, Source, sources
+
+
+class Torn(Here):
+    """Does the jobs in any order, and never much of one."""
+
+    def __init__(self, build: Any, task: Task, rng: Random) -> None:
+        super().__init__(build, task)
+        self.rng = rng
+
+    def submit(self, job: Job) -> None:
+        super().submit(job._replace(executions=self.rng.randint(1, 4), seconds=60.0))
+
+    def results(self) -> list[Report]:
+        self._jobs.rotate(self.rng.randrange(len(self._jobs)))
+        return super().results()
+
+
+def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
+    """The whole search, in as many parts as can be."""
+    task = Task(strategy, 0, 10_000, False, "unknown", False)
+    result = Result(strategy, 0)
+    coordinator = Coordinator(
+        Torn(program, task, Random(seed)),
+        count,
+        result,
+        stop_on_failure=False,
+        max_executions=None,
+        max_seconds=None,
+        progress=None,
+    )
+    coordinator.exhaustive(Division())
+    return result
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("program", "traces"),
+    [
+        (partial(lastzero, n=4), 28),
+        (partial(lastzero, n=5), 64),
+        (lost_update, 36),
+        (locks, 310),
+        (watched, 2),
+        (opaque, 6),
+    ],
+)
+def test_no_trace_is_lost_or_had_twice(program: Any, traces: int, seed: int) -> None:
+    assert torn(program, "dpor", seed).executions == traces
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+@given(source=sources(ANY) | sources(SHARING), seed=st.integers(0, 100))
+def test_parts_of_generated_programs_add_up(source: Source, seed: int) -> None:
+    def program(k: Any) -> None:
+        Built(k, source)
+
+    whole = explore(program, stop_on_failure=False)
+    assume(whole.executions < 300)
+    parts = torn(program, "dpor", seed)
+    assert (parts.executions, parts.failures) == (whole.executions, whole.failures)
+    interleavings = explore(program, strategy="dfs", stop_on_failure=False, max_executions=400)
+    if interleavings.exhausted:
+        pieces = torn(program, "dfs", seed)
+        assert pieces.executions == interleavings.executions
+        assert pieces.failures == interleavings.failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["dpor", "dfs", "random", "pct", "pos", "urw"])
+def test_processes_find_what_one_finds(strategy: str) -> None:
+    program = partial(lost_update, n=3)
+    options: dict[str, Any] = {"strategy": strategy, "stop_on_failure": False}
+    one = explore(program, **options, max_executions=200)
+    four = explore(program, **options, max_executions=200, jobs=4)
+    assert one.failure is not None
+    assert four.failure is not None
+    assert four.failure.token == one.failure.token
+    assert (four.verdict, four.executions, four.failures) == ("fail", one.executions, one.failures)
+    assert four.exhausted == one.exhausted
+
+
+@pytest.mark.slow
+def test_the_first_failing_execution_is_the_same_in_many_processes() -> None:
+    program = partial(lost_update, n=2)
+    one = explore(program, strategy="random", seed=7)
+    four = explore(program, strategy="random", seed=7, jobs=4)
+    assert four.executions == one.executions
+
+
+def test_a_program_others_cannot_import_is_refused() -> None:
+    def program(k: Any) -> None:
+        lost_update(k)
+
+    with pytest.raises(ExplorationError, match=r"cannot import the program .*top level of a module"):
+        explore(program, jobs=2)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_set_up_comes_back() -> None:
+    with pytest.raises(LookupError, match="no such thing"):
+        explore(broken, jobs=2)
+
+
+def test_a_strategy_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(ExplorationError, match="bounded cannot be divided"):
+        explore(lost_update, strategy="bounded", jobs=2)
+
+
+@pytest.mark.parametrize("strategy", ["dpor", "dfs"])
+def test_a_checkpoint_is_taken_up(tmp_path: Path, strategy: str) -> None:
+    program = partial(lastzero, n=4) if strategy == "dpor" else partial(lost_update, n=3)
+    file = tmp_path / "search"
+    whole = explore(program, strategy=strategy, stop_on_failure=False)
+    for limit in (5, 12, 20):
+        part = explore(
+            program,
+            strategy=strategy,
+            stop_on_failure=False,
+            checkpoint=str(file),
+            max_executions=limit,
+        )
+        assert part.executions == limit
+        assert not part.exhausted
+    rest = explore(program, strategy=strategy, stop_on_failure=False, checkpoint=str(file))
+    assert rest.exhausted
+    assert (rest.executions, rest.failures) == (whole.executions, whole.failures)
+    done = explore(program, strategy=strategy, stop_on_failure=False, checkpoint=str(file))
+    assert (done.executions, done.verdict) == (whole.executions, whole.verdict)
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    file = str(tmp_path / "search")
+    explore(partial(lastzero, n=4), checkpoint=file, max_executions=3)
+    with pytest.raises(ExplorationError, match="the program is another one"):
+        explore(lost_update, checkpoint=file)
+    with pytest.raises(ExplorationError, match="made with"):
+        explore(partial(lastzero, n=4), checkpoint=file, strategy="dfs")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"cos\nsystem\n(S'true'\ntR."])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "search"
+    file.write_bytes(content)
+    with pytest.raises(ExplorationError, match=r"checkpoint .*search: "):
+        explore(lost_update, checkpoint=str(file))
