@@ -43,7 +43,7 @@ def test_a_quotation(command: str, quoted: str, capsys: pytest.CaptureFixture[st
 
 
 def test_each_question_is_backed_by_a_command() -> None:
-    parts = re.split(r"^## (Q\d)", ANSWERS.read_text(), flags=re.M)[1:]
+    parts = re.split(r"^## (Q\d)", ANSWERS.read_text(), flags=re.MULTILINE)[1:]
 
     assert parts[::2] == ["Q1", "Q2", "Q3", "Q4", "Q5"]
     assert all(QUOTED.search(part) for part in parts[1::2])

@@ -11,6 +11,9 @@ Relies on: no cooperation of the guest; of the host, that it does not write into
 of a page held since before the walk (vm_fault_page: a read(2) into a table). The table's busy makes
 protection against walk, and store against protection, one after the other; a fault that walked a
 table which was written since (the table's `edits` differ) does not enter what it found.
+Progress: none is guaranteed. A store that has faulted is repeated, and a walk may protect the table
+again before it is made; the two can undo each other's work for as long as the schedule is unkind,
+so that no search of them ends. (VMMs emulate the store in the fault.)
 Lock order: table busy, page busy, PTE placemark, list spinlock.
 Cost: a write fault with shootdowns for each first edit of a table after a walk; 24 bytes a mapping
 for the list and 16 for its place under the table.
