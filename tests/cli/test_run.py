@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from vkemu import token
+from vkemu import rundir, token
 from vkemu.chance import seeded
 
 from tests.cli.conftest import TWO_GUESTS, Shell
@@ -195,3 +197,41 @@ def test_help_imports_nothing_that_takes_time() -> None:
     )
 
     assert ended.stdout.endswith("\nset()\n")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rundir.RunFolder, "write_json", full)
+    shell.write("s.toml", TWO_GUESTS)
+
+    assert shell("run", "s.toml") == (2, "", "vkemu: No space left on device\n")
+    assert list((shell.cwd / "runs").iterdir()) == []
+
+
+def test_latest_that_is_no_link_stays_as_it_is(shell: Shell) -> None:
+    (shell.cwd / "runs" / "latest").mkdir(parents=True)
+    shell.write("s.toml", TWO_GUESTS)
+
+    status, out, err = shell("run", "s.toml")
+
+    assert (status, out) == (2, "")
+    assert err == "runs/latest: Is a directory, expected a link to a run\n"
+    assert [entry.name for entry in (shell.cwd / "runs").iterdir()] == ["latest"]
+
+
+def test_a_terminal_of_ascii(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(f'about = "\u00e9\u00e9n host"\n{TWO_GUESTS}', "utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "vkemu.cli", "run", "s.toml", "--mutant", "walk-without-m"],
+        cwd=tmp_path, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True,
+        check=False,
+    )  # fmt: skip
+
+    assert b"s: \\xe9\\xe9n host" in done.stdout
+    assert done.returncode in (0, 1), done.stderr

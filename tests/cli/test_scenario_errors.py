@@ -108,8 +108,8 @@ def test_a_setting_with_a_number_too_long(shell: Shell) -> None:
     [
         (["run", "s.toml", "--policy", "\udcff"], "vkemu run: '\\udcff', expected UTF-8 text"),
         (["run", "s.toml", "--live", "--seed", "-1"], "vkemu run: --seed -1, expected 0 to"),
-        (["explore", "s.toml", "--max-seconds", "nan"], "nan, expected more than 0"),
-        (["explore", "s.toml", "--max-seconds", "-1"], "-1, expected more than 0"),
+        (["explore", "s.toml", "--max-seconds", "nan"], "more than 0"),
+        (["explore", "s.toml", "--max-seconds", "-1"], "more than 0"),
         (["explore", "s.toml", "--policy", "magic"], "--policy 'magic', expected one of"),
         (["explore", "s.toml", "--variant", "x"], "--variant 'x', expected none: s.toml is a"),
     ],
@@ -172,7 +172,8 @@ def test_whatever_tables_a_file_has_the_answer_is_a_line(document: dict[str, obj
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [(4096, 4096), ("8K", 8192), ("1m", 1 << 20), ("3p", 12288)]
+    ("size", "expected"),
+    [(4096, 4096), ("4096", 4096), ("8K", 8192), ("1m", 1 << 20), ("3p", 12288)],
 )
 def test_sizes(size: int | str, expected: int) -> None:
     assert expected == size_bytes(size)

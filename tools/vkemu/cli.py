@@ -7,7 +7,9 @@ Each subcommand is a module of `vkemu.commands` with `add_arguments(parser)` and
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -27,6 +29,12 @@ COMMANDS = {
     "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
     "mutants": ("vkemu.commands.mutants", "the deliberate defects and the check that catches each"),
 }
+
+# What is nobody's bug: the disk is full, or not ours to write to.
+MACHINE_SAYS_NO = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
+    errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 
 OVERVIEW = """\
 usage: vkemu COMMAND [options]
@@ -74,8 +82,14 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a character gets its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return dispatch(sys.argv[1:] if argv is None else argv)
+        status = dispatch(sys.argv[1:] if argv is None else argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except UsageError as error:
         print(error, file=sys.stderr)
         return Status.USAGE
@@ -85,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`| head`): nothing is left to say to anybody.
         sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115 - lives as long as the process
         return Status.PASS
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_SAYS_NO:
+            where = "vkemu" if error.filename is None else f"vkemu: {error.filename}"
+            print(f"{where}: {error.strerror}", file=sys.stderr)
+            return Status.USAGE
         import traceback
 
         traceback.print_exc()

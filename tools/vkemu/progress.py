@@ -17,7 +17,7 @@ class Progress:
 
     def __init__(self, what: str, *, enabled: bool = True) -> None:
         self._what = what
-        self._enabled = enabled and sys.stderr.isatty()
+        self._enabled = enabled and sys.stderr is not None and sys.stderr.isatty()
         self._start = time.monotonic()
         self._seed: int | None = None
         self._status: Status | None = None

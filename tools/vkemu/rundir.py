@@ -38,7 +38,7 @@ class RunFolder:
         (self.path / name).write_bytes(orjson.dumps(content, option=option))
 
     def write_text(self, name: str, text: str) -> None:
-        (self.path / name).write_text(text)
+        (self.path / name).write_text(text, encoding="utf-8")
 
     def publish(self) -> Path:
         """Give the folder the next free number, then let `latest` point to it."""
@@ -90,4 +90,8 @@ def point_latest(root: Path, target: str) -> None:
     link = root / f".{LATEST}-{target}"  # ours alone, as the target is
     link.unlink(missing_ok=True)
     link.symlink_to(target)
-    link.replace(root / LATEST)
+    try:
+        link.replace(root / LATEST)
+    except OSError as error:
+        link.unlink()
+        raise UsageError(f"{root / LATEST}: {error.strerror}, expected a link to a run") from None

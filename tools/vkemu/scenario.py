@@ -120,6 +120,8 @@ def size_bytes(size: Size) -> int:
     """Bytes of `size`; ValueError when it is none."""
     if isinstance(size, int):
         return size
+    if size.isascii() and size.isdigit():
+        return int(size)
     units = {"p": PAGE_SIZE, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     unit = units.get(size[-1:].lower())
     if unit is None or not size[:-1].isascii() or not size[:-1].isdigit():

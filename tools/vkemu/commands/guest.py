@@ -218,7 +218,7 @@ def checked(option: str, check: Any, text: str) -> Any:
 
 def program_file(path: Path) -> Program:
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"{path}: {why}, expected a program") from None

@@ -114,7 +114,7 @@ def find_seed(scenario: Scenario, first: int, count: int, progress: Progress) ->
 
 def report(done: Record, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write((done.folder / "summary.json").read_text())
+        sys.stdout.write((done.folder / "summary.json").read_text("utf-8"))
         return
     summary = done.summary
     if summary["about"]:

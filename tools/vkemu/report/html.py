@@ -38,11 +38,11 @@ _TAKES: Final = frozenset({"acquire", "shared", "exclusive"})
 def render(failure: Failure) -> str:
     """The whole page."""
     run = orjson.dumps(document(failure)).decode().replace("</", "<\\/").replace("<!--", "<\\!--")
-    page = (PAGE / "report.html").read_text()
+    page = (PAGE / "report.html").read_text("utf-8")
     parts = {
         "@TITLE@": html.escape(f"vkemu: {failure.message}"),
-        "@CSS@": (PAGE / "report.css").read_text(),
-        "@JS@": (PAGE / "report.js").read_text(),
+        "@CSS@": (PAGE / "report.css").read_text("utf-8"),
+        "@JS@": (PAGE / "report.js").read_text("utf-8"),
         "@RUN@": run,
     }
     for name, text in parts.items():
