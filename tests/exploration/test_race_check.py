@@ -5,14 +5,18 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 from vkemu import explore, replay
-from vkemu.exploration.race_check import DataRace
+from vkemu.exploration.access_order import DataRace
 from vkemu.litmus import decide
 from vkemu.litmus.file import find_litmus, load_litmus
+from vkprotocol.effects import CURTHREAD
 
+from tests.exploration.generated import Built, Source, sources
 from vkhost.guarded import checking, guarded_by
 
 counter = 0
@@ -507,6 +511,70 @@ def test_going_on_after_a_race_counts_the_executions() -> None:
     assert (found.verdict, found.executions, found.exhausted) == ("fail", 2, True)
 
 
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(sources())
+def test_programs_that_share_by_effects_have_no_race(source: Source) -> None:
+    def program(k: Any) -> None:
+        Built(k, source)
+
+    plain = explore(program, max_executions=50, stop_on_failure=False)
+    checked = explore(program, max_executions=50, stop_on_failure=False, check=True)
+    counts = [(r.verdict, r.executions, r.blocked, r.failures) for r in (plain, checked)]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("strategy", ["bounded", "pct", "pos", "urw", "portfolio", "source-dpor"])
+def test_every_strategy_checks(strategy: str) -> None:
+    def program(k: Any, guarded: bool) -> None:
+        n = 0
+        lock = k.lock("lock")
+
+        async def body() -> None:
+            nonlocal n
+            await lock.acquire()
+            if guarded:
+                n += 1
+            await lock.release()
+            if not guarded:
+                n += 1
+
+        k.spawn("a", body)
+        k.spawn("b", body)
+
+    options: Any = {"strategy": strategy, "max_executions": 50}
+    assert race_of(lambda k: program(k, False), **options) is not None
+    assert explore(lambda k: program(k, True), check=True, **options).failure is None
+
+
+@pytest.mark.slow
+def test_jobs_check_too() -> None:
+    found = explore(RACY, check=True, jobs=2)
+    assert found.failure is not None
+    assert found.failure.message == explore(RACY, check=True).failure.message  # type: ignore[union-attr]
+    found = explore(UNGUARDED, check=True, jobs=2)
+    assert found.failure is not None
+    assert "Unguarded" in found.failure.message
+
+
+def test_tables_keyed_by_thread_are_no_race() -> None:
+    def program(k: Any) -> None:
+        seen: dict[tuple[int, ...], list[int]] = {}
+        x = k.cell("x")
+
+        async def body() -> None:
+            me = CURTHREAD[0]
+            assert me is not None
+            log = seen[me.path] = []
+            log.append(await x.add(1))
+            log.append(await x.add(1))
+
+        k.spawn("a", body)
+        k.spawn("b", body)
+
+    assert race_of(program) is None
+
+
 @guarded_by("lock", "plain")
 class Guarded:
     def __init__(self, lock: Any) -> None:
@@ -533,6 +601,26 @@ def test_a_guarded_field_wants_its_lock(already: bool) -> None:
     assert found.failure is not None
     assert "a: Unguarded: a reads Guarded.plain without lock" in found.failure.message
     assert explore(program).verdict == "pass"
+
+
+def racy(k: Any, guarded: bool) -> None:
+    field = Guarded(k.lock("lock"))
+    items: list[int] = []
+    x = k.cell("x")
+
+    async def body() -> None:
+        await x.add(1)
+        if guarded:
+            field.plain += 1
+        else:
+            items.append(1)
+
+    k.spawn("a", body)
+    k.spawn("b", body)
+
+
+RACY = partial(racy, guarded=False)
+UNGUARDED = partial(racy, guarded=True)
 
 
 @pytest.mark.slow

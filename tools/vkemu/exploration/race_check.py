@@ -4,9 +4,8 @@ Each step is run with its bytecode traced. What it touches - closure and global 
 attributes, items, containers - is an access, and two accesses of one place, of different threads,
 one of them a write, are a data race unless one happens before the other. Happens-before comes from
 the effects performed, a write synchronising with all that was done to its object and a load with
-what was written, and from spawning. The bookkeeping is FastTrack's (Flanagan, Freund, PLDI 2009);
-deviations: reads are kept one a thread, not adaptively, and a container's items are places of
-their own, the container as a whole being one that conflicts with all of them.
+what was written, and from spawning (see `access_order`). A container's items are places of their
+own, and the container as a whole is one that conflicts with all of them.
 
 Shared objects are what effects are for, and are no places; nor is the code of the kernels, whose
 plain fields say which lock guards them (see `guards`).
@@ -19,16 +18,15 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from vkprotocol.effects import CURTHREAD, Body, Effect, Shared, Thread
+from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Shared, Thread
 
 from vkemu.controlled import Execution, Tids, same_effect
+from vkemu.exploration.access_order import DataRace, History, Order, Place
 from vkemu.exploration.closures import HEAP_TYPE, NOTHING, OURS, Closures, Frame, is_foreign
 from vkemu.exploration.code_accesses import Access, Term, text_of
 from vkemu.exploration.objects import Condition
-
-Clock = dict[int, int]  # by tid: how much of that thread happened before
 
 ALL: Final = object()  # the key of a container as a whole
 CONTAINERS: Final = (list, dict, set, bytearray, deque)
@@ -61,102 +59,8 @@ WRITING: Final = frozenset(
     ]
 )
 NOT_READING: Final = (isinstance, id, type, callable, issubclass, hasattr, super)
+EXECUTORS: Final = (id(CURTHREAD), id(CLOCK))  # lists that programs may look into
 PLAIN: Final = (int, float, complex, str, bytes, bool, type(None))
-
-
-class Place(NamedTuple):
-    """Who touched it, and where."""
-
-    thread: str
-    tid: int
-    time: int  # of that thread
-    write: bool
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        verb = "writes" if self.write else "reads"
-        return f"{self.thread} {verb} it at {self.file.rpartition('/')[2]}:{self.line}"
-
-
-class DataRace(AssertionError):
-    """Two accesses of one variable that nothing orders."""
-
-    def __init__(self, variable: str, first: Place, second: Place) -> None:
-        super().__init__(f"data race on {variable}: {first}, {second}, and nothing orders the two")
-        self.variable = variable
-        self.first = first
-        self.second = second
-
-
-class History:
-    """The accesses of one place that a later one may race with."""
-
-    __slots__ = ("reads", "written")
-
-    def __init__(self) -> None:
-        self.written: Place | None = None
-        self.reads: dict[int, Place] = {}
-
-    def rival(self, clock: Clock, tid: int, write: bool) -> Place | None:
-        """The first access that does not happen before one by `tid`, whose clock is `clock`."""
-        earlier = [] if self.written is None else [self.written]
-        if write:
-            earlier += self.reads.values()
-        for place in earlier:
-            if place.tid != tid and clock.get(place.tid, 0) < place.time:
-                return place
-        return None
-
-    def note(self, place: Place) -> None:
-        if place.write:
-            self.written = place
-            self.reads = {}
-        else:
-            self.reads[place.tid] = place
-
-
-class Order:
-    """Vector clocks: of threads, and of what was done to each shared object."""
-
-    def __init__(self, tids: Tids) -> None:
-        self.tids = tids
-        self.threads: dict[int, Clock] = {}
-        self.written: dict[Shared, Clock] = {}
-        self.read: dict[Shared, Clock] = {}
-
-    def clock_of(self, thread: Thread) -> Clock:
-        clock = self.threads.get(thread.tid)
-        if clock is None:
-            parent = self.threads.get(self.tids.get(thread.path[:-1], -1), {})
-            clock = self.threads[thread.tid] = {**parent, thread.tid: 1}
-        return clock
-
-    def spawned(self, thread: Thread) -> None:
-        """What its parent does from now on is not before it."""
-        self.clock_of(thread)
-        parent = self.tids.get(thread.path[:-1], -1)
-        if parent in self.threads:
-            self.threads[parent][parent] += 1
-
-    def perform(self, thread: Thread, effect: Effect) -> None:
-        """The thread is about to take the step it announced."""
-        clock = self.clock_of(thread)
-        touched = [(effect.obj, effect.write), *effect.also]
-        for shared, write in touched:
-            _join(clock, self.written.get(shared))
-            if write:
-                _join(clock, self.read.get(shared))
-        for shared, write in touched:
-            _join((self.written if write else self.read).setdefault(shared, {}), clock)
-        clock[thread.tid] += 1
-
-
-def _join(clock: Clock, other: Clock | None) -> None:
-    if other:
-        for tid, time in other.items():
-            if clock.get(tid, 0) < time:
-                clock[tid] = time
 
 
 class CheckedExecution(Execution):
@@ -278,7 +182,7 @@ class CheckedExecution(Execution):
         container = frame.value(access.term)
         if isinstance(container, CONTAINERS):
             key = frame.value(access.key)
-            exact = isinstance(key, PLAIN) and not isinstance(container, deque)
+            exact = is_exact(key) and not isinstance(container, deque)
             if exact and isinstance(container, list) and isinstance(key, int) and key < 0:
                 key += len(container)
             name = f"{text_of(access.term)}[{key!r}]" if exact else text_of(access.term)
@@ -313,7 +217,9 @@ class CheckedExecution(Execution):
 
     def _look(self, value: Any, here: Place, name: str) -> None:
         """A container is within reach: should the step change it unseen, we shall know."""
-        if isinstance(value, CONTAINERS) and id(value) not in self._looked:
+        if id(value) in self._looked or id(value) in EXECUTORS:
+            return
+        if isinstance(value, CONTAINERS):
             self._names.setdefault(id(value), name)
             self._looked[id(value)] = (value, _shallow(value), here, name)
 
@@ -331,6 +237,8 @@ class CheckedExecution(Execution):
     def _access(self, thing: Any, key: Any, here: Place, name: str) -> None:
         """The place is `key` of `thing`. ALL of it conflicts with every key."""
         places = self._places.get(id(thing))
+        if id(thing) in EXECUTORS:
+            return
         if places is None:
             places = self._places[id(thing)] = {}
             self._kept.append(thing)
@@ -347,6 +255,14 @@ class CheckedExecution(Execution):
             if rival is not None and self.race is None:
                 self.race = DataRace(name, rival, here)
         history.note(here)
+
+
+def is_exact(key: Any) -> bool:
+    """Whether the key says which item it is without running code of the program."""
+    if isinstance(key, tuple):
+        return all(map(is_exact, key))
+    by_identity: Any = type(key).__hash__
+    return type(key) in PLAIN or (key is not NOTHING and by_identity is object.__hash__)
 
 
 def _reads_arguments(called: Any) -> bool:

@@ -104,6 +104,7 @@ class Processes:
 
 def labour(connection: Connection, referred: bytes, task: Task) -> None:
     """The life of a worker process."""
+    from vkemu.exploration.guards import guards
     from vkemu.exploration.jobs import Hand, Report, portable
 
     # Ctrl-C is the coordinator's to handle; it ends us.
@@ -116,7 +117,11 @@ def labour(connection: Connection, referred: bytes, task: Task) -> None:
             return
         try:
             if hand is None:
-                hand = Hand(program_of(referred), task)
+                build = program_of(referred)
+                if task.check:
+                    enforced = guards(build)  # for as long as the process lives
+                    enforced.__enter__()
+                hand = Hand(build, task)
         except Exception as error:
             report = Report(job.number, error=portable(error))
         else:
