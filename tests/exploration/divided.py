@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vkprotocol.effects import pause
+
 
 def lastzero(k: Any, n: int = 7) -> None:
     a = [k.cell(f"a{i}", 0) for i in range(n + 1)]
@@ -83,3 +85,22 @@ def opaque(k: Any) -> None:
 
 def broken(k: Any) -> None:
     raise LookupError("no such thing")
+
+
+def naps(k: Any) -> None:
+    """Time passes between the steps of a path, and at its end."""
+    x = k.cell("x", 0)
+
+    async def look() -> None:
+        await x.load()
+
+    async def nap_before(first: bool) -> None:
+        if first:
+            k.spawn("child", look)
+            await x.load()
+        await pause(1)
+        if not first:
+            await x.load()
+
+    k.spawn("a", nap_before, True)
+    k.spawn("b", nap_before, False)

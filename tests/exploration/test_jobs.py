@@ -17,7 +17,7 @@ from vkemu.exploration.parallel import Coordinator, Division
 from vkemu.exploration.result import Result
 from vkemu.exploration.workers import Here
 
-from .divided import broken, lastzero, locks, lost_update, opaque, watched
+from .divided import broken, lastzero, locks, lost_update, naps, opaque, watched
 from .generated import ANY, SHARING, Built, Source, sources
 
 
@@ -67,6 +67,12 @@ def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
 )
 def test_no_trace_is_lost_or_had_twice(program: Any, traces: int, seed: int) -> None:
     assert torn(program, "dpor", seed).executions == traces
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_interleaving_is_lost_or_had_twice(seed: int) -> None:
+    assert torn(naps, "dfs", seed).executions == explore(naps, strategy="dfs").executions
+    assert torn(lost_update, "dfs", seed).executions == 90
 
 
 @pytest.mark.slow

@@ -110,6 +110,8 @@ def retrace(
         yield tid, step
         if not execution.step(tid):
             run.thread_failed()
+    if not execution.runnable and execution.advance():
+        record.advanced()
 
 
 def diverged(run: Run, record: Record) -> NondeterminismError:
