@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,11 +31,8 @@ def essence(cell: Cell) -> tuple[object, ...]:
 
 
 def again(cells: Iterable[Cell]) -> list[Cell]:
-    return [answer(Question(c.window, c.test, c.variant, c.policy)) for c in cells]
-
-
-def cost(cells: Sequence[Cell]) -> float:
-    return sum(cell.seconds for cell in cells)
+    """With all the time there is: how busy the machine is must not decide."""
+    return [answer(Question(c.window, c.test, c.variant, c.policy, max_seconds=600)) for c in cells]
 
 
 # The tests of the windows.
@@ -96,12 +92,14 @@ def test_every_window_on_three_policies_is_decided_as_recorded(recorded: list[Ce
 
 
 @pytest.mark.slow
-def test_the_quick_rest_is_decided_as_recorded(recorded: list[Cell]) -> None:
-    quick = [c for c in recorded if (c.variant or c.policy not in ALWAYS) and c.seconds < 0.3]
-    rest = quick[:: max(1, math.ceil(cost(quick) / 20))]
+@pytest.mark.parametrize("part", range(4))
+def test_a_part_of_the_rest_is_decided_as_recorded(recorded: list[Cell], part: int) -> None:
+    """Every sixteenth of the quick cells, four times over: variants and the other policies."""
+    quick = [c for c in recorded if (c.variant or c.policy not in ALWAYS) and c.seconds < 0.5]
+    chosen = quick[part::16]
 
-    assert len(rest) > 150
-    assert list(map(essence, again(rest))) == list(map(essence, rest))
+    assert len(chosen) > 30
+    assert list(map(essence, again(chosen))) == list(map(essence, chosen))
 
 
 @pytest.mark.slow
