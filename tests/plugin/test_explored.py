@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -283,3 +285,18 @@ def test_with_xdist_the_failure_is_told_too(suite: Suite) -> None:
     result.stdout.fnmatch_lines(
         ["*- vkemu -*", "*= vkemu: replay a failing schedule =*", "pytest test_it.py::test_sum *"]
     )
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, pytest; known = set(sys.modules); "
+        "import vkemu.pytest_plugin; print(*set(sys.modules) - known)"
+    )
+    imported = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    ours = {name for name in imported if name.partition(".")[0] in {"vkemu", "vkhost", "vkguest"}}
+    assert ours == {
+        "vkemu", "vkemu.pytest_plugin", "vkemu.testing", "vkemu.testing.explored",
+    }  # fmt: skip
+    assert not {"trio", "anyio", "msgspec", "rich", "hypothesis"} & set(imported)
