@@ -118,35 +118,53 @@ class Execution:
         """Let thread `tid`, which must be runnable, take its step. False when it failed."""
         thread = self.threads[tid]
         effect = thread.pending
-        assert effect is not None
-        obj = effect.obj  # before the step: a computed one may be another after it
+        obj = effect.obj  # type: ignore[union-attr] # before the step: it may be computed
         CURTHREAD[0] = thread
         try:
             upcoming = thread.send(thread)
-        except StopIteration:
-            if effect.guard is not None:
-                self._leave(thread, effect)
-            self._end(thread)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            self._leave(thread, effect)
-            self._fail(thread, error)
-        else:
-            try:
-                unguarded = effect.guard is None and upcoming.guard is None
-            except AttributeError:
-                self._leave(thread, effect)
-                self._fail(thread, no_effect(upcoming))
-                return False
-            if unguarded:
+            if effect.guard is None and upcoming.guard is None:  # type: ignore[union-attr]
                 thread.pending = upcoming
             else:
-                self._leave(thread, effect)
+                self._leave(thread, effect)  # type: ignore[arg-type]
                 self._await(thread, upcoming)
+        except BaseException as error:
+            self._stop(thread, effect, error)  # type: ignore[arg-type]
         if obj.waiters:
             self._recheck(obj.waiters)
         return self.failed is None
+
+    def wander(self, draw: Callable[[], float], schedule: list[int], limit: int) -> bool:
+        """Random steps, noted in `schedule`, until nothing can run, or as many as `limit`.
+
+        False when a thread failed. `step` spelt out: a choice is cheaper than a call.
+        """
+        threads = self.threads
+        runnable = self.runnable
+        current = CURTHREAD
+        note = schedule.append
+        for _ in range(limit):
+            if not runnable:
+                break
+            tid = runnable[int(draw() * len(runnable))]
+            note(tid)
+            thread = threads[tid]
+            effect = thread.pending
+            obj = effect.obj  # type: ignore[union-attr]
+            current[0] = thread
+            try:
+                upcoming = thread.send(thread)
+                if effect.guard is None and upcoming.guard is None:  # type: ignore[union-attr]
+                    thread.pending = upcoming
+                else:
+                    self._leave(thread, effect)  # type: ignore[arg-type]
+                    self._await(thread, upcoming)
+            except BaseException as error:
+                self._stop(thread, effect, error)  # type: ignore[arg-type]
+                if self.failed is not None:
+                    return False
+            if obj.waiters:
+                self._recheck(obj.waiters)
+        return True
 
     def replay(self, schedule: list[int], effects: list[Effect], start: int, stop: int) -> int:
         """Take steps `start` to `stop` of a schedule again, without asking which could be taken.
@@ -206,6 +224,19 @@ class Execution:
         if effect.guard is not None:
             assert effect.obj.waiters is not None
             effect.obj.waiters.remove(thread)
+
+    def _stop(self, thread: Thread, effect: Effect, error: BaseException) -> None:
+        """The step of `effect` ended with `error`: the end of its thread, or something wrong."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if effect.guard is not None and thread.pending is effect:
+            self._leave(thread, effect)
+        if isinstance(error, StopIteration):
+            self._end(thread)
+        elif isinstance(error, AttributeError) and error.__traceback__.tb_next is None:  # type: ignore[union-attr]
+            self._fail(thread, no_effect(error.obj))  # raised here, by what it awaits
+        else:
+            self._fail(thread, error)
 
     def _fail(self, thread: Thread, error: BaseException) -> None:
         self._end(thread)

@@ -9,6 +9,7 @@ from vkprotocol.effects import (
     CURTHREAD,
     Body,
     Cell,
+    Key,
     Lock,
     RWLock,
     Shared,
@@ -45,15 +46,20 @@ class Program:
         self.joinable = False
         self._ends: dict[Thread, End] = {}
         self._roots: list[Thread] = []  # the threads of set-up, in order
-        self._pool: list[tuple[type[Shared], Any, Any]] = []
-        self._made = 0
+        # The objects of set-up, in order: cells, of which there are many, and the others.
+        self._cells: list[Cell] = []
+        self._cells_made = 0
+        self._others: list[Shared] = []
+        self._others_made = 0
+        self._names: dict[Key, str] = {}  # as they were asked for: two may ask for one
 
     def begin(self) -> Execution:
         """A fresh execution of the program, deferred: nothing has run but its set-up."""
         execution = self.execution = self._execution()
         execution.deferred = True
         execution.checking = self.check
-        self._made = 0
+        self._cells_made = 0
+        self._others_made = 0
         if self.ends:
             self.ends = []
         if self.invariants:
@@ -121,14 +127,15 @@ class Program:
 
     def cell(self, name: str, value: Any = 0) -> Cell:
         """An atomic word: `load`, `store`, `swap`, `cmpset`, `add`, `wait`."""
-        made = self._made
-        if made < len(self._pool):
-            kind, known, cell = self._pool[made]
-            if kind is Cell and known == name and CURTHREAD[0] is None:
-                self._made = made + 1
+        made = self._cells_made
+        cells = self._cells
+        if made < len(cells) and CURTHREAD[0] is None:
+            cell = cells[made]
+            if cell.key == name:
+                self._cells_made = made + 1
                 cell.state = value
                 cell.waiters = None
-                return cell  # type: ignore[no-any-return]
+                return cell
         return self._make(Cell, name, value)
 
     def lock(self, name: str, rank: int | None = None) -> Lock:
@@ -169,19 +176,30 @@ class Program:
             made = kind(fresh_key(name))
             made.state = state
             return made
-        position = self._made
-        self._made = position + 1
-        if position < len(self._pool):
-            known_kind, known, shared = self._pool[position]
-            if known_kind is kind and known == name:
+        pool: list[Any] = self._cells if kind is Cell else self._others
+        position = self._cells_made if kind is Cell else self._others_made
+        if kind is Cell:
+            self._cells_made += 1
+        else:
+            self._others_made += 1
+        if position < len(pool):
+            shared = pool[position]
+            if type(shared) is kind and self._names.get(shared.key) == name:
                 shared.state = state
                 shared.waiters = None
                 return shared  # type: ignore[no-any-return]
-            del self._pool[position:]
-        same = sum(known == name for _, known, _ in self._pool)
-        shared = kind((name, same + 1) if same else name)
+            for forgotten in pool[position:]:
+                del self._names[forgotten.key]
+            del pool[position:]
+        key: Key = name
+        same = 1
+        while key in self._names:
+            same += 1
+            key = (name, same)
+        shared = kind(key)
         shared.state = state
-        self._pool.append((kind, name, shared))
+        self._names[key] = name
+        pool.append(shared)
         return shared
 
     # -- what must hold --------------------------------------------------------------------------

@@ -8,14 +8,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vkemu.controlled import Execution
 from vkemu.exploration.sampling import Sampling
 
 if TYPE_CHECKING:
-    from vkemu.controlled import Execution
+    from vkemu.exploration.run import Run
 
 
 class RandomWalk(Sampling):
     name = "random"
+
+    def conduct(self, run: Run) -> None:
+        execution = run.execution
+        if run.watched or type(execution).step is not Execution.step:
+            super().conduct(run)
+            return
+        going = run.settle()
+        while going:
+            left = run.max_steps - len(run.schedule)
+            if not execution.wander(self.draw, run.schedule, left):
+                going = not run.thread_failed()
+            elif execution.runnable:
+                run.cut = True
+                return
+            else:
+                going = execution.advance()
 
     def choose(self, runnable: list[int], execution: Execution) -> int:
         return runnable[int(self.draw() * len(runnable))]
