@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -102,6 +102,17 @@ class CheckedExecution(Execution):
         with self._traced():
             going = super().step(tid)
         return self._after(thread) and going
+
+    def wander(self, draw: Callable[[], float], schedule: list[int], limit: int) -> bool:
+        """Random steps, each of them `step`."""
+        for _ in range(limit):
+            if not self.runnable:
+                break
+            tid = self.runnable[int(draw() * len(self.runnable))]
+            schedule.append(tid)
+            if not self.step(tid):
+                return False
+        return True
 
     def replay(self, schedule: list[int], effects: list[Effect], start: int, stop: int) -> int:
         for position in range(start, stop):
