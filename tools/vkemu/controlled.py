@@ -133,10 +133,11 @@ class Execution:
             self._recheck(obj.waiters)
         return self.failed is None
 
-    def wander(self, draw: Callable[[], float], schedule: list[int], limit: int) -> bool:
+    def wander(self, bits: Callable[[int], int], schedule: list[int], limit: int) -> bool:
         """Random steps, noted in `schedule`, until nothing can run, or as many as `limit`.
 
-        False when a thread failed. `step` spelt out: a choice is cheaper than a call.
+        False when a thread failed. `bits` is a generator's getrandbits. `step` spelt out, since a
+        call costs as much as a choice.
         """
         threads = self.threads
         runnable = self.runnable
@@ -145,7 +146,7 @@ class Execution:
         for _ in range(limit):
             if not runnable:
                 break
-            tid = runnable[int(draw() * len(runnable))]
+            tid = runnable[bits(24) * len(runnable) >> 24]
             note(tid)
             thread = threads[tid]
             effect = thread.pending

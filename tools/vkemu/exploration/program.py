@@ -187,7 +187,7 @@ class Program:
             if type(shared) is kind and self._names.get(shared.key) == name:
                 shared.state = state
                 shared.waiters = None
-                return shared  # type: ignore[no-any-return]
+                return shared
             for forgotten in pool[position:]:
                 del self._names[forgotten.key]
             del pool[position:]

@@ -103,12 +103,12 @@ class CheckedExecution(Execution):
             going = super().step(tid)
         return self._after(thread) and going
 
-    def wander(self, draw: Callable[[], float], schedule: list[int], limit: int) -> bool:
+    def wander(self, bits: Callable[[int], int], schedule: list[int], limit: int) -> bool:
         """Random steps, each of them `step`."""
         for _ in range(limit):
             if not self.runnable:
                 break
-            tid = self.runnable[int(draw() * len(self.runnable))]
+            tid = self.runnable[bits(24) * len(self.runnable) >> 24]
             schedule.append(tid)
             if not self.step(tid):
                 return False

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vkemu.controlled import Execution
 from vkemu.exploration.sampling import Sampling
 
 if TYPE_CHECKING:
+    from vkemu.controlled import Execution
     from vkemu.exploration.run import Run
 
 
@@ -20,13 +20,13 @@ class RandomWalk(Sampling):
 
     def conduct(self, run: Run) -> None:
         execution = run.execution
-        if run.watched or type(execution).step is not Execution.step:
+        if run.watched:
             super().conduct(run)
             return
         going = run.settle()
         while going:
             left = run.max_steps - len(run.schedule)
-            if not execution.wander(self.draw, run.schedule, left):
+            if not execution.wander(self.rng.getrandbits, run.schedule, left):
                 going = not run.thread_failed()
             elif execution.runnable:
                 run.cut = True
@@ -35,4 +35,4 @@ class RandomWalk(Sampling):
                 going = execution.advance()
 
     def choose(self, runnable: list[int], execution: Execution) -> int:
-        return runnable[int(self.draw() * len(runnable))]
+        return runnable[self.rng.getrandbits(24) * len(runnable) >> 24]
