@@ -84,10 +84,11 @@ def test_every_cell_is_decided_or_says_why_not(recorded: list[Cell]) -> None:
 
 
 @pytest.mark.slow
-def test_every_window_on_three_policies_is_decided_as_recorded(recorded: list[Cell]) -> None:
-    chosen = [c for c in recorded if c.policy in ALWAYS and not c.variant and c.seconds < 2]
+@pytest.mark.parametrize("policy", ALWAYS)
+def test_every_window_is_decided_as_recorded(recorded: list[Cell], policy: str) -> None:
+    chosen = [c for c in recorded if c.policy == policy and not c.variant and c.seconds < 2]
 
-    assert len(chosen) > 100
+    assert len(chosen) > 35
     assert list(map(essence, again(chosen))) == list(map(essence, chosen))
 
 

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--strategy", default="dpor", help="how cells are decided (default: dpor)")
     parser.add_argument(
-        "--max-seconds", type=float, default=5.0, metavar="S",
-        help="for one cell, before it is only searched up to a bound (default: 5)",
+        "--max-seconds", type=float, default=10.0, metavar="S",
+        help="for one cell, before it is only searched up to a bound (default: 10)",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
     parser.add_argument("--read", type=Path, metavar="FILE", help="show what --json once printed")

@@ -32,7 +32,7 @@ class Question(NamedTuple):
     variant: str
     policy: str
     strategy: str = "dpor"
-    max_seconds: float = 5.0
+    max_seconds: float = 10.0
 
 
 class Cell(msgspec.Struct, frozen=True):

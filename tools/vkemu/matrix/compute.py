@@ -18,7 +18,7 @@ def questions(
     *,
     all_variants: bool = False,
     strategy: str = "dpor",
-    max_seconds: float = 5.0,
+    max_seconds: float = 10.0,
 ) -> list[Question]:
     """One for each test and policy: window by window, the base test first."""
     wanted, chosen = set(windows), list(on) or policies()
