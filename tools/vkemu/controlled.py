@@ -174,18 +174,23 @@ class Execution:
         pending effect is not the recorded one, else `stop`.
         """
         threads = self.threads
+        current = CURTHREAD
         for position in range(start, stop):
-            thread = threads.get(schedule[position])
             effect = effects[position]
-            if thread is None:
+            try:
+                thread = threads[schedule[position]]
+            except KeyError:
                 return position
             if thread.pending is not effect and not same_effect(thread.pending, effect):
                 return position
-            CURTHREAD[0] = thread
+            current[0] = thread
             try:
                 thread.pending = thread.send(thread)
             except StopIteration:
-                self._end(thread)
+                thread.pending = None
+                thread.done = True
+                self.alive -= not thread.daemon
+                self.left -= 1
             except KeyboardInterrupt:
                 raise
             except BaseException as error:

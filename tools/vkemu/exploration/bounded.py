@@ -97,6 +97,6 @@ class Bounded(Dfs):
             if run.watched and not run.watch():
                 break
         else:
-            run.cut = bool(runnable) or execution.alive > 0
+            run.cut = bool(runnable) or execution.advance()
         # With fewer preemptions it was had under a smaller bound.
         run.repeated = not self.fixed and bool(spent) and spent[-1] < self.bound

@@ -81,29 +81,22 @@ class Dfs(Path):
         untried = self.untried
         step = execution.step
         watched = run.watched
-        limit = run.max_steps
         upcoming = self.upcoming
         self.upcoming = NOBODY
-        while True:
-            if upcoming:
-                rest = upcoming[1:]
-                tid = upcoming[0]
-                upcoming = NOBODY
-            elif runnable:
-                tid = runnable[0]
-                rest = runnable[1:] if len(runnable) > 1 else NOBODY
-            elif execution.advance():
-                record.advanced()
-                continue
-            else:
-                return
-            if len(tids) >= limit:
-                run.cut = True
-                return
+        for _ in range(len(tids), run.max_steps):
+            if not upcoming:
+                while not runnable:
+                    if not execution.advance():
+                        return
+                    record.advanced()
+                upcoming = runnable
+            tid = upcoming[0]
             tids.append(tid)
             effects.append(threads[tid].pending)  # type: ignore[arg-type]
-            untried.append(rest)
+            untried.append(upcoming[1:])
+            upcoming = NOBODY
             if not step(tid) and run.thread_failed():
                 return
             if watched and not run.watch():
                 return
+        run.cut = bool(runnable) or execution.advance()

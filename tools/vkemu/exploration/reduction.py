@@ -136,7 +136,7 @@ class Reduction(Path):
                 return
             if run.watched and not run.watch():
                 return
-        run.cut = bool(runnable) or execution.alive > 0
+        run.cut = bool(runnable) or execution.advance()
 
     def export(self, names: Names) -> Frontier:
         """What is left to explore. Call between `start` and `conduct`."""
