@@ -352,3 +352,11 @@ def test_the_keys_of_json_are_those_the_documentation_lists() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", said.partition("## JSON")[2], re.MULTILINE)
     keys = list(as_dict(Named(), Result("dpor", 0), "pass", check=False))  # type: ignore[arg-type]
     assert listed == keys
+
+
+def test_a_litmus_test_that_must_end_fails_at_its_bound(explore: Shell) -> None:
+    """It said unknown: the file's on_step_bound was not passed on."""
+    status, out, err = explore("W30")
+
+    assert (status, err) == (1, "")
+    assert "Verdict fail" in out

@@ -6,11 +6,13 @@ interfering step moved, to measure the window.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
 from vkemu import assemble
+from vkemu.chance import seeded
 from vkemu.controlled import Choose
 from vkemu.outcome import Outcome, Recorder, conduct, headline, recorded
 from vkemu.report import html, text
@@ -20,6 +22,7 @@ from vkemu.scenario import Scenario
 from vkguest.errors import GuestPanic
 from vkhost.panic import Panic
 
+EXACT = "pv_entry"  # the reverse map that knows every PTE
 MEASURED_STEPS = 60_000  # a longer run is not taken again some thirty times
 
 
@@ -51,7 +54,21 @@ def explain(scenario: Scenario, outcome: Outcome, seed: int, token: str) -> Told
         failure.message = f"{headline(outcome.error)} - because {failure.message}"
     if outcome.steps <= MEASURED_STEPS:
         failure.measure(lambda choose: alike(error, again(scenario, choose)))
+        for name, other in closers(scenario):
+            if again(other, seeded(seed)) is None:
+                failure.closed_by.append(f"{name} (the same seed passes)")
     return Told(text.render(failure), html.render(failure))
+
+
+def closers(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:
+    """The scenario with one thing mended that may be what it fails for."""
+    replace = msgspec.structs.replace
+    if scenario.mutants:
+        yield "no deliberate defect", replace(scenario, mutants=())
+    if not scenario.host.interlock:
+        yield "the interlock", replace(scenario, host=replace(scenario.host, interlock=True))
+    if scenario.policy != EXACT:
+        yield f"policy {EXACT}", replace(scenario, policy=EXACT)
 
 
 def again(scenario: Scenario, choose: Choose) -> BaseException | None:

@@ -122,7 +122,7 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
         "max_seconds": args.max_seconds,
         "max_steps": args.max_steps or subject.max_steps,
         "stop_on_failure": not args.all,
-        "on_step_bound": "fail" if args.livelock else "unknown",
+        "on_step_bound": "fail" if args.livelock or subject.livelock else "unknown",
         "check": args.check,
     }
     if subject.each is not None:

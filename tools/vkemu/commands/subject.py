@@ -40,6 +40,7 @@ class Subject:
     replay: Callable[[str], str]
     max_steps: int
     policy: str | None = None
+    livelock: bool = False  # to reach the step bound is a failure, not an open question
     each: Callable[[Any], None] | None = None
     # The final states reached, for JSON.
     outcomes: Callable[[], dict[str, Any]] | None = None
@@ -83,6 +84,7 @@ def check_policy(policy: str | None) -> None:
 
 def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     from vkemu.litmus.decide import Decision, Test
+    from vkemu.litmus.file import load_litmus
     from vkemu.litmus.token import LitmusToken, identity
 
     check_policy(args.policy)
@@ -95,7 +97,12 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     def tell(failure: Failure, replay: str) -> Told:
         from vkemu.report.explored import tell_litmus
 
-        return tell_litmus(litmus, policy, failure.schedule, replay=replay)
+        others = {}
+        if litmus.variant:
+            others[f"not {litmus.variant}"] = (load_litmus(args.file), policy)
+        if policy != "pv_entry":
+            others["policy pv_entry"] = (litmus, "pv_entry")
+        return tell_litmus(litmus, policy, failure.schedule, replay=replay, others=others)
 
     subject = Subject(
         name=f"{litmus.name}[{policy}]",
@@ -106,9 +113,11 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         token=token,
         replay=lambda schedule: f"vkemu replay {token(schedule)}",
         max_steps=litmus.file.litmus.max_steps,
+        livelock=litmus.file.litmus.on_step_bound == "fail",
         policy=policy,
         outcomes=lambda: outcomes_of(test.outcomes),
-        tell=tell,
+        # A schedule that never ends has no step at which it fails: its steps are narrated.
+        tell=None if litmus.file.litmus.on_step_bound == "fail" else tell,
     )
     if args.check:
         # A race is none without the check: the schedule alone would not fail.
