@@ -13,10 +13,15 @@ Reduction, J. ACM 64(4), 2017 (POPL 2014), Algorithm 2. Deviations:
 
 from __future__ import annotations
 
+from typing import Final
+
+from vkemu.exploration.footprint import Footprint
 from vkemu.exploration.frontier import Found
 from vkemu.exploration.reduction import Reduction
 from vkemu.exploration.trace import Race
 from vkemu.exploration.wakeup import Reversals
+
+NOWHERE: Final[Footprint] = (-1,)
 
 
 class Dpor(Reduction):
@@ -35,6 +40,7 @@ class Dpor(Reduction):
         for clock in trace.clocks[fresh:]:
             settled &= clock
         free: dict[int, int] = {}
+        covered: dict[int, Footprint | None] = {}
         for race in self.races:
             first = race[0]
             if race[1] < fresh and settled >> first & 1:
@@ -44,10 +50,17 @@ class Dpor(Reduction):
                 events = free[first] = trace.independent_of(first)
             if race[5]:
                 events = trace.left(events, race[5])
-            if first >= self.root:
-                reverse(race, events, sleeps[first], trees[first])
-            elif reverse(race, events, sleeps[first], []):
-                self.send(first, events, race)
+            footprint = race[3]
+            if not events and footprint == covered.get(first, NOWHERE):
+                continue
+            if first < self.root:
+                if reverse(race, events, sleeps[first], []):
+                    self.send(first, events, race)
+                continue
+            reverse(race, events, sleeps[first], trees[first])
+            if not events and not self.root and footprint is not None and not footprint[0] & 1:
+                # Loads of one object do not depend on each other: what covers one covers all.
+                covered[first] = footprint if len(footprint) == 1 else NOWHERE
 
     def send(self, first: int, events: int, race: Race) -> None:
         """A reversal for a state that is explored elsewhere."""

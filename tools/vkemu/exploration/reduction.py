@@ -7,7 +7,7 @@ reductions differ in what they put into the tree when they find a race.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import Shared
 
@@ -20,6 +20,9 @@ from vkemu.exploration.wakeup import Tree
 if TYPE_CHECKING:
     from vkemu.exploration.observation import View
     from vkemu.exploration.run import Run
+
+
+TURN_STEPS: Final = 100
 
 
 class Reduction(Path):
@@ -88,9 +91,15 @@ class Reduction(Path):
         execution.on_spawn = trace.spawned
         threads = execution.threads
         runnable = execution.runnable
+        add = trace.add
+        befores = trace.befores
+        step = execution.step
+        sleeps = self.sleeps
+        trees = self.trees
         sleep = self.sleep
         tree = self.tree
         tid = -1
+        turn = 0
         for _ in range(len(trace), run.max_steps):
             while not runnable:
                 self.waiting += trace.waiting(execution)
@@ -98,28 +107,31 @@ class Reduction(Path):
                     return
                 trace.advanced()
             below: Tree = []
-            going = False
             if tree:
                 tid, _, below = tree.pop(0)
-                going = threads[tid].runnable
-                # Else its second step depends on more than the race it comes from: without it.
-                below = below if going else []
-            if going:
-                pass
+                if not threads[tid].runnable:
+                    # It depends on more than the race it comes from: any other will do.
+                    tid, below = awake(runnable, sleep), []
             elif sleep:
                 tid = awake(runnable, sleep)
-                if tid < 0:
-                    self.waiting += trace.waiting(execution)
-                    run.blocked = True
-                    return
             elif tid < 0 or not threads[tid].runnable:
                 tid = runnable[0]
+                turn = 0
+            else:  # on with the same thread, but one that spins must not keep the others waiting
+                turn += 1
+                if turn == TURN_STEPS:
+                    turn = 0
+                    tid = runnable[(runnable.index(tid) + 1) % len(runnable)]
+            if tid < 0:
+                self.waiting += trace.waiting(execution)
+                run.blocked = True
+                return
             effect = threads[tid].pending
             assert effect is not None
             shared = effect.obj
-            footprint = trace.add(tid, effect)
-            self.sleeps.append(sleep)
-            self.trees.append(tree)
+            footprint = add(tid, effect)
+            sleeps.append(sleep)
+            trees.append(tree)
             if sleep:
                 sleep = [
                     sleeper
@@ -129,13 +141,14 @@ class Reduction(Path):
                     and not dependent(sleeper[1], footprint)
                 ]
             tree = below
-            stopped = not execution.step(tid) and run.thread_failed()
-            if not effect.write and shared.state is not trace.befores[-1]:
+            stopped = not step(tid) and run.thread_failed()
+            if not effect.write and shared.state is not befores[-1]:
                 self.load_changed(shared)
             if stopped:
                 return
             if run.watched and not run.watch():
                 return
+        self.waiting += trace.pending(execution)
         run.cut = bool(runnable) or execution.advance()
 
     def export(self, names: Names) -> Frontier:

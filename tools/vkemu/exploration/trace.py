@@ -56,6 +56,19 @@ class Trace(Record):
         self._grow(thread.tid)
         self.births[thread.tid] = len(self.tids) - 1
 
+    def _touch(self, tid: int, footprint: Footprint, bit: int) -> int:
+        """The events a new one depends on, having made room for it."""
+        self._grow(tid)
+        rivals = self.rivals
+        rivals += [0] * (len(self.objects.single) - len(rivals))
+        met = 0
+        for code in footprint:
+            met |= rivals[code]
+            rivals[code | 1] |= bit
+            if code & 1:
+                rivals[code - 1] |= bit
+        return met & (bit - 1)
+
     def _grow(self, tid: int) -> None:
         while len(self.own) <= tid:
             self.own.append(0)
@@ -83,30 +96,32 @@ class Trace(Record):
         else:
             footprint = objects.single[number + number + effect.write]
         rivals = self.rivals
-        if len(objects.single) > len(rivals):
-            rivals += [0] * (len(objects.single) - len(rivals))
-        n = len(self.tids)
-        bit = 1 << n
-        own = self.own[tid] if tid < len(self.own) else 0
         clocks = self.clocks
+        bit = 1 << len(clocks)
+        met = 0
+        try:
+            own = self.own[tid]
+            for code in footprint:
+                met |= rivals[code]
+                rivals[code | 1] |= bit
+                if code & 1:
+                    rivals[code - 1] |= bit
+        except IndexError:  # the first of the thread, or of an object
+            met = self._touch(tid, footprint, bit)
+            own = self.own[tid]
         if own and not self.barrier:
             past = clocks[own.bit_length() - 1]
         else:
             past = self.past_of(tid)
-        met = 0
-        for code in footprint:
-            met |= rivals[code]
-            rivals[code | 1] |= bit
-            if code & 1:
-                rivals[code - 1] |= bit
         clock = past
         met &= ~past
         if met:
-            if effect.guard is None and not objects.computed(effect):
-                races = self.races
+            if effect.guard is None and (type(effect) is Effect or not objects.computed(effect)):
+                note = self.races.append
+                n = len(clocks)
                 while met:
                     rival = met.bit_length() - 1
-                    races.append((rival, n, tid, footprint, past, ()))
+                    note((rival, n, tid, footprint, past, ()))
                     clock |= clocks[rival]
                     met &= ~clock
             else:
@@ -184,6 +199,26 @@ class Trace(Record):
                 footprint = self.objects.footprint(effect)
                 openings = self._openings(effect, past, n)
                 found += [(first, n, tid, footprint, past, without) for first, without in openings]
+        return found
+
+    def pending(self, execution: Execution) -> list[Race]:
+        """Races of all threads, where an execution is cut: of those that could go on too."""
+        found = self.waiting(execution)
+        n = len(self.tids)
+        for tid in execution.runnable:
+            effect = execution.threads[tid].pending
+            assert effect is not None
+            footprint = self.objects.footprint(effect)
+            past = self.past_of(tid)
+            met = 0
+            for code in footprint:
+                if code < len(self.rivals):
+                    met |= self.rivals[code]
+            met &= ~past
+            while met:
+                rival = met.bit_length() - 1
+                met &= ~self.clocks[rival]
+                found.append((rival, n, tid, footprint, past, ()))
         return found
 
     def place(self, tid: int, footprint: Footprint, clock: int) -> None:
