@@ -105,8 +105,6 @@ def _check_flags(proc: Proc, length: int, prot: int, flags: int, fd: int, offset
         return Errno.EINVAL
     if length == 0:
         return Errno.EINVAL
-    if flags & MAP_STACK and (fd != -1 or prot & PROT_RW != PROT_RW):
-        return Errno.EINVAL
     if flags & MAP_VPAGETABLE:
         if not (vkernel_enabled(proc.kernel) and proc.kernel.rmap.mmap_vpagetable_allowed()):
             return Errno.EOPNOTSUPP
@@ -116,6 +114,8 @@ def _check_flags(proc: Proc, length: int, prot: int, flags: int, fd: int, offset
         # The page table is in the object, and the kernel will write A and M there.
         if prot & PROT_RW != PROT_RW:
             return Errno.EINVAL
+    if flags & MAP_STACK and (fd != -1 or prot & PROT_RW != PROT_RW):
+        return Errno.EINVAL
     return 0
 
 
@@ -134,8 +134,9 @@ def _file_maxprot(fread: bool, fwrite: bool, prot: int, flags: int) -> tuple[int
 async def sys_mmap(
     proc: Proc, addr: int, length: int, prot: int, flags: int, fd: int, offset: int
 ) -> tuple[int, int]:
-    """mmap(2). MAP_STACK is an ordinary mapping since user stacks are made by exec alone."""
-    if flags & MAP_STACK:
+    """mmap(2). MAP_STACK is an ordinary mapping since user stacks are made by exec alone; with
+    MAP_VPAGETABLE it is for kern_mmap to refuse."""
+    if flags & MAP_STACK and not flags & MAP_VPAGETABLE:
         if fd != -1 or prot & PROT_RW != PROT_RW:
             return Errno.EINVAL, 0
         flags = flags & ~MAP_STACK | MAP_ANON

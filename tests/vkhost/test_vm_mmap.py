@@ -196,6 +196,19 @@ def test_mmap2_makes_stacks_ordinary_memory() -> None:
     assert k.do(stack(RW, -1, PAGE))[0] == 0
 
 
+def test_mmap2_refuses_a_page_table_on_a_stack() -> None:
+    """MAP_STACK used to be taken off first, so that the mapping succeeded."""
+    k = Mmap()
+
+    async def page_table(prot: int, fd: int) -> tuple[int, int]:
+        flags = MAP_STACK | MAP_SHARED | MAP_VPAGETABLE
+        return await sys_mmap(k.proc, 0, PAGE, prot, flags, fd, 0)
+
+    assert k.do(page_table(RW, FD))[0] == Errno.EINVAL
+    k.kernel.vmmeter.tunables["vkernel_enable"] = 0
+    assert k.do(page_table(PROT_READ, FD))[0] == Errno.EOPNOTSUPP
+
+
 def test_counter_and_debug_line_of_a_page_table_mapping() -> None:
     k = Mmap()
     k.kernel.vmmeter.tunables["debug_vpagetable"] = 1
