@@ -40,10 +40,14 @@ class Dfs(Path):
             at -= 1
         if at < self.root:
             return False
+        self.turned(at)
         self.upcoming = untried[at]
         self.record.truncate(at)
         del untried[at:]
         return True
+
+    def left(self) -> list[list[int]]:
+        return self.untried
 
     def export(self, names: Names) -> Frontier:
         """What is left to explore. Call between `start` and `conduct`."""

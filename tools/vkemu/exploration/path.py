@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import CLOCK, Effect, key_text
@@ -50,6 +50,8 @@ class Path(Strategy):
         self.record = record
         self.kept = 0
         self.begun = False
+        # (position, how many alternatives of the step there are done), in order; none is 0.
+        self.done: list[tuple[int, int]] = []
 
     def start(self) -> bool:
         if self.begun:
@@ -60,6 +62,31 @@ class Path(Strategy):
     def backtrack(self) -> bool:
         """Shorten the path to the deepest step with an alternative. False when there is none."""
         raise NotImplementedError
+
+    def turned(self, at: int) -> None:
+        """One more alternative at position `at` is done, and none yet further on."""
+        done = self.done
+        while done and done[-1][0] > at:
+            done.pop()
+        before = done.pop()[1] if done and done[-1][0] == at else 0
+        done.append((at, before + 1))
+
+    def left(self) -> Sequence[Sequence[object]]:
+        """At every position of the path, the alternatives still to be explored."""
+        raise NotImplementedError
+
+    def share(self) -> float:
+        """How much is done, as if every alternative led to as many executions (Knuth 1975)."""
+        done = dict(self.done)
+        share = 0.0
+        weight = 1.0
+        for position, left in enumerate(self.left()):
+            behind = done.get(position, 0)
+            alternatives = behind + 1 + len(left)
+            if alternatives > 1:
+                weight /= alternatives
+                share += weight * behind
+        return share + weight
 
     def conduct(self, run: Run) -> None:
         first = not self.record.tids

@@ -61,6 +61,7 @@ class Reduction(Path):
             at -= 1
         if at < self.root:
             return False
+        self.turned(at)
         trace = self.trace
         self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
         self.tree = trees[at]
@@ -150,6 +151,9 @@ class Reduction(Path):
                 return
         self.waiting += trace.pending(execution)
         run.cut = bool(runnable) or execution.advance()
+
+    def left(self) -> list[Tree]:
+        return self.trees
 
     def export(self, names: Names) -> Frontier:
         """What is left to explore. Call between `start` and `conduct`."""

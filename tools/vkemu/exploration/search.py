@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from vkemu.exploration.shrink import Witness
 
 PROGRESS_SECONDS = 0.2
+GARBAGE_OBJECTS = 50_000  # made and not freed, before the collector looks
 Progress = Callable[[Result], None]
 
 
@@ -44,6 +46,16 @@ class Search:
 
     def go(self) -> None:
         """Until nothing is left, a failure stops it, or the budget is used up."""
+        # Executions leave next to no cycles behind, but many objects that look like it.
+        thresholds = gc.get_threshold()
+        if thresholds[0]:
+            gc.set_threshold(max(GARBAGE_OBJECTS, thresholds[0]), *thresholds[1:])
+        try:
+            self._go()
+        finally:
+            gc.set_threshold(*thresholds)
+
+    def _go(self) -> None:
         run = self.run
         each = self.each
         result = self.result
@@ -110,6 +122,9 @@ class Search:
 
     def show(self, began: float) -> None:
         self.result.seconds = perf_counter() - began
+        share = getattr(self.strategy, "share", None)
+        if share is not None:
+            self.result.share = 1.0 if self.finished else share()
         if self.progress is not None:
             self.progress(self.result)
 
