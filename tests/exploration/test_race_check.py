@@ -224,8 +224,10 @@ def test_every_strategy_checks(strategy: str) -> None:
 @pytest.mark.slow
 def test_jobs_check_too() -> None:
     found = explore(RACY, check=True, jobs=2)
+    alone = explore(RACY, check=True)
     assert found.failure is not None
-    assert found.failure.message == explore(RACY, check=True).failure.message  # type: ignore[union-attr]
+    assert alone.failure is not None
+    assert found.failure.message == alone.failure.message
     found = explore(UNGUARDED, check=True, jobs=2)
     assert found.failure is not None
     assert "Unguarded" in found.failure.message

@@ -237,9 +237,11 @@ class Execution:
             raise error
         if effect.guard is not None and thread.pending is effect:
             self._leave(thread, effect)
+        raised_in = error.__traceback__
+        here = raised_in is not None and raised_in.tb_next is None
         if isinstance(error, StopIteration):
             self._end(thread)
-        elif isinstance(error, AttributeError) and error.__traceback__.tb_next is None:  # type: ignore[union-attr]
+        elif isinstance(error, AttributeError) and here:
             self._fail(thread, no_effect(error.obj))  # raised here, by what it awaits
         else:
             self._fail(thread, error)
