@@ -53,10 +53,6 @@ class Bounded(Dfs):
         self.record.tids.append(tid)
         self.record.effects.append(effect)
 
-    def known(self, last: int, spent: int) -> bool:
-        """Whether everything from this state on has been explored."""
-        return False
-
     def extend(self, run: Run) -> None:
         execution = run.execution
         runnable = execution.runnable
@@ -76,9 +72,6 @@ class Bounded(Dfs):
             used = spent[-1] if spent else 0
             last = tids[-1] if tids and threads[tids[-1]].runnable else -1
             if not upcoming:
-                if self.known(last, used):
-                    run.blocked = True
-                    break
                 upcoming = runnable[:]
                 if last >= 0:  # going on comes first: it costs nothing
                     upcoming.remove(last)

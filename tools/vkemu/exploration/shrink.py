@@ -1,10 +1,9 @@
 """Shrinking: the same failure with the fewest preemptions, and then in the fewest steps.
 
 First greedily, from the schedule that was found: a preemption is left out when the failure stays.
-Then exactly: all interleavings with 0, 1, 2, ... preemptions (`bounded`), states seen before left
-out, until one fails; the shortest of its bound is the witness. What the second part finds does not
-depend on the schedule that was found. It has a budget of steps, not of seconds, so that the same
-program always gives the same witness; where the budget ends, the greedy result stands.
+Then exactly: see `fewest`. What the second part finds does not depend on the schedule that was
+found. It has a budget of steps, not of seconds, so that the same program always gives the same
+witness; where the budget ends, the greedy result stands.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from vkemu.controlled import Deadlock, Execution, StepBound
-from vkemu.exploration.bounded import Bounded
-from vkemu.exploration.footprint import Objects
+from vkemu.exploration.fewest import Fewest
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import PredicateError, Run
-from vkemu.exploration.strategy import Strategy
-from vkemu.exploration.trace import Trace
+from vkemu.exploration.strategy import ABANDON, Strategy
 
-STEPS: Final = 400_000  # the budget of the exact part
+STEPS: Final = 1_200_000  # the budget of the exact part
 BOUND: Final = StepBound.__name__
 WITNESSES_MAX: Final = 16  # kinds of failures of one exploration that are told apart
 TRIALS: Final = 400  # the budget of the greedy part, in executions
@@ -106,6 +103,16 @@ class Follow(Strategy):
         return tid
 
 
+class Script(Strategy):
+    """A schedule, step by step."""
+
+    def __init__(self, schedule: list[int]) -> None:
+        self.upcoming = iter(schedule)
+
+    def choose(self, runnable: list[int], execution: Execution) -> int:
+        return next(self.upcoming, ABANDON)
+
+
 def attempt(run: Run, witness: Witness, preempting: set[tuple[Path, int]]) -> Witness | None:
     """The witness with only these preemptions, when that still fails the same way."""
     follow = Follow(witness.schedule, preempting)
@@ -148,80 +155,20 @@ def greedy(run: Run, witness: Witness) -> Witness:
     return best
 
 
-class Pruned(Bounded):
-    """`bounded`, abandoning an execution in a state that was left with as many preemptions.
-
-    A state is the Mazurkiewicz trace that leads to it, by a hash of every event's vector clock.
-    """
-
-    def __init__(self, bound: int, objects: Objects) -> None:
-        super().__init__(bound)
-        self.trace = Trace(objects)
-        self.record = self.trace
-        self.hashes: list[int] = []
-        self.seen: dict[tuple[int, int], int] = {}
-
-    def backtrack(self) -> bool:
-        found = super().backtrack()
-        del self.hashes[len(self.record) :]
-        return found
-
-    def conduct(self, run: Run) -> None:
-        run.execution.on_spawn = None
-        super().conduct(run)
-
-    def note(self, run: Run, tid: int) -> None:
-        trace = self.trace
-        run.execution.on_spawn = trace.spawned
-        effect = run.execution.threads[tid].pending
-        assert effect is not None
-        trace.add(tid, effect)
-        clock = trace.clocks[-1]
-        vector = tuple((clock & own).bit_count() for own in trace.own)
-        before = self.hashes[-1] if self.hashes else 0
-        self.hashes.append(before ^ hash((tid, strip(vector))))
-
-    def known(self, last: int, spent: int) -> bool:
-        state = (self.hashes[-1] if self.hashes else 0, last)
-        fewest = self.seen.get(state)
-        if fewest is not None and fewest <= spent:
-            return True
-        self.seen[state] = spent
-        return False
-
-
-def strip(vector: tuple[int, ...]) -> tuple[int, ...]:
-    """Without the threads at its end that took no part: they may not exist yet."""
-    end = len(vector)
-    while end and not vector[end - 1]:
-        end -= 1
-    return vector[:end]
-
-
 def exact(run: Run, found: Witness) -> Witness:
     """The smallest witness of all, or `found` when the budget does not allow to tell."""
-    left = STEPS
     longest = run.max_steps
-    for bound in range(found.preemptions + 1):
-        strategy = Pruned(bound, run.program.numbers)
-        best: Witness | None = None
-        while strategy.start():
+    fewest = Fewest(run, lambda run: kind_of(run) == found.kind, STEPS)
+    for preemptions in range(found.preemptions + 1):
+        schedule = fewest.level(longest)
+        if schedule is not None:
+            run.max_steps = longest
             run.begin()
-            strategy.conduct(run)
+            Script(schedule).conduct(run)
             run.finish()
-            left -= len(run.schedule)
-            if left < 0:
-                run.max_steps = longest
-                return best or found
-            if run.error is not None and kind_of(run) == found.kind:
-                spent = strategy.spent[-1] if strategy.spent else 0
-                best = witness_of(run)._replace(preemptions=spent)
-                if found.kind == BOUND or not best.schedule:
-                    break  # none is shorter
-                run.max_steps = len(best.schedule) - 1
-        run.max_steps = longest
-        if best is not None:
-            return best
+            return witness_of(run)._replace(preemptions=preemptions)
+        if fewest.budget <= 0:
+            break
     return found
 
 
