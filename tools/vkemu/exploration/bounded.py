@@ -40,18 +40,12 @@ class Bounded(Dfs):
         self.record.advances.clear()
         self.untried.clear()
         self.spent.clear()
+        self.done.clear()
         return True
 
     def exhausted(self) -> bool:
         """Whether nothing was left out."""
         return not self.left_out
-
-    def note(self, run: Run, tid: int) -> None:
-        """Thread `tid` is about to take a step."""
-        effect = run.execution.threads[tid].pending
-        assert effect is not None
-        self.record.tids.append(tid)
-        self.record.effects.append(effect)
 
     def extend(self, run: Run) -> None:
         execution = run.execution
@@ -81,7 +75,8 @@ class Bounded(Dfs):
                         self.left_out = self.left_out or bool(upcoming)
                         upcoming = [last]
             tid = upcoming[0]
-            self.note(run, tid)
+            tids.append(tid)
+            record.effects.append(threads[tid].pending)  # type: ignore[arg-type]
             self.untried.append(upcoming[1:])
             spent.append(used + (last not in {-1, tid}))
             upcoming = NOBODY
