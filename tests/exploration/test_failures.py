@@ -220,3 +220,48 @@ def test_a_thread_that_spins_makes_the_verdict_unknown(strategy: str) -> None:
     assert livelock.failure is not None
     assert livelock.failure.message == "no end within 50 steps"
     assert replay(program, livelock.failure.token).message == livelock.failure.message
+
+
+@pytest.mark.parametrize("strategy", ["dfs", "dpor", "random", "pos", "bounded"])
+def test_what_a_failed_thread_leaves_held_stays_held(strategy: str) -> None:
+    """And a thread that fails before its first step fails the execution too."""
+
+    def program(k: Any) -> None:
+        lock = k.lock("lock")
+        ended: list[str] = []
+
+        async def stillborn() -> None:
+            raise ValueError("stillborn")
+
+        async def holder() -> None:
+            await lock.acquire()
+            raise ValueError("holder")
+
+        async def parent() -> None:
+            await k.cell("x").load()
+            k.spawn("child", stillborn)
+
+        async def waiter() -> None:
+            await lock.acquire()
+            ended.append("waiter")
+            await lock.release()
+            assert not ended
+
+        k.spawn("holder", holder)
+        k.spawn("parent", parent)
+        k.spawn("waiter", waiter)
+
+    errors: set[str] = set()
+
+    def each(run: Any) -> None:
+        errors.add(run.message())
+        threads = run.execution.threads.values()
+        # Either the waiter was first and failed too, or it waits for ever.
+        waiter = next(thread for thread in threads if thread.name == "waiter")
+        assert waiter.error is not None or waiter.pending is not None
+
+    found = explore(
+        program, strategy=strategy, stop_on_failure=False, max_executions=200, each=each
+    )
+    assert found.failures == found.executions
+    assert errors >= {"holder: ValueError: holder", "child: ValueError: stillborn"}

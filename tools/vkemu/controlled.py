@@ -127,6 +127,10 @@ class Execution:
             else:
                 self._leave(thread, effect)  # type: ignore[arg-type]
                 self._await(thread, upcoming)
+        except StopIteration:
+            if effect.guard is not None:  # type: ignore[union-attr]
+                self._leave(thread, effect)  # type: ignore[arg-type]
+            self._end(thread)
         except BaseException as error:
             self._stop(thread, effect, error)  # type: ignore[arg-type]
         if obj.waiters:
@@ -159,12 +163,57 @@ class Execution:
                 else:
                     self._leave(thread, effect)  # type: ignore[arg-type]
                     self._await(thread, upcoming)
+            except StopIteration:
+                if effect.guard is not None:  # type: ignore[union-attr]
+                    self._leave(thread, effect)  # type: ignore[arg-type]
+                self._end(thread)
             except BaseException as error:
                 self._stop(thread, effect, error)  # type: ignore[arg-type]
-                if self.failed is not None:
-                    return False
             if obj.waiters:
                 self._recheck(obj.waiters)
+            if self.failed is not None:  # this thread, or one it spawned
+                return False
+        return True
+
+    def descend(
+        self, schedule: list[int], effects: list[Effect], untried: list[list[int]], limit: int
+    ) -> bool:
+        """Steps of the first runnable thread, noted with their effects and with who else could have
+        gone, until nothing can run, or as many as `limit`. False when a thread failed.
+
+        `step` spelt out, as in `wander`.
+        """
+        threads = self.threads
+        runnable = self.runnable
+        current = CURTHREAD
+        for _ in range(limit):
+            if not runnable:
+                break
+            tid = runnable[0]
+            thread = threads[tid]
+            effect = thread.pending
+            schedule.append(tid)
+            effects.append(effect)  # type: ignore[arg-type]
+            untried.append(runnable[1:])
+            obj = effect.obj  # type: ignore[union-attr]
+            current[0] = thread
+            try:
+                upcoming = thread.send(thread)
+                if effect.guard is None and upcoming.guard is None:  # type: ignore[union-attr]
+                    thread.pending = upcoming
+                else:
+                    self._leave(thread, effect)  # type: ignore[arg-type]
+                    self._await(thread, upcoming)
+            except StopIteration:
+                if effect.guard is not None:  # type: ignore[union-attr]
+                    self._leave(thread, effect)  # type: ignore[arg-type]
+                self._end(thread)
+            except BaseException as error:
+                self._stop(thread, effect, error)  # type: ignore[arg-type]
+            if obj.waiters:
+                self._recheck(obj.waiters)
+            if self.failed is not None:  # this thread, or one it spawned
+                return False
         return True
 
     def replay(self, schedule: list[int], effects: list[Effect], start: int, stop: int) -> int:
@@ -232,16 +281,14 @@ class Execution:
             effect.obj.waiters.remove(thread)
 
     def _stop(self, thread: Thread, effect: Effect, error: BaseException) -> None:
-        """The step of `effect` ended with `error`: the end of its thread, or something wrong."""
+        """The step of `effect` raised `error`."""
         if isinstance(error, KeyboardInterrupt):
             raise error
         if effect.guard is not None and thread.pending is effect:
             self._leave(thread, effect)
         raised_in = error.__traceback__
         here = raised_in is not None and raised_in.tb_next is None
-        if isinstance(error, StopIteration):
-            self._end(thread)
-        elif isinstance(error, AttributeError) and here:
+        if isinstance(error, AttributeError) and here:
             self._fail(thread, no_effect(error.obj))  # raised here, by what it awaits
         else:
             self._fail(thread, error)

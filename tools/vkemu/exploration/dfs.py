@@ -40,7 +40,8 @@ class Dfs(Path):
             at -= 1
         if at < self.root:
             return False
-        self.turned(at)
+        if self.counting:
+            self.turned(at)
         self.upcoming = untried[at]
         self.record.truncate(at)
         del untried[at:]
@@ -78,29 +79,34 @@ class Dfs(Path):
     def extend(self, run: Run) -> None:
         execution = run.execution
         runnable = execution.runnable
-        threads = execution.threads
         record = self.record
         tids = record.tids
-        effects = record.effects
-        untried = self.untried
-        step = execution.step
-        watched = run.watched
         upcoming = self.upcoming
         self.upcoming = NOBODY
-        for _ in range(len(tids), run.max_steps):
-            if not upcoming:
-                while not runnable:
-                    if not execution.advance():
-                        return
-                    record.advanced()
-                upcoming = runnable
-            tid = upcoming[0]
-            tids.append(tid)
-            effects.append(threads[tid].pending)  # type: ignore[arg-type]
-            untried.append(upcoming[1:])
-            upcoming = NOBODY
-            if not step(tid) and run.thread_failed():
-                return
-            if watched and not run.watch():
-                return
+        if upcoming and len(tids) < run.max_steps and not self._take(run, upcoming):
+            return
+        while len(tids) < run.max_steps:
+            if not runnable:
+                if not execution.advance():
+                    return
+                record.advanced()
+            elif run.watched:
+                if not self._take(run, runnable):
+                    return
+            else:
+                left = run.max_steps - len(tids)
+                going = execution.descend(tids, record.effects, self.untried, left)
+                if not going and run.thread_failed():
+                    return
         run.cut = bool(runnable) or execution.advance()
+
+    def _take(self, run: Run, candidates: list[int]) -> bool:
+        """One step, of the first candidate. False when the execution stops there."""
+        execution = run.execution
+        tid = candidates[0]
+        self.record.tids.append(tid)
+        self.record.effects.append(execution.threads[tid].pending)  # type: ignore[arg-type]
+        self.untried.append(candidates[1:])
+        if not execution.step(tid) and run.thread_failed():
+            return False
+        return not run.watched or run.watch()

@@ -45,6 +45,7 @@ class Path(Strategy):
     """A depth-first search. `record` is the path; its first `kept` steps are a replay."""
 
     exhaustive = True
+    counting = False  # somebody wants to know the share
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -76,7 +77,10 @@ class Path(Strategy):
         raise NotImplementedError
 
     def share(self) -> float:
-        """How much is done, as if every alternative led to as many executions (Knuth 1975)."""
+        """How much is done, as if every alternative led to as many executions (Knuth 1975).
+
+        Only if `counting` from the start.
+        """
         done = dict(self.done)
         share = 0.0
         weight = 1.0

@@ -114,6 +114,23 @@ class CheckedExecution(Execution):
                 return False
         return True
 
+    def descend(
+        self, schedule: list[int], effects: list[Effect], untried: list[list[int]], limit: int
+    ) -> bool:
+        """Steps of the first thread that can run, each of them `step`."""
+        for _ in range(limit):
+            if not self.runnable:
+                break
+            tid = self.runnable[0]
+            effect = self.threads[tid].pending
+            assert effect is not None
+            schedule.append(tid)
+            effects.append(effect)
+            untried.append(self.runnable[1:])
+            if not self.step(tid):
+                return False
+        return True
+
     def replay(self, schedule: list[int], effects: list[Effect], start: int, stop: int) -> int:
         for position in range(start, stop):
             thread = self.threads.get(schedule[position])

@@ -61,7 +61,8 @@ class Reduction(Path):
             at -= 1
         if at < self.root:
             return False
-        self.turned(at)
+        if self.counting:
+            self.turned(at)
         trace = self.trace
         self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
         self.tree = trees[at]

@@ -1,0 +1,60 @@
+"""A search keeps one path, not what it has done."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vkemu import explore
+
+from .literature import lastzero, readers
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import resource, sys
+sys.path[:0] = {paths!r}
+from vkemu import explore
+from tests.exploration.literature import {name}
+found = explore({name}({n}))
+print(found.executions, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "n", "traces"), [("readers", 13, 8192), ("lastzero", 10, 3328)])
+def test_a_large_search_stays_under_200_mib(name: str, n: int, traces: int) -> None:
+    paths = [str(ROOT), str(ROOT / "protocol"), str(ROOT / "tools")]
+    script = SCRIPT.format(paths=paths, name=name, n=n)
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    executions, mebibytes = map(int, done.stdout.split())
+    assert executions == traces
+    assert mebibytes < 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["dpor", "source-dpor", "dfs", "random", "pct", "bounded"])
+@pytest.mark.parametrize("program", [readers(9), lastzero(8)])
+def test_memory_does_not_grow_with_executions(program: Any, strategy: str) -> None:
+    sizes: dict[int, int] = {}
+    count = 0
+
+    def each(run: Any) -> None:
+        nonlocal count
+        count += 1
+        if count in {100, 500}:
+            gc.collect()
+            sizes[count] = tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        explore(program, strategy=strategy, max_executions=501, each=each)
+    finally:
+        tracemalloc.stop()
+    assert sizes[500] - sizes[100] < 40_000
