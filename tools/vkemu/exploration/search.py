@@ -105,7 +105,7 @@ class Search:
                     each(run)
             if finish is not None:
                 finish(not run.cut)
-            if error is not None:
+            if error is not None and not run.blocked:  # else another execution has it in full
                 result.failures += 1
                 self.note(run)
                 if run.stop_on_failure:
