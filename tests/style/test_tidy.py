@@ -20,7 +20,7 @@ from tests.style.source import (
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
 # The exceptions, each with the reason.
-LONGER = {"vkprotocol.effects": 480}  # the contract every executor relies on, on one page
+LONGER = {"vkemu.controlled": 440}  # a step is spelt out three times: a call costs as much as one
 COLUMNS_MAX = 100
 LEFT_BEHIND = re.compile(r"\b(?:FIX" r"ME|TO" r"DO|XX" r"X|HA" r"CK)\b")
 LATER = "# {}DO later".format("TO")
