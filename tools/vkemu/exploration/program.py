@@ -85,6 +85,13 @@ class Program:
         coro: Body = body(*args) if callable(body) else body
         if self.joinable and not daemon:
             return self._spawn_joinable(name, coro)
+        execution = self.execution
+        if CURTHREAD[0] is None and execution.deferred and execution.roots < len(self._roots):
+            # As _spawn, without another call: a third of what an execution costs is its threads.
+            thread = self._roots[execution.roots]
+            thread.daemon = daemon
+            execution.respawn(thread, name, coro)
+            return thread
         return self._spawn(name, coro, body, daemon=daemon)
 
     def _spawn(self, name: str, coro: Body, body: Any, *, daemon: bool = False) -> Thread:

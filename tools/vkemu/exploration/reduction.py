@@ -104,6 +104,8 @@ class Reduction(Path):
         turn = 0
         for _ in range(len(trace), run.max_steps):
             while not runnable:
+                if not execution.left:
+                    return
                 self.waiting += trace.waiting(execution)
                 if not execution.advance():
                     return

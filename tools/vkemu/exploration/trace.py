@@ -256,12 +256,12 @@ class Trace(Record):
         below = (1 << n) - 1
         own = self.own
         rivals = self.rivals
-        for tid in self.tids[n:]:
+        for tid, footprint in zip(self.tids[n:], self.footprints[n:], strict=True):
             own[tid] &= below
-        for footprint in self.footprints[n:]:
             for code in footprint:
-                rivals[code] &= below
-                rivals[code ^ 1] &= below
+                if rivals[code | 1] > below:  # not yet, for another of the events
+                    rivals[code | 1] &= below
+                    rivals[code & -2] &= below
         super().truncate(n)
         del self.footprints[n:]
         del self.clocks[n:]
