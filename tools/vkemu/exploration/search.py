@@ -103,7 +103,7 @@ class Search:
                 left -= 1
                 if each is not None:
                     each(run)
-            if finish is not None:
+            if finish is not None and not run.blocked:
                 finish(not run.cut)
             if error is not None and not run.blocked:  # else another execution has it in full
                 result.failures += 1

@@ -283,11 +283,9 @@ class Trace(Record):
         Not the ones `pretend` added: they are taken to happen after everything.
         """
         found = 0
-        clocks = self.clocks
-        bit = 1 << first
-        here = bit
-        for event in range(first + 1, len(clocks)):
+        here = bit = 1 << first
+        for clock in self.clocks[first + 1 :]:
             here += here
-            if not clocks[event] & bit:
-                found |= here
+            if not clock & bit:
+                found += here
         return found
