@@ -97,10 +97,12 @@ class Trace(Record):
             footprint = objects.single[number + number + effect.write]
         rivals = self.rivals
         clocks = self.clocks
-        bit = 1 << len(clocks)
+        owns = self.own
+        n = len(clocks)
+        bit = 1 << n
         met = 0
         try:
-            own = self.own[tid]
+            own = owns[tid]
             for code in footprint:
                 met |= rivals[code]
                 rivals[code | 1] |= bit
@@ -108,7 +110,7 @@ class Trace(Record):
                     rivals[code - 1] |= bit
         except IndexError:  # the first of the thread, or of an object
             met = self._touch(tid, footprint, bit)
-            own = self.own[tid]
+            own = owns[tid]
         if own and not self.barrier:
             past = clocks[own.bit_length() - 1]
         else:
@@ -118,7 +120,6 @@ class Trace(Record):
         if met:
             if effect.guard is None and (type(effect) is Effect or not objects.computed(effect)):
                 note = self.races.append
-                n = len(clocks)
                 while met:
                     rival = met.bit_length() - 1
                     note((rival, n, tid, footprint, past, ()))
@@ -126,7 +127,7 @@ class Trace(Record):
                     met &= ~clock
             else:
                 clock = self._meet(tid, effect, footprint, past, met)
-        self.own[tid] = own | bit
+        owns[tid] = own | bit
         self.tids.append(tid)
         self.effects.append(effect)
         self.footprints.append(footprint)
