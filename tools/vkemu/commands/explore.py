@@ -113,8 +113,6 @@ def check_strategy(name: str) -> None:
 
 
 def search(subject: Subject, args: argparse.Namespace) -> Result:
-    from vkemu import explore
-
     options: dict[str, Any] = {
         "strategy": args.strategy,
         "seed": args.seed,
@@ -124,17 +122,12 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
         "stop_on_failure": not args.all,
         "on_step_bound": "fail" if args.livelock or subject.livelock else "unknown",
         "check": args.check,
+        "jobs": args.jobs,
+        "checkpoint": None if args.checkpoint is None else str(args.checkpoint),
     }
-    if subject.each is not None:
-        in_one_process(args)
-        options["each"] = subject.each
-    else:
-        options["jobs"] = args.jobs
-        if args.checkpoint is not None:
-            options["checkpoint"] = str(args.checkpoint)
     with Live(subject.name) as live:
         try:
-            return explore(subject.program, progress=live.show, **options)
+            return subject.explore(progress=live.show, **options)
         except ExplorationError as error:
             raise UsageError(f"{args.file}: {error}") from None
         except OSError as error:
@@ -146,21 +139,6 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
             known = live.last or Result(args.strategy, args.seed)
             known.verdict = "unknown"
             return known
-
-
-def in_one_process(args: argparse.Namespace) -> None:
-    """The outcomes of a litmus test are counted where it runs."""
-    if args.checkpoint is not None:
-        raise UsageError(
-            f"--checkpoint {args.checkpoint}: the outcomes of a litmus test are not saved, "
-            "expected a scenario or a Python program"
-        )
-    if args.jobs > 1:
-        print(
-            f"--jobs {args.jobs}: a litmus test is explored in one process, which counts its "
-            "outcomes",
-            file=sys.stderr,
-        )
 
 
 def say(subject: Subject, result: Result, *, check: bool, as_json: bool) -> int:

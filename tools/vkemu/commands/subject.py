@@ -8,6 +8,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -34,6 +35,7 @@ class Subject:
 
     name: str
     program: Callable[[Any], object]
+    explore: Callable[..., Result]
     text: Callable[[Result], str]
     verdict: Callable[[Result], Verdict]
     token: Callable[[str], str]
@@ -41,7 +43,6 @@ class Subject:
     max_steps: int
     policy: str | None = None
     livelock: bool = False  # to reach the step bound is a failure, not an open question
-    each: Callable[[Any], None] | None = None
     # The final states reached, for JSON.
     outcomes: Callable[[], dict[str, Any]] | None = None
     # The failure with its window measured, for what sends events; else its steps are narrated.
@@ -83,7 +84,7 @@ def check_policy(policy: str | None) -> None:
 
 
 def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
-    from vkemu.litmus.decide import Decision, Test
+    from vkemu.litmus.decide import Decision, Test, counted
     from vkemu.litmus.file import load_litmus
     from vkemu.litmus.token import LitmusToken, identity
 
@@ -107,7 +108,7 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     subject = Subject(
         name=f"{litmus.name}[{policy}]",
         program=test,
-        each=test.note,
+        explore=partial(counted, test),
         text=lambda result: Decision(test, result).text,
         verdict=lambda result: Decision(test, result).verdict,
         token=token,
@@ -177,9 +178,12 @@ def check_boots(scenario: Scenario) -> None:
 def plain_subject(
     name: str, args: Namespace, program: Callable[[Any], object], max_steps: int
 ) -> Subject:
+    from vkemu import explore
+
     return Subject(
         name=name,
         program=program,
+        explore=partial(explore, program),
         text=lambda result: f"{result.verdict}: {name}",
         verdict=lambda result: result.verdict,
         token=str,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vkemu.exploration.origin import Build
     from vkemu.exploration.parallel import Coordinator, Division
 
-VERSION: Final = 1
+VERSION: Final = 2
 EVERY_SECONDS: Final = 5.0
 ALLOWED: Final = {
     ("vkemu.exploration.frontier", "Frontier"),
@@ -68,6 +68,7 @@ class Checkpoint:
             "parts": [*parts, *self.division.parts],
             "options": coordinator.options,
             "witnesses": coordinator.witnesses,
+            "endings": dict(coordinator.endings),
             "counts": {name: getattr(coordinator.result, name) for name in COUNTS},
         }
         beside = self.file.with_name(self.file.name + ".new")
@@ -93,16 +94,19 @@ class Checkpoint:
         self.division.parts.extend(state["parts"])
         self.coordinator.options = state["options"]
         self.coordinator.witnesses = state["witnesses"]
+        self.coordinator.endings.update(state["endings"])
         for name, count in state["counts"].items():
             setattr(self.coordinator.result, name, count)
 
 
 def beginning_of(build: Build) -> int:
-    """A digest of what the threads of a program are about to do first."""
+    """A digest of what the threads of a program are about to do first, and of what the program
+    says it is (`identity`), when it does."""
     program = Program(build, {})
     execution = program.begin()
     execution.settle()
-    text = "\n".join(
+    text = str(getattr(build, "identity", ""))
+    text += "\n".join(
         f"{thread.name} {thread.pending.op} {key_text(thread.pending.obj.key)}"
         for thread in execution.threads.values()
         if thread.pending is not None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from vkemu.exploration.frontier import Found, Frontier, Names
 from vkemu.exploration.origin import Build
@@ -14,6 +15,21 @@ from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
 from vkemu.exploration.shrink import Witness
 from vkemu.exploration.strategies import strategy_named
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A program that counts what its executions end in, wherever they are taken."""
+
+    def ending(self, run: Run) -> Any:
+        """What a complete execution ended in, as a plain value that can be sent."""
+
+    def count(self, ending: Any, times: int) -> None:
+        """So many more executions ended in this."""
+
+
+def counting_of(program: object) -> Counting | None:
+    return program if isinstance(program, Counting) else None
 
 
 class Task(NamedTuple):
@@ -51,6 +67,7 @@ class Report(NamedTuple):
     left: Frontier | None = None  # of the job's part
     found: tuple[Found, ...] = ()  # for the states above it
     witnesses: tuple[Witness, ...] = ()
+    endings: tuple[tuple[Any, int], ...] = ()  # see Counting
     stale: tuple[bool, tuple[Any, ...]] | None = None  # begin again, with this see_all and ordered
     error: BaseException | None = None
 
@@ -61,6 +78,12 @@ class Hand:
     def __init__(self, build: Build, task: Task) -> None:
         self.task = task
         self.program = Program(build, {}, check=task.check)
+        self.counting = counting_of(build)
+        self.endings: Counter[Any] = Counter()  # of the job at hand
+
+    def note(self, run: Run) -> None:
+        assert self.counting is not None
+        self.endings[self.counting.ending(run)] += 1
 
     def perform(self, job: Job) -> Report:
         try:
@@ -89,8 +112,14 @@ class Hand:
         else:
             strategy.begin_at(job.part)
         result = Result(task.strategy, task.seed)
+        self.endings.clear()
         search = Search(
-            run, strategy, result, max_executions=job.executions, max_seconds=job.seconds
+            run,
+            strategy,
+            result,
+            max_executions=job.executions,
+            max_seconds=job.seconds,
+            each=self.note if self.counting is not None else None,
         )
         search.may_restart = False
         search.go()
@@ -111,6 +140,7 @@ class Hand:
             left,
             tuple(getattr(strategy, "outbox", ())),
             tuple(search.witnesses.values()),
+            tuple(self.endings.items()),
             stale,
         )
 

@@ -14,7 +14,7 @@ lost between parts: `blocked` may be more than 0, as for `source-dpor`.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from vkemu.exploration.checkpoint import Checkpoint
 from vkemu.exploration.footprint import Objects
 from vkemu.exploration.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
-from vkemu.exploration.jobs import Job, Report, Task
+from vkemu.exploration.jobs import Job, Report, Task, counting_of
 from vkemu.exploration.origin import Build
 from vkemu.exploration.result import Result
 from vkemu.exploration.sampling import BLOCK
@@ -32,6 +32,9 @@ from vkemu.exploration.workers import Here, Processes, Workers
 
 SLICE_SECONDS = 0.25
 FIRST_SLICE_SECONDS = 0.02  # while somebody has nothing to do
+# Before a program that counts its endings is divided: a failure among them ends the search with
+# the counts of one process.
+ALONE_EXECUTIONS = 64
 
 
 class State:
@@ -155,6 +158,7 @@ class Coordinator:
         max_executions: int | None,
         max_seconds: float | None,
         progress: Callable[[Result], None] | None,
+        alone: int = 0,
     ) -> None:
         self.workers = workers
         self.count = count
@@ -166,7 +170,9 @@ class Coordinator:
         self.began = perf_counter()
         self.granted = 0  # executions, to jobs under way
         self.number = 0
+        self.alone = alone  # executions before anything is divided
         self.witnesses: dict[str, Witness] = {}
+        self.endings: Counter[Any] = Counter()
         self.finished = False
         self.options: dict[str, Any] = {}  # of every job from now on
         self.under_way: dict[int, tuple[Part, int]] = {}
@@ -182,6 +188,8 @@ class Coordinator:
         result.failures += report.failures
         result.steps += report.steps
         result.depth = max(result.depth, report.depth)
+        for ending, times in report.endings:
+            self.endings[ending] += times
         for witness in report.witnesses:
             if len(self.witnesses) < WITNESSES_MAX:
                 self.witnesses.setdefault(witness.kind, witness)
@@ -191,9 +199,14 @@ class Coordinator:
 
     def grant(self, waiting: int) -> int:
         """How many executions a job may have: a share of what is left of the budget."""
+        done = self.result.executions + self.result.cut
+        left = 1 << 60
+        if self.max_executions is not None:
+            left = self.max_executions - done - self.granted
+        if done < self.alone:
+            return max(0, min(left, self.alone - done))
         if self.max_executions is None:
-            return 1 << 60
-        left = self.max_executions - self.result.executions - self.result.cut - self.granted
+            return left
         return max(0, -(-left // max(2 * self.count, waiting)))
 
     def out_of_time(self) -> bool:
@@ -202,6 +215,8 @@ class Coordinator:
     def exhaustive(self, division: Division, save: Callable[[], None] | None = None) -> None:
         """`dfs` or `dpor`, from wherever `division` stands."""
         under_way = self.under_way
+        if self.witnesses and self.stop_on_failure:
+            return  # a checkpoint of a search that a failure has ended
         while True:
             while division.parts and len(under_way) < self.count and not self.out_of_time():
                 granted = self.grant(len(division.parts))
@@ -212,7 +227,8 @@ class Coordinator:
                 self.granted += granted
                 under_way[self.number] = part, granted
                 spread = len(under_way) + len(division.parts) < self.count
-                seconds = FIRST_SLICE_SECONDS if spread else SLICE_SECONDS
+                alone = self.result.executions < self.alone
+                seconds = FIRST_SLICE_SECONDS if spread and not alone else SLICE_SECONDS
                 self.workers.submit(
                     Job(self.number, part.frontier, granted, seconds, **self.options)
                 )
@@ -225,7 +241,8 @@ class Coordinator:
                     self.options = {"see_all": report.stale[0], "ordered": report.stale[1]}
                     self._begin_again(division, under_way)
                     continue
-                division.take_back(part, report, self.count - len(under_way))
+                alone = self.result.executions < self.alone
+                division.take_back(part, report, 0 if alone else self.count - len(under_way))
             if self.witnesses and self.stop_on_failure:
                 return
             if save is not None:
@@ -240,6 +257,7 @@ class Coordinator:
         self.granted = 0
         result = self.result
         result.executions = result.blocked = result.cut = result.failures = 0
+        self.endings.clear()
         division.parts.clear()
         division.parts.append(Part(Frontier()))
 
@@ -291,7 +309,11 @@ def explore_in_parts(
     max_seconds: float | None,
     progress: Callable[[Result], None] | None,
 ) -> tuple[list[Witness], bool]:
-    """The whole of a divided search: its witnesses, and whether all that was asked for was done."""
+    """The whole of a divided search: its witnesses, and whether all that was asked for was done.
+
+    A program that is `Counting` is told in the end what its executions ended in.
+    """
+    counting = counting_of(program)
     if workers is None:
         workers = Processes(program, task, jobs) if jobs > 1 else Here(program, task)
     coordinator = Coordinator(
@@ -302,6 +324,7 @@ def explore_in_parts(
         max_executions=max_executions,
         max_seconds=max_seconds,
         progress=progress,
+        alone=ALONE_EXECUTIONS if task.stop_on_failure and counting is not None else 0,
     )
     try:
         if task.strategy in {"dfs", "dpor"}:
@@ -323,4 +346,7 @@ def explore_in_parts(
         coordinator.finished = False
     finally:
         workers.close()
+        if counting is not None:
+            for ending, times in coordinator.endings.items():
+                counting.count(ending, times)
     return list(coordinator.witnesses.values()), coordinator.finished

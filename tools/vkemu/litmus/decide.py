@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+from vkemu import token
 from vkemu.exploration.result import Failure, Result
 from vkemu.exploration.run import Run
 from vkemu.litmus.file import Litmus
-from vkemu.litmus.herd import Values, render
+from vkemu.litmus.herd import State, Values, render, state_of
 from vkemu.litmus.machine import Machine
+from vkemu.litmus.token import identity
 from vkemu.litmus.verbs import check_statements, run_program
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkhost.kernel import Emit
+
+Ending: TypeAlias = tuple[Literal["state"], State] | tuple[Literal["broken"], str]
 
 
 class ForbiddenOutcome(AssertionError):
@@ -64,12 +68,30 @@ class Test:
             raise ForbiddenOutcome(wrong)
         return True
 
-    def note(self, run: Run) -> None:
-        """Count a complete execution."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As other processes need it: with nothing run and nothing counted."""
+        return Test, (self.litmus, self.policy)
+
+    @property
+    def identity(self) -> str:
+        """Which test of which kernels: what is left of a search means nothing to another."""
+        return f"{identity(self.litmus)} {self.policy} {token.model_digest().hex()}"
+
+    def ending(self, run: Run) -> Ending:
+        """What a complete execution ended in."""
         if run.error is None or isinstance(run.error, ForbiddenOutcome):
-            self.outcomes.count(self.values)
+            return "state", state_of(self.values)
+        return "broken", run.message()
+
+    def count(self, ending: Ending, times: int) -> None:
+        if ending[0] == "state":
+            self.outcomes.count_state(ending[1], times)
         else:
-            self.outcomes.broken[run.message()] += 1
+            self.outcomes.broken[ending[1]] += times
+
+    def note(self, run: Run) -> None:
+        """Count a complete execution, where it is taken."""
+        self.count(self.ending(run), 1)
 
 
 class Decision:
@@ -103,10 +125,16 @@ class Decision:
 def decide(litmus: Litmus, policy: str, *, strategy: Any = "dpor", **options: Any) -> Decision:
     """Explore the test; `options` are those of `explore`. The first violation ends it, unless
     `stop_on_failure=False`: then all states there are, for a table of outcomes."""
-    from vkemu import explore
-
     test = Test(litmus, policy)
     options.setdefault("max_steps", litmus.file.litmus.max_steps)
     options.setdefault("on_step_bound", litmus.file.litmus.on_step_bound)
-    result = explore(test, strategy=strategy, each=test.note, **options)
-    return Decision(test, result)
+    return Decision(test, counted(test, strategy=strategy, **options))
+
+
+def counted(test: Test, **options: Any) -> Result:
+    """Explore the test and count its outcomes, wherever the work is done."""
+    from vkemu import explore
+
+    if options.get("jobs", 1) > 1 or options.get("checkpoint") is not None:
+        return explore(test, **options)
+    return explore(test, each=test.note, **options)

@@ -19,7 +19,7 @@ Values = Mapping[str, int | None]
 
 @dataclass(slots=True)
 class Outcomes:
-    """Final states of the executions of one test, in the order first reached."""
+    """Final states of the executions of one test."""
 
     forbidden: tuple[Condition, ...] = ()
     allowed: tuple[Condition, ...] = ()
@@ -50,9 +50,12 @@ class Outcomes:
 
     def count(self, values: Values) -> None:
         """One more execution ended in this state."""
-        self.states[state_of(values)] += 1
-        if any(c.holds(values.__getitem__) for c in self.conditions):
-            self.positive += 1
+        self.count_state(state_of(values), 1)
+
+    def count_state(self, state: State, times: int) -> None:
+        self.states[state] += times
+        if any(c.holds(lookup_in(state).__getitem__) for c in self.conditions):
+            self.positive += times
 
     def missing(self) -> list[Condition]:
         """Required outcomes that no recorded execution reached."""
@@ -87,7 +90,7 @@ def render(name: str, outcomes: Outcomes, *, verdict: str, exhausted: bool) -> s
     for state, count in sorted(outcomes.states.items()):
         met = any(c.holds(lookup_in(state).__getitem__) for c in outcomes.conditions)
         lines.append(f"{count:<8}{'*' if met else ':'}> {text_of(state)}")
-    lines += [f"Broken {count}: {message}" for message, count in outcomes.broken.items()]
+    lines += [f"Broken {count}: {message}" for message, count in sorted(outcomes.broken.items())]
     total = outcomes.states.total()
     lines.append({"pass": "Ok", "fail": "No", "unknown": "Unknown"}[verdict])
     lines.append("Witnesses")

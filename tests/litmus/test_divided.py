@@ -1,0 +1,52 @@
+"""A litmus test explored in parts: the same states, as often."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from vkemu import explore
+from vkemu.exploration.jobs import Task
+from vkemu.exploration.parallel import Coordinator, Division
+from vkemu.exploration.result import Result
+from vkemu.litmus import decide
+from vkemu.litmus.file import load_litmus
+
+from tests.exploration.test_jobs import Torn
+
+
+def torn(test: decide.Test, seed: int) -> Result:
+    """The whole search in small parts, in any order."""
+    task = Task("dpor", 0, test.litmus.file.litmus.max_steps, False, "unknown", False)
+    result = Result("dpor", 0)
+    coordinator = Coordinator(
+        Torn(test, task, Random(seed)),
+        3,
+        result,
+        stop_on_failure=False,
+        max_executions=None,
+        max_seconds=None,
+        progress=None,
+    )
+    coordinator.exhaustive(Division())
+    result.exhausted = True
+    for ending, times in coordinator.endings.items():
+        test.count(ending, times)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("window", "policy"),
+    [("W03", "pv_entry"), ("W41", "vptmapped"), ("W24", "wired"), ("W22", "bloom"),
+     ("W40", "notifier"), ("W09", "vptmapped")],
+)  # fmt: skip
+def test_parts_count_the_states_of_the_whole(window: str, policy: str) -> None:
+    litmus = load_litmus(window)
+    whole = decide.Test(litmus, policy)
+    one = explore(whole, each=whole.note, stop_on_failure=False)
+    for seed in range(2):
+        parts = decide.Test(litmus, policy)
+        many = torn(parts, seed)
+        assert parts.outcomes == whole.outcomes
+        many.verdict = one.verdict
+        assert decide.Decision(parts, many).text == decide.Decision(whole, one).text
