@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -265,3 +267,115 @@ def test_what_a_failed_thread_leaves_held_stays_held(strategy: str) -> None:
     )
     assert found.failures == found.executions
     assert errors >= {"holder: ValueError: holder", "child: ValueError: stillborn"}
+
+
+def fails_first(k: Any) -> None:
+    x, y = k.cell("x"), k.cell("y")
+
+    async def fail() -> None:
+        await x.load()
+        raise ValueError("first")
+
+    k.spawn("a", fail)
+    k.spawn("b", y.add, 1)
+    k.spawn("c", y.add, 1)
+
+
+def violates_first(k: Any) -> None:
+    x, y = k.cell("x"), k.cell("y")
+    k.spawn("a", x.store, 1)
+    k.spawn("b", y.add, 1)
+    k.spawn("c", y.add, 1)
+    k.always(lambda: x.value == 0)
+
+
+@pytest.mark.parametrize("program", [fails_first, violates_first])
+@pytest.mark.parametrize("strategy", NAMES)
+def test_what_went_wrong_in_a_prefix_went_wrong_in_all_that_begin_with_it(
+    strategy: str, program: Any
+) -> None:
+    messages: list[str] = []
+
+    def each(run: Any) -> None:
+        messages.append("" if run.error is None else run.message())
+
+    found = explore(program, strategy=strategy, stop_on_failure=False, max_executions=20, each=each)
+    assert found.failures == found.executions == len(messages) > 1
+    assert len(set(messages)) == 1
+
+
+def at_depth(depth: int, call: Any) -> Any:
+    """The call, with so many frames around it."""
+    return at_depth(depth - 1, call) if depth else call()
+
+
+@pytest.fixture
+def shallow() -> Iterator[None]:
+    """A stack that is soon full."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(300)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("strategy", ["dpor", "dfs", "random"])
+@pytest.mark.parametrize(("found_at", "replayed_at"), [(0, 0), (0, 90), (90, 0)])
+def test_a_recursion_that_takes_steps_replays_whoever_calls(
+    strategy: str, found_at: int, replayed_at: int
+) -> None:
+    """How many steps it takes depends on the stack above it."""
+
+    def program(k: Any) -> None:
+        x = k.cell("x", 0)
+
+        async def fall() -> None:
+            await x.load()
+            await fall()
+
+        k.spawn("walker", fall)
+        k.spawn("other", k.cell("y").load)
+
+    failure = at_depth(found_at, lambda: explore(program, strategy=strategy)).failure
+    assert failure is not None
+    assert failure.message == "walker: RecursionError: maximum recursion depth exceeded"
+    again = at_depth(replayed_at, lambda: replay(program, failure.token))
+    assert again.message == failure.message
+
+
+@pytest.mark.parametrize("strategy", ["dpor", "dfs", "random", "pos"])
+def test_a_failure_that_does_not_come_again_is_no_deadlock(strategy: str) -> None:
+    """It fails once, and the execution taken again has more steps than the one that failed."""
+    failed: list[bool] = []
+
+    def program(k: Any) -> None:
+        x = k.cell("x", 0)
+
+        async def fail_once() -> None:
+            await x.load()
+            if not failed:
+                failed.append(True)
+                raise ValueError("once")
+            await x.load()
+
+        k.spawn("a", fail_once)
+
+    with pytest.raises(
+        NondeterminismError,
+        match=r"the end, after 1 steps, was a: ValueError: once and is no end under the same",
+    ):
+        explore(program, strategy=strategy)
+
+
+def test_a_message_that_is_never_the_same_is_said() -> None:
+    numbers = itertools.count()
+
+    def program(k: Any) -> None:
+        async def fail() -> None:
+            await k.cell("x").load()
+            raise ValueError(f"number {next(numbers)}")
+
+        k.spawn("a", fail)
+
+    with pytest.raises(NondeterminismError, match="number 0 and is a: ValueError: number 1"):
+        explore(program)

@@ -40,7 +40,7 @@ class Execution:
         self.left = 0  # threads not done
         self.roots = 0
         self.checking = False
-        self.failed: Thread | None = None
+        self.failed: Thread | None = None  # until somebody takes note of it
         self.on_spawn: Callable[[Thread], None] | None = None
         # While true, `runnable` and the waiters of objects are not kept: see `replay`.
         self.deferred = False
@@ -296,7 +296,8 @@ class Execution:
     def _fail(self, thread: Thread, error: BaseException) -> None:
         self._end(thread)
         thread.error = error
-        self.failed = thread
+        if self.failed is None:  # the first of this step
+            self.failed = thread
 
     def _end(self, thread: Thread) -> None:
         thread.pending = None

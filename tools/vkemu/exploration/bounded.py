@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vkemu.exploration.dfs import NOBODY, Dfs
+from vkemu.exploration.path import withheld
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
@@ -56,6 +57,8 @@ class Bounded(Dfs):
         spent = self.spent
         upcoming = self.upcoming
         self.upcoming = NOBODY
+        if upcoming and upcoming[0] not in runnable:
+            raise withheld(run, upcoming[0])
         for _ in range(len(tids), run.max_steps):
             while not runnable:
                 if not execution.advance():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vkemu.exploration.frontier import Flat, Frontier, Names, Step
-from vkemu.exploration.path import Path, Record, retrace
+from vkemu.exploration.path import Path, Record, retrace, withheld
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
@@ -74,6 +74,7 @@ class Dfs(Path):
             self.record.effects.append(run.execution.threads[tid].pending)  # type: ignore[arg-type]
         self.untried = [[names.tid(path) for _, path, _ in step.tree] for step in frontier.steps]
         self.upcoming = [names.tid(path) for _, path, _ in frontier.tree]
+        self.remember(run)
         run.finish()
 
     def extend(self, run: Run) -> None:
@@ -83,6 +84,8 @@ class Dfs(Path):
         tids = record.tids
         upcoming = self.upcoming
         self.upcoming = NOBODY
+        if upcoming and upcoming[0] not in runnable:
+            raise withheld(run, upcoming[0])
         if upcoming and len(tids) < run.max_steps and not self._take(run, upcoming):
             return
         while len(tids) < run.max_steps:

@@ -6,14 +6,13 @@ the source line is the innermost one that is not of the shared objects themselve
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from vkprotocol import effects as _effects
-from vkprotocol import step as _step
-from vkprotocol.effects import Effect, Thread, key_text
+from vkprotocol.effects import Effect, key_text
 
-from vkemu.exploration import objects as _objects
+from vkemu.exploration.stepwise import source_of
 from vkemu.exploration.token import Fingerprint, Token, digest_of
 from vkemu.exploration.trace import Trace
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from vkemu.exploration.run import Run
 
 STEPS_SHOWN: Final = 200  # of the first and of the last, in a narration
-_INSIDE: Final = (_effects.__file__, _step.__file__, _objects.__file__)
 
 
 class StepRecord(NamedTuple):
@@ -70,20 +68,6 @@ class Told:
         self.token: Token | None = None
 
 
-def source_of(thread: Thread) -> tuple[str, int]:
-    """Where a thread stands: the innermost frame that is not of the shared objects' own code."""
-    found = ("?", 0)
-    awaited: Any = thread.coro
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is None:
-            break
-        if frame.f_code.co_filename not in _INSIDE:
-            found = (frame.f_code.co_filename, frame.f_lineno)
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    return found
-
-
 class Recorder:
     """Takes the steps of an execution one by one and writes them down."""
 
@@ -122,6 +106,16 @@ class Recorder:
             StepRecord(at, thread.name, number, effect.op, key, before, after, file, line, ())
         )
         return going and (not run.watched or run.watch())
+
+    def deepen(self) -> bool:
+        """Go on with the same thread, until its recursion is too deep here too."""
+        thread = self.run.execution.threads[self.trace.tids[-1]]
+        going = True
+        for _ in range(2 * sys.getrecursionlimit()):
+            if not going or not thread.runnable:
+                break
+            going = self.step(thread.tid)
+        return going
 
     def told(self) -> Told:
         """Call once the execution is over."""

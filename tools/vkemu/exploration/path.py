@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import CLOCK, Effect, key_text
 
-from vkemu.exploration.result import NondeterminismError
+from vkemu.exploration.result import NondeterminismError, differs
 from vkemu.exploration.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Path(Strategy):
         self.record = record
         self.kept = 0
         self.begun = False
+        # The first error on the path, the thread to blame, and after how many steps.
+        self.wrong: tuple[BaseException, str, int] | None = None
         # (position, how many alternatives of the step there are done), in order; none is 0.
         self.done: list[tuple[int, int]] = []
 
@@ -99,10 +101,20 @@ class Path(Strategy):
         if first:
             if not run.settle():
                 return
-        else:  # what goes wrong in a prefix went wrong, and was told, before
-            run.execution.settle()
-            run.execution.failed = None
+        else:
+            self.settle(run)
         self.extend(run)
+        self.remember(run)
+
+    def remember(self, run: Run) -> None:
+        self.wrong = None if run.error is None else (run.error, run.blame, run.failed_at)
+
+    def settle(self, run: Run) -> None:
+        """After a replay. What goes wrong in a prefix is known from the first time."""
+        run.execution.settle()
+        run.execution.failed = None
+        if self.wrong is not None and self.wrong[2] <= self.kept:
+            run.error, run.blame, run.failed_at = self.wrong
 
     def extend(self, run: Run) -> None:
         """New steps, until the execution is over."""
@@ -110,18 +122,19 @@ class Path(Strategy):
 
     def replay(self, run: Run) -> None:
         record = self.record
-        execution = run.execution
+        replay = run.execution.replay
         tids = record.tids
         effects = record.effects
         self.kept = stop = len(tids)
         position = 0
         for at, clock in record.advances:
-            if execution.replay(tids, effects, position, at) < at:
-                raise diverged(run, record)
-            position = at
+            position = replay(tids, effects, position, at)
+            if position < at:
+                raise diverged(run, record, position)
             CLOCK[0] = clock
-        if execution.replay(tids, effects, position, stop) < stop:
-            raise diverged(run, record)
+        position = replay(tids, effects, position, stop)
+        if position < stop:
+            raise diverged(run, record, position)
 
 
 def retrace(
@@ -139,30 +152,30 @@ def retrace(
                 f"at step {position} thread {step.thread} cannot run"
             )
         yield tid, step
+        run.schedule.append(tid)
         if not execution.step(tid):
             run.thread_failed()
+        if run.watched:
+            run.watch()
     if not execution.runnable and execution.advance():
         record.advanced()
 
 
-def diverged(run: Run, record: Record) -> NondeterminismError:
-    """Name the first step that is not what it was."""
-    run.begin()
-    position = 0
-    for position in range(len(record)):
-        for at, clock in record.advances:
-            if at == position:
-                CLOCK[0] = clock
-        if run.execution.replay(record.tids, record.effects, position, position + 1) == position:
-            break
-    threads = run.execution.threads
+def diverged(run: Run, record: Record, position: int) -> NondeterminismError:
+    """The step at `position` is not what it was."""
     tid = record.tids[position]
-    thread = threads.get(tid)
-    before = record.effects[position]
-    now = thread.pending if thread is not None else None
-    what = f"{now.op} {key_text(now.obj.key)}" if now is not None else "nothing"
-    name = thread.name if thread is not None else f"thread {tid}"
-    return NondeterminismError(
-        f"the program is not deterministic: step {position}, by {name}, was "
-        f"{before.op} {key_text(before.obj.key)} and is {what} under the same schedule"
+    thread = run.execution.threads.get(tid)
+    name = f"thread {tid}" if thread is None else thread.name
+    now = None if thread is None else thread.pending
+    was, found = (
+        f"{effect.op} {key_text(effect.obj.key)}" if effect is not None else "nothing"
+        for effect in (record.effects[position], now)
     )
+    return differs(f"step {position}, by {name},", was, found)
+
+
+def withheld(run: Run, tid: int) -> NondeterminismError:
+    """Where a prefix ends, thread `tid` could go on, and now cannot."""
+    thread = run.execution.threads.get(tid)
+    name = f"thread {tid}" if thread is None else thread.name
+    return differs(f"step {len(run.schedule)}, by {name},", "possible", "not")

@@ -39,6 +39,7 @@ class Program:
         self.check = check
         self.numbers = Objects()  # of what this program shares, for as long as it lives
         self.execution = Execution(tids)
+        self.begun = 0  # executions of a search
         self.ends: list[Predicate] = []
         self.invariants: list[Predicate] = []
         self.reads: list[list[Shared] | None] = []  # of each invariant, when declared
@@ -53,9 +54,16 @@ class Program:
         self._others_made = 0
         self._names: dict[Key, str] = {}  # as they were asked for: two may ask for one
 
-    def begin(self) -> Execution:
-        """A fresh execution of the program, deferred: nothing has run but its set-up."""
-        execution = self.execution = self._execution()
+    def begin(self, *, noting: bool = False) -> Execution:
+        """A fresh execution of the program, deferred: nothing has run but its set-up.
+
+        With `noting`, it is a `Stepwise` one, which notes what every step does.
+        """
+        if noting or self.check:
+            execution = self._stepwise(noting=noting)
+        else:
+            execution = Execution(self.tids)
+        self.execution = execution
         execution.deferred = True
         execution.checking = self.check
         self._cells_made = 0
@@ -71,12 +79,14 @@ class Program:
         self.build(self)
         return execution
 
-    def _execution(self) -> Execution:
-        if not self.check:
-            return Execution(self.tids)
-        from vkemu.exploration.race_check import CheckedExecution
+    def _stepwise(self, *, noting: bool) -> Execution:
+        if self.check:
+            from vkemu.exploration.race_check import CheckedExecution
 
-        return CheckedExecution(self.tids)
+            return CheckedExecution(self.tids, noting=noting)
+        from vkemu.exploration.stepwise import Stepwise
+
+        return Stepwise(self.tids, noting=noting)
 
     # -- threads ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -27,6 +27,7 @@ from vkemu.exploration.access_order import DataRace, History, Order, Place
 from vkemu.exploration.closures import HEAP_TYPE, NOTHING, OURS, Closures, Frame, is_foreign
 from vkemu.exploration.code_accesses import Access, Term, text_of
 from vkemu.exploration.objects import Condition
+from vkemu.exploration.stepwise import Stepwise
 
 ALL: Final = object()  # the key of a container as a whole
 CONTAINERS: Final = (list, dict, set, bytearray, deque)
@@ -63,11 +64,11 @@ EXECUTORS: Final = (id(CURTHREAD), id(CLOCK))  # lists that programs may look in
 PLAIN: Final = (int, float, complex, str, bytes, bool, type(None))
 
 
-class CheckedExecution(Execution):
+class CheckedExecution(Stepwise):
     """An execution that fails at the first data race it has."""
 
-    def __init__(self, tids: Tids | None = None) -> None:
-        super().__init__(tids)
+    def __init__(self, tids: Tids | None = None, *, noting: bool = False) -> None:
+        super().__init__(tids, noting=noting)
         self.order = Order(self.tids)
         self.closures = Closures(self._touch)
         self.race: DataRace | None = None
@@ -103,46 +104,16 @@ class CheckedExecution(Execution):
             going = super().step(tid)
         return self._after(thread) and going
 
-    def wander(self, bits: Callable[[int], int], schedule: list[int], limit: int) -> bool:
-        """Random steps, each of them `step`."""
-        for _ in range(limit):
-            if not self.runnable:
-                break
-            tid = self.runnable[bits(24) * len(self.runnable) >> 24]
-            schedule.append(tid)
-            if not self.step(tid):
-                return False
-        return True
-
-    def descend(
-        self, schedule: list[int], effects: list[Effect], untried: list[list[int]], limit: int
-    ) -> bool:
-        """Steps of the first thread that can run, each of them `step`."""
-        for _ in range(limit):
-            if not self.runnable:
-                break
-            tid = self.runnable[0]
-            effect = self.threads[tid].pending
-            assert effect is not None
-            schedule.append(tid)
-            effects.append(effect)
-            untried.append(self.runnable[1:])
-            if not self.step(tid):
-                return False
-        return True
-
-    def replay(self, schedule: list[int], effects: list[Effect], start: int, stop: int) -> int:
-        for position in range(start, stop):
-            thread = self.threads.get(schedule[position])
-            if thread is None or thread.pending is None:
-                return position
-            if not same_effect(thread.pending, effects[position]):
-                return position
-            self.order.perform(thread, thread.pending)
-            with self._traced():
-                super().replay(schedule, effects, position, position + 1)
-            self._after(thread)
-        return stop
+    def again(self, schedule: list[int], effects: list[Effect], position: int) -> bool:
+        thread = self.threads.get(schedule[position])
+        if thread is None or not same_effect(thread.pending, effects[position]):
+            return False
+        assert thread.pending is not None
+        self.order.perform(thread, thread.pending)
+        with self._traced():
+            same = super().again(schedule, effects, position)
+        self._after(thread)
+        return same
 
     @contextmanager
     def _traced(self) -> Iterator[None]:

@@ -113,7 +113,7 @@ class Reduction(Path):
             below: Tree = []
             if tree:
                 tid, _, below = tree.pop(0)
-                if not threads[tid].runnable:
+                if tid not in runnable:
                     # It depends on more than the race it comes from: any other will do.
                     tid, below = awake(runnable, sleep), []
             elif sleep:
@@ -188,6 +188,7 @@ class Reduction(Path):
         self.tree = names.tree(frontier.tree)
         for tid in names.tids.values():
             self.trace.past_of(tid)  # makes room for the thread
+        self.remember(run)
         run.finish()
 
     def look(self, run: Run) -> None:

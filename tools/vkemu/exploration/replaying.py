@@ -8,12 +8,13 @@ from typing import Any
 from vkprotocol.effects import key_text
 
 from vkemu.controlled import blocked_on
+from vkemu.exploration.audit import confirm, depends_on_the_stack
 from vkemu.exploration.guards import enforcing
 from vkemu.exploration.narration import Recorder, Told
 from vkemu.exploration.program import Program
-from vkemu.exploration.result import Failure, TokenError
-from vkemu.exploration.run import Run
-from vkemu.exploration.shrink import BOUND, Witness, fresh, smallest
+from vkemu.exploration.result import Failure, TokenError, differs
+from vkemu.exploration.run import BOUND, TOO_DEEP, Run
+from vkemu.exploration.shrink import Witness, fresh, kind_of, smallest
 from vkemu.exploration.token import Token, digest_of, parse
 
 CHANGED = "the program is not the one this token was made from"
@@ -44,6 +45,8 @@ def follow(run: Run, wanted: Token) -> Told:
     for stretch in wanted.stretches:
         for _ in range(stretch.steps):
             position = len(recorder.steps)
+            if not going and depends_on_the_stack(run.error):
+                break
             if not going:
                 raise TokenError(f"{CHANGED}: it stops after {position} steps")
             if not execution.runnable:
@@ -57,13 +60,17 @@ def follow(run: Run, wanted: Token) -> Told:
             going = recorder.step(thread.tid)
         recorder.fingerprint.close()
         done = recorder.fingerprint.stretches[-1]
-        if done.digest != stretch.digest:
+        if done.digest != stretch.digest and not depends_on_the_stack(run.error):
             first = len(recorder.steps) - stretch.steps
             names = key_text(recorder.steps[first].thread)
             raise TokenError(
                 f"{CHANGED}: steps {first} to {len(recorder.steps) - 1}, by {names}, "
                 "are not what they were"
             )
+    if going and recorder.steps:
+        too_deep = f"{recorder.steps[-1].thread}: {RecursionError.__name__}: {TOO_DEEP}"
+        if wanted.message == digest_of(too_deep):
+            going = recorder.deepen()
     more = going and (bool(execution.runnable) or execution.advance())
     if wanted.cut:
         run.max_steps = len(recorder.steps)
@@ -86,13 +93,26 @@ def failure_of(told: Told, preemptions: int = 0) -> Failure:
 
 
 def failure_of_witnesses(witnesses: Iterable[Witness], found_by: Run) -> Failure:
-    """Shrunk, and told."""
+    """Confirmed, shrunk, and told; with a token that was tried."""
+    witnesses = list(witnesses)
+    for witness in witnesses:
+        confirm(fresh(found_by), witness)
     witness = smallest(witnesses, found_by)
-    return failure_of(tell(fresh(found_by), witness), witness.preemptions)
+    told = tell(fresh(found_by), witness)
+    where = f"the end, after {len(told.steps)} steps,"
+    if told.token is None or kind_of(told.run) != witness.kind:
+        raise differs(where, witness.message, told.message or "no failure")
+    try:
+        again = follow(fresh(found_by), told.token)
+    except TokenError as error:
+        raise differs(where, told.message, f"not to be had again ({error})") from None
+    if again.message != told.message:
+        raise differs(where, told.message, again.message or "no failure")
+    return failure_of(told, witness.preemptions)
 
 
 def tell(run: Run, witness: Witness) -> Told:
-    """Take a failing schedule again, recorded."""
+    """Take a failing schedule again, recorded. What it leads to may be no end: then no failure."""
     run.begin()
     recorder = Recorder(run)
     going = run.settle()
@@ -102,8 +122,15 @@ def tell(run: Run, witness: Witness) -> Told:
             break
         if not execution.runnable:
             execution.advance()
-        going = recorder.step(execution.tids[path])
+        tid = execution.tids.get(path, -1)
+        if tid not in execution.runnable:
+            raise differs(f"step {len(recorder.steps)}, by thread {path},", "possible", "not")
+        going = recorder.step(tid)
+    if going and witness.kind == RecursionError.__name__:
+        going = recorder.deepen()
+    more = going and (bool(execution.runnable) or execution.advance())
     # A livelock was cut where its schedule ends.
-    run.cut = going and witness.kind == BOUND
+    run.cut = more and witness.kind == BOUND
+    run.blocked = more and not run.cut
     run.finish()
     return recorder.told()

@@ -20,6 +20,12 @@ class NondeterminismError(ExplorationError):
     the order of a set, or state kept from one execution to the next."""
 
 
+def differs(what: str, was: str, now: str) -> NondeterminismError:
+    return NondeterminismError(
+        f"the program is not deterministic: {what} was {was} and is {now} under the same schedule"
+    )
+
+
 class TokenError(ExplorationError):
     """The token is damaged, of another version, or of another program."""
 

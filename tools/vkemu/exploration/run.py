@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from vkemu.controlled import Deadlock, StepBound
 from vkemu.exploration.program import Predicate, Program
+
+BOUND: Final = StepBound.__name__  # the kind of a failure to end
+TOO_DEEP: Final = "maximum recursion depth exceeded"
 
 
 class PredicateError(AssertionError):
@@ -14,8 +19,8 @@ class Run:
     """One execution under a strategy: its schedule, and how it ended. Made once, begun often."""
 
     __slots__ = (
-        "blame", "blocked", "bound_fails", "cut", "error", "execution", "max_steps", "program",
-        "repeated", "schedule", "stop_on_failure", "watched",
+        "blame", "blocked", "bound_fails", "cut", "error", "execution", "failed_at", "max_steps",
+        "program", "repeated", "schedule", "stop_on_failure", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -34,12 +39,13 @@ class Run:
         self.schedule: list[int] = []
         self.error: BaseException | None = None
         self.blame = ""  # the thread that failed
+        self.failed_at = 0  # after so many steps
         self.blocked = False
         self.cut = False
         self.repeated = False  # had before: not to be counted
         self.watched: list[Predicate] = []
 
-    def begin(self) -> None:
+    def begin(self, *, noting: bool = False) -> None:
         """Build the program anew. Then `settle`, perhaps after a replay."""
         self.schedule = []
         self.error = None
@@ -47,7 +53,7 @@ class Run:
         self.blocked = False
         self.cut = False
         self.repeated = False
-        self.execution = self.program.begin()
+        self.execution = self.program.begin(noting=noting)
         self.watched = self.program.invariants
 
     def settle(self) -> bool:
@@ -66,6 +72,7 @@ class Run:
         if self.error is None:
             self.error = failed.error
             self.blame = failed.name
+            self.failed_at = len(self.schedule)
         execution.failed = None
         return self.stop_on_failure
 
@@ -76,6 +83,7 @@ class Run:
             if error is not None:
                 if self.error is None:
                     self.error = error
+                    self.failed_at = len(self.schedule)
                 return not self.stop_on_failure
         return True
 
@@ -103,6 +111,8 @@ class Run:
         text = str(error).strip()
         if not isinstance(error, (PredicateError, Deadlock, StepBound)):
             kind = type(error).__name__
+            if isinstance(error, RecursionError):  # it also says in which C function
+                text = TOO_DEEP
             text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
         if self.blame:
             text = f"{self.blame}: {text}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from vkemu.exploration.audit import Audit
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 
@@ -60,6 +61,7 @@ class Search:
         each = self.each
         result = self.result
         strategy = self.strategy
+        audit = Audit(run)
         start = getattr(strategy, "start", always)
         finish = getattr(strategy, "finish", None)
         conduct = getattr(strategy, "conduct", None)
@@ -78,7 +80,8 @@ class Search:
                 self.finished = True
                 result.exhausted = getattr(strategy, "exhausted", always)()
                 break
-            run.begin()
+            due = audit.due()
+            run.begin(noting=due)
             conduct(run)
             error = run.finish()
             result.steps += len(run.schedule)
@@ -110,9 +113,12 @@ class Search:
                 self.note(run)
                 if run.stop_on_failure:
                     break
+            if due:
+                audit.check(run)
             if look is not None and perf_counter() >= look:
                 self.show(began)
                 look = perf_counter() + PROGRESS_SECONDS
+        audit.conclude()
         self.show(began)
 
     def note(self, run: Run) -> None:

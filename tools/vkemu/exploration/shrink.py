@@ -12,14 +12,13 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from vkemu.controlled import Deadlock, Execution, StepBound
+from vkemu.controlled import Deadlock, Execution
 from vkemu.exploration.fewest import Fewest
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import PredicateError, Run
 from vkemu.exploration.strategy import ABANDON, Strategy
 
 STEPS: Final = 1_200_000  # the budget of the exact part
-BOUND: Final = StepBound.__name__
 WITNESSES_MAX: Final = 16  # kinds of failures of one exploration that are told apart
 TRIALS: Final = 400  # the budget of the greedy part, in executions
 
@@ -104,13 +103,16 @@ class Follow(Strategy):
 
 
 class Script(Strategy):
-    """A schedule, step by step."""
+    """A schedule, step by step; and should it go on after that, with the same thread."""
 
     def __init__(self, schedule: list[int]) -> None:
         self.upcoming = iter(schedule)
+        self.last = ABANDON
 
     def choose(self, runnable: list[int], execution: Execution) -> int:
-        return next(self.upcoming, ABANDON)
+        tid = next(self.upcoming, self.last)
+        self.last = tid if tid in runnable else ABANDON
+        return self.last
 
 
 def attempt(run: Run, witness: Witness, preempting: set[tuple[Path, int]]) -> Witness | None:
@@ -166,6 +168,8 @@ def exact(run: Run, found: Witness) -> Witness:
             run.begin()
             Script(schedule).conduct(run)
             run.finish()
+            if run.error is None or kind_of(run) != found.kind:
+                break
             return witness_of(run)._replace(preemptions=preemptions)
         if fewest.budget <= 0:
             break

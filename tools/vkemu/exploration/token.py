@@ -21,11 +21,11 @@ from typing import Any, Final, NamedTuple
 from vkprotocol.effects import Effect, Thread, key_text
 
 from vkemu.exploration.result import TokenError
+from vkemu.exploration.stepwise import plain
 
 PREFIX: Final = "vkx1."
 STEPS_MAX: Final = 10_000_000
 CHARS_MAX: Final = 1 << 20
-_PLAIN: Final = (int, str, bytes, float, bool, type(None))
 
 
 class Stretch(NamedTuple):
@@ -111,13 +111,6 @@ class Fingerprint:
             # The CRC runs on, so that a stretch also vouches for the ones before it.
             self.stretches.append(Stretch(self._thread, self._steps, self._crc & 0x3FFF))
             self._steps = 0
-
-
-def plain(value: Any) -> bool:
-    """Whether repr(value) is the same in every process."""
-    if isinstance(value, tuple):
-        return all(map(plain, value))
-    return isinstance(value, _PLAIN)
 
 
 def _varint(number: int) -> bytes:
