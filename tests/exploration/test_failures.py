@@ -379,3 +379,26 @@ def test_a_message_that_is_never_the_same_is_said() -> None:
 
     with pytest.raises(NondeterminismError, match="number 0 and is a: ValueError: number 1"):
         explore(program)
+
+
+def test_a_quoted_line_ends_before_its_comment() -> None:
+    def at_end(k: Any) -> None:
+        x = k.cell("x")
+        k.spawn("a", x.load)
+        k.at_end(lambda: x.value == "# no comment")  # a comment: "quoted"
+
+    def always(k: Any) -> None:
+        x = k.cell("x")
+        k.spawn("a", x.load)
+        k.always(
+            lambda: x.value  # zero
+        )
+
+    messages = [
+        explore(program).failure.message.rpartition(" (")[0]  # type: ignore[union-attr]
+        for program in (at_end, always)
+    ]
+    assert messages == [
+        'does not hold: k.at_end(lambda: x.value == "# no comment")',
+        "does not hold: lambda: x.value",
+    ]

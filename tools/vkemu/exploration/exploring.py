@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from vkemu.exploration.arguments import check_arguments
 from vkemu.exploration.guards import enforcing
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import ExplorationError, Result
@@ -35,7 +37,7 @@ def explore(
     check: bool = False,
     progress: Progress | None = None,
     each: Callable[[Run], None] | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | PathLike[str] | None = None,
     workers: Workers | None = None,
 ) -> Result:
     """Run `program(k)` under many schedules and say what was found.
@@ -50,6 +52,13 @@ def explore(
     `checkpoint` is a file that says what is left of an exhaustive search: written every few
     seconds and at the end, read when it exists. `workers` does the jobs elsewhere: see `workers`.
     """
+    check_arguments(
+        strategy=strategy, seed=seed, max_executions=max_executions, max_seconds=max_seconds,
+        max_steps=max_steps, jobs=jobs, on_step_bound=on_step_bound, progress=progress, each=each,
+        checkpoint=checkpoint, workers=workers,
+    )  # fmt: skip
+    if checkpoint is not None:
+        checkpoint = fspath(checkpoint)
     built = Program(program, {}, check=check)
     if isinstance(strategy, str):
         name = strategy

@@ -338,7 +338,7 @@ def explore_in_parts(
             finally:
                 if saved is not None:
                     saved.save(last=True)
-            result.exhausted = coordinator.finished
+            result.exhausted = coordinator.finished and not result.cut
         else:
             coordinator.sampled()
             coordinator.finished = True

@@ -34,6 +34,8 @@ class Program:
     """
 
     def __init__(self, build: Callable[[Any], object], tids: Tids, *, check: bool = False) -> None:
+        if not callable(build):
+            raise TypeError(f"program: {build!r}, expected a function that takes k")
         self.build = build
         self.tids = tids
         self.check = check
@@ -76,8 +78,18 @@ class Program:
         self.joinable = False
         if self._ends:
             self._ends = {}
-        self.build(self)
+        made = self.build(self)
+        if made is not None:
+            self._returned(made)
         return execution
+
+    def _returned(self, made: object) -> None:
+        from vkemu.exploration.arguments import never_runs
+
+        mistake = never_runs("program", self.build, made)
+        if mistake is not None:
+            self.execution.close()
+            raise mistake
 
     def _stepwise(self, *, noting: bool) -> Execution:
         if self.check:
@@ -96,15 +108,18 @@ class Program:
         if self.joinable and not daemon:
             return self._spawn_joinable(name, coro)
         execution = self.execution
-        if CURTHREAD[0] is None and execution.deferred and execution.roots < len(self._roots):
+        roots = execution.roots
+        if CURTHREAD[0] is None and execution.deferred and roots < len(self._roots):
             # As _spawn, without another call: a third of what an execution costs is its threads.
-            thread = self._roots[execution.roots]
+            thread = self._roots[roots]
             thread.daemon = daemon
             execution.respawn(thread, name, coro)
             return thread
         return self._spawn(name, coro, body, daemon=daemon)
 
     def _spawn(self, name: str, coro: Body, body: Any, *, daemon: bool = False) -> Thread:
+        if not hasattr(coro, "send"):
+            raise TypeError(f"spawn({name!r}): expected a coroutine function, not {body!r}")
         execution = self.execution
         root = execution.roots
         if CURTHREAD[0] is None and execution.deferred:
@@ -114,8 +129,6 @@ class Program:
                 thread.daemon = daemon
                 execution.respawn(thread, name, coro)
                 return thread
-            if not hasattr(coro, "send"):
-                raise TypeError(f"spawn({name!r}): expected a coroutine function, not {body!r}")
             thread = execution.spawn(name, coro, daemon=daemon)
             if root == len(roots):
                 roots.append(thread)
@@ -123,6 +136,8 @@ class Program:
         return execution.spawn(name, coro, daemon=daemon)
 
     def _spawn_joinable(self, name: str, coro: Body) -> Thread:
+        if not hasattr(coro, "send"):
+            raise TypeError(f"spawn({name!r}): expected a coroutine function, not {coro!r}")
         parent = CURTHREAD[0]
         path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
         end = End(("thread", *path))
@@ -223,6 +238,8 @@ class Program:
 
     def at_end(self, predicate: Predicate) -> None:
         """`predicate` must hold when an execution is over; False or an AssertionError fails it."""
+        if not callable(predicate):
+            raise TypeError(f"at_end: {predicate!r}, expected a function")
         self.ends.append(predicate)
 
     def always(self, predicate: Predicate, reads: Iterable[Shared] | None = None) -> None:
@@ -231,5 +248,7 @@ class Program:
         `reads` are the shared objects it looks at, when they are not to be found out: see
         `observation`.
         """
+        if not callable(predicate):
+            raise TypeError(f"always: {predicate!r}, expected a function")
         self.invariants.append(predicate)
         self.reads.append(None if reads is None else list(reads))

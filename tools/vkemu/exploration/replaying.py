@@ -8,6 +8,7 @@ from typing import Any
 from vkprotocol.effects import key_text
 
 from vkemu.controlled import blocked_on
+from vkemu.exploration.arguments import check_token
 from vkemu.exploration.audit import confirm, depends_on_the_stack
 from vkemu.exploration.guards import enforcing
 from vkemu.exploration.narration import Recorder, Told
@@ -27,6 +28,7 @@ def replay(program: Callable[[Any], object], token: str, *, check: bool = False)
     TokenError when the token is damaged, or when the program does something else than it did when
     the token was made.
     """
+    check_token(token)
     wanted = parse(token)
     run = Run(Program(program, {}, check=check), max_steps=0)
     told = follow(run, wanted)

@@ -15,6 +15,10 @@ class ExplorationError(Exception):
     """Something is wrong with what was asked, or with the program as a program to explore."""
 
 
+class StrategyError(ExplorationError, ValueError):
+    """There is no strategy of this name."""
+
+
 class NondeterminismError(ExplorationError):
     """The program did something else under the same schedule. Its fault: wall clock, randomness,
     the order of a set, or state kept from one execution to the next."""
@@ -66,7 +70,8 @@ class Result:
 
     `executions`: complete ones, which end properly, in a failure or in a deadlock.
     `blocked`: begun and abandoned by a reduction. `cut`: ended by the step bound.
-    `exhausted`: nothing is left to explore. `steps`: taken in all, replayed prefixes included.
+    `exhausted`: nothing is left to explore, and none was cut.
+    `steps`: taken in all, replayed prefixes included.
     """
 
     __slots__ = (

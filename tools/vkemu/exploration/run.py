@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from vkemu.controlled import Deadlock, StepBound
+from vkemu.exploration.arguments import never_runs
 from vkemu.exploration.program import Predicate, Program
 
 BOUND: Final = StepBound.__name__  # the kind of a failure to end
@@ -127,9 +128,18 @@ def without_addresses(text: str) -> str:
 
 
 def source_line(file: str, line: int) -> str:
+    """A line of source, without the comment at its end."""
     import linecache
+    from tokenize import COMMENT, TokenError, generate_tokens
 
-    return linecache.getline(file, line).strip()
+    text = linecache.getline(file, line).strip()
+    try:
+        for token in generate_tokens(iter([text]).__next__):
+            if token.type == COMMENT:
+                return text[: token.start[1]].rstrip()
+    except (TokenError, SyntaxError):  # what goes on in the next line
+        pass
+    return text
 
 
 def _asserted(error: BaseException) -> str:
@@ -153,7 +163,12 @@ def violation(predicate: Predicate, when: str) -> BaseException | None:
         raise
     except BaseException as error:
         return error
-    if held is None or held:
+    if held is None or held is True:
+        return None
+    if held:
+        mistake = never_runs(when, predicate, held)
+        if mistake is not None:
+            raise mistake
         return None
     code = getattr(predicate, "__code__", None)
     if code is None:

@@ -78,7 +78,7 @@ class Search:
                 break
             if not start():
                 self.finished = True
-                result.exhausted = getattr(strategy, "exhausted", always)()
+                result.exhausted = not result.cut and getattr(strategy, "exhausted", always)()
                 break
             due = audit.due()
             run.begin(noting=due)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from vkemu.exploration.footprint import Objects
-from vkemu.exploration.result import ExplorationError
+from vkemu.exploration.result import StrategyError
 
 NAMES: Final = (
     "random", "pct", "pos", "urw", "dfs", "bounded", "source-dpor", "dpor", "portfolio",
@@ -19,7 +19,7 @@ def strategy_named(name: str, seed: int, objects: Objects) -> Any:
     number = None
     if colon:
         if stem not in NUMBERED or not text.isdecimal() or int(text) < NUMBERED[stem]:
-            raise ExplorationError(f"no strategy {name!r}: expected pct:N or bounded:N")
+            raise StrategyError(f"no strategy {name!r}: expected pct:N or bounded:N")
         number = int(text)
     match stem:
         case "dpor":
@@ -66,4 +66,4 @@ def sampling_named(stem: str, name: str, seed: int, number: int | None) -> Any:
 
             return Urw(seed)
         case _:
-            raise ExplorationError(f"no strategy {name!r}: expected one of {', '.join(NAMES)}")
+            raise StrategyError(f"no strategy {name!r}: expected one of {', '.join(NAMES)}")

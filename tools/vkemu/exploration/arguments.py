@@ -1,0 +1,102 @@
+"""What `explore` and `replay` may be asked: everything else is one line that says what was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from types import AsyncGeneratorType, FunctionType, GeneratorType
+from typing import Any, Final
+
+from vkemu.exploration.strategies import NAMES
+
+ON_STEP_BOUND: Final = ("unknown", "fail")
+TOKEN: Final = "a token as explore prints it, vkx1...."
+
+
+def check_arguments(
+    *,
+    strategy: Any,
+    seed: Any,
+    max_executions: Any,
+    max_seconds: Any,
+    max_steps: Any,
+    jobs: Any,
+    on_step_bound: Any,
+    progress: Any,
+    each: Any,
+    checkpoint: Any,
+    workers: Any,
+) -> None:
+    """TypeError or ValueError, which names the argument and says what was expected."""
+    check_strategy(strategy)
+    whole("seed", seed, None)
+    if max_executions is not None:
+        whole("max_executions", max_executions, 0)
+    if max_seconds is not None:
+        seconds("max_seconds", max_seconds)
+    whole("max_steps", max_steps, 0)
+    whole("jobs", jobs, 1)
+    if on_step_bound not in ON_STEP_BOUND:
+        raise wrong("on_step_bound", on_step_bound, " or ".join(map(repr, ON_STEP_BOUND)))
+    for name, called in (("progress", progress), ("each", each)):
+        if called is not None and not callable(called):
+            raise wrong(name, called, "a function or None", TypeError)
+    if checkpoint is not None and not isinstance(checkpoint, str | PathLike):
+        raise wrong("checkpoint", checkpoint, "the path of a file or None", TypeError)
+    methods = ("submit", "results", "close")
+    if workers is not None and not all(callable(getattr(workers, m, None)) for m in methods):
+        raise wrong("workers", workers, f"an object with {', '.join(methods)}", TypeError)
+
+
+def check_strategy(strategy: Any) -> None:
+    """Whether a name is one of them, `strategy_named` says."""
+    if isinstance(strategy, str):
+        return
+    methods = (getattr(strategy, "choose", None), getattr(strategy, "conduct", None))
+    if isinstance(strategy, type) or not any(map(callable, methods)):
+        expected = f"one of {', '.join(NAMES)}, or an object with choose(runnable, execution)"
+        raise wrong("strategy", strategy, expected, TypeError)
+
+
+def check_token(token: Any) -> None:
+    if not isinstance(token, str):
+        raise wrong("token", token, TOKEN, TypeError)
+
+
+def whole(name: str, value: Any, least: int | None) -> None:
+    expected = "a whole number" if least is None else f"a whole number, at least {least}"
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise wrong(name, value, expected, TypeError)
+    if least is not None and value < least:
+        raise wrong(name, value, expected)
+
+
+def seconds(name: str, value: Any) -> None:
+    expected = "seconds, at least 0"
+    if isinstance(value, bool | str) or not hasattr(type(value), "__float__"):
+        raise wrong(name, value, expected, TypeError)
+    if not value >= 0:  # nor NaN
+        raise wrong(name, value, expected)
+
+
+def wrong(
+    name: str, value: Any, expected: str, kind: type[ValueError | TypeError] = ValueError
+) -> ValueError | TypeError:
+    return kind(f"{name}: {value!r}, expected {expected}")
+
+
+def never_runs(what: str, function: Callable[..., Any], made: Any) -> TypeError | None:
+    """Why what `function` returned cannot be meant to be dropped; None when it can."""
+    name = getattr(function, "__qualname__", repr(function))
+    if isinstance(made, GeneratorType | AsyncGeneratorType):
+        kind = "a generator function, whose body never runs"
+    elif hasattr(type(made), "__await__"):
+        kind = "async, and its body never runs"
+        close = getattr(made, "close", None)
+        if close is not None:
+            close()  # else the interpreter complains too
+    elif isinstance(made, FunctionType):
+        kind = f"a function that returns a function, {made.__qualname__}, which nobody calls"
+    else:
+        return None
+    return TypeError(f"{what}: {name} is {kind}; expected a plain function")
