@@ -309,6 +309,9 @@ warning console text
 error panic text
   the host kernel panics
   panic
+warning log.dropped count=events_not_in_the_log first=seq_of_the_first:int last=of_the_last:int
+  a live log was not written as fast as events came; nothing is known of what they did
+  none: ktr(4) writes over its oldest entries
 """
 
 

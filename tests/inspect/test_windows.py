@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from vkemu.inspect.reader import Log
-from vkemu.inspect.windows import Window, report, wants_inval, windows
+from vkemu.inspect.window_report import report
+from vkemu.inspect.windows import Window, wants_inval, windows
 
 from tests.inspect.streams import PTE_RW, Event, Stream, fleet, write
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from vkemu.cli import main
+from vkemu.inspect.reader import Log
 from vkemu.live import BACKENDS
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -38,6 +39,8 @@ def command(*args: str) -> Iterator[subprocess.Popen[str]]:
 def serve_command(path: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
     with command("serve", "--socket", str(path), "--set", "host.pages=500", *args) as host:
         assert host.stderr is not None
+        if "--runs" in args:
+            assert host.stderr.readline().startswith("logging to ")
         assert host.stderr.readline() == f"serving at {path}\n"
         yield host
 
@@ -104,8 +107,27 @@ def test_a_host_that_is_told_to_stop_says_goodbye(tmp_path: Path) -> None:
     assert err == "'spin': the host shuts down\n"
     assert "the host said goodbye: the host shuts down" in why
     summary = json.loads((tmp_path / "runs/latest/summary.json").read_text())
-    assert (summary["verdict"], summary["guests"]) == ("pass", 1)
-    assert (tmp_path / "runs/latest/events.ndjson").stat().st_size > 1000
+    assert (summary["verdict"], summary["guests"], summary["dropped"]) == ("pass", 1, 0)
+    assert main(["log", "check", str(tmp_path / "runs/latest")]) == 0
+
+
+@pytest.mark.slow
+def test_a_host_logs_compressed_and_shows_its_events(tmp_path: Path) -> None:
+    """Both at once; standard error is no terminal here, so it gets the lines of the log."""
+    pytest.importorskip("backports.zstd")
+    path = tmp_path / "host"
+    options = ["--runs", str(tmp_path / "runs"), "--zstd", "--events", "--guests", "1"]
+    with serve_command(path, *options) as host:
+        touch = ["--run", "touch:pages=1,rounds=1"]
+        with command("guest", "--socket", str(path), "-m", "64M", *touch) as guest:
+            assert guest.wait(timeout=50) == 0
+        _, err = host.communicate(timeout=50)
+
+    assert host.returncode == 0
+    shown = [line for line in err.splitlines() if line.startswith("{")]
+    logged = list(Log(tmp_path / "runs/latest/events.ndjson.zst").events())
+    assert [json.loads(line) for line in shown] == logged
+    assert any(event["event"] == "fault.begin" for event in logged)
 
 
 def test_wrong_command_lines_are_one_line(

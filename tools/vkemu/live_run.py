@@ -7,6 +7,7 @@ that both executors do the same: if they did not, the replay would diverge.
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 
 from vkemu import token
@@ -14,6 +15,8 @@ from vkemu.assemble import assemble
 from vkemu.commands.run import collect_settings, report
 from vkemu.controlled import StepBound
 from vkemu.live import Live, on_backend
+from vkemu.live_log import LiveLog, Writer, to_stream
+from vkemu.log import renderer_for
 from vkemu.outcome import FAILURES, recorded
 from vkemu.scenario import Scenario
 from vkemu.trial import Origin, record
@@ -22,16 +25,23 @@ from vkemu.verdict import OF_VERDICT
 
 def run_live_scenario(scenario: Scenario, args: Namespace) -> int:
     live = Live(max_steps=scenario.max_steps, record=True)
-    assemble(scenario, None, live)
+    assert live.schedule is not None
+    log = None
+    if args.events:
+        run = f"{scenario.name}/{scenario.policy}/{scenario.seed}"
+        writer = Writer(to_stream(sys.stderr))
+        log = LiveLog(writer, run, live.schedule, renderer=renderer_for(sys.stderr))
+    assemble(scenario, log, live)
     try:
         on_backend(args.backend, live.run)
     except (StepBound, *FAILURES):
         pass  # the record says it, with the events that led to it
     finally:
         live.close()
-    assert live.schedule is not None
+        if log is not None and (missing := log.close()):
+            print(missing, file=sys.stderr)
     settings = collect_settings(args)
     origin = Origin(args.scenario, settings, "live", scenario.seed, token.pack(live.schedule))
-    done = record(scenario, recorded(live.schedule), origin, args.runs)
+    done = record(scenario, recorded(live.schedule), origin, args.runs, zstd=args.zstd)
     report(done, as_json=args.json)
     return OF_VERDICT[done.outcome.verdict]

@@ -4,25 +4,40 @@ Each line has seq, step (how many steps were taken, this one included), t (virtu
 fixed base, for viewers that want a date), run, actor, cpu, guest, event and level, then the event's
 own fields by name, then vc, the step's vector clock, where one is kept. No wall clock: two runs of
 one schedule write the same bytes.
+
+The chain of processors, in this order:
+
+1. `EventLog.head` puts the head before the fields;
+2. `structlog.contextvars.merge_contextvars` adds what is bound with `bind_contextvars`; the head
+   and the fields win where a name is taken;
+3. `EventLog.captured` gives the event to `structlog.testing.capture_logs` while that is active, and
+   then to nobody else;
+4. `processors`, the user's own: each may change the event, or raise `structlog.DropEvent`;
+5. `render` makes the line, or `Console` one for a terminal.
 """
 
 from __future__ import annotations
 
 import base64
+import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from io import BufferedWriter
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict
+from structlog.contextvars import merge_contextvars
+from structlog.testing import LogCapture
+from structlog.typing import EventDict, Processor
 from vkprotocol.effects import CLOCK, CURTHREAD, Thread
 from vkprotocol.events import EVENTS
 
 BASE = datetime(2000, 1, 1, tzinfo=UTC)
 KERNEL = "kernel"  # the actor of what happens outside any thread, at boot
+
+# On a terminal: what is the same on every line, or says in more characters what `t` says.
+UNSHOWN: Final = frozenset({"seq", "step", "ts", "run", "vc"})
 
 # Where a thread runs: on which real CPU, for which guest, if for any.
 Place = tuple[int | None, str | None]
@@ -45,10 +60,16 @@ def plain(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} in an event")
 
 
-class Lines:
-    """The end of structlog's pipeline: a buffered file that takes finished lines."""
+class Out(Protocol):
+    """A file that takes bytes."""
 
-    def __init__(self, out: BufferedWriter) -> None:
+    def write(self, data: bytes, /) -> Any: ...
+
+
+class Lines:
+    """The end of structlog's pipeline: a file that takes finished lines."""
+
+    def __init__(self, out: Out) -> None:
         self.write = out.write
 
     def msg(self, line: bytes) -> None:
@@ -71,10 +92,12 @@ class EventLog:
 
     def __init__(
         self,
-        out: BufferedWriter,
+        out: Out,
         run: str,
         schedule: Sequence[int] = (),
         causality: Causality | None = None,
+        processors: Sequence[Processor] = (),
+        renderer: Processor | None = None,
     ) -> None:
         self.run = run
         self.seq = 0
@@ -83,9 +106,17 @@ class EventLog:
         self.place: Callable[[Thread], Place] = nowhere
         self.counts: dict[str, int] = dict.fromkeys(EVENTS, 0)
         self._stamp = (-1, "")
+        # The list that capture_logs changes in place.
+        self._configured: list[Processor] = structlog.get_config()["processors"]
         self._logger: Any = structlog.wrap_logger(
             Lines(out),
-            processors=[self._head, render],
+            processors=[
+                self.head,
+                merge_contextvars,
+                self.captured,
+                *processors,
+                render if renderer is None else renderer,
+            ],
             wrapper_class=structlog.BoundLogger,
         ).bind()
         self._fields = {
@@ -98,7 +129,7 @@ class EventLog:
         self.counts[name] += 1
         self._logger._proxy_to_logger(level, name, **dict(zip(fields, args, strict=True)))
 
-    def _head(self, _logger: Any, level: str, event: EventDict) -> EventDict:
+    def head(self, _logger: Any, level: str, event: EventDict) -> EventDict:
         """Put the head before the fields; a field of the same name wins, as `cpu` of ipi.send."""
         thread = CURTHREAD[0]
         cpu, guest = (None, None) if thread is None else self.place(thread)
@@ -127,6 +158,52 @@ class EventLog:
             "level": level,
             **event,
         }
+
+    def captured(self, logger: Any, level: str, event: EventDict) -> EventDict:
+        configured = self._configured
+        if configured and isinstance(configured[-1], LogCapture):
+            for process in configured:
+                event = process(logger, level, event)  # type: ignore[assignment]
+        return event
+
+
+class Console:
+    """In place of `render`: the line for a terminal, by structlog's ConsoleRenderer."""
+
+    def __init__(self, *, colours: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(
+            colors=colours, timestamp_key="t", pad_event_to=15, sort_keys=False
+        )
+
+    def __call__(self, logger: Any, level: str, event: EventDict) -> bytes:
+        shown = {name: event[name] for name in event if name not in UNSHOWN}
+        shown["logger"] = shown.pop("actor", KERNEL)
+        for name, value in shown.items():
+            if isinstance(value, bytes):
+                shown[name] = f"{len(value)} bytes"
+        return f"{self._render(logger, level, shown)}\n".encode()
+
+
+class Shown:
+    """A processor that shows the event besides."""
+
+    def __init__(self, renderer: Processor, write: Callable[[bytes], object]) -> None:
+        self.renderer = renderer
+        self.write = write
+
+    def __call__(self, logger: Any, level: str, event: EventDict) -> EventDict:
+        self.write(self.renderer(logger, level, event))  # type: ignore[arg-type]
+        return event
+
+
+def renderer_for(stream: TextIO) -> Processor:
+    """Columns on a terminal, in colours unless NO_COLOR is set (no-color.org); lines elsewhere."""
+    return Console(colours=not os.environ.get("NO_COLOR")) if stream.isatty() else render
+
+
+def shown_on(stream: TextIO) -> Shown:
+    """Show events there at once: for what may wait for its reader."""
+    return Shown(renderer_for(stream), lambda line: stream.write(line.decode()))
 
 
 def render(_logger: Any, _level: str, event: EventDict) -> bytes:

@@ -7,15 +7,18 @@ one, and two vkemu at a time do not meet.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import orjson
 
 from vkemu.verdict import UsageError
+from vkemu.zstd import SUFFIX, open_zstd
 
 EVENTS = "events.ndjson"
 SUMMARY = "summary.json"
@@ -23,6 +26,7 @@ FAILURE = "failure.txt"
 REPORT = "report.html"
 SCENARIO = "scenario.json"
 LATEST = "latest"
+BUFFER = 1 << 17  # bytes of events before a write
 
 
 class RunFolder:
@@ -32,6 +36,22 @@ class RunFolder:
         self.root = root
         self.name = name
         self.path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+
+    def events_path(self, *, zstd: bool) -> Path:
+        return self.path / (EVENTS + SUFFIX if zstd else EVENTS)
+
+    @contextlib.contextmanager
+    def events(self, *, zstd: bool = False) -> Iterator[IO[bytes]]:
+        """The log, to be written."""
+        path = self.events_path(zstd=zstd)
+        if not zstd:
+            with path.open("wb", BUFFER) as out:
+                yield out
+            return
+        packed = open_zstd(path, "wb", "--zstd")
+        # A call of the compressor a line costs more than the compression.
+        with packed, io.BufferedWriter(packed, BUFFER) as out:
+            yield out
 
     def write_json(self, name: str, content: object) -> None:
         option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from structlog.typing import Processor
 
 from vkemu import assemble, rundir, token
 from vkemu.assemble import Machine
@@ -51,16 +52,24 @@ def attempt(scenario: Scenario, choose: Choose, tick: Tick | None = None) -> Out
 
 
 def record(
-    scenario: Scenario, choose: Choose, origin: Origin, root: Path, tick: Tick | None = None
+    scenario: Scenario,
+    choose: Choose,
+    origin: Origin,
+    root: Path,
+    tick: Tick | None = None,
+    *,
+    zstd: bool = False,
+    processors: Sequence[Processor] = (),
 ) -> Record:
-    """Run with the log on, into a new folder below `root`."""
+    """Run with the log on, into a new folder below `root`. `processors` are structlog's: every
+    event passes them on its way into the log (`vkemu.log`)."""
     run = f"{scenario.name}/{scenario.policy}/{origin.seed}"
     with rundir.new_run(root, scenario.name) as folder:
-        with (folder.path / rundir.EVENTS).open("wb") as out:
+        with folder.events(zstd=zstd) as out:
             execution = assemble.execution_for(scenario)
             clocked = Clocked(execution, choose)
             recorder = Recorder(clocked, tick)
-            log = EventLog(out, run, recorder.choices, clocked)
+            log = EventLog(out, run, recorder.choices, clocked, processors)
             machine = assemble.assemble(scenario, log, execution)
             outcome = conduct(execution, recorder, scenario.max_steps, machine.finish)
         word = str(token_of(scenario, origin, outcome))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vkemu.verdict import Status, UsageError
+from vkemu.verdict import OF_VERDICT, Status, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,6 +103,8 @@ def _open(args: argparse.Namespace) -> tuple[Log, Filter]:
 
 def _told(log: Log) -> int:
     """Say what was left out."""
+    if log.cut:
+        print(f"{log.path}: {log.cut}", file=sys.stderr)
     if log.skipped:
         print(f"{log.path}: {log.skipped} malformed lines left out", file=sys.stderr)
     return Status.PASS
@@ -164,16 +166,22 @@ def query(args: argparse.Namespace) -> int:
 
 def windows(args: argparse.Namespace) -> int:
     from vkemu.inspect import windows as found
+    from vkemu.inspect.window_report import report
 
     log, _ = _open(args)
-    every = found.windows(log)
+    finder = found.Windows()
+    every = found.windows(log, finder)
     if args.json:
         import msgspec
 
         for window in every:
             print(msgspec.json.encode(window).decode())
     else:
-        print(found.report(every, args.worst))
+        print(report(every, args.worst))
+        if finder.gaps:
+            places = f"{finder.gaps} place{'s' * (finder.gaps > 1)}"
+            which = f"{finder.cut} open window{'s' * (finder.cut != 1)}"
+            print(f"\nevents were dropped at {places}: {which} left out")
     return _told(log)
 
 
@@ -231,7 +239,7 @@ def check(args: argparse.Namespace) -> int:
     found = offline.check(log, args.checks.split(",") if args.checks else None)
     _told(log)
     print(offline.report_json(found) if args.json else offline.report(found, log))
-    return Status.PASS if found.violation is None else Status.VIOLATION
+    return OF_VERDICT[found.verdict]
 
 
 def export(args: argparse.Namespace) -> int:

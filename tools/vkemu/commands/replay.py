@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where run folders go, and are looked for (default: runs)",
     )
+    parser.add_argument("--zstd", action="store_true", help="write events.ndjson.zst")
     parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
 
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     scenario = find_scenario(found, args.scenario, folder, args.runs)
     origin = Origin(found.scenario, found.settings, found.strategy, found.seed, found.choices)
     with Progress(scenario.name, enabled=not args.json) as progress:
-        done = record(scenario, schedule(found), origin, args.runs, progress.step)
+        done = record(scenario, schedule(found), origin, args.runs, progress.step, zstd=args.zstd)
     crc = token.schedule_crc(done.outcome.choices)
     if (done.outcome.steps, crc) != (found.steps, found.schedule_crc):
         raise UsageError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from vkemu.chance import seeded
+from vkemu.log import shown_on
 from vkemu.outcome import Outcome
 from vkemu.progress import Progress
 from vkemu.scenario import Scenario, load
@@ -50,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=["trio", "asyncio"], default="trio", help="the event loop of --live"
     )
+    parser.add_argument("--zstd", action="store_true", help="write events.ndjson.zst")
+    parser.add_argument(
+        "--events", action="store_true", help="show the events too, on standard error"
+    )
     parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
 
 
@@ -67,10 +72,14 @@ def run(args: argparse.Namespace) -> int:
         from vkemu.live_run import run_live_scenario
 
         return run_live_scenario(scenario, args)
-    with Progress(scenario.name, enabled=not args.json) as progress:
+    with Progress(scenario.name, enabled=not (args.json or args.events)) as progress:
         seed = find_seed(scenario, first, args.seeds, progress)
         origin = Origin(args.scenario, settings, "random", seed)
-        done = record(scenario, seeded(seed), origin, args.runs, progress.step)
+        shown = (shown_on(sys.stderr),) if args.events else ()
+        done = record(
+            scenario, seeded(seed), origin, args.runs, progress.step,
+            zstd=args.zstd, processors=shown,
+        )  # fmt: skip
     report(done, as_json=args.json)
     return OF_VERDICT[done.outcome.verdict]
 

@@ -16,7 +16,7 @@ from vkemu import rundir
 from vkemu.assemble import Machine, assemble
 from vkemu.commands.run import collect_settings
 from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.log import EventLog
+from vkemu.live_log import LiveLog, open_log
 from vkemu.outcome import FAILURES, headline
 from vkemu.scenario import Scenario, lay_over, load, read, read_setting
 from vkemu.server import Server
@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", choices=BACKENDS, default="trio", help="the event loop")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="keep a run folder, with a log")
+    parser.add_argument("--zstd", action="store_true", help="with --runs: events.ndjson.zst")
+    parser.add_argument("--events", action="store_true", help="show the events on standard error")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON at the end")
     parser.set_defaults(max_steps=None)
 
@@ -70,9 +72,18 @@ def run(args: argparse.Namespace) -> int:
         log = folder = None
         if args.runs is not None:
             folder = stack.enter_context(rundir.new_run(args.runs, scenario.name))
-            out = stack.enter_context((folder.path / rundir.EVENTS).open("wb"))
-            log = EventLog(out, f"{scenario.name}/{scenario.policy}/serve")
+        if folder is not None or args.events:
+            run = f"{scenario.name}/{scenario.policy}/serve"
+            shown = sys.stderr if args.events else None
+            log = stack.enter_context(open_log(run, folder, zstd=args.zstd, shown=shown))
+            if folder is not None:
+                tell(f"logging to {folder.events_path(zstd=args.zstd)}")  # for log show --follow
         summary, failure = serve(scenario, args, log)
+        if log is not None:
+            missing = log.close()
+            if missing:
+                tell(missing)
+            summary["dropped"] = log.dropped
         if folder is not None:
             folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
             folder.write_json(rundir.SUMMARY, summary)
@@ -104,7 +115,7 @@ def host_of(args: argparse.Namespace) -> Scenario:
 
 
 def serve(
-    scenario: Scenario, args: argparse.Namespace, log: EventLog | None
+    scenario: Scenario, args: argparse.Namespace, log: LiveLog | None
 ) -> tuple[dict[str, Any], str]:
     """Serve to the end: the summary, and what went wrong if anything did."""
     live = Live(time_scale=args.time_scale)

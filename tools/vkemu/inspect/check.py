@@ -2,7 +2,8 @@
 
 The oracle needs nothing but events. Each line is first held against the event table; one that does
 not fit is malformed, as one that is no JSON is. Lines that are missing (a gap in `seq`) are said,
-since what the oracle did not hear it cannot judge.
+since what the oracle did not hear it cannot judge; where the log itself says that events were
+dropped the oracle stops, and what came after is unknown.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from vkprotocol.events import EVENTS, validate
 from vkemu.inspect.narrate import Event
 from vkemu.inspect.reader import BadLog, Log
 from vkemu.inspect.show import COLUMNS, row
+from vkemu.live_log import DROPPED
 from vkemu.oracle import CHECKS, DEFAULT_CHECKS, Oracle, Violation
-from vkemu.verdict import UsageError
+from vkemu.verdict import UsageError, Verdict
 
 COMPRESSED: Final = "z:"
 _FIELDS: Final = {
@@ -43,6 +45,13 @@ class Checked:
     violation: Violation | None = None
     event: Event | None = None
     skipped: list[str] = field(default_factory=list)
+    dropped: tuple[int, int, int] | None = None  # count, first and last seq: heard up to there
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.violation is not None:
+            return "fail"
+        return "pass" if self.dropped is None else "unknown"
 
 
 def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
@@ -66,6 +75,9 @@ def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
                 continue
             actor = str(event.get("actor", ""))
             here = event.get("seq")
+            if event["event"] == DROPPED:
+                found.dropped = event["count"], event["first"], event["last"]
+                break
             if isinstance(here, int):
                 if seq is not None and here > seq + 1:
                     found.missing += here - seq - 1
@@ -74,7 +86,7 @@ def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
             found.line, found.event = number, event
             oracle(event["event"], *args)
         found.line, found.event = 0, None
-        found.finished = ends_properly(summary)
+        found.finished = ends_properly(summary) and not log.cut and found.dropped is None
         if found.finished:
             oracle.finish()
     except Violation as violation:
@@ -138,6 +150,13 @@ def report(found: Checked, log: Log) -> str:
     lines = []
     if found.missing:
         lines.append(f"{log.path}: {found.missing} events are missing, the verdict may be wrong")
+    if found.dropped is not None:
+        count, first, last = found.dropped
+        lines.append(
+            f"unknown: no violation in the {found.events} events before seq {first}; {count} were"
+            f" dropped from there to seq {last}, and nothing after them can be judged"
+        )
+        return "\n".join(lines)
     if found.violation is None:
         end = "" if found.finished else " (the run did not end; checks of the end left out)"
         lines.append(f"no violation in {found.events} events{end}")
@@ -152,10 +171,11 @@ def report(found: Checked, log: Log) -> str:
 def report_json(found: Checked) -> str:
     violation = found.violation
     document: dict[str, Any] = {
-        "verdict": "pass" if violation is None else "fail",
+        "verdict": found.verdict,
         "events": found.events,
         "missing": found.missing,
         "checks": found.checks,
+        "dropped": found.dropped,
         "violation": None,
     }
     if violation is not None:

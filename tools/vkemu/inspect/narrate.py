@@ -121,6 +121,7 @@ _SPECIAL: Final[dict[str, Callable[[Event], str]]] = {
     "mem.load": _mem("load"),
     "mem.store": _mem("store"),
     "mem.cmpset": _mem("cmpset"),
+    "mem.emulate": _mem("emulate store"),
     "vpte.read": _walk,
     "vpte.am": lambda e: f"walk sets A/M: {vpte_text(e['new'])}",
     "ilock.wait": lambda e: f"ilock {span(e)} waits",
@@ -173,6 +174,7 @@ _PLAIN: Final = {
     "guest.clean": "guest relies on {va} being clean",
     "panic": "panic: {text}",
     "console": "{text}",
+    "log.dropped": "{count} events are not in the log, seq {first} to {last}",
 }
 
 

@@ -8,16 +8,19 @@ chunk does not decode is it taken line by line, to say which line is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar, cast
 
 import msgspec
 
+from vkemu.rundir import EVENTS
 from vkemu.verdict import UsageError
+from vkemu.zstd import SUFFIX, open_zstd
 
 CHUNK_BYTES: Final = 1 << 17  # decoded lines that stay in the cache
 LINE_BYTES_MAX: Final = 1 << 24
-NAMES: Final = ("events.ndjson", "events.ndjson.zst")
+NAMES: Final = (EVENTS, EVENTS + SUFFIX)
 
 T = TypeVar("T")
 
@@ -50,16 +53,19 @@ def locate(name: str | Path) -> Path:
 
 
 def is_compressed(path: Path) -> bool:
-    return path.suffix == ".zst"
+    return path.suffix == SUFFIX
 
 
 class Log:
-    """A recorded run. `skipped` counts the malformed lines a reading left out, when asked to."""
+    """A recorded run. `skipped` counts the malformed lines a reading left out, when asked to; `cut`
+    says where it was cut off, if it was."""
 
     def __init__(self, path: str | Path, *, skip_malformed: bool = False) -> None:
         self.path = locate(path)
+        self._compressed = is_compressed(self.path)
         self.skip_malformed = skip_malformed
         self.skipped = 0
+        self.cut = ""
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event with all its fields."""
@@ -127,39 +133,39 @@ class Log:
         """The file in pieces that end at the end of a line."""
         with open_log(self.path) as file:
             rest = b""
-            while piece := self._piece(file):
+            lines = 0  # given away
+            while piece := self._piece(file, lines):
                 rest += piece
                 end = rest.rfind(b"\n") + 1
                 if end:
                     yield rest[:end]
+                    if self._compressed:
+                        lines += rest.count(b"\n", 0, end)
                     rest = rest[end:]
                 elif len(rest) > LINE_BYTES_MAX:
                     raise BadLog(f"{self.path}: a line of more than {LINE_BYTES_MAX} bytes")
-            if rest.strip():
+            if rest.strip() and not self.cut:
                 yield rest
 
-    def _piece(self, file: IO[bytes]) -> bytes:
-        try:
+    def _piece(self, file: IO[bytes], lines: int) -> bytes:
+        if not self._compressed:
             return file.read(CHUNK_BYTES)
+        try:
+            # What there is before the place where it breaks; `read` would lose it.
+            return cast("BufferedReader", file).read1(CHUNK_BYTES)
         except Exception as error:
             # EOFError for a file that was cut off, ZstdError for one that is something else.
-            if self.skip_malformed and isinstance(error, EOFError):
-                self.skipped += 1
+            read = f"after {lines} lines" if lines else "before the first line"
+            if not isinstance(error, EOFError):
+                raise BadLog(f"{self.path}: cannot be decompressed {read} ({error})") from None
+            self.cut = f"cut off {read}"
+            if self.skip_malformed:
                 return b""
-            raise BadLog(f"{self.path}: cannot be decompressed ({error})") from None
+            raise BadLog(f"{self.path}: {self.cut} (--skip-malformed takes those)") from None
 
 
 def open_log(path: Path) -> IO[bytes]:
     """The file's bytes, decompressed."""
     if not is_compressed(path):
         return path.open("rb")
-    try:
-        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        try:
-            from backports import zstd
-        except ImportError:
-            raise BadLog(
-                f"{path}: reading .zst needs `pip install 'vkemu[zstd]'` (or: zstd -d {path})"
-            ) from None
-    return cast("IO[bytes]", zstd.open(path, "rb"))
+    return open_zstd(path, "rb", f"{path}: without `zstd -d`, reading .zst")

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from vkemu.inspect.filter import Filter
 from vkemu.inspect.reader import Log
+from vkemu.live_log import DROPPED
 
 
 class Columns(msgspec.Struct, gc=False):
@@ -24,6 +26,7 @@ class Stats:
     """Counts of a log. `t_first` and `t_last` are virtual ns."""
 
     events: int = 0
+    dropped: int = 0  # that a live log says it has not
     t_first: int = 0
     t_last: int = 0
     by_event: Counter[str] = field(default_factory=Counter)
@@ -36,6 +39,7 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         return {
             "events": self.events,
+            "dropped": self.dropped,
             "t_first": self.t_first,
             "t_last": self.t_last,
             "by_event": dict(self.by_event),
@@ -57,6 +61,10 @@ def stats(log: Log) -> Stats:
     for (event, actor), count in sorted(pairs.items()):
         found.by_event[event] += count
         found.by_actor[actor] += count
+    if found.by_event[DROPPED]:
+        # Rare enough to be read again.
+        gaps = Filter([f"event={DROPPED}"]).events(log)
+        found.dropped = sum(gap["count"] for gap in gaps)
     return found
 
 
@@ -64,6 +72,8 @@ def report(found: Stats) -> str:
     lines = [
         f"{found.events} events, {len(found.by_actor)} actors, {found.duration_ns:,} ns virtual"
     ]
+    if found.dropped:
+        lines.append(f"{found.dropped} events more were dropped and are not in the log")
     for title, counts in (("event", found.by_event), ("actor", found.by_actor)):
         lines.append("")
         lines.append(f"{'count':>9}  {title}")

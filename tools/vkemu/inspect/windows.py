@@ -10,11 +10,14 @@
 
 A free-to-unmap window is a violation in itself; the others are what a design must keep closed to
 somebody. A width counts events of the whole run, or steps when the log has them.
+
+Where a live log says that events were dropped, what was open is left out and everything is learnt
+anew: the end of a window, or the edit that opened one, may have been among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -85,6 +88,28 @@ class Windows:
 
     def __init__(self) -> None:
         self.found: list[Window] = []
+        self.gaps = 0  # places where events were dropped
+        self.cut = 0  # windows that were open there
+        self._forget()
+        self._on: dict[str, Callable[[Columns], None]] = {
+            "vpte.read": self._vpte_read,
+            "vpte.am": self._vpte_am,
+            "mem.store": self._edit,
+            "mem.cmpset": self._edit,
+            "mem.emulate": self._edit,
+            "fault.begin": self._fault_begin,
+            "fault.retry": self._fault_begin,
+            "fault.end": self._fault_end,
+            "pte.write": self._pte_write,
+            "inval.begin": self._inval_begin,
+            "inval.end": self._inval_end,
+            "tlb.flush": self._tlb_flush,
+            "page.alloc": self._page_alloc,
+            "page.free": self._page_free,
+            "log.dropped": self._log_dropped,
+        }
+
+    def _forget(self) -> None:
         self._ptes: dict[Place, int] = {}  # live host PTEs: the frame each maps
         self._mapped: dict[int, set[Place]] = {}  # the reverse of it
         self._words: dict[Word, tuple[int, set[Place]]] = {}
@@ -95,21 +120,11 @@ class Windows:
         self._invals: dict[tuple[str, Any, int], _Open] = {}
         self._unmapped: dict[int, _Open] = {}
         self._freed: dict[int, _Open] = {}
-        self._on: dict[str, Callable[[Columns], None]] = {
-            "vpte.read": self._vpte_read,
-            "vpte.am": self._vpte_am,
-            "mem.store": self._edit,
-            "mem.cmpset": self._edit,
-            "fault.begin": self._fault_begin,
-            "fault.retry": self._fault_begin,
-            "fault.end": self._fault_end,
-            "pte.write": self._pte_write,
-            "inval.begin": self._inval_begin,
-            "inval.end": self._inval_end,
-            "tlb.flush": self._tlb_flush,
-            "page.alloc": self._page_alloc,
-            "page.free": self._page_free,
-        }
+
+    def _log_dropped(self, _event: Columns) -> None:
+        self.gaps += 1
+        self.cut += len(self._edits) + len(self._freed) + len(self._invals)
+        self._forget()
 
     def feed(self, events: Iterable[Columns]) -> None:
         on = self._on
@@ -305,9 +320,9 @@ def wants_inval(old: Any, new: Any) -> bool:
     return bool(old & ~new) or bool((new & ~old) & ~(VPTE_A | VPTE_M))
 
 
-def windows(log: Log) -> list[Window]:
+def windows(log: Log, finder: Windows | None = None) -> list[Window]:
     """Every window of the log, in the order they closed."""
-    finder = Windows()
+    finder = finder or Windows()
     last: Columns | None = None
     for rows, _ in log.batches(Columns):
         finder.feed(rows)
@@ -315,60 +330,3 @@ def windows(log: Log) -> list[Window]:
             last = rows[-1]
     finder.finish(last)
     return finder.found
-
-
-BARS: Final = " ▏▎▍▌▋▊▉█"
-
-
-def bar(part: float, width: int) -> str:
-    """`part` of `width` columns, to an eighth of one."""
-    eighths = round(part * width * 8)
-    whole, rest = divmod(eighths, 8)
-    return "█" * whole + (BARS[rest] if rest else "")
-
-
-def histogram(widths: list[int]) -> Iterator[str]:
-    """Widths in powers of two."""
-    buckets: dict[int, int] = {}
-    for width in widths:
-        buckets[width.bit_length()] = buckets.get(width.bit_length(), 0) + 1
-    most = max(buckets.values())
-    for bits in range(min(buckets), max(buckets) + 1):
-        low, high = (1 << bits) >> 1, (1 << bits) - 1
-        label = f"{low}" if low >= high else f"{low}-{high}"
-        count = buckets.get(bits, 0)
-        yield f"  {label:>15} {count:>8} {bar(count / most, 40)}".rstrip()
-
-
-def report(found: list[Window], worst: int) -> str:
-    """The table, a histogram of each kind, and the widest windows."""
-    lines = [
-        f"{'window':<15} {'count':>8} {'median':>8} {'p99':>8} {'max':>8} {'max ns':>14}  open"
-    ]
-    by_kind = {kind: [w for w in found if w.kind == kind] for kind in KINDS}
-    for kind, some in by_kind.items():
-        if not some:
-            lines.append(f"{kind:<15} {0:>8}")
-            continue
-        widths = sorted(w.steps for w in some)
-        still = sum(w.closed_by is None for w in some)
-        lines.append(
-            f"{kind:<15} {len(some):>8} {widths[len(widths) // 2]:>8}"
-            f" {widths[len(widths) * 99 // 100]:>8} {widths[-1]:>8}"
-            f" {max(w.ns for w in some):>14,}  {still or '-'}"
-        )
-    for kind, some in by_kind.items():
-        if some:
-            lines += ["", f"{kind}, width in steps:", *histogram([w.steps for w in some])]
-            lines.append(f"  the widest {min(worst, len(some))}:")
-            widest = sorted(some, key=lambda w: (-w.steps, w.opened))[:worst]
-            lines += [f"    {describe(w)}" for w in widest]
-    return "\n".join(lines)
-
-
-def describe(window: Window) -> str:
-    end = f"seq {window.closed} {window.closed_by}" if window.closed_by else "never closed"
-    return (
-        f"{window.steps:>8} {window.ns:>12,} ns  {window.what}:"
-        f" seq {window.opened} {window.opened_by} -> {end}"
-    )

@@ -1,0 +1,224 @@
+"""The log of a live host: written by a thread of its own, which the host never waits for.
+
+The host renders a line and puts it down; the thread takes all that lie there and writes them at
+once. When more than BYTES wait - the disk is slow, the reader of the pipe has stopped - events are
+dropped, before they cost anything. They keep their `seq`. As soon as there is room again one
+`log.dropped` says how many they were, and which, so that whoever reads the log knows that it does
+not know.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from io import FileIO
+from typing import Any, Final, Protocol, TextIO
+
+from structlog.typing import Processor
+
+from vkemu.log import EventLog, Shown, renderer_for
+from vkemu.rundir import RunFolder
+from vkemu.zstd import module
+
+DROPPED: Final = "log.dropped"  # the event
+BYTES: Final = 8 << 20  # of lines that wait or are being written
+GATHER_SECONDS: Final = 0.05  # a write each line would take the host's time
+CLOSE_SECONDS: Final = 5.0  # for what still waits at the end
+
+
+class Pack(Protocol):
+    """A compressor that goes on from one call to the next."""
+
+    def __call__(self, data: bytes, /, *, last: bool) -> bytes: ...
+
+
+def unpacked(data: bytes, /, *, last: bool) -> bytes:
+    return data
+
+
+def zstd_pack() -> Pack:
+    """Each call ends a block, so that a reader has all that was written."""
+    compressor = module("--zstd").ZstdCompressor()
+
+    def pack(data: bytes, /, *, last: bool) -> bytes:
+        mode = compressor.FLUSH_FRAME if last else compressor.FLUSH_BLOCK
+        packed: bytes = compressor.compress(data, mode)
+        return packed
+
+    return pack
+
+
+class Writer:
+    """The thread, and what waits for it. `write_some` is os.write on a file, or stands for it;
+    `end` is called when nothing more will be written."""
+
+    def __init__(
+        self,
+        write_some: Callable[[bytes], int],
+        *,
+        pack: Pack = unpacked,
+        limit: int = BYTES,
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.limit = limit
+        self.refused = 0  # lines for which there was no room
+        self.error: OSError | None = None  # what ended the writing
+        self._write_some = write_some
+        self._pack = pack
+        self._end = end
+        self._waiting: list[bytes] = []
+        self._unwritten = 0  # bytes, those being written included
+        self._lines = 0  # the same in lines
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        return self._unwritten >= self.limit or self.error is not None
+
+    def write(self, line: bytes) -> None:
+        """Put it down. It is not looked whether there is room."""
+        with self._changed:
+            self._waiting.append(line)
+            self._unwritten += len(line)
+            self._lines += 1
+            if len(self._waiting) == 1:
+                self._changed.notify_all()
+
+    def offer(self, line: bytes) -> None:
+        """Put it down if there is room."""
+        if self.full:
+            self.refused += 1
+        else:
+            self.write(line)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until all is written; False when that takes longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._lines, seconds)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> int:
+        """Let the thread finish. How many lines it could not write."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+        self._thread.join(seconds)
+        return self._lines
+
+    def _run(self) -> None:
+        try:
+            while self._batch():
+                pass
+        except OSError as error:
+            self.error = error
+        finally:
+            self._end()
+
+    def _batch(self) -> bool:
+        with self._changed:
+            while not self._waiting and not self._closing.is_set():
+                self._changed.wait()
+        self._closing.wait(GATHER_SECONDS)
+        with self._changed:
+            lines, self._waiting = self._waiting, []
+            last = self._closing.is_set()
+        rest = memoryview(self._pack(b"".join(lines), last=last))
+        while rest:
+            rest = rest[self._write_some(rest) :]  # type: ignore[arg-type]
+        with self._changed:
+            self._unwritten -= sum(map(len, lines))
+            self._lines -= len(lines)
+            self._changed.notify_all()
+        return not last
+
+
+class LiveLog(EventLog):
+    """An EventLog on a Writer. `dropped` counts the events that are not in it."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        run: str,
+        schedule: Sequence[int] = (),
+        processors: Sequence[Processor] = (),
+        renderer: Processor | None = None,
+    ) -> None:
+        super().__init__(writer, run, schedule, None, processors, renderer)
+        self.writer = writer
+        self.dropped = 0
+        self.beside: Writer | None = None  # of those who only look on
+        self._gap = 0  # how many were dropped since the last line
+        self._missing: str | None = None  # once closed
+
+    def emit(self, name: str, *args: Any) -> None:
+        if self.writer.full:
+            self.counts[name] += 1
+            self.seq += 1
+            self.dropped += 1
+            self._gap += 1
+            return
+        if self._gap:
+            self._say_gap()
+        super().emit(name, *args)
+
+    def _say_gap(self) -> None:
+        count, self._gap = self._gap, 0
+        super().emit(DROPPED, count, self.seq - count, self.seq - 1)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> str:
+        """Finish the log. What is missing in it, in a line; empty when nothing is."""
+        if self._missing is None:
+            self._missing = self._close(seconds)
+        return self._missing
+
+    def _close(self, seconds: float) -> str:
+        if self._gap:
+            self._say_gap()
+        if self.beside is not None:
+            self.beside.close(seconds)
+        unwritten = self.writer.close(seconds)
+        self.dropped += unwritten
+        if not self.dropped:
+            return ""
+        why = ""
+        if self.writer.error is not None:
+            why = f": {self.writer.error.strerror}"
+        elif unwritten:
+            why = f": it could not be written within {seconds:g} s"
+        return f"{self.dropped} events are not in the log{why}"
+
+    def __enter__(self) -> LiveLog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def open_log(
+    run: str, folder: RunFolder | None, *, zstd: bool = False, shown: TextIO | None = None
+) -> LiveLog:
+    """A log in `folder`, shown on `shown`, or both."""
+    if folder is None:
+        assert shown is not None
+        return LiveLog(Writer(to_stream(shown)), run, renderer=renderer_for(shown))
+    pack = zstd_pack() if zstd else unpacked
+    file = FileIO(folder.events_path(zstd=zstd), "wb")
+    writer = Writer(file.write, pack=pack, end=file.close)
+    if shown is None:
+        return LiveLog(writer, run)
+    beside = Writer(to_stream(shown))
+    log = LiveLog(writer, run, processors=[Shown(renderer_for(shown), beside.offer)])
+    log.beside = beside
+    return log
+
+
+def to_stream(stream: TextIO) -> Callable[[bytes], int]:
+    """Past its buffer, whose lock the host would wait for too; unless it is no file at all."""
+    try:
+        fd = stream.fileno()
+    except (OSError, ValueError):
+        return lambda data: stream.write(bytes(data).decode()) and len(data)
+    return lambda data: os.write(fd, data)
