@@ -17,6 +17,7 @@ from vkprotocol.messages import (
     Madvise,
     Mcontrol,
     Mmap,
+    Msync,
     Reply,
     Sysctl,
     VmspaceCreate,
@@ -77,6 +78,11 @@ class GlobalData:
     async def madvise(self, addr: int, length: int, behav: int) -> Reply:
         return await self.port.call(
             Madvise(lwp=self.cpuid, seq=self._stamp(), addr=addr, length=length, behav=behav)
+        )
+
+    async def msync(self, addr: int, length: int, flags: int) -> Reply:
+        return await self.port.call(
+            Msync(lwp=self.cpuid, seq=self._stamp(), addr=addr, length=length, flags=flags)
         )
 
     async def vmspace_create(self, vmspace_id: int) -> Reply:

@@ -86,7 +86,8 @@ async def pmap_enter(
     """pmap.c:pmap_enter: `va` maps managed page `m` from now on.
 
     0 and INVAL come first even when the same page is entered again, so `va` has no translation
-    until the new VPTE is in (W31); that one goes in without an INVAL, as it replaces 0.
+    until the new VPTE is in (W31); that one goes in without an INVAL, as it replaces 0. Raises
+    VmWait, with nothing done, when there is no frame for a table.
     """
     async with pmap.pm_pteobj:
         mpte = await pmap_allocpte(gd, pmap, va)
@@ -222,7 +223,7 @@ async def pmap_remove_pages(gd: GlobalData, pmap: Pmap) -> None:
 async def pmap_enter_large(gd: GlobalData, pmap: Pmap, va: int, frame: int, prot: int) -> None:
     """A PS entry in the PD: 512 frames from `frame` on, unmanaged, wired. `va` is 2 MB aligned.
 
-    There is a page table below it or a PS entry, never both.
+    There is a page table below it or a PS entry, never both. Raises VmWait, with nothing done.
     """
     assert not va & SEG_MASK
     async with pmap.pm_pteobj:

@@ -14,7 +14,7 @@ from vkprotocol.param import PAGE_SHIFT, SEG_SHIFT
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V, VPTE_WIRED
 
 from vkguest.dmap import access
-from vkguest.errors import GuestPanic, VmWait
+from vkguest.errors import VmWait
 from vkguest.globaldata import GlobalData
 from vkguest.param import NUPDE, NUPDPE, PDP_SHIFT, phys_to_dmap
 from vkguest.pv import pte_slot
@@ -65,7 +65,8 @@ def _parent(pmap: Pmap, ptepindex: int) -> tuple[int | None, int]:
 async def pmap_allocpte(gd: GlobalData, pmap: Pmap, va: int, *, large: bool = False) -> VmPage:
     """pmap.c:pmap_allocpte: the page table of `va` - the directory, if `large` - held once more.
 
-    The caller holds pm_pteobj.
+    The caller holds pm_pteobj. Raises VmWait, with nothing done: the kernel waits for a frame right
+    here (VM_ALLOC_RETRY, the tokens lost over the sleep).
     """
     ptepindex = NUPDE + (va >> PDP_SHIFT) if large else va >> SEG_SHIFT
     m = pmap.pt_pages.get(ptepindex)
@@ -82,7 +83,7 @@ async def _pmap_allocpte(gd: GlobalData, pmap: Pmap, ptepindex: int) -> VmPage:
     """
     m = await vm_page_alloc(gd, None, ptepindex, VM_ALLOC_SYSTEM, f"pt {pmap.id:#x}")
     if m is None:
-        raise GuestPanic(f"{gd.kernel.name}: pmap_allocpte: out of reserved frames")
+        raise VmWait
     await vm_page_wire(gd, m)
     m.hold_count = 1
     above, slot = _parent(pmap, ptepindex)
@@ -92,7 +93,13 @@ async def _pmap_allocpte(gd: GlobalData, pmap: Pmap, ptepindex: int) -> VmPage:
         table.hold_count += 1
         entry = pte_slot(table.frame, slot)
     else:
-        entry = pte_slot((await _pmap_allocpte(gd, pmap, above)).frame, slot)
+        try:
+            entry = pte_slot((await _pmap_allocpte(gd, pmap, above)).frame, slot)
+        except VmWait:
+            m.hold_count = 0
+            await vm_page_unwire(gd, m)
+            await vm_page_free(gd, m)
+            raise
     bits = VPTE_RW | VPTE_V | VPTE_U | VPTE_A | VPTE_M | VPTE_WIRED
     await access(gd, zero_page(phys_to_dmap(m.frame)), store(entry, (m.frame << PAGE_SHIFT) | bits))
     pmap.pt_pages[ptepindex] = m

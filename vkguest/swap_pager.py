@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 
 
 class SwapArea:
-    """swapblist: the free slots, which are frame numbers. `lock` covers them."""
+    """swapblist: the free slots, which are frame numbers, and how many were `taken` so far. `lock`
+    covers both."""
 
     def __init__(self, name: str, first: int, end: int) -> None:
         self.lock = Lock((name, "swapblist"), SWAP_LOCK)
         self.free = list(range(end - 1, first - 1, -1))
+        self.taken = 0
 
     async def getswapspace(self) -> int | None:
         async with self.lock:
-            return self.free.pop() if self.free else None
+            if not self.free:
+                return None
+            self.taken += 1
+            return self.free.pop()
 
     async def freeswapspace(self, slot: int) -> None:
         async with self.lock:

@@ -20,6 +20,7 @@ from vkguest.vm_page import (
     VmPage,
     vm_page_alloc,
     vm_page_busy_try,
+    vm_page_deficit,
     vm_page_free,
     vm_page_unwire,
     vm_page_wakeup,
@@ -65,6 +66,7 @@ async def sys_pipe(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     for n in range(args[0]):
         m = await vm_page_alloc(gd, None, n, VM_ALLOC_NORMAL, "pipe")
         if m is None:
+            await vm_page_deficit(gd, len(frames))
             await _free(gd, frames)
             raise VmWait
         await vm_page_wire(gd, m)

@@ -19,7 +19,7 @@ from vkguest.kern_exec import sys_execve
 from vkguest.kern_exit import STATUS_KILLED, exit1, join_channel, kern_wait, killproc, lwp_exit
 from vkguest.kern_fork import sys_fork, sys_lwp_create
 from vkguest.sys_pipe import sys_pipe, sys_pipe_close, sys_pipe_read, sys_pipe_write
-from vkguest.vm_mmap import sys_mmap, sys_mprotect, sys_munmap
+from vkguest.vm_mmap import sys_madvise, sys_mmap, sys_mprotect, sys_msync, sys_munmap
 from vkguest.vm_pageout import vm_wait
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ class Sys(IntEnum):
     KILL = 37
     PIPE = 42
     EXECVE = 59
+    MSYNC = 65
     MUNMAP = 73
     MPROTECT = 74
+    MADVISE = 75
     MMAP = 197
     YIELD = 321
     EXTEXIT = 494
@@ -156,8 +158,10 @@ CALLS: dict[int, Call] = {
     Sys.KILL: sys_kill,
     Sys.PIPE: sys_pipe,
     Sys.EXECVE: sys_execve,
+    Sys.MSYNC: sys_msync,
     Sys.MUNMAP: sys_munmap,
     Sys.MPROTECT: sys_mprotect,
+    Sys.MADVISE: sys_madvise,
     Sys.MMAP: sys_mmap,
     Sys.YIELD: sys_yield,
     Sys.EXTEXIT: sys_extexit,

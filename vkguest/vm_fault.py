@@ -63,7 +63,11 @@ async def vm_fault(gd: GlobalData, vm_map: VmMap, va: int, prot: int) -> int:
     m = await _resolve(gd, fs)
     if isinstance(m, int):
         return m
-    await pmap_enter(gd, vm_map.pmap, fs.va, m, fs.enter_prot)
+    try:
+        await pmap_enter(gd, vm_map.pmap, fs.va, m, fs.enter_prot)
+    except VmWait:
+        await _done(gd, fs, m)
+        raise
     await _done(gd, fs, m)
     return KERN_SUCCESS
 
@@ -81,7 +85,11 @@ async def vm_fault_page_quick(gd: GlobalData, vm_map: VmMap, va: int, prot: int)
         return None
     if fs.didcow and "no-cow-vpte" not in gd.mutants:
         await pmap_remove(gd, vm_map.pmap, fs.va, fs.va + PAGE_SIZE)
-        await pmap_enter(gd, vm_map.pmap, fs.va, m, fs.enter_prot)
+        try:
+            await pmap_enter(gd, vm_map.pmap, fs.va, m, fs.enter_prot)
+        except VmWait:
+            await _done(gd, fs, m)
+            raise
     await vm_page_hold(gd, m)
     await _done(gd, fs, m)
     return m

@@ -18,6 +18,7 @@ from vkguest.pmap import pmap_protect, pmap_remove
 from vkguest.vm_object import (
     VmObject,
     vm_object_deallocate,
+    vm_object_madvise,
     vm_object_page_remove,
     vm_object_reference,
 )
@@ -128,6 +129,29 @@ async def vm_map_protect(gd: GlobalData, vm_map: VmMap, start: int, end: int, pr
         if lost:
             await pmap_protect(gd, vm_map.pmap, entry.start, entry.end, prot)
     return True
+
+
+async def vm_map_madvise(gd: GlobalData, vm_map: VmMap, start: int, end: int, advise: int) -> None:
+    """vm_map.c:vm_map_madvise, the half that tells the objects. Locked shared; holes are passed."""
+    for entry in vm_map.entries:
+        first, last = max(entry.start, start), min(entry.end, end)
+        if first < last:
+            obj = entry.object
+            await vm_object_madvise(gd, obj, entry.pindex(first), entry.pindex(last), advise)
+
+
+async def vm_map_frames(vm_map: VmMap, start: int, end: int) -> list[int] | None:
+    """The frames of a range's own resident pages, None when it has a hole. Locked shared."""
+    frames: list[int] = []
+    for entry in vm_map.entries:
+        if entry.start <= start < min(entry.end, end):
+            last = min(entry.end, end)
+            async with entry.object.lock:
+                pages = entry.object.pages
+                pindexes = range(entry.pindex(start), entry.pindex(last))
+                frames += [pages[pindex].frame for pindex in pindexes if pindex in pages]
+            start = last
+    return frames if start == end else None
 
 
 async def vm_map_entry_shadow(entry: VmMapEntry) -> None:

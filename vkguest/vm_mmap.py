@@ -1,4 +1,4 @@
-"""mmap, munmap and mprotect of guest programs. DragonFly `vm/vm_mmap.c`."""
+"""mmap, munmap, mprotect, madvise and msync of guest programs. DragonFly `vm/vm_mmap.c`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.errno import Errno
 from vkprotocol.mman import (
+    MADV_DONTNEED,
+    MADV_FREE,
+    MADV_WILLNEED,
     MAP_FIXED,
     MAP_SHARED,
     MAP_SIZEALIGN,
@@ -13,10 +16,18 @@ from vkprotocol.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from vkprotocol.param import PAGE_MASK, PAGE_SHIFT, SEG_MASK, VM_MAX_USER_ADDRESS, round_page
+from vkprotocol.param import (
+    PAGE_MASK,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    SEG_MASK,
+    VM_MAX_USER_ADDRESS,
+    round_page,
+)
 
 from vkguest.dmap import pmap_zero_page
-from vkguest.param import LARGE_PAGES_MAX, MMAP_ADDRESS
+from vkguest.errors import VmWait
+from vkguest.param import LARGE_PAGES_MAX, MMAP_ADDRESS, phys_to_dmap
 from vkguest.pmap import pmap_enter_large
 from vkguest.vm_map import (
     INHERIT_COPY,
@@ -25,7 +36,9 @@ from vkguest.vm_map import (
     VmMapEntry,
     vm_map_delete,
     vm_map_findspace,
+    vm_map_frames,
     vm_map_insert,
+    vm_map_madvise,
     vm_map_protect,
 )
 from vkguest.vm_object import VmObject, vm_object_deallocate
@@ -60,7 +73,11 @@ async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
         where = vm_map_findspace(vm_map, addr or MMAP_ADDRESS, size)
     if where is not None:
         if flags & MAP_SIZEALIGN:
-            where = await _mmap_large(gd, vm_map, where, size, prot)
+            try:
+                where = await _mmap_large(gd, vm_map, where, size, prot)
+            except VmWait:
+                await vm_map.lock.release()
+                raise
         else:
             share = INHERIT_SHARE if flags & MAP_SHARED else INHERIT_COPY
             most = PROT_READ | PROT_WRITE | PROT_EXEC
@@ -81,9 +98,13 @@ async def _mmap_large(gd: GlobalData, vm_map: VmMap, va: int, size: int, prot: i
         return None
     for n in range(count):
         await pmap_zero_page(gd, frame + n)
+    try:
+        await pmap_enter_large(gd, vm_map.pmap, va, frame, prot)
+    except VmWait:
+        await vm_object_deallocate(gd, obj)
+        raise
     entry = VmMapEntry(va, va + size, obj, 0, prot, prot, INHERIT_SHARE, large=True)
     vm_map_insert(vm_map, entry)
-    await pmap_enter_large(gd, vm_map.pmap, va, frame, prot)
     return va
 
 
@@ -109,3 +130,37 @@ async def sys_mprotect(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     allowed = await vm_map_protect(gd, vm_map, addr, addr + size, prot)
     await vm_map.lock.release()
     return 0 if allowed else -Errno.EACCES
+
+
+async def sys_madvise(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """Advice about pages; INVAL and SETMAP are of no use to programs of a vkernel."""
+    addr, length, behav = args[:3]
+    size = round_page(length)
+    if _bad_range(addr, size) or behav not in (MADV_WILLNEED, MADV_DONTNEED, MADV_FREE):
+        return -Errno.EINVAL
+    vm_map = lp.proc.vmspace.vm_map
+    await vm_map.lock.acquire_shared()
+    await vm_map_madvise(gd, vm_map, addr, addr + size, behav)
+    await vm_map.lock.release()
+    return 0
+
+
+async def sys_msync(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """The host writes what is dirty of these pages, which it finds through the DMAP.
+
+    Ours: to DragonFly's msync anonymous memory has nowhere to be written. It stands for what a sync
+    of the host does to the memory image at any time: writes pages of it while programs run (W12).
+    """
+    addr, length, flags = args[:3]
+    size = round_page(length)
+    if _bad_range(addr, size):
+        return -Errno.EINVAL
+    vm_map = lp.proc.vmspace.vm_map
+    await vm_map.lock.acquire_shared()
+    frames = await vm_map_frames(vm_map, addr, addr + size)
+    await vm_map.lock.release()
+    if frames is None:
+        return -Errno.EINVAL
+    for frame in frames:
+        await gd.msync(phys_to_dmap(frame), PAGE_SIZE, flags)
+    return 0

@@ -10,13 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock, fresh_key
+from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 
 from vkguest.lockorder import OBJECT_LOCK
-from vkguest.pmap_page import pmap_remove_all
+from vkguest.pmap_page import pmap_clear_modify, pmap_remove_all
 from vkguest.swap_pager import swap_pager_freespace
 from vkguest.vm_page import (
     VmPage,
     vm_page_busy_try,
+    vm_page_dontneed,
     vm_page_free,
     vm_page_sleep_busy,
     vm_page_unwire,
@@ -101,6 +103,33 @@ async def vm_object_page_remove(
         if obj.ref_count == refs:
             for pindex in range(start, end):
                 await vm_object_page_free(gd, obj, pindex)
+                await swap_pager_freespace(gd, obj, pindex)
+
+
+async def vm_object_madvise(
+    gd: GlobalData, obj: VmObject, start: int, end: int, advise: int
+) -> None:
+    """vm_object.c:vm_object_madvise: DONTNEED and FREE; busy pages are passed by.
+
+    FREE, of an object nobody shares (OBJ_ONEMAPPING): the page counts as clean, and what it held
+    may go before it is written again. WILLNEED could only do what the next fault does.
+    """
+    if advise == MADV_WILLNEED:
+        return
+    async with obj.lock:
+        free = advise == MADV_FREE
+        if free and (obj.ref_count > 1 or obj.backing is not None):
+            return
+        for pindex in range(start, end):
+            m = obj.pages.get(pindex)
+            if m is not None:
+                if not await vm_page_busy_try(m):
+                    continue
+                if free:
+                    await pmap_clear_modify(gd, m)
+                await vm_page_dontneed(gd, m, undirty=free)
+                await vm_page_wakeup(m)
+            if free:
                 await swap_pager_freespace(gd, obj, pindex)
 
 

@@ -84,6 +84,8 @@ class VmPageQueues:
             free_target = self.free_reserved + max(4, (end - first) // 16)
         self.free_target = free_target
         self.pageout_wanted = False  # the daemon is running or queued to run
+        # vm_pageout_deficit: frames that somebody had, and gave back as there was not one more.
+        self.deficit = 0
 
     def count_min(self) -> bool:
         """vm_page_count_min: time to start the daemon."""
@@ -113,6 +115,16 @@ async def vm_page_alloc(
         return None
     await _identify(m, obj, pindex)
     return m
+
+
+async def vm_page_deficit(gd: GlobalData, count: int) -> None:
+    """Whoever needs several frames at once, and could not get the last, gives back `count`.
+
+    Else they would look like enough to the daemon, for ever.
+    """
+    vpq = gd.kernel.vm_page_queues
+    async with vpq.lock:
+        vpq.deficit = max(vpq.deficit, count)
 
 
 async def vm_contig_alloc(gd: GlobalData, obj: VmObject, count: int, owner: str) -> int | None:
@@ -221,6 +233,15 @@ async def vm_page_requeue(gd: GlobalData, m: VmPage, queue: str) -> None:
             vpq.queues[queue][m.frame] = m
             if queue == PQ_ACTIVE:
                 m.act_count = max(m.act_count, ACT_INIT)
+
+
+async def vm_page_dontneed(gd: GlobalData, m: VmPage, *, undirty: bool) -> None:
+    """vm_page.c:vm_page_dontneed: a candidate for reuse. The caller has it busied; with `undirty`
+    it has made it read-only, so that from now on a write is noticed (MADV_FREE)."""
+    async with m.spin:
+        m.flags &= ~PG_REFERENCED
+        m.dirty = m.dirty and not undirty
+    await vm_page_requeue(gd, m, PQ_INACTIVE)
 
 
 async def vm_page_dirty(m: VmPage) -> None:

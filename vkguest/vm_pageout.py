@@ -52,12 +52,14 @@ class PageDaemon:
                 free = len(vpq.free)
                 if free >= vpq.free_target or fruitless >= PASSES_MAX:
                     vpq.pageout_wanted = False
+                    short = free <= vpq.free_reserved + vpq.deficit
+                    vpq.deficit = 0
                     break
             await vm_pageout_scan(gd, PQ_INACTIVE, fruitless)
             await vm_pageout_scan(gd, PQ_ACTIVE, fruitless)
             async with vpq.lock:
                 fruitless = 0 if len(vpq.free) > free else fruitless + 1
-        if free <= vpq.free_reserved:
+        if short:
             await vm_pageout_oom(gd)
         await gd.kernel.sched.wakeup(VM_PAGES_NEEDED)
 

@@ -101,6 +101,8 @@ class FakeHost:
                 return self._mmap(self.space, request)
             case msg.Mcontrol() | msg.Madvise():
                 return self._mcontrol(self.space, request)
+            case msg.Msync():
+                return 0  # no page is anywhere but in memory
             case msg.Kill():
                 if request.target in self.running:
                     self.signalled.add(request.target)

@@ -13,7 +13,9 @@ from vkprotocol.param import PAGE_SIZE
 from vkemu import names
 from vkemu.any_timer import AnyTimer
 from vkemu.controlled import Execution
+from vkemu.draw import drawn
 from vkemu.log import EventLog, Place
+from vkemu.native import Native
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.outcome import NothingRan
 from vkemu.scenario import Guest, Process, Scenario, size_bytes
@@ -60,6 +62,10 @@ class Machine:
         )
         self.kernel.start()
         self.guests = [self._boot(scenario, guest) for guest in scenario.guest]
+        self.natives = [
+            Native(self.kernel, spawn, t.name, t.memory_pages, t.rounds, t.pause_ms)
+            for t in scenario.native
+        ]
         if isinstance(log, EventLog):
             log.place = self.place
 
@@ -104,6 +110,9 @@ class Machine:
                 raise WrongMemory(
                     f"{guest.name}: process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}"
                 )
+        for native in self.natives:
+            for va, expected, got in native.wrong:
+                raise WrongMemory(f"{native.name}: reads {got:#x} at {va:#x}, wrote {expected:#x}")
 
     def passed(self) -> bool:
         """`finish` for an explorer, whose searches have no use for guests that never boot."""
@@ -146,7 +155,7 @@ def scenario_program(scenario: Scenario) -> Callable[[Any], None]:
         raise UsageError(f"{scenario.name}:timers: 'any' is for run, expected 'last' to explore")
 
     def program(k: Any) -> None:
-        k.at_end(Machine(scenario, k.spawn).passed)
+        k.at_end(Machine(drawn(scenario, scenario.seed), k.spawn).passed)
 
     program.__qualname__ = f"{scenario.name}[{scenario.policy}]"
     return program

@@ -14,6 +14,7 @@ from vkemu import token
 from vkemu.assemble import assemble
 from vkemu.commands.run import collect_settings, report
 from vkemu.controlled import StepBound
+from vkemu.draw import drawn
 from vkemu.live import Live, on_backend
 from vkemu.live_log import LiveLog, Writer, to_stream
 from vkemu.log import renderer_for
@@ -24,6 +25,7 @@ from vkemu.verdict import OF_VERDICT
 
 
 def run_live_scenario(scenario: Scenario, args: Namespace) -> int:
+    scenario = drawn(scenario, scenario.seed)
     live = Live(max_steps=scenario.max_steps, record=True)
     assert live.schedule is not None
     log = None

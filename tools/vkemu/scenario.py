@@ -90,10 +90,25 @@ class Guest(Table, frozen=True):
         return size_bytes(self.swap) // PAGE_SIZE
 
 
+class NativeTable(Table, frozen=True):
+    """[[native]]: a host process that is no vkernel, with anonymous memory that it writes and
+    checks, round after round (native.py)."""
+
+    name: Name
+    memory: Size
+    rounds: Annotated[int, Meta(ge=1, le=1000)] = 2
+    pause_ms: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # between rounds, in virtual time
+
+    @property
+    def memory_pages(self) -> int:
+        return size_bytes(self.memory) // PAGE_SIZE
+
+
 class Scenario(Table, frozen=True):
     """A whole file."""
 
     guest: tuple[Guest, ...]
+    native: tuple[NativeTable, ...] = ()
     name: Name = ""
     about: str = ""
     policy: str = "pv_entry"
@@ -105,6 +120,11 @@ class Scenario(Table, frozen=True):
     quirks: QuirkTable = QuirkTable()
     mutants: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
+
+    @property
+    def lwps(self) -> int:
+        """How many real CPUs it takes: one for each virtual CPU, one for each native process."""
+        return sum(guest.vcpus for guest in self.guest) + len(self.native)
 
     @property
     def identity(self) -> bytes:
@@ -230,7 +250,7 @@ def lay_over(document: dict[str, Any], setting: dict[str, Any]) -> None:
 def read(document: dict[str, Any], path: Path) -> Scenario:
     scenario = convert(document, Scenario, str(path))
     scenario = msgspec.structs.replace(scenario, name=scenario.name or _stem(path))
-    cpus = sum(guest.vcpus for guest in scenario.guest)
+    cpus = scenario.lwps
     if cpus and "cpus" not in document.get("host", {}):
         # A real CPU for each virtual one.
         if cpus > BOUNDS["cpus"][1]:
@@ -255,10 +275,9 @@ def check(scenario: Scenario, where: str) -> None:
     if not scenario.guest:
         raise UsageError(f"{where}:guest: none, expected at least one [[guest]]")
     _check_host(scenario.host, f"{where}:host")
-    vcpus = sum(guest.vcpus for guest in scenario.guest)
-    if scenario.host.cpus < vcpus:
+    if scenario.host.cpus < scenario.lwps:
         raise UsageError(
-            f"{where}:host.cpus: {scenario.host.cpus}, expected {vcpus}: one for each vCPU"
+            f"{where}:host.cpus: {scenario.host.cpus}, expected {scenario.lwps}: one for each vCPU"
         )
     seen: set[str] = set()
     for i, guest in enumerate(scenario.guest):
@@ -266,6 +285,11 @@ def check(scenario: Scenario, where: str) -> None:
             raise UsageError(f"{where}:guest[{i}].name: {guest.name!r} again, expected another")
         seen.add(guest.name)
         _check_guest(guest, f"{where}:guest[{i}]")
+    for i, native in enumerate(scenario.native):
+        if native.name in seen:
+            raise UsageError(f"{where}:native[{i}].name: {native.name!r} again, expected another")
+        seen.add(native.name)
+        _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
 
 
 def _check_host(host: Host, where: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from vkguest.kern_exec import Program
+from vkguest.workloads.drawn import drawn
 from vkguest.workloads.kernel import pipe, poke
 from vkguest.workloads.memory import hog, large, largetop, mmapper, sparse, touch
 from vkguest.workloads.mixed import mixed
@@ -32,6 +33,7 @@ WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
     "large": large,
     "largetop": largetop,
     "mixed": mixed,
+    "random": drawn,
 }
 
 

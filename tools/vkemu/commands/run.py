@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from vkemu.chance import seeded
+from vkemu.draw import drawn
 from vkemu.log import shown_on
 from vkemu.outcome import Outcome
 from vkemu.progress import Progress
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         origin = Origin(args.scenario, settings, "random", seed)
         shown = (shown_on(sys.stderr),) if args.events else ()
         done = record(
-            scenario, seeded(seed), origin, args.runs, progress.step,
+            drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
             zstd=args.zstd, processors=shown,
         )  # fmt: skip
     report(done, as_json=args.json)
@@ -115,7 +116,7 @@ def find_seed(scenario: Scenario, first: int, count: int, progress: Progress) ->
     """The first seed that does not pass, else the last; the one to be run with the log on."""
     for seed in range(first, first + count - 1):
         progress.seed(seed)
-        outcome: Outcome = attempt(scenario, seeded(seed), progress.step)
+        outcome: Outcome = attempt(drawn(scenario, seed), seeded(seed), progress.step)
         if outcome.verdict != "pass":
             return seed
     return first + count - 1
