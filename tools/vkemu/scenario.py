@@ -108,7 +108,6 @@ class Scenario(Table, frozen=True):
     """A whole file."""
 
     guest: tuple[Guest, ...]
-    native: tuple[NativeTable, ...] = ()
     name: Name = ""
     about: str = ""
     policy: str = "pv_entry"
@@ -120,6 +119,7 @@ class Scenario(Table, frozen=True):
     quirks: QuirkTable = QuirkTable()
     mutants: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
+    native: tuple[NativeTable, ...] = ()
 
     @property
     def lwps(self) -> int:
