@@ -134,28 +134,40 @@ async def vm_object_madvise(
 
 
 async def vm_object_collapse(gd: GlobalData, obj: VmObject) -> None:
-    """vm_object.c:vm_object_collapse: take over a backing object that nobody else uses any more.
+    """vm_object.c:vm_object_collapse: an object takes over its backing object when nobody else
+    uses that any more, here and everywhere further down.
 
-    The caller holds the lock. Gives up on a busy page; the next copy-on-write tries again.
+    Further down too: who forks again while a child lives adds a shadow over one that is shared, and
+    what is below that would never be looked at. The caller holds the lock. Gives up on a busy page;
+    the next copy-on-write tries again.
     """
-    while (backing := obj.backing) is not None and backing.ref_count == 1:
-        for pindex, m in sorted(backing.pages.items()):
-            if pindex in obj.pages or pindex in obj.swap:
-                await vm_object_page_free(gd, backing, pindex)
-                await swap_pager_freespace(gd, backing, pindex)
-            elif not await vm_page_busy_try(m):
-                return
-            else:
-                del backing.pages[pindex]
-                m.object = obj
-                obj.pages[pindex] = m
-                if pindex in backing.swap:
-                    obj.swap[pindex] = backing.swap.pop(pindex)
-                await vm_page_wakeup(m)
-        for pindex in sorted(backing.swap):
-            if pindex in obj.pages or pindex in obj.swap:
-                await swap_pager_freespace(gd, backing, pindex)
-            else:
+    while (backing := obj.backing) is not None:
+        if backing.ref_count > 1:
+            obj = backing
+        elif not await _take_over(gd, obj, backing):
+            return
+
+
+async def _take_over(gd: GlobalData, obj: VmObject, backing: VmObject) -> bool:
+    """False at a busy page. The lock is kept all the time, as two may want to collapse."""
+    for pindex, m in sorted(backing.pages.items()):
+        if not await vm_page_busy_try(m):
+            return False
+        if pindex in obj.pages or pindex in obj.swap:
+            await pmap_remove_all(gd, m)
+            await vm_page_free(gd, m)
+        else:
+            del backing.pages[pindex]
+            m.object = obj
+            obj.pages[pindex] = m
+            if pindex in backing.swap:
                 obj.swap[pindex] = backing.swap.pop(pindex)
-        obj.backing, backing.backing = backing.backing, None
-        backing.ref_count = 0
+            await vm_page_wakeup(m)
+    for pindex in sorted(backing.swap):
+        if pindex in obj.pages or pindex in obj.swap:
+            await swap_pager_freespace(gd, backing, pindex)
+        else:
+            obj.swap[pindex] = backing.swap.pop(pindex)
+    obj.backing, backing.backing = backing.backing, None
+    backing.ref_count = 0
+    return True

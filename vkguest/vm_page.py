@@ -23,6 +23,7 @@ PG_REFERENCED: Final = 0x80
 
 PQ_NONE: Final = "none"
 PQ_FREE: Final = "free"
+PQ_HOLD: Final = "hold"  # freed while held: goes to the free list when it is let go
 PQ_INACTIVE: Final = "inactive"
 PQ_ACTIVE: Final = "active"
 
@@ -175,10 +176,18 @@ async def vm_page_free(gd: GlobalData, m: VmPage) -> None:
     async with vpq.lock:
         assert m.wire_count == 0, "vm_page_free: wired"
         vpq.queues.get(m.queue, {}).pop(m.frame, None)
-        m.queue = PQ_FREE
-        vpq.free.append(m.frame)
-        gd.kernel.emit("guest.free", gd.kernel.proc, m.frame)
+        if m.hold_count:
+            m.queue = PQ_HOLD
+        else:
+            _free(gd, m)
     await m.busy.release()
+
+
+def _free(gd: GlobalData, m: VmPage) -> None:
+    """Precondition: the queue lock."""
+    m.queue = PQ_FREE
+    gd.kernel.vm_page_queues.free.append(m.frame)
+    gd.kernel.emit("guest.free", gd.kernel.proc, m.frame)
 
 
 async def vm_page_busy_try(m: VmPage) -> bool:
@@ -212,7 +221,10 @@ async def vm_page_unwire(gd: GlobalData, m: VmPage) -> None:
 
 
 async def vm_page_hold(gd: GlobalData, m: VmPage) -> None:
-    """Keep the frame from being freed while the kernel reads or writes it (copyin, copyout)."""
+    """Keep the frame from being used again while the kernel reads or writes it (copyin, copyout).
+
+    The page may well be freed meanwhile, by another lwp that unmaps it.
+    """
     async with gd.kernel.vm_page_queues.lock:
         m.hold_count += 1
 
@@ -221,13 +233,15 @@ async def vm_page_unhold(gd: GlobalData, m: VmPage) -> None:
     async with gd.kernel.vm_page_queues.lock:
         assert m.hold_count > 0, "vm_page_unhold: not held"
         m.hold_count -= 1
+        if m.hold_count == 0 and m.queue == PQ_HOLD:
+            _free(gd, m)
 
 
 async def vm_page_requeue(gd: GlobalData, m: VmPage, queue: str) -> None:
     """vm_page_activate and vm_page_deactivate: to the tail of `queue`, unless wired."""
     vpq = gd.kernel.vm_page_queues
     async with vpq.lock:
-        if m.wire_count == 0 and m.queue != PQ_FREE:
+        if m.wire_count == 0 and m.queue not in {PQ_FREE, PQ_HOLD}:
             vpq.queues.get(m.queue, {}).pop(m.frame, None)
             m.queue = queue
             vpq.queues[queue][m.frame] = m

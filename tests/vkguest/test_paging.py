@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from tests.vkguest.bench import Bench
 from tests.vkguest.rig import assert_all_returned, check_pmaps_every, on_fake
 from tests.vkguest.test_workloads import assert_went_well
 from vkguest.kern_exit import STATUS_KILLED
+from vkguest.vm_page import (
+    VM_ALLOC_NORMAL,
+    vm_page_alloc,
+    vm_page_free,
+    vm_page_hold,
+    vm_page_unhold,
+)
+from vkguest.workloads.words import STATUS_CHILD
 
 
 @pytest.mark.slow
@@ -50,3 +59,32 @@ def test_frames_of_a_dead_process_are_used_again() -> None:
     frames = [fields[1] for name, fields in run.events if name == "guest.alloc"]
     assert len(frames) > len(set(frames))
     assert_went_well(run)
+
+
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_a_shadow_over_a_shared_one_does_not_keep_what_is_below(vcpus: int) -> None:
+    # Each round forks while the child of the round before may still live.
+    run = on_fake(["poke:rounds=12"], vcpus=vcpus, pages=44, swap_pages=4)
+
+    statuses = {pid: result.status for pid, result in run.vkernel.results.items()}
+    assert statuses == {pid: 0 if pid == 1 else STATUS_CHILD for pid in statuses}
+    assert len(statuses) == 13
+    assert_all_returned(run)
+
+
+def test_a_held_frame_is_not_free_before_it_is_let_go() -> None:
+    bench = Bench()
+    gd, free = bench.gd, bench.vkernel.vm_page_queues.free
+
+    async def main() -> list[bool]:
+        m = await vm_page_alloc(gd, None, 0, VM_ALLOC_NORMAL, "test")
+        assert m is not None
+        await vm_page_hold(gd, m)
+        await vm_page_free(gd, m)
+        held = m.frame in free
+        await vm_page_unhold(gd, m)
+        return [held, m.frame in free]
+
+    bench.run(main())
+
+    assert bench.result == [False, True]
