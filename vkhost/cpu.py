@@ -8,11 +8,11 @@ interrupts of that thread.
 from __future__ import annotations
 
 from types import coroutine
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Mailbox, Step
 
-from vkhost.cpu_access import PAGE, Access, walk
+from vkhost.cpu_access import PAGE, Access, Write, modified, walk
 from vkhost.tlb import Tlb
 from vkhost.vm import (
     KERN_SUCCESS,
@@ -46,13 +46,16 @@ class Fault(Exception):
 class FaultRequest:
     """What the trap handler asks of the fault worker."""
 
-    __slots__ = ("fault_flags", "fault_type", "va", "vm_map")
+    __slots__ = ("fault_flags", "fault_type", "va", "vm_map", "write")
 
-    def __init__(self, vm_map: VmMap, va: int, fault_type: int, fault_flags: int) -> None:
+    def __init__(
+        self, vm_map: VmMap, va: int, fault_type: int, fault_flags: int, write: Write | None
+    ) -> None:
         self.vm_map = vm_map
         self.va = va
         self.fault_type = fault_type
         self.fault_flags = fault_flags
+        self.write = write
 
 
 class Cpu:
@@ -115,7 +118,8 @@ class Cpu:
                     "mem.store", self.id, tlb.root.state.id, va, entry.pfn, idx, value
                 )
                 return
-            yield from self._miss(access)
+            if (yield from self._miss(access, value)) is not None:
+                return
 
     @coroutine
     def cmpset(self, va: int, old: int, new: int) -> Step:
@@ -133,7 +137,9 @@ class Cpu:
                 pmap = self.tlb.root.state
                 self.kernel.emit("mem.cmpset", self.id, pmap.id, va, entry.pfn, idx, new, done)
                 return done
-            yield from self._miss(access)
+            emulated = yield from self._miss(access, (old, new))
+            if emulated is not None:
+                return emulated.result
 
     @coroutine
     def rmw(self, va: int, op: str, operand: int) -> Step:
@@ -145,13 +151,15 @@ class Cpu:
             if slot is not None and (entry := slot.state) is not None and entry.writable:
                 idx = va >> 3 & 511
                 old: int = entry.frame.words[idx]
-                new = operand if op == "swap" else old | operand if op == "or" else old & ~operand
+                new = modified(op, old, operand)
                 entry.frame.words[idx] = new
                 pmap = self.tlb.root.state
                 self.kernel.emit("mem.load", self.id, pmap.id, va, entry.pfn, idx, old)
                 self.kernel.emit("mem.store", self.id, pmap.id, va, entry.pfn, idx, new)
                 return old
-            yield from self._miss(access)
+            emulated = yield from self._miss(access, operand)
+            if emulated is not None:
+                return emulated.result
 
     @coroutine
     def swap(self, va: int, value: int) -> Step:
@@ -175,22 +183,25 @@ class Cpu:
     @coroutine
     def zero_page(self, va: int) -> Step:
         """bzero of a page, in one step."""
-        frame = yield from self._page(va, "zero", VM_PROT_WRITE)
-        frame.put_bytes(bytes(4096))
-        self.kernel.emit("page.zero", frame.pfn)
+        frame = yield from self._page(va, "zero", VM_PROT_WRITE, bytes(4096))
+        if frame is not None:
+            frame.put_bytes(bytes(4096))
+            self.kernel.emit("page.zero", frame.pfn)
 
     @coroutine
     def copy_page(self, dst: int, src: int) -> Step:
         """bcopy of a page: one step to read it, one to write it."""
         frame = yield from self._page(src, "copy from", VM_PROT_READ)
         content = frame.words.tobytes()
-        frame = yield from self._page(dst, "copy to", VM_PROT_WRITE)
-        frame.put_bytes(content)
-        self.kernel.emit("page.write", frame.pfn, content)
+        frame = yield from self._page(dst, "copy to", VM_PROT_WRITE, content)
+        if frame is not None:
+            frame.put_bytes(content)
+            self.kernel.emit("page.write", frame.pfn, content)
 
     @coroutine
-    def _page(self, va: int, op: str, fault_type: int) -> Step:
-        """The frame at va, in a step that may use all of it; emits the access to its first word."""
+    def _page(self, va: int, op: str, fault_type: int, content: bytes = b"") -> Step:
+        """The frame at va, in a step that may use all of it; emits the access to its first word.
+        None: a fault has filled it with `content`."""
         access = Access(self, va, op, fault_type, PAGE)
         while True:
             yield access
@@ -202,31 +213,43 @@ class Cpu:
                 value = entry.frame.words[0] if fault_type == VM_PROT_READ else 0
                 self.kernel.emit(name, self.id, pmap.id, va, entry.pfn, 0, value)
                 return entry.frame
-            yield from self._miss(access)
+            if (yield from self._miss(access, content)) is not None:
+                return None
 
     # Misses and faults.
 
     @coroutine
-    def _miss(self, access: Access) -> Step:
-        """Continues the step in which the TLB had nothing: walk, and fault if that fails."""
+    def _miss(self, access: Access, operand: Any = None) -> Step:
+        """Continues the step in which the TLB had nothing: walk, and fault if that fails.
+
+        The access is then to be repeated; unless it was a write of `operand` and the fault has
+        performed it, which is returned.
+        """
         pmap = self.tlb.root.state
         va = access.va
         slot = self.tlb.slot(pmap, va >> 12)
         if not walk(self, pmap, slot, va, access.fault_type):
             assert self.lwp is not None
             vm_map = self.lwp.vmspace.vm_map
-            result = yield from self.take_fault(vm_map, va, access.fault_type)
+            writes = access.fault_type == VM_PROT_WRITE
+            write = Write(access, pmap, operand) if writes else None
+            result = yield from self.take_fault(vm_map, va, access.fault_type, write)
             if result != KERN_SUCCESS:
                 raise Fault(va, access.fault_type, result)
+            if write is not None and write.done:
+                return write
+        return None
 
-    async def take_fault(self, vm_map: VmMap, va: int, fault_type: int) -> int:
+    async def take_fault(
+        self, vm_map: VmMap, va: int, fault_type: int, write: Write | None = None
+    ) -> int:
         """pc64 trap.c:trap_pfault: flags as for a user access, and vm_fault."""
         flags = VM_FAULT_USERMODE | VM_FAULT_BURST
         if fault_type == VM_PROT_WRITE:
             flags |= VM_FAULT_DIRTY
         if not self.kernel.config.fault_workers:
-            return await self.kernel.vm_fault(vm_map, va, fault_type, flags)
-        await self.faults.send(FaultRequest(vm_map, va, fault_type, flags))
+            return await self.kernel.vm_fault(vm_map, va, fault_type, flags, write)
+        await self.faults.send(FaultRequest(vm_map, va, fault_type, flags, write))
         result: int = await self.fault_results.recv()
         return result
 

@@ -6,9 +6,10 @@ translation; or else the PTE, whose translation it caches. So the footprint is c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.effects import Also, Effect
+from vkprotocol.effects import Also, Effect, Step
 
 from vkhost.pmap_bits import PTE_A, PTE_FRAME, PTE_M, PTE_NX, PTE_RW
 from vkhost.tlb import TlbEntry, TlbSlot
@@ -16,6 +17,7 @@ from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu
+    from vkhost.physmem import Frame
     from vkhost.pmap import Pmap
 
 WORD: Final = 0  # the access is to one word
@@ -56,6 +58,62 @@ class Access(Effect):
         if self.width == PAGE:
             return ((slot, False), (frame.bulk, True))
         return ((slot, False), (frame.word(self.va >> 3 & 511), writes), (frame.bulk, False))
+
+
+class Write:
+    """A write access with what it writes, so that the fault it causes can perform it in the CPU's
+    place (rmap/shadow.py). `done`: it has been, and this is its `result`.
+
+    `operand`: the value; (old, new) of a cmpset; the content of a page.
+    """
+
+    __slots__ = ("access", "done", "operand", "pmap", "result")
+
+    def __init__(self, access: Access, pmap: Pmap, operand: Any) -> None:
+        self.access = access
+        self.pmap = pmap
+        self.operand = operand
+        self.done = False
+        self.result: int | bool = 0
+
+    @property
+    def idx(self) -> int | None:
+        """The word it writes; None: all of them."""
+        return None if self.access.width == PAGE else self.access.va >> 3 & 511
+
+    @coroutine
+    def perform(self, frame: Frame) -> Step:
+        access, idx = self.access, self.idx
+        kernel = access.cpu.kernel
+        if idx is None:
+            yield Effect(frame.bulk, access.op, write=True)
+            frame.put_bytes(self.operand)
+            kernel.emit("page.write", frame.pfn, self.operand)
+        else:
+            yield frame.word(idx).write
+            old = frame.words[idx]
+            new = modified(access.op, old, self.operand)
+            self.result = old == self.operand[0] if access.op == "cmpset" else old
+            frame.words[idx] = new
+            kernel.emit(
+                "mem.emulate", access.cpu.id, self.pmap.id, access.va, frame.pfn, idx, new
+            )
+        self.done = True
+
+
+def modified(op: str, old: int, operand: Any) -> int:
+    """What a write access leaves of a word."""
+    new: int
+    match op:
+        case "or":
+            new = old | operand
+        case "andn":
+            new = old & ~operand
+        case "cmpset":
+            new = operand[1] if old == operand[0] else old
+        case _:
+            new = operand
+    return new
 
 
 def permits(entry: TlbEntry, fault_type: int) -> bool:

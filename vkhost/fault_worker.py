@@ -20,6 +20,6 @@ async def fault_worker(cpu: Cpu) -> None:
     while True:
         request = await cpu.faults.recv()
         result = await kernel.vm_fault(
-            request.vm_map, request.va, request.fault_type, request.fault_flags
+            request.vm_map, request.va, request.fault_type, request.fault_flags, request.write
         )
         await cpu.fault_results.send(result)

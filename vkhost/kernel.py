@@ -20,6 +20,7 @@ from vkhost.vm_page_queue import PQ_FREE, VmPageQueues, Vmstats
 from vkhost.vm_pageout_wakeup import Pagedaemon
 
 if TYPE_CHECKING:
+    from vkhost.cpu_access import Write
     from vkhost.lwp import Proc
     from vkhost.pmap import Pmap
     from vkhost.vm_map import VmMap
@@ -95,11 +96,18 @@ class Kernel:
             if self.config.emergency:
                 self.spawn("emergpager", vm_pageout_thread(self, emergency=True), daemon=True)
 
-    async def vm_fault(self, vm_map: VmMap, va: int, fault_type: int, fault_flags: int) -> int:
+    async def vm_fault(
+        self,
+        vm_map: VmMap,
+        va: int,
+        fault_type: int,
+        fault_flags: int,
+        write: Write | None = None,
+    ) -> int:
         """vm_fault.c:vm_fault, whichever the kernel was built with (a litmus may replace it)."""
         from vkhost.vm_fault import vm_fault
 
-        return await vm_fault(vm_map, va, fault_type, fault_flags)
+        return await vm_fault(vm_map, va, fault_type, fault_flags, write)
 
     def curcpu(self) -> Cpu | None:
         """The CPU of the running thread; None for a daemon that is not bound to one."""

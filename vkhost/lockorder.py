@@ -4,6 +4,7 @@
     MAP_LOCK        vm_map.lock                          vm_map.c
     VNODE_LOCK      vnode lock (shared in vm_fault)      vm_fault.c, after map lock and token
     ILOCK_SPIN      vm_map.ilock_spin                    vm_map.c:vm_map_interlock
+    SHADOW_LOCK     edits of page tables, `shadow`       ours, after KVM's mmu_lock
     PLACEMARK       pte_placemark of one VA              pmap.c, after the page's busy bit
     MMU_LOCK        of one pmap, policy `notifier`       ours, after KVM's mmu_lock
     BACKING_LK      vm_object.backing_lk                 vm_map.c, pmap.c:PMAP_PAGE_BACKING_SCAN
@@ -12,7 +13,7 @@
     SWAP_SPIN       swap metadata                        swap_pager.c
 
 The busy bit of a page is no lock (it may be handed from thread to thread); it is taken after the
-object token and before PLACEMARK.
+object token and before SHADOW_LOCK and PLACEMARK.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final
 MAP_LOCK: Final = 10
 VNODE_LOCK: Final = 20
 ILOCK_SPIN: Final = 30
+SHADOW_LOCK: Final = 35
 PLACEMARK: Final = 40
 MMU_LOCK: Final = 45
 BACKING_LK: Final = 50

@@ -166,9 +166,27 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "shadow: a table is not write-protected in the DMAP before it is read",
         "rmap.shadow:Shadow.walk_through", (1,), ("W02", "W05"),
     ),
+    "shadow-derived-kept": Mutant(
+        "shadow: a store to a table is emulated, and what came from its VPTE stays",
+        "rmap.shadow:Shadow._edited", (1,), ("W02", "W05"),
+    ),
+    "shadow-edit-uncounted": Mutant(
+        "shadow: an edit is not counted, so a fault that has read the VPTE before enters it after",
+        "rmap.shadow:Shadow._edited", (1,), ("W02",),
+    ),
+    "shadow-withdrawn-after-store": Mutant(
+        "shadow: the VPTE is written first, then what came from it goes: before the edit returns,"
+        " another CPU of the guest already goes by what it reads",
+        "rmap.shadow:Shadow._write", (5,), ("W03",),
+    ),
     "notifier-unchecked": Mutant(
         "notifier: the sequence count is not compared before the PTE is installed",
         "rmap.notifier:Notifier.permits", (1, 2), ("W01",),
+    ),
+    "notifier-write-back-unchecked": Mutant(
+        "notifier: A and M are set in a VPTE whatever the sequence count is: no invariant of the"
+        " host, but the word may be data of the guest by now",
+        "rmap.notifier:Notifier.write_back_begin", (), ("W16",),
     ),
     "wire-never-dropped": Mutant(
         "wired: removing a PTE leaves its page wired: no invariant, but the page stays for ever",

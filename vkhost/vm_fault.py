@@ -10,6 +10,8 @@ DragonFly sys/vm/vm_fault.c:vm_fault.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vkprotocol.param import PAGE_SIZE, atop, trunc_page
 
 from vkhost.panic import panic
@@ -48,6 +50,9 @@ from vkhost.vm_page_lru import vm_page_activate
 from vkhost.vm_page_wire import vm_page_unwire, vm_page_wire
 from vkhost.vm_pageout_rss import vm_pageout_map_deactivate_pages
 
+if TYPE_CHECKING:
+    from vkhost.cpu_access import Write
+
 
 def fault_name(fault_type: int) -> str:
     """`read`, `write` or `execute`, for the log."""
@@ -57,9 +62,14 @@ def fault_name(fault_type: int) -> str:
 
 
 async def vm_fault(
-    vm_map: VmMap, va: int, fault_type: int, fault_flags: int = VM_FAULT_NORMAL
+    vm_map: VmMap,
+    va: int,
+    fault_type: int,
+    fault_flags: int = VM_FAULT_NORMAL,
+    write: Write | None = None,
 ) -> int:
-    """KERN_SUCCESS once a translation that permits the access has been installed.
+    """KERN_SUCCESS once a translation that permits the access has been installed, or `write`, which
+    the CPU could not do, has been done.
 
     The caller holds no lock. That the translation is still there when the access is repeated is
     nobody's promise.
@@ -68,6 +78,7 @@ async def vm_fault(
     va = trunc_page(va)
     kernel.emit("fault.begin", vm_map.pmap.id, va, fault_name(fault_type))
     fs = FaultState(vm_map, va, fault_flags)
+    fs.write = write
     if fault_flags & VM_FAULT_UNSWAP:
         fs.first_shared = False
     result = await _try(fs, fault_type)
@@ -101,7 +112,7 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     fault_type = _check_entry(fs, found, fault_type)
     # F4
     if await vm_fault_bypass(fs, pindex):
-        return await _install(fs, fault_type)
+        return await _install(fs)
     # F5
     await hold_first_object(fs)
     # F6 - F14
@@ -113,7 +124,7 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     result = await vm_fault_object(fs, pindex, fault_type)
     if result != KERN_SUCCESS:
         return result
-    return await _install(fs, fault_type)
+    return await _install(fs)
 
 
 def _check_entry(fs: FaultState, found: Lookup, fault_type: int) -> int:
@@ -153,7 +164,7 @@ async def _walk(fs: FaultState, pindex: int, fault_type: int) -> tuple[int, int]
     return await vm_fault_vpagetable(fs, pindex, fs.entry.master_pde, fault_type)
 
 
-async def _install(fs: FaultState, fault_type: int) -> int:
+async def _install(fs: FaultState) -> int:
     """F16-F21. fs.m is busied: hard, or soft after the bypass."""
     kernel = fs.kernel
     m = fs.m
@@ -165,10 +176,14 @@ async def _install(fs: FaultState, fault_type: int) -> int:
     if "ilock-released-before-enter" in kernel.mutants and fs.ilock is not None:
         await vm_map_deinterlock(fs.vm_map, fs.ilock)
         fs.ilock = None
-    prot = await kernel.rmap.protection(fs, m, fault_type)
-    # F17
     wired = bool(fs.wflags & FW_WIRED)
-    if not await pmap_enter(fs.vm_map.pmap, fs.va, m, prot, wired, fs.entry, fs):
+    # F17
+    entered = await kernel.rmap.emulate(fs, m)
+    emulated = entered is not None
+    if not emulated:
+        prot = await kernel.rmap.protection(fs, m)
+        entered = await pmap_enter(fs.vm_map.pmap, fs.va, m, prot, wired, fs.entry, fs)
+    if not entered:
         fs.why = "invalidated"
         await unlock_things(fs)
         await release_page(fs)
@@ -185,7 +200,7 @@ async def _install(fs: FaultState, fault_type: int) -> int:
     fs.m = None
     await kernel.rmap.settle()
     # F20
-    if fs.fault_flags & VM_FAULT_BURST and not fs.msoftonly and not wired:
+    if fs.fault_flags & VM_FAULT_BURST and not (fs.msoftonly or wired or emulated):
         await vm_prefault(fs)
     # F21
     await unlock_things(fs)

@@ -92,6 +92,7 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     await hold_first_object(fs)
     pindex = found.first_pindex
     if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:
+        await fs.kernel.rmap.walk_begin(fs)
         result, pindex = await vm_fault_vpagetable(fs, pindex, fs.entry.master_pde, fault_type)
         if result != KERN_SUCCESS:
             return result
@@ -111,7 +112,8 @@ async def _finish(fs: FaultState, fault_type: int, didcow: int, *, busy: bool) -
     await vm_page_flag_set(m, PG_REFERENCED)
     if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:
         await kernel.rmap.mapped_through_vpte(m)
-    await kernel.rmap.protection(fs, m, fault_type)
+    if writing:
+        await kernel.rmap.kernel_writes(m)
     # After a copy whoever has the old page mapped must fault again to see the new one (W26). The
     # kernel wrote `|` for `&`, so it removes the PTE every time (facts 0.1).
     if kernel.quirks.didcow_or or (fs.wflags | didcow) & FW_DIDCOW:

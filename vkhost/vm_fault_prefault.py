@@ -11,7 +11,7 @@ from __future__ import annotations
 from vkprotocol.param import PAGE_SIZE, atop
 
 from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import VM_MAPTYPE_NORMAL, VM_PROT_READ
+from vkhost.vm import VM_MAPTYPE_NORMAL
 from vkhost.vm_fault_state import FaultState
 from vkhost.vm_page import VM_PAGE_BITS_ALL
 from vkhost.vm_page_busy import vm_page_lookup_busy_try, vm_page_wakeup
@@ -42,7 +42,7 @@ async def _prefault(fs: FaultState, va: int) -> bool:
     if m is None or busy:
         return False
     if m.valid == VM_PAGE_BITS_ALL and m.queue != PQ_CACHE:
-        prot = await fs.kernel.rmap.protection(fs, m, VM_PROT_READ)
+        prot = await fs.kernel.rmap.protection(fs, m)
         await pmap_enter(fs.vm_map.pmap, va, m, prot, False, fs.entry)
     await vm_page_wakeup(m)
     return True

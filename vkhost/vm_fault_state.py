@@ -20,6 +20,7 @@ from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_lru import vm_page_deactivate
 
 if TYPE_CHECKING:
+    from vkhost.cpu_access import Write
     from vkhost.vm_map_interlock import VmMapIlock
     from vkhost.vnode_pager import Vnode
 
@@ -32,6 +33,7 @@ class FaultState:
         "ba", "entry", "excl_heur", "fault_flags", "first_ba", "first_ba_held", "first_m",
         "first_prot", "first_shared", "hardfault", "ilock", "kernel", "lookup_still_valid", "m",
         "msoftonly", "prot", "retry", "seen", "shared", "va", "vm_map", "vp", "wflags", "why",
+        "write",
     )  # fmt: skip
 
     entry: VmMapEntry
@@ -49,6 +51,7 @@ class FaultState:
         self.why = ""  # what the last TRY_AGAIN was for
         self.ilock: VmMapIlock | None = None
         self.seen: Any = None  # what the reverse map remembers of this try's walk
+        self.write: Write | None = None  # what the CPU was about to write, if it was
         self.reset()
 
     def reset(self) -> None:

@@ -31,12 +31,13 @@ from vkprotocol.vpte import (
 from vkhost.vm import (
     KERN_FAILURE,
     KERN_SUCCESS,
+    KERN_TRY_AGAIN,
     VM_PROT_EXECUTE,
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
 from vkhost.vm_fault_object import vm_fault_object
-from vkhost.vm_fault_state import FaultState, cleanup_fault, unlock_things
+from vkhost.vm_fault_state import FaultState, cleanup_fault, release_page, unlock_things
 from vkhost.vm_page import PG_REFERENCED, VmPage
 from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
@@ -69,10 +70,16 @@ async def vm_fault_vpagetable(
         assert m is not None
         vshift -= VPTE_PAGE_BITS
         await vm_page_activate(m)
-        await kernel.rmap.walk_through(fs, m)
         # F11
         idx = pindex >> vshift & VPTE_PAGE_MASK
-        vpte = await _write_back(fs, m, idx, fault_type, vshift)
+        await kernel.rmap.walk_through(fs, m, idx)
+        written = await _write_back(fs, m, idx, fault_type, vshift)
+        if written is None:
+            fs.why = "invalidated"
+            await unlock_things(fs)
+            await release_page(fs)
+            return KERN_TRY_AGAIN, 0
+        vpte = written
         # F12: from here on it is the value that counts; the guest may change the table.
         await vm_page_flag_set(m, PG_REFERENCED)
         await vm_page_wakeup(m)
@@ -93,12 +100,16 @@ def _permits(vpte: int, fault_type: int) -> bool:
     return not (fault_type & VM_PROT_EXECUTE and vpte & VPTE_NX)
 
 
-async def _write_back(fs: FaultState, m: VmPage, idx: int, fault_type: int, vshift: int) -> int:
+async def _write_back(
+    fs: FaultState, m: VmPage, idx: int, fault_type: int, vshift: int
+) -> int | None:
     """F11: load the VPTE; add A, and M for a write it permits, unless it has them; the result.
 
-    Load and compare-and-set are two steps: the guest may be between them.
+    Load and compare-and-set are two steps: the guest may be between them. None: the reverse map
+    does not want the word to be written, the page may be no table any more.
     """
     frame = m.frame
+    rmap = fs.kernel.rmap
     while True:
         vpte: int = await frame.load(idx)
         fs.kernel.emit("vpte.read", m.pfn, idx, vpte, vshift)
@@ -111,6 +122,8 @@ async def _write_back(fs: FaultState, m: VmPage, idx: int, fault_type: int, vshi
             nvpte |= VPTE_A
         if nvpte == vpte:
             return vpte
+        if not await rmap.write_back_begin(fs):
+            return None
         if "vpte-am-plain-store" in fs.kernel.mutants:
             await frame.store(idx, nvpte)
             stored = True
@@ -119,6 +132,8 @@ async def _write_back(fs: FaultState, m: VmPage, idx: int, fault_type: int, vshi
         if stored:
             fs.kernel.emit("vpte.am", m.pfn, idx, vpte, nvpte)
             await vm_page_dirty(m)
+        await rmap.write_back_end(fs)
+        if stored:
             # The kernel goes on with the value it compared, without the bits just set.
             return vpte
 

@@ -62,7 +62,8 @@ class PageQueue(Lock):
         self.delta = 0
         self.head: QueueLink | None = None
         self.tail: QueueLink | None = None
-        self._leave = Effect(self, "release", write=True, also=((total, True),))
+        writes = not isinstance(total, Tally)
+        self._leave = Effect(self, "release", write=True, also=((total, writes),))
 
     @coroutine
     def release(self) -> Step:
@@ -129,13 +130,35 @@ class PageQueue(Lock):
             self.delta += delta
 
 
+class Tally(Cell):
+    """A count that is added to far more often than it is looked at (what gd_vmstats_adj is for).
+
+    Additions commute, so they are announced as loads, and looking as a store: two pages that go to
+    two queues have nothing to do with each other. No guard may wait for it.
+    """
+
+    __slots__ = ()
+
+    def commute(self, state: Any, tid: int, op: str) -> Any:
+        raise NotImplementedError(f"{tid} waits for a tally")  # only guards ask
+
+    @coroutine
+    def load(self) -> Step:
+        yield self._write
+        return self.state
+
+
 class Vmstats:
-    """Global page counts (vmstats), atomic; and what waits for them."""
+    """Global page counts (vmstats), atomic."""
 
     __slots__ = ("_free_and_cache", "queue_count", "v_wire_count")
 
     def __init__(self) -> None:
-        self.queue_count = [Cell(("vmstats", f"v_{name}_count")) for name in PQ_NAMES]
+        # Memory is waited for, and so looked at wherever it is taken: free and cache.
+        self.queue_count = [
+            (Cell if kind in (PQ_FREE, PQ_CACHE) else Tally)(("vmstats", f"v_{name}_count"))
+            for kind, name in enumerate(PQ_NAMES)
+        ]
         self.v_wire_count = Cell(("vmstats", "v_wire_count"))
         self._free_and_cache = Effect(
             self.v_free_count, "load", write=False, also=((self.v_cache_count, False),)

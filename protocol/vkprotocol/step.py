@@ -9,7 +9,7 @@ the step is taken; partial-order reduction needs no annotation.
 Contract of a step, relied on by every executor:
 
 * it changes only its effect's `obj` and the objects in `also`, besides the thread's own locals;
-* a load that changes its `obj` does so in a way that commutes, and the object has `commute`;
+* a load that changes its object does so in a way that commutes, and the object has `commute`;
 * it touches nothing else that another thread may touch without a lock;
 * a guard is a pure function of `obj.state`, and a guarded object never appears in `also`.
 

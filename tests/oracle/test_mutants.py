@@ -52,6 +52,8 @@ ONE_SWITCH: list[tuple[str, Scenario, dict[str, Any]]] = [
     ("pageout-locks-map", scenarios.evict, {}),
     ("notifier-unchecked", scenarios.invalidate, {"policy": "notifier", "interlock": False}),
     ("shadow-dmap-unprotected", scenarios.unmap, {"policy": "shadow", "inval": False}),
+    ("shadow-derived-kept", scenarios.unmap, {"policy": "shadow", "inval": False}),
+    ("shadow-edit-uncounted", scenarios.unmap, {"policy": "shadow", "inval": False}),
 ]
 SEEDS: list[tuple[str, Scenario, dict[str, Any]]] = [
     ("ilock-unlock-before-enqueue", scenarios.ranges, {}),
@@ -66,6 +68,8 @@ ELSEWHERE = {
     "flush-without-protect": "liveness: the pages are dirty again at once",
     "wired-full-protection": "needs the wired policy",
     "wire-never-dropped": "accounting: the page is never reclaimed",
+    "shadow-withdrawn-after-store": "what another CPU of the guest does meanwhile: litmus W03",
+    "notifier-write-back-unchecked": "data of the guest: litmus W16",
     "run-ref-kept": "test_calls.py",
     "destroy-ignores-refs": "test_calls.py",
     "ve-cache-without-deleted-test": "test_calls.py",

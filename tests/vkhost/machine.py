@@ -158,8 +158,12 @@ class Machine:
         return found
 
     def resolve(self, vm_fault: Callable[[Any, int, int, int], Awaitable[int]]) -> None:
-        """Have faults resolved by this instead of vm_fault."""
-        vars(self.kernel)["vm_fault"] = vm_fault
+        """Have faults resolved by this instead of vm_fault. It performs no writes itself."""
+
+        async def resolve(vm_map: Any, va: int, kind: int, flags: int, write: Any = None) -> int:
+            return await vm_fault(vm_map, va, kind, flags)
+
+        vars(self.kernel)["vm_fault"] = resolve
 
     def flags(self, m: VmPage) -> int:
         flags: int = m.flags.value

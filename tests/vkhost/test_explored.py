@@ -44,7 +44,9 @@ class Setting:
             VmMapBacking(self.pmap, VM_MAPTYPE_NORMAL, VA, VA + 4 * 4096, self.obj, 0)
         )
 
-    async def vm_fault(self, vm_map: Any, va: int, fault_type: int, flags: int) -> int:
+    async def vm_fault(
+        self, vm_map: Any, va: int, fault_type: int, flags: int, write: Any = None
+    ) -> int:
         return KERN_FAILURE
 
     def page(self, pindex: int, obj: VmObject | None = None) -> VmPage:

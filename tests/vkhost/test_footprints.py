@@ -182,7 +182,11 @@ def test_a_step_changes_only_what_it_announced(seed: int, broken: bool, shootdow
         thread = machine.ex.threads[tid]
         effect = thread.pending
         assert effect is not None
-        written = {obj.key for obj, write in ((effect.obj, effect.write), *effect.also) if write}
+        written = {
+            obj.key
+            for obj, write in ((effect.obj, effect.write), *effect.also)
+            if write or hasattr(obj, "commute")
+        }
         machine.step(thread)
         after = snapshot(machine, workload.obj)
         changed = {

@@ -87,12 +87,30 @@ class Rmap:
     async def walk_begin(self, fs: FaultState) -> None:
         """F6: a fault is about to walk the guest's page table."""
 
-    async def walk_through(self, fs: FaultState, m: VmPage) -> None:
-        """F10: its walk has reached table page m, busied, and has not read its VPTE yet."""
+    async def walk_through(self, fs: FaultState, m: VmPage, idx: int) -> None:
+        """F10: its walk has reached table page m, busied, and has not read VPTE `idx` yet."""
 
-    async def protection(self, fs: FaultState, m: VmPage, fault_type: int) -> int:
+    async def write_back_begin(self, fs: FaultState) -> bool:
+        """F11: A and M are about to be set in the VPTE of a busied table. May they? (else the
+        fault starts again)"""
+        return True
+
+    async def write_back_end(self, fs: FaultState) -> None:
+        """They have been, or the VPTE had changed."""
+
+    async def protection(self, fs: FaultState, m: VmPage) -> int:
         """F16: what the PTE of m, busied, may allow."""
         return fs.prot
+
+    async def emulate(self, fs: FaultState, m: VmPage) -> bool | None:
+        """F17: fs.write, if there is one, of m, busied, may have to be done by the fault itself.
+
+        None: it has not, m is to be entered. False: what the walk found is no longer so.
+        """
+        return None
+
+    async def kernel_writes(self, m: VmPage) -> None:
+        """vm_fault_page: m, hard-busied, is about to be written by the host kernel."""
 
     async def permits(self, fs: FaultState) -> bool:
         """F17, pte_placemark held: is what the walk found still so? (else it starts again)"""

@@ -1,18 +1,25 @@
 """Ours: sequence-counted invalidation, as Linux's mmu notifiers and KVM do it.
 
 Idea: a fault notes the address space's sequence number before it walks. Whoever invalidates raises
-`in_progress` first, removes the PTEs, then raises the sequence and lowers `in_progress`. At the end
-the fault enters its translation only if nothing is in progress and the sequence is what it was;
-else it starts again. So a walk is never fenced, it is checked: the interlock's guarantee without
-anybody sleeping on anybody's walk. The host's own reclaim finds PTEs by a list (KVM's spte rmap).
-Source: Linux mm/mmu_notifier.c:mmu_interval_read_begin, mmu_interval_read_retry; virt/kvm
-mmu_invalidate_retry.
+`in_progress` first, removes the PTEs, then raises the sequence and lowers `in_progress`. What a
+fault is about to do by what it has read - set A and M in a VPTE, enter the translation - it does
+only if nothing is in progress and the sequence is what it was; else it starts again. So a walk is
+never fenced, it is checked: the interlock's guarantee without anybody sleeping on anybody's walk.
+The host's own reclaim finds PTEs by a list (KVM's spte rmap). Source: Linux mm/mmu_notifier.c:
+mmu_interval_read_begin, mmu_interval_read_retry; virt/kvm mmu_invalidate_retry.
 
-Relies on: the guest's INVAL as before; the mmu lock, held shared over check and entry and taken
-exclusively to begin: an invalidation either is seen by the check or finds the PTE.
-Lock order: PTE placemark, mmu lock; an invalidation holds neither when it begins.
-Cost: two exclusive locks an invalidation and one shared a fault; a retry for each fault that
-overlaps an invalidation of its address space, whatever the address; 24 bytes a mapping.
+A and M: the VPTEs stand to the host PTEs as Linux's own page tables, the primary MMU, to KVM's.
+KVM marks the primary's page accessed and dirty with mmu_lock held and after the retry check (mmu.c:
+kvm_mmu_finish_page_fault, kvm_release_faultin_page), and so it is here. (KVM's walker of *guest*
+tables, paging_tmpl.h:update_accessed_dirty_bits, does write without that; it is fenced by the
+guest, whose shootdown IPI waits for the vCPU that walks. A vkernel sends none: INVAL is its IPI.)
+
+Relies on: the guest's INVAL as before; the mmu lock, held shared over check and deed and taken
+exclusively to begin: an invalidation either is seen by the check or comes after the deed.
+Lock order: page busy, PTE placemark, mmu lock; an invalidation holds none when it begins.
+Cost: two exclusive locks an invalidation, one shared a fault and one more for each VPTE that lacks
+A or M; a retry for each fault that overlaps an invalidation of its address space, whatever the
+address; 24 bytes a mapping.
 """
 
 from __future__ import annotations
@@ -67,16 +74,27 @@ class Notifier(VpteList):
         await count.wait(no_invalidation)
         fs.seen = await count.load()
 
-    async def permits(self, fs: FaultState) -> bool:
-        if fs.entry.maptype != VM_MAPTYPE_VPAGETABLE:
-            return True
+    async def _begin(self, fs: FaultState, *, unchecked: bool) -> bool:
+        """Does what the walk has read count? If so the lock is left shared."""
         mmu = self.mmu(fs.vm_map.pmap)
         await mmu.lock.acquire_shared()
         now: tuple[int, int] = await mmu.count.load()
-        if "notifier-unchecked" in self.kernel.mutants or (now == fs.seen and not now[1]):
+        if unchecked or (now == fs.seen and not now[1]):
             return True
         await mmu.lock.release()
         return False
+
+    async def write_back_begin(self, fs: FaultState) -> bool:
+        unchecked = "notifier-write-back-unchecked" in self.kernel.mutants
+        return await self._begin(fs, unchecked=unchecked)
+
+    async def write_back_end(self, fs: FaultState) -> None:
+        await self.mmu(fs.vm_map.pmap).lock.release()
+
+    async def permits(self, fs: FaultState) -> bool:
+        if fs.entry.maptype != VM_MAPTYPE_VPAGETABLE:
+            return True
+        return await self._begin(fs, unchecked="notifier-unchecked" in self.kernel.mutants)
 
     async def entered(self, fs: FaultState) -> None:
         if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:

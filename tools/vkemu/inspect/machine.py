@@ -153,7 +153,7 @@ class Machine:
         if thing in self.state and event.get("ok", True):
             self.set(thing, "value", vpte_text(event["value"]))
 
-    on_mem_cmpset = on_mem_store
+    on_mem_cmpset = on_mem_emulate = on_mem_store
 
     # Locks and who runs what.
 

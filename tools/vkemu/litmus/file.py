@@ -39,6 +39,7 @@ class LitmusHost(Host, frozen=True):
     """[host] of a litmus test: small, and without the threads it does not ask for."""
 
     pages: int = 48
+    pqcolors: int = 16
     pageout: bool = False
     emergency: bool = False
     ipi_threads: bool = False

@@ -48,6 +48,8 @@ class Dirt:
         if ok:
             self.mem_store(cpu, pmap, va, pfn, idx, value)
 
+    mem_emulate = mem_store
+
     def page_flags(self, pfn: int, set: int, clear: int) -> None:  # noqa: A002 - the field
         """PG_WRITEABLE goes: from here on no PTE is asked. Store and flag commute in the kernel,
         so this and `mem_store` are one violation in its two orders."""

@@ -160,6 +160,9 @@ class Memory:
         if ok:
             self.mem_store(cpu, pmap, va, pfn, idx, value)
 
+    def mem_emulate(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        self.mem_store(cpu, pmap, va, pfn, idx, value)
+
     def vpte_am(self, pfn: int, idx: int, old: int, new: int) -> None:
         self.mem_store(-1, NO_OBJECT, 0, pfn, idx, new)
 

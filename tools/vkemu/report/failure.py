@@ -26,7 +26,8 @@ from vkemu.report.width import POSITIONS_MAX, Rerun, Width, measure
 
 # What an access is called in the header, by its event.
 ROLES: Final = {
-    "mem.load": "read", "mem.store": "write", "mem.cmpset": "write", "page.free": "free",
+    "mem.load": "read", "mem.store": "write", "mem.cmpset": "write", "mem.emulate": "write",
+    "page.free": "free",
     "page.alloc": "alloc", "pte.write": "pte", "tlb.fill": "use", "tlb.flush": "flush",
     "inval.begin": "inval", "inval.end": "inval", "page.dirty": "clean", "page.queue": "queue",
     "page.flags": "flags", "pager.put": "write", "guest.free": "free",

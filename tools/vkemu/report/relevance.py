@@ -23,7 +23,8 @@ NONE: Final = 0
 _STRONG: Final = frozenset(
     {
         "page.alloc", "page.free", "page.copy", "pte.write", "tlb.fill", "tlb.flush", "mem.store",
-        "mem.cmpset", "inval.begin", "inval.end", "setmap.begin", "setmap.end", "fault.begin",
+        "mem.cmpset", "mem.emulate", "inval.begin", "inval.end", "setmap.begin", "setmap.end",
+        "fault.begin",
         "fault.retry", "fault.end", "ilock.enter", "ilock.exit", "ilock.wait", "vpte.read",
         "pageout.launder", "pageout.page", "pager.put", "pager.get", "guest.free", "guest.alloc",
         "page.dirty", "map.remove", "vmspace.destroy",
