@@ -57,8 +57,6 @@ CLAIMS: Final = (
     ),
     Claim(
         "shadow", "edits", "O(edits)", "6.4", "O(1) overhead on every guest PTE modification",
-        why="the first edit of a table pays for all 512 entries, since all that came from the "
-        "table goes; the later ones are free until somebody walks it again",
     ),
     Claim(
         "hybrid", "guests", "O(1)", "7", "Use for precise invalidation instead of broad MADV_INVAL"
