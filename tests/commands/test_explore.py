@@ -415,3 +415,13 @@ def test_a_litmus_test_that_must_end_fails_at_its_bound(explore: Shell) -> None:
 
     assert (status, err) == (1, "")
     assert "Verdict fail" in out
+
+
+def test_a_scenario_is_searched_by_a_portfolio(explore: Shell) -> None:
+    """By dpor it never came to another schedule than the first."""
+    Path("s.toml").write_text(
+        "max_steps = 3000\nhost.pages = 200\n"
+        '[[guest]]\nname = "g1"\nmemory = "512K"\nvcpus = 1\nworkloads = ["touch"]\n'
+    )
+    assert explore.json("s.toml", "--max-executions", "1")[1]["strategy"] == "portfolio"
+    assert explore.json("p.py:fine")[1]["strategy"] == "dpor"

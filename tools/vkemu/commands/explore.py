@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--policy", help="reverse map of the host (default: the file's, pv_entry)")
     parser.add_argument("--variant", default="", help="one of the litmus test's [[variant]] tables")
-    parser.add_argument("--strategy", default="dpor", help="how to search (default: dpor)")
+    parser.add_argument(
+        "--strategy",
+        help="how to search (default: dpor; for a scenario of whole guests: portfolio)",
+    )
     parser.add_argument("--max-executions", type=positive, metavar="N")
     parser.add_argument("--max-seconds", type=seconds, metavar="S")
     parser.add_argument("--max-steps", type=positive, metavar="N", help="bound of one execution")
@@ -86,8 +90,12 @@ def seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_strategy(args.strategy)
+    if args.strategy is not None:
+        check_strategy(args.strategy)
     subject = subject_of(args)
+    if args.strategy is None:
+        divided = args.jobs > 1 or args.checkpoint is not None
+        args.strategy = "dpor" if divided else subject.strategy
     if args.report is not None and subject.tell is None:
         raise UsageError(
             f"--report: {subject.name} sends no events, expected a litmus test without --check"
@@ -159,6 +167,8 @@ def say(subject: Subject, result: Result, *, check: bool, as_json: bool) -> int:
     )
     if failure is not None:
         replay = subject.replay(failure.token)
+        if failure.shrunk:
+            print(f"shrunk {failure.shrunk}")
         if subject.tell is None:
             print(f"\n{failure}\nreplay: {replay}")
         else:
@@ -211,6 +221,7 @@ def failure_dict(subject: Subject, failure: Failure) -> dict[str, Any]:
         "token": subject.token(failure.token),
         "replay": subject.replay(failure.token),
         "preemptions": failure.preemptions,
+        "shrunk": failure.shrunk,
         "steps": [str(step) for step in failure.steps],
     }
 
@@ -255,6 +266,7 @@ class Live:
     def __init__(self, name: str) -> None:
         self.last: Result | None = None
         self._name = name
+        self._began = time.monotonic()
         self._enabled = sys.stderr.isatty()
         self._status: Any = None
 
@@ -267,7 +279,7 @@ class Live:
 
     def show(self, result: Result) -> None:
         self.last = result
-        if not self._enabled or result.seconds < PATIENCE_SECONDS:
+        if not self._enabled or time.monotonic() - self._began < PATIENCE_SECONDS:
             return
         if self._status is None:
             from rich.console import Console
@@ -282,4 +294,6 @@ def progress_line(name: str, result: Result) -> str:
     text = f"{name}: {result.executions:,} executions, {rate:,.0f}/s, depth {result.depth}"
     if result.share is not None:
         text += f", about {result.share:.1%} explored"
+    if result.stage:
+        text = f"{name}: {result.stage}"
     return text.replace("[", r"\[")  # rich's markup

@@ -42,6 +42,7 @@ class Subject:
     replay: Callable[[str], str]
     max_steps: int
     policy: str | None = None
+    strategy: str = "dpor"  # when none is asked for
     livelock: bool = False  # to reach the step bound is a failure, not an open question
     # The final states reached, for JSON.
     outcomes: Callable[[], dict[str, Any]] | None = None
@@ -158,6 +159,8 @@ def scenario_subject(args: Namespace, scenario: Scenario) -> Subject:
     program = ScenarioProgram(scenario)
     subject = plain_subject(scenario.name, args, program, scenario.max_steps)
     subject.policy = scenario.policy
+    # One trace of so long a program is next to another: by itself dpor would not leave the end.
+    subject.strategy = "portfolio"
     return subject
 
 

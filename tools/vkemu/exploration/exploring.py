@@ -89,7 +89,7 @@ def explore(
             program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
             max_executions=max_executions, max_seconds=max_seconds, progress=progress,
         )  # fmt: skip
-        return concluded(result, run, witnesses, ended or not exhaustive)
+        return concluded(result, run, witnesses, ended or not exhaustive, progress)
     search = Search(
         run, chosen, result,
         max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,
@@ -97,19 +97,31 @@ def explore(
     try:
         search.go()
     except KeyboardInterrupt:
-        return concluded(result, run, search.witnesses.values(), False)
+        return concluded(result, run, search.witnesses.values(), False, progress)
     ended = search.finished or not exhaustive
-    return concluded(result, run, search.witnesses.values(), ended)
+    return concluded(result, run, search.witnesses.values(), ended, progress)
 
 
-def concluded(result: Result, run: Run, witnesses: Iterable[Witness], ended: bool) -> Result:
+def concluded(
+    result: Result,
+    run: Run,
+    witnesses: Iterable[Witness],
+    ended: bool,
+    progress: Progress | None = None,
+) -> Result:
     """The verdict, and the failure shrunk and told. `ended`: all that was asked for was done."""
     witnesses = list(witnesses)
     if witnesses:
         from vkemu.exploration.replaying import failure_of_witnesses
 
+        def say(stage: str) -> None:
+            result.stage = stage
+            assert progress is not None
+            progress(result)
+
         result.verdict = "fail"
-        result.failure = failure_of_witnesses(witnesses, run)
+        told = say if progress is not None else None
+        result.failure = failure_of_witnesses(witnesses, run, told)
     elif result.cut or not ended:
         result.verdict = "unknown"
     else:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vkprotocol.effects import Effect, key_text
 
+from vkemu.exploration.conflicts import Conflicts
 from vkemu.exploration.stepwise import source_of
 from vkemu.exploration.token import Fingerprint, Token, digest_of
-from vkemu.exploration.trace import Trace
 
 if TYPE_CHECKING:
     from vkemu.exploration.result import Failure
@@ -35,7 +35,9 @@ class StepRecord(NamedTuple):
     after: Any
     file: str
     line: int
-    conflicts: tuple[int, ...]  # positions of other threads' steps on its objects, one writing
+    # Positions of other threads' steps on its objects, one writing; in a long execution of each
+    # thread the nearest.
+    conflicts: tuple[int, ...]
 
     @property
     def where(self) -> str:
@@ -73,7 +75,7 @@ class Recorder:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.trace = Trace(run.program.numbers)
+        self.conflicts = Conflicts(run.program.numbers)
         self.fingerprint = Fingerprint()
         self.steps: list[StepRecord] = []
         self.numbers: dict[int, int] = {}
@@ -88,7 +90,6 @@ class Recorder:
         """False when the execution stops here."""
         run = self.run
         execution = run.execution
-        execution.on_spawn = self.trace.spawned
         thread = execution.threads[tid]
         effect = thread.pending
         assert effect is not None
@@ -96,7 +97,7 @@ class Recorder:
         shared = effect.obj
         before = shared.state
         file, line = source_of(thread)
-        self.trace.add(tid, effect)
+        self.conflicts.add(tid, effect)
         going = execution.step(tid) or not run.thread_failed()
         after = shared.state
         self.fingerprint.step(number, thread, effect, before, after)
@@ -109,7 +110,7 @@ class Recorder:
 
     def deepen(self) -> bool:
         """Go on with the same thread, until its recursion is too deep here too."""
-        thread = self.run.execution.threads[self.trace.tids[-1]]
+        thread = self.run.execution.threads[self.conflicts.tids[-1]]
         going = True
         for _ in range(2 * sys.getrecursionlimit()):
             if not going or not thread.runnable:
@@ -119,15 +120,8 @@ class Recorder:
 
     def told(self) -> Told:
         """Call once the execution is over."""
-        trace = self.trace
-        steps = []
-        for step, tid, footprint in zip(self.steps, trace.tids, trace.footprints, strict=True):
-            rivals = 0
-            for code in footprint:
-                rivals |= trace.rivals[code]
-            rivals &= ~trace.own[tid]
-            conflicts = tuple(n for n in range(len(trace)) if rivals >> n & 1)
-            steps.append(step._replace(conflicts=conflicts))
+        conflicts = self.conflicts
+        steps = [step._replace(conflicts=conflicts.of(step.position)) for step in self.steps]
         self.fingerprint.close()
         told = Told(self.run, [step.tid for step in steps], steps)
         if self.run.error is not None:

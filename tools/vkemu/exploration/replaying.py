@@ -83,23 +83,26 @@ def follow(run: Run, wanted: Token) -> Told:
     return recorder.told()
 
 
-def failure_of(told: Told, preemptions: int = 0) -> Failure:
+def failure_of(told: Told, preemptions: int = 0, shrunk: str = "") -> Failure:
     return Failure(
         told.message,
         told.schedule,
         token=str(told.token),
         steps=told.steps,
         preemptions=preemptions,
+        shrunk=shrunk,
         error=told.run.error,
     )
 
 
-def failure_of_witnesses(witnesses: Iterable[Witness], found_by: Run) -> Failure:
+def failure_of_witnesses(
+    witnesses: Iterable[Witness], found_by: Run, progress: Callable[[str], None] | None = None
+) -> Failure:
     """Confirmed, shrunk, and told; with a token that was tried."""
     witnesses = list(witnesses)
     for witness in witnesses:
         confirm(fresh(found_by), witness)
-    witness = smallest(witnesses, found_by)
+    witness = smallest(witnesses, found_by, progress)
     told = tell(fresh(found_by), witness)
     where = f"the end, after {len(told.steps)} steps,"
     if told.token is None or kind_of(told.run) != witness.kind:
@@ -110,7 +113,7 @@ def failure_of_witnesses(witnesses: Iterable[Witness], found_by: Run) -> Failure
         raise differs(where, told.message, f"not to be had again ({error})") from None
     if again.message != told.message:
         raise differs(where, told.message, again.message or "no failure")
-    return failure_of(told, witness.preemptions)
+    return failure_of(told, witness.preemptions, witness.shrunk)
 
 
 def tell(run: Run, witness: Witness) -> Told:

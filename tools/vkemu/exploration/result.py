@@ -35,9 +35,12 @@ class TokenError(ExplorationError):
 
 
 class Failure:
-    """One failing execution. `steps` tells it step by step; str() is the narration."""
+    """One failing execution. `steps` tells it step by step; str() is the narration.
 
-    __slots__ = ("error", "message", "preemptions", "schedule", "steps", "token")
+    `shrunk` says how far it was shrunk, when a smaller one is not ruled out.
+    """
+
+    __slots__ = ("error", "message", "preemptions", "schedule", "shrunk", "steps", "token")
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Failure:
         token: str = "",
         steps: Sequence[StepRecord] = (),
         preemptions: int = 0,
+        shrunk: str = "",
         error: BaseException | None = None,
     ) -> None:
         self.message = message
@@ -54,6 +58,7 @@ class Failure:
         self.token = token
         self.steps = list(steps)
         self.preemptions = preemptions
+        self.shrunk = shrunk
         self.error = error
 
     def __repr__(self) -> str:
@@ -76,7 +81,7 @@ class Result:
 
     __slots__ = (
         "blocked", "cut", "depth", "executions", "exhausted", "failure", "failures", "seconds",
-        "seed", "share", "steps", "strategy", "verdict",
+        "seed", "share", "stage", "steps", "strategy", "verdict",
     )  # fmt: skip
 
     def __init__(self, strategy: str, seed: int) -> None:
@@ -88,6 +93,7 @@ class Result:
         self.cut = 0
         self.steps = 0
         self.depth = 0
+        self.stage = ""  # what is done with the failure that was found
         self.share: float | None = None  # estimate of how much of the search is done
         self.exhausted = False
         self.failure: Failure | None = None

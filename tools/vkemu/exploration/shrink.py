@@ -1,14 +1,15 @@
 """Shrinking: the same failure with the fewest preemptions, and then in the fewest steps.
 
-First greedily, from the schedule that was found: a preemption is left out when the failure stays.
-Then exactly: see `fewest`. What the second part finds does not depend on the schedule that was
-found. It has a budget of steps, not of seconds, so that the same program always gives the same
-witness; where the budget ends, the greedy result stands.
+A long schedule first by drawing others: see `fewer`. Then greedily, from the best so far: a
+preemption is left out when the failure stays. Then exactly: see `fewest`. What the last part finds
+does not depend on the schedule that was found. The budgets are of steps, not of seconds, so that
+the same program always gives the same witness; where they end, what was found by then stands, and
+the witness says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -20,7 +21,9 @@ from vkemu.exploration.strategy import ABANDON, Strategy
 
 STEPS: Final = 1_200_000  # the budget of the exact part
 WITNESSES_MAX: Final = 16  # kinds of failures of one exploration that are told apart
-TRIALS: Final = 400  # the budget of the greedy part, in executions
+TRIALS: Final = 400  # the budget of what comes before, in executions
+TRIAL_STEPS: Final = 1_000_000  # and in steps
+LONG: Final = 10_000  # steps of a schedule that is too long for the exact part
 
 Path = tuple[int, ...]
 
@@ -32,6 +35,7 @@ class Witness(NamedTuple):
     message: str
     schedule: list[Path]
     preemptions: int = 0
+    shrunk: str = ""  # how far, when a smaller one is not ruled out
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,6 +57,38 @@ def kind_of(run: Run) -> str:
     if isinstance(error, PredicateError):
         return str(error)
     return type(error).__name__
+
+
+class Budget:
+    """What the shrinking of one failure may still cost, before the exact part."""
+
+    def __init__(self, found: Witness, steps: int, progress: Callable[[str], None] | None) -> None:
+        self.found = found
+        self.bound = steps
+        self.left = steps
+        self.executions = 0
+        self.progress = progress
+
+    def spent(self) -> bool:
+        return self.left <= 0 or self.executions >= TRIALS
+
+    def take(self, run: Run, best: Witness) -> None:
+        """An execution more; and say how far it is."""
+        self.left -= len(run.schedule)
+        self.executions += 1
+        if self.progress is not None:
+            self.progress(
+                f"shrinking: {self.executions} executions, {best.preemptions:,} preemptions, "
+                f"{len(best.schedule):,} steps"
+            )
+
+    def text(self) -> str:
+        found = self.found
+        return (
+            f"from {len(found.schedule):,} steps and {found.preemptions:,} preemptions, in "
+            f"{self.executions} executions; a smaller one is not ruled out (bound: {TRIALS} "
+            f"executions or {self.bound:,} steps)"
+        )
 
 
 class Follow(Strategy):
@@ -134,18 +170,18 @@ def preemption_points(run: Run, witness: Witness) -> list[tuple[Path, int]]:
     return follow.preempted
 
 
-def greedy(run: Run, witness: Witness) -> Witness:
+def greedy(run: Run, best: Witness, budget: Budget) -> Witness:
     """Leave out preemptions: half of them, a quarter, ..., one by one, while it helps."""
-    points = preemption_points(run, witness)
-    best = witness._replace(preemptions=len(points))
+    points = preemption_points(run, best)
     size = max(len(points) // 2, 1)
-    trials = 0
-    while points and trials < TRIALS:
+    while points and not budget.spent():
         smaller = None
         for start in range(0, len(points), size):
+            if budget.spent():
+                return best
             kept = points[:start] + points[start + size :]
-            trials += 1
             smaller = attempt(run, best, set(kept))
+            budget.take(run, best)
             if smaller is not None and smaller.preemptions < best.preemptions:
                 best = smaller
                 points = preemption_points(run, best)
@@ -157,9 +193,12 @@ def greedy(run: Run, witness: Witness) -> Witness:
     return best
 
 
-def exact(run: Run, found: Witness) -> Witness:
+def exact(run: Run, found: Witness, budget: Budget) -> Witness:
     """The smallest witness of all, or `found` when the budget does not allow to tell."""
     longest = run.max_steps
+    unknown = found._replace(shrunk=budget.text())
+    if len(found.schedule) > LONG:
+        return unknown
     fewest = Fewest(run, lambda run: kind_of(run) == found.kind, STEPS)
     for preemptions in range(found.preemptions + 1):
         schedule = fewest.level(longest)
@@ -173,17 +212,35 @@ def exact(run: Run, found: Witness) -> Witness:
             return witness_of(run)._replace(preemptions=preemptions)
         if fewest.budget <= 0:
             break
-    return found
+    return unknown
 
 
-def shrink(witness: Witness, found_by: Run) -> Witness:
+def shrink(
+    found: Witness,
+    found_by: Run,
+    steps: int = TRIAL_STEPS,
+    progress: Callable[[str], None] | None = None,
+) -> Witness:
     """A smallest witness of the same failure."""
-    return exact(fresh(found_by), greedy(fresh(found_by), witness))
+    from vkemu.exploration.fewer import drawn
+
+    run = fresh(found_by)
+    found = found._replace(preemptions=len(preemption_points(run, found)))
+    budget = Budget(found, steps, progress)
+    best = found
+    if len(found.schedule) > LONG:
+        best = drawn(run, found, budget)
+    best = greedy(run, best, budget)
+    return exact(fresh(found_by), best, budget)
 
 
-def smallest(witnesses: Iterable[Witness], found_by: Run) -> Witness:
+def smallest(
+    witnesses: Iterable[Witness], found_by: Run, progress: Callable[[str], None] | None = None
+) -> Witness:
     """Of several failures the one that is shown."""
-    shrunk = [shrink(witness, found_by) for witness in witnesses]
+    witnesses = list(witnesses)
+    steps = TRIAL_STEPS // max(1, len(witnesses))
+    shrunk = [shrink(witness, found_by, steps, progress) for witness in witnesses]
     return min(shrunk, key=lambda witness: (*witness.size, witness.kind, witness.schedule))
 
 

@@ -1,0 +1,68 @@
+"""Few preemptions, by drawing: the first, cheap cuts in a failure of a whole scenario.
+
+A schedule drawn at random has thousands of preemptions, and leaving them out one by one would take
+thousands of executions. Most failures do not need them: so other schedules are drawn, first with
+no preemption at all, then with one in a thousand steps, in a hundred, in ten (as PCT does, most
+bugs are of small depth: Burckhardt et al., ASPLOS 2010). Of the first kind that fails in the same
+way the smallest is taken. The draws are the same in every process.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from vkemu.controlled import Execution
+from vkemu.exploration.shrink import Budget, Witness, kind_of, witness_of
+from vkemu.exploration.strategy import Strategy
+
+if TYPE_CHECKING:
+    from vkemu.exploration.run import Run
+
+RARITIES: Final = (0, 1000, 100, 10)  # one preemption in so many steps; 0: none
+EACH: Final = 4  # executions
+
+
+class Sticky(Strategy):
+    """A thread goes on until it cannot, or until one step in `rarity` is drawn; another follows,
+    whichever."""
+
+    def __init__(self, rarity: int, seed: int) -> None:
+        self.rarity = rarity
+        self.draw = Random(seed).random
+        self.last = -1
+        self.preemptions = 0
+
+    def choose(self, runnable: list[int], execution: Execution) -> int:
+        last = self.last
+        able = last in runnable
+        if able and not (self.rarity and self.draw() * self.rarity < 1):
+            return last
+        self.last = runnable[int(self.draw() * len(runnable))]
+        self.preemptions += able and self.last != last
+        return self.last
+
+
+def drawn(run: Run, found: Witness, budget: Budget) -> Witness:
+    """The smallest of some executions that fail as `found` does, with fewer preemptions; else
+    `found`."""
+    best = found
+    for rarity in RARITIES:
+        for seed in range(EACH):
+            if budget.spent():
+                return best
+            sticky = Sticky(rarity, seed)
+            run.begin()
+            sticky.conduct(run)
+            run.finish()
+            if run.error is not None and kind_of(run) == found.kind:
+                witness = witness_of(run)._replace(preemptions=sticky.preemptions)
+                best = min(best, witness, key=size)
+            budget.take(run, best)
+        if best is not found:
+            break
+    return best
+
+
+def size(witness: Witness) -> tuple[int, int]:
+    return witness.size
