@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from vkprotocol.effects import Mailbox, Step
 
 from vkhost.cpu_access import PAGE, Access, Write, modified, walk
+from vkhost.nested_walk import GUEST_FAULT, VIOLATION, Root, Roots, walk_nested
 from vkhost.tlb import Tlb
 from vkhost.vm import (
+    KERN_FAILURE,
     KERN_SUCCESS,
     VM_FAULT_BURST,
     VM_FAULT_DIRTY,
@@ -227,6 +229,11 @@ class Cpu:
         """
         pmap = self.tlb.root.state
         va = access.va
+        if pmap.roots is not None:
+            root = pmap.roots.at(va)
+            if root is not None and not access.fault_type & ~root.prot:
+                yield from self._miss_nested(access, pmap.roots, root)
+                return None
         slot = self.tlb.slot(pmap, va >> 12)
         if not walk(self, pmap, slot, va, access.fault_type):
             assert self.lwp is not None
@@ -239,6 +246,19 @@ class Cpu:
             if write is not None and write.done:
                 return write
         return None
+
+    @coroutine
+    def _miss_nested(self, access: Access, roots: Roots, root: Root) -> Step:
+        """The same where the CPU walks the guest's tables: the fault is the guest's, for what they
+        forbid, or an EPT violation, which the host resolves in the second stage."""
+        walked, at = yield from walk_nested(self, root, access.va, access.fault_type)
+        if walked == GUEST_FAULT:
+            raise Fault(access.va, access.fault_type, KERN_FAILURE)
+        if walked == VIOLATION:
+            result = yield from self.take_fault(root.ept.vm_map, at.gpa, at.needs)
+            # A second stage that has been released meanwhile resolves nothing.
+            if result != KERN_SUCCESS and root in (yield from roots.load()):
+                raise Fault(access.va, access.fault_type, result)
 
     async def take_fault(
         self, vm_map: VmMap, va: int, fault_type: int, write: Write | None = None

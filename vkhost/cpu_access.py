@@ -52,7 +52,10 @@ class Access(Effect):
         slot = self.cpu.tlb.slot(pmap, self.va >> 12)
         entry: TlbEntry | None = slot.state
         if entry is None or not permits(entry, self.fault_type):
-            return ((slot, True), (pmap.pte(self.va), True))
+            roots = pmap.roots
+            if roots is None:
+                return ((slot, True), (pmap.pte(self.va), True))
+            return ((slot, True), (pmap.pte(self.va), True), (roots, False))
         frame = entry.frame
         writes = self.fault_type == VM_PROT_WRITE
         if self.width == PAGE:

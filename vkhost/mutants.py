@@ -179,6 +179,18 @@ MUTANTS: Final[dict[str, Mutant]] = {
         " another CPU of the guest already goes by what it reads",
         "rmap.shadow:Shadow._write", (5,), ("W03",),
     ),
+    "nested-reclaim-without-flush": Mutant(
+        "nested: a PTE is taken from the second stage, and what it is combined into stays in TLBs",
+        "pmap_inval:_shoot_users", (2, 4), ("W06", "W07", "W12"),
+    ),
+    "nested-protection-ignored": Mutant(
+        "nested: the walk takes whatever the second stage maps for readable and writable",
+        "nested_walk:_fill", (4, 6), ("W12",),
+    ),
+    "nested-walk-uninterrupted": Mutant(
+        "nested: a walk goes on as if the flush had not come",
+        "nested_walk:_interrupted", (1,), ("W01",),
+    ),
     "notifier-unchecked": Mutant(
         "notifier: the sequence count is not compared before the PTE is installed",
         "rmap.notifier:Notifier.permits", (1, 2), ("W01",),

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 from vkprotocol.effects import Cell, Effect, Step, fresh_key, key_text
 from vkprotocol.param import PAGE_MASK, PAGE_SHIFT
 
+from vkhost.config import MAXCPU
 from vkhost.pmap_bits import PT_SHIFT, pte_pfn
 from vkhost.pmap_pte import PageDirectory, Pte
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
+    from vkhost.nested_walk import Roots
     from vkhost.vm_page import VmPage
 
-CPULOCK_EXCL: Final = 1 << 63
+CPULOCK_EXCL: Final = 1 << MAXCPU  # the kernel has it in pm_active_lock, beside the mask
 
 
 def not_excl(state: Any) -> bool:
@@ -31,10 +33,15 @@ class Pmap:
 
     `pm_active`: a bit for each CPU that may hold translations of this pmap, and CPULOCK_EXCL while
     a shootdown is in progress.
+
+    With nested paging `roots` is where the CPU walks the guest's own page tables, and `users` makes
+    this the second stage of those walks: the pmaps they begin in, one for each root. No CPU has a
+    second stage in %cr3, so its own pm_active stays 0.
     """
 
     __slots__ = (
-        "_interlock", "asid", "directory", "id", "kernel", "name", "pm_active", "wired_count",
+        "_interlock", "asid", "directory", "id", "kernel", "name", "pm_active", "roots", "users",
+        "wired_count",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, name: str, pmap_id: int | str | None = None) -> None:
@@ -47,6 +54,8 @@ class Pmap:
         self.pm_active = Cell(("pm_active", pmap_id))
         self.wired_count = 0
         self.asid = pmap_id  # what a TLB tells this pmap's translations by
+        self.roots: Roots | None = kernel.rmap.roots(pmap_id)
+        self.users: Cell | None = None
         self._interlock = Effect(self.pm_active, "interlock", write=True, guard=not_excl)
         kernel.pmaps[pmap_id] = self
 

@@ -34,11 +34,12 @@ MAX_INVAL_PAGES: Final = 128  # more than that and the whole TLB goes
 class InvalRequest:
     """pmap_inval_info: who is to flush what. `pending`: the CPUs that have not yet."""
 
-    __slots__ = ("pending", "pmap", "va")
+    __slots__ = ("npgs", "pending", "pmap", "va")
 
-    def __init__(self, pmap: Pmap, va: int, mask: int) -> None:
+    def __init__(self, pmap: Pmap, va: int, npgs: int, mask: int) -> None:
         self.pmap = pmap
         self.va = va
+        self.npgs = npgs
         self.pending = Cell(fresh_key("inval"), mask)
 
 
@@ -89,6 +90,11 @@ async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: s
         pte.put(new, generation)
         pmap.kernel.emit("pte.write", pmap.id, pte.va, old, new, why)
         return old
+    if pmap.users is not None:
+        old = await pte_swap(pmap, pte, new, generation, why)
+        if old:
+            await _shoot_users(pmap)
+        return old
     mask = await _interlock(pmap)
     if "pte-load-then-store" in pmap.kernel.mutants:
         old = await pte.load()
@@ -106,8 +112,14 @@ async def pmap_inval_smp_cmpset(pmap: Pmap, pte: Pte, old: int, new: int, why: s
     if pmap.kernel.config.shootdown == "rendezvous":
         await _rendezvous(pmap, pte)
         return _cmpset(pmap, pte, old, new, why)
+    done: bool
+    if pmap.users is not None:
+        done = await pte_cmpset(pmap, pte, old, new, why)
+        if done:
+            await _shoot_users(pmap)
+        return done
     mask = await _interlock(pmap)
-    done: bool = await pte_cmpset(pmap, pte, old, new, why)
+    done = await pte_cmpset(pmap, pte, old, new, why)
     if done:
         await _shoot(pmap, mask, pte.va)
     await _deinterlock(pmap)
@@ -125,6 +137,33 @@ async def pmap_inval_range(pmap: Pmap, start: int, end: int) -> None:
     await _deinterlock(pmap)
 
 
+async def pmap_inval_walks(pmap: Pmap, start: int, end: int) -> None:
+    """Flush what nested walks of the range have combined.
+
+    Without CPULOCK_EXCL: what made it stale, an edit of a VPTE or of a root, has been done, so that
+    a CPU that comes to run on the pmap meanwhile walks by it.
+    """
+    mask = await pmap.pm_active.load() & ~CPULOCK_EXCL
+    npgs = (end - start) // PAGE_SIZE
+    if npgs > MAX_INVAL_PAGES:
+        await _shoot(pmap, mask, INVLTLB)
+    elif npgs:
+        await _shoot(pmap, mask, start, npgs)
+
+
+async def _shoot_users(ept: Pmap) -> None:
+    """A second-stage PTE has been changed: flush everything, on every CPU that runs a pmap whose
+    walks lead through there. The TLB keeps no way back from a page to what it was combined to.
+    """
+    if "nested-reclaim-without-flush" in ept.kernel.mutants:
+        return
+    assert ept.users is not None
+    mask = 0
+    for pmap in dict.fromkeys(await ept.users.load()):
+        mask |= await pmap.pm_active.load()
+    await _shoot(ept, mask & ~CPULOCK_EXCL, INVLTLB)
+
+
 async def _interlock(pmap: Pmap) -> int:
     if "inval-without-excl" in pmap.kernel.mutants:
         return int(await pmap.pm_active.load()) & ~CPULOCK_EXCL
@@ -137,7 +176,7 @@ async def _deinterlock(pmap: Pmap) -> None:
         await pmap.deinterlock()
 
 
-async def _shoot(pmap: Pmap, mask: int, va: int) -> None:
+async def _shoot(pmap: Pmap, mask: int, va: int, npgs: int = 1) -> None:
     """Flush on every CPU of `mask`; returns when all have. A thread without a CPU asks them all."""
     if not mask:
         return
@@ -145,17 +184,17 @@ async def _shoot(pmap: Pmap, mask: int, va: int) -> None:
     mine = kernel.mycpu.get(curthread().tid)
     others = [cpu for cpu in kernel.cpus if mask & cpu.mask and cpu is not mine]
     if mine is not None and mask & mine.mask:
-        await mine.tlb.flush(pmap, va)
+        await mine.tlb.flush(pmap, va, npgs)
     if "inval-local-only" in kernel.mutants:
         return
     if not kernel.config.ipi_threads:
         for cpu in others:
             kernel.emit("ipi.send", cpu.id, pmap.id, va)
-            await cpu.tlb.flush(pmap, va)
+            await cpu.tlb.flush(pmap, va, npgs)
             kernel.emit("ipi.ack", cpu.id)
         return
     if others:
-        request = InvalRequest(pmap, va, sum(cpu.mask for cpu in others))
+        request = InvalRequest(pmap, va, npgs, sum(cpu.mask for cpu in others))
         for cpu in others:
             await cpu.ipi.send(request)
             kernel.emit("ipi.send", cpu.id, pmap.id, va)
@@ -172,10 +211,10 @@ async def inval_intr(cpu: Cpu) -> None:
 
 @coroutine
 def _flush_and_acknowledge(cpu: Cpu, request: InvalRequest) -> Step:
-    pmap, va = request.pmap, request.va
-    flushed = ((cpu.tlb.flushed_object(pmap, va), True),)
+    pmap, va, npgs = request.pmap, request.va, request.npgs
+    flushed = ((cpu.tlb.flushed_object(pmap, va, npgs), True),)
     yield Effect(request.pending, "flush", write=True, also=flushed)
-    cpu.tlb.drop(pmap, va)
+    cpu.tlb.drop(pmap, va, npgs)
     request.pending.state &= ~cpu.mask
     cpu.kernel.emit("ipi.ack", cpu.id)
 
@@ -184,13 +223,21 @@ def _flush_and_acknowledge(cpu: Cpu, request: InvalRequest) -> Step:
 def _rendezvous(pmap: Pmap, pte: Pte) -> Step:
     """All CPUs on the pmap flush the PTE's address; the caller changes it in this same step."""
     yield _Rendezvous(pmap, pte)
+    va = pte.va if pmap.users is None else INVLTLB
     for cpu in _running_on(pmap):
-        cpu.tlb.drop(pmap, pte.va)
+        cpu.tlb.drop(pmap, va)
     return pte.state
 
 
+def _spaces(pmap: Pmap) -> tuple[Pmap, ...]:
+    """The pmaps that CPUs run on which use this one's PTEs."""
+    return (pmap,) if pmap.users is None else pmap.users.state
+
+
 def _running_on(pmap: Pmap) -> list[Cpu]:
-    mask = pmap.pm_active.state
+    mask = 0
+    for space in _spaces(pmap):
+        mask |= space.pm_active.state
     return [cpu for cpu in pmap.kernel.cpus if mask & cpu.mask]
 
 
@@ -210,5 +257,11 @@ class _Rendezvous(Effect):
 
     @property
     def also(self) -> Also:  # type: ignore[override]
-        slots = (cpu.tlb.flushed_object(self.pmap, self.pte.va) for cpu in _running_on(self.pmap))
-        return ((self.pte, True), *self.pte.install.also, *((slot, True) for slot in slots))
+        pmap = self.pmap
+        va = self.pte.va if pmap.users is None else INVLTLB
+        slots = (cpu.tlb.flushed_object(pmap, va) for cpu in _running_on(pmap))
+        also = ((self.pte, True), *self.pte.install.also, *((slot, True) for slot in slots))
+        if pmap.users is None:
+            return also
+        active = dict.fromkeys(space.pm_active for space in _spaces(pmap))
+        return (*also, (pmap.users, False), *((word, False) for word in active))

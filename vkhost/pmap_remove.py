@@ -22,6 +22,9 @@ async def pmap_remove(pmap: Pmap, start: int, end: int, busied: VmPage | None = 
     """
     for pte in await pmap.valid_ptes(start, end):
         await pmap_remove_pte(pmap, pte, busied)
+    rmap = pmap.kernel.rmap
+    if rmap.walks and "remove-without-shootdown" not in pmap.kernel.mutants:
+        await rmap.flush_walks(pmap, start, end)
 
 
 async def pmap_remove_pte(pmap: Pmap, pte: Pte, busied: VmPage | None = None) -> None:

@@ -16,6 +16,7 @@ from vkhost.pmap_bits import PTE_M, PTE_NX, PTE_RW
 
 if TYPE_CHECKING:
     from vkhost.cpu import Cpu
+    from vkhost.nested_walk import Walk
     from vkhost.physmem import Frame
     from vkhost.pmap import Pmap
 
@@ -55,9 +56,11 @@ class Tlb:
 
     `root` is %cr3: its state is the pmap being run on. Every access through the TLB reads it,
     every flush of the whole TLB writes it, in place of all the slots.
+
+    `walking`: the nested walk that the CPU is in the middle of, if any.
     """
 
-    __slots__ = ("_filled", "_flush", "_load_cr3", "cpu", "root", "slots", "spaces")
+    __slots__ = ("_filled", "_flush", "_load_cr3", "cpu", "root", "slots", "spaces", "walking")
 
     def __init__(self, cpu: Cpu) -> None:
         self.cpu = cpu
@@ -65,6 +68,7 @@ class Tlb:
         self.spaces: dict[int | str, dict[int, TlbSlot]] = {}
         self.slots: dict[int, TlbSlot] = {}
         self._filled: dict[TlbSlot, None] = {}
+        self.walking: Walk | None = None
         self._flush = Effect(self.root, "invltlb", write=True)
         self._load_cr3 = Effect(self.root, "load_cr3", write=True)
 
@@ -92,28 +96,35 @@ class Tlb:
             self.clear()
 
     @coroutine
-    def flush(self, pmap: Pmap, va: int) -> Step:
-        """invlpg of one page, or invltlb."""
-        yield self._flush if va == INVLTLB else self.slot(pmap, va >> PAGE_SHIFT)._flush
-        self.drop(pmap, va)
+    def flush(self, pmap: Pmap, va: int, npgs: int = 1) -> Step:
+        """invlpg of each page, or invltlb."""
+        whole = va == INVLTLB or npgs > 1
+        yield self._flush if whole else self.slot(pmap, va >> PAGE_SHIFT)._flush
+        self.drop(pmap, va, npgs)
 
-    def flushed_object(self, pmap: Pmap, va: int) -> Shared:
-        """What a flush writes."""
-        return self.root if va == INVLTLB else self.slot(pmap, va >> PAGE_SHIFT)
+    def flushed_object(self, pmap: Pmap, va: int, npgs: int = 1) -> Shared:
+        """What a flush writes. Several pages are announced as the whole TLB, which they are not."""
+        whole = va == INVLTLB or npgs > 1
+        return self.root if whole else self.slot(pmap, va >> PAGE_SHIFT)
 
-    def drop(self, pmap: Pmap, va: int) -> None:
+    def drop(self, pmap: Pmap, va: int, npgs: int = 1) -> None:
         """In a step that writes `flushed_object`."""
         if va == INVLTLB:
             self.clear()
             return
-        slot = self.slot(pmap, va >> PAGE_SHIFT)
-        if slot.state is not None:
-            slot.state = None
-            self._filled.pop(slot, None)
-        self.cpu.kernel.emit("tlb.flush", self.cpu.id, va)
+        for vpn in range(va >> PAGE_SHIFT, (va >> PAGE_SHIFT) + npgs):
+            slot = self.slot(pmap, vpn)
+            if slot.state is not None:
+                slot.state = None
+                self._filled.pop(slot, None)
+            if self.walking is not None and self.walking.slot is slot:
+                self.walking.interrupted = True
+            self.cpu.kernel.emit("tlb.flush", self.cpu.id, vpn << PAGE_SHIFT)
 
     def clear(self) -> None:
         """In a step that writes `root`."""
+        if self.walking is not None:
+            self.walking.interrupted = True
         for slot in self._filled:
             slot.state = None
         self._filled.clear()

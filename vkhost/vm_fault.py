@@ -110,6 +110,8 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     pindex = found.first_pindex
     # F3
     fault_type = _check_entry(fs, found, fault_type)
+    if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE and fs.kernel.rmap.walks:
+        return await fs.kernel.rmap.enter_root(fs)
     # F4
     if await vm_fault_bypass(fs, pindex):
         return await _install(fs)
@@ -237,5 +239,6 @@ async def _check_rss(vm_map: VmMap) -> None:
     if proc is None or proc.rlimit_rss is None:
         return
     limit = atop(proc.rlimit_rss)
-    if await pmap_resident_count(vm_map.pmap) - proc.rss_hysteresis >= limit:
-        await vm_pageout_map_deactivate_pages(vm_map.kernel, vm_map.pmap, limit)
+    pmap = await vm_map.kernel.rmap.resident_pmap(vm_map.pmap)
+    if await pmap_resident_count(pmap) - proc.rss_hysteresis >= limit:
+        await vm_pageout_map_deactivate_pages(vm_map.kernel, pmap, limit)

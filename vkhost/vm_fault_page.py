@@ -118,6 +118,8 @@ async def _finish(fs: FaultState, fault_type: int, didcow: int, *, busy: bool) -
     # kernel wrote `|` for `&`, so it removes the PTE every time (facts 0.1).
     if kernel.quirks.didcow_or or (fs.wflags | didcow) & FW_DIDCOW:
         await pmap_remove(fs.vm_map.pmap, fs.va, fs.va + PAGE_SIZE, m)
+        if kernel.rmap.walks:
+            await kernel.rmap.copied(m)
     await unlock_things(fs)
     if writing:
         await vm_page_dirty(m)

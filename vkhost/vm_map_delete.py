@@ -28,10 +28,12 @@ async def vm_map_delete(vm_map: VmMap, start: int, end: int) -> None:
         if "munmap-entries-first" in kernel.mutants:
             s, e = entry.start, entry.end
             await _delete_entry(vm_map, entry)
+            await kernel.rmap.unroot(vm_map.pmap, s, e)
             await pmap_remove(vm_map.pmap, s, e)
             continue
         if entry.wired_count:
             await _unwire_all(vm_map, entry)
+        await kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
         await pmap_remove(vm_map.pmap, entry.start, entry.end)
         await _delete_entry(vm_map, entry)
 

@@ -70,10 +70,9 @@ async def _lookup_locked(
     if not _permitted(entry, prot, fault_typea):
         await vm_map_unlock(vm_map)
         return KERN_PROTECTION_FAILURE
-    if (
-        entry.maptype == VM_MAPTYPE_VPAGETABLE
-        and prot & VM_PROT_WRITE
-        and vm_map.kernel.quirks.lookup_vpagetable_as_write
+    kernel = vm_map.kernel
+    if entry.maptype == VM_MAPTYPE_VPAGETABLE and (
+        kernel.rmap.walks or (prot & VM_PROT_WRITE and kernel.quirks.lookup_vpagetable_as_write)
     ):
         # The walk will write A into the page tables, whatever the guest does: shadow them first.
         fault_type |= VM_PROT_WRITE

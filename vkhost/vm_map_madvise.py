@@ -131,6 +131,7 @@ async def _setmap_entry(vm_map: VmMap, entry: VmMapEntry, value: int) -> None:
     entry.master_pde = value
     # No fault is between its walk and its pmap_enter: faults hold the map lock we have exclusively.
     if "setmap-without-remove" not in kernel.mutants:
+        await kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
         await pmap_remove(vm_map.pmap, entry.start, entry.end)
     await kernel.rmap.invalidate_end(vm_map.pmap, entry.start, entry.end)
 

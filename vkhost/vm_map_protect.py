@@ -43,6 +43,7 @@ async def vm_map_protect(vm_map: VmMap, start: int, end: int, new_prot: int) -> 
         old_prot, entry.protection = entry.protection, new_prot
         if new_prot != old_prot:
             keep = new_prot & ~VM_PROT_WRITE if entry.eflags & MAP_ENTRY_COW else new_prot
+            await vm_map.kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
             await pmap_protect(vm_map.pmap, entry.start, entry.end, keep)
         await vm_map_simplify_entry(vm_map, entry)
     await vm_map_unlock(vm_map)

@@ -123,6 +123,7 @@ async def _copy_entry(
         await vm_fault_copy_entry(dst_map, src_entry, dst_entry)
         return
     if not src_entry.eflags & MAP_ENTRY_NEEDS_COPY:
+        await src_map.kernel.rmap.unroot(src_map.pmap, src_entry.start, src_entry.end)
         await pmap_protect(
             src_map.pmap, src_entry.start, src_entry.end, src_entry.protection & ~VM_PROT_WRITE
         )

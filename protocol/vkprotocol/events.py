@@ -39,6 +39,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "end": ("int", "byte address after the last"),
         "errno": ("int", "0 or a DragonFly errno"),
         "exclusive": ("bool", "exclusive (else shared)"),
+        "gpa": ("int", "byte address in the memory image, which a guest takes for memory"),
         "gen": ("int", "ownership generation of the frame, +1 at every allocation"),
         "id": ("int", "vmspace id, opaque user pointer"),
         "idx": ("int", "64-bit word of the page"),
@@ -183,6 +184,12 @@ debug vpte.read pfn idx value vshift
 debug vpte.am pfn idx old new
   the host writes A or M back
   vm_fault.c:vm_fault_vpagetable
+debug walk.begin cpu pmap va
+  nested paging: the TLB has nothing, and the CPU begins to walk the guest's page table
+  hardware
+debug walk.end cpu pmap va why map=second_stage gpa
+  it is over: filled, guest-fault, violation, or interrupted by a flush
+  hardware
 debug fault.begin map va type
   page fault
   vm_fault.c:vm_fault

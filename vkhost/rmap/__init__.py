@@ -20,6 +20,7 @@ POLICIES: Final[dict[str, str]] = {
     "broadcast": "vkhost.rmap.broadcast:Broadcast",
     "extent_scan": "vkhost.rmap.extent_scan:ExtentScan",
     "hybrid": "vkhost.rmap.hybrid:Hybrid",
+    "nested": "vkhost.rmap.nested:Nested",
     "notifier": "vkhost.rmap.notifier:Notifier",
     "removed": "vkhost.rmap.removed:Removed",
     "shadow": "vkhost.rmap.shadow:Shadow",

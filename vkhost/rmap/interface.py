@@ -11,6 +11,7 @@ from vkhost.vm_page import VmPage
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
+    from vkhost.nested_walk import Roots
     from vkhost.pmap import Pmap
     from vkhost.pmap_pte import Pte
     from vkhost.vm_fault_state import FaultState
@@ -39,6 +40,8 @@ class Rmap:
     wires_vpagetable = False
     # vm_fault and MADV_INVAL take the interlock.
     interlocks = True
+    # CPUs walk VPAGETABLE entries themselves (nested_walk.py): vm_fault enters nothing there.
+    walks = False
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -126,6 +129,29 @@ class Rmap:
 
     async def invalidate_end(self, pmap: Pmap, start: int, end: int) -> None:
         """It has."""
+
+    # Of a policy that `walks`. What `roots` gives a pmap is None for the others.
+
+    def roots(self, pmap_id: int | str) -> Roots | None:
+        """For a new pmap: where CPUs walk."""
+        return None
+
+    async def enter_root(self, fs: FaultState) -> int:
+        """F3, in place of all that follows: a VPAGETABLE entry; KERN_*, everything unlocked."""
+        raise NotImplementedError
+
+    async def unroot(self, pmap: Pmap, start: int, end: int) -> None:
+        """Entries of the range are about to change or go; the map is locked exclusively."""
+
+    async def flush_walks(self, pmap: Pmap, start: int, end: int) -> None:
+        """pmap_remove: no translation of the range is left in any TLB."""
+
+    async def copied(self, m: VmPage) -> None:
+        """vm_fault_page: m, busied, is a copy that now shows in a VPAGETABLE entry."""
+
+    async def resident_pmap(self, pmap: Pmap) -> Pmap:
+        """Whose PTEs are the resident set of those who run on `pmap`."""
+        return pmap
 
     # The queries.
 

@@ -25,6 +25,7 @@ from vkemu.oracle.mapped import MappedFlag
 from vkemu.oracle.memory import Memory
 from vkemu.oracle.ownership import FreedAccess, FreeFrame
 from vkemu.oracle.refs import Refs
+from vkemu.oracle.second_stage import SecondStage
 from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.translation import Translations
 from vkemu.oracle.violation import INVARIANTS, Happening, Violation
@@ -76,6 +77,8 @@ class Oracle:
         shadow = self.shadow
         memory = Memory(shadow)
         parts: list[Any] = [shadow, memory]
+        if checks & {"free-frame", "read-only"}:
+            parts.append(SecondStage(shadow, "free-frame" in checks, "read-only" in checks))
         simple: dict[str, Callable[[Shadow], Any]] = {
             "content": Content,
             "freed-access": FreedAccess,

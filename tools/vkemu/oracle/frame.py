@@ -26,9 +26,12 @@ Id = int | str
 
 class Translation:
     """A PTE, or a TLB entry made from it. `gen` and `owner` are the frame's when the PTE was
-    installed."""
+    installed. `nested`: a TLB entry that combines a guest's page table with a second stage."""
 
-    __slots__ = ("bits", "dead", "frame", "gen", "installed", "leaf", "owner", "pfn", "pmap", "vpn")
+    __slots__ = (
+        "bits", "dead", "frame", "gen", "installed", "leaf", "nested", "owner", "pfn", "pmap",
+        "vpn",
+    )  # fmt: skip
 
     def __init__(
         self, pmap: Id, vpn: int, frame: Frame, bits: int, gen: int, installed: Happening
@@ -42,6 +45,7 @@ class Translation:
         self.owner = (frame.object, frame.pindex)
         self.installed = installed
         self.dead: Happening | None = None  # the INVAL that it must not be used after
+        self.nested = False
         self.leaf: Any = None  # where its VPTE was, a note of the guest-dirty check
 
 

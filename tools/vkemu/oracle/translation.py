@@ -165,7 +165,10 @@ class Translations:
             return
         if old & PTE_V and old & PTE_FRAME == new & PTE_FRAME and not _more(old, new):
             return
-        t = self.shadow.ptes[pmap][va >> 12]
+        self._entered(self.shadow.ptes[pmap][va >> 12])
+
+    def _entered(self, t: Translation) -> None:
+        """By a fault, or a nested walk, that is still on its way."""
         if not self.concerned(t):
             return
         freed = self.given_back.get(t.owner)
@@ -175,7 +178,7 @@ class Translations:
         since = self.shadow.step if fault is None else fault.since
         agreed = since
         invariant = 0
-        for step, walk in self.memory.walks_since(pmap, t.vpn, since):
+        for step, walk in self.memory.walks_since(t.pmap, t.vpn, since):
             wrong = self.wrong(t, walk)
             if not wrong:
                 agreed = step
@@ -184,10 +187,20 @@ class Translations:
         if not invariant:
             return
         for inval in self.returned:
-            covers = inval.pmap == pmap and inval.first <= t.vpn < inval.last
+            covers = inval.pmap == t.pmap and inval.first <= t.vpn < inval.last
             # >= and not >: a SETMAP edits in the step it begins with.
             if covers and inval.began.step >= agreed:
                 raise self._violation(t, invariant, inval.began, "returned before")
+
+    # Nested walks: what they enter is in a TLB only.
+
+    def walk_begin(self, cpu: int, pmap: Id, va: int) -> None:
+        self.fault_begin(pmap, va, "")
+
+    def walk_end(self, cpu: int, pmap: Id, va: int, why: str, ept: Id, gpa: int) -> None:
+        if why == "filled":
+            self._entered(self.shadow.tlbs[cpu][pmap, va >> 12])
+        self.fault_end(pmap, va, why)
 
     def vpte_am(self, pfn: int, idx: int, old: int, new: int) -> None:
         """W16: the word is a VPTE only as long as the guest has not freed the table."""
@@ -243,7 +256,7 @@ class Translations:
     def finish(self) -> None:
         """No INVAL will come any more."""
         cached: list[Translation] = []
-        for pmap in self.shadow.ptes:
+        for pmap in dict.fromkeys([*self.shadow.ptes, *self.shadow.spaces]):
             cached += self.shadow.translations(pmap, 0, 1 << 36)
         for t in cached:
             if self.concerned(t):
