@@ -62,7 +62,7 @@ SEEDS: list[tuple[str, Scenario, dict[str, Any]]] = [
     ("vpte-list-forgotten", scenarios.paging, {"policy": "vpte_list"}),
     ("bloom-not-inserted", scenarios.paging, {"policy": "bloom"}),
 ]
-SOUND = ("pv_entry", "broadcast", "vpte_list", "bloom", "shadow", "hybrid", "notifier")
+SOUND = ("pv_entry", "broadcast", "vpte_list", "bloom", "shadow", "hybrid", "notifier", "nested")
 # Shown elsewhere, with the reason.
 ELSEWHERE = {
     "flush-without-protect": "liveness: the pages are dirty again at once",
@@ -70,6 +70,9 @@ ELSEWHERE = {
     "wire-never-dropped": "accounting: the page is never reclaimed",
     "shadow-withdrawn-after-store": "what another CPU of the guest does meanwhile: litmus W03",
     "notifier-write-back-unchecked": "data of the guest: litmus W16",
+    "nested-reclaim-without-flush": "in TLBs only: litmus W06",
+    "nested-protection-ignored": "in TLBs only: litmus W12",
+    "nested-walk-uninterrupted": "in the middle of a walk: litmus W01",
     "run-ref-kept": "test_calls.py",
     "destroy-ignores-refs": "test_calls.py",
     "ve-cache-without-deleted-test": "test_calls.py",

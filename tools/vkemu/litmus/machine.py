@@ -3,14 +3,19 @@
 The set-up makes kernel calls, the real ones, on a thread of its own that runs before any other
 does; an execution of the test therefore begins with what those calls left behind. What the test
 says is mapped has been faulted in, what it says is in a TLB has been accessed from that CPU.
+
+Where CPUs walk the guest's tables themselves (policy `nested`) there is nothing for vm_fault to
+enter: a fault of a test is then an access that its CPU makes for the guest process, as far as the
+translation and no further (`translate`).
 """
 
 from __future__ import annotations
 
+from types import coroutine
 from typing import Any
 
 import msgspec
-from vkprotocol.effects import CURTHREAD, Body, Cell, Lock, Spawn, Thread
+from vkprotocol.effects import CURTHREAD, Body, Cell, Lock, Spawn, Step, Thread
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.mman import MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
@@ -19,12 +24,14 @@ from vkprotocol.vpte import VPTE_V
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.tables import MASTER_PDE
 from vkhost.config import HostConfig
-from vkhost.cpu import Cpu
+from vkhost.cpu import Cpu, Fault
+from vkhost.cpu_access import Access, permits
 from vkhost.kernel import Emit, Kernel
 from vkhost.lwp import File, Lwp, Proc
 from vkhost.pmap_remove import pmap_remove
-from vkhost.pmap_switch import swtch_in
+from vkhost.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
 from vkhost.quirks import Quirks
+from vkhost.tlb import INVLTLB
 from vkhost.vm import (
     KERN_SUCCESS,
     VM_MAPTYPE_NORMAL,
@@ -68,6 +75,34 @@ def drive(coro: Body) -> Any:
         CURTHREAD[0] = before
 
 
+async def fault(lwp: Lwp | None, vmspace: Vmspace, va: int, kind: int) -> int:
+    """vm_fault, or what takes its place; KERN_*."""
+    if not vmspace.kernel.rmap.walks:
+        return await vm_fault(vmspace.vm_map, va, kind)
+    assert lwp is not None
+    before = lwp.vmspace
+    await pmap_setlwpvm(lwp, vmspace)
+    try:
+        await translate(lwp.cpu, va, kind)
+        result = KERN_SUCCESS
+    except Fault as fault:
+        result = fault.result
+    await pmap_setlwpvm(lwp, before)
+    return result
+
+
+@coroutine
+def translate(cpu: Cpu, va: int, kind: int) -> Step:
+    """An access that has not got to the memory yet; raises Fault."""
+    access = Access(cpu, va, "translate", kind)
+    while True:
+        yield access
+        slot = cpu.tlb.slots.get(va >> 12)
+        if slot is not None and slot.state is not None and permits(slot.state, kind):
+            return
+        yield from cpu._miss(access)
+
+
 class Machine:
     """`guest` is the vmspace of the guest's process, `own` that of the vkernel itself."""
 
@@ -99,6 +134,9 @@ class Machine:
         self._locks: dict[int, Lock] = {}
         self._asts: dict[int, Cell] = {}
         self.kernel.vmmeter.counter_steps = file.litmus.counter_steps
+        if self.kernel.rmap.walks:
+            # Faults in a VPAGETABLE entry bring no neighbours along; nor do those in their place.
+            self.kernel.vmmeter.tunables["prefault_pages"] = 0
         self.kernel.vmmeter.tunables.update(file.litmus.tunables)
 
     def set_up(self) -> None:
@@ -119,6 +157,8 @@ class Machine:
                 await self._make_resident(pindex, words, dirty=page.dirty)
             else:
                 self.vnode.pwrite(pindex * PAGE_SIZE, image_of(words))
+        if self.kernel.rmap.walks:
+            await self._map_for_walks()
         await self._run_threads()
         await self._map_as_asked()
 
@@ -158,7 +198,7 @@ class Machine:
     async def _run_threads(self) -> None:
         """Put a thread of the vkernel on each CPU that a program of the test runs on."""
         for program in self.litmus.threads:
-            if program.kind == "user":
+            if program.kind == "user" or (program.kind == "fault" and self.kernel.rmap.walks):
                 await self._run_on(program.cpu, self.guest)
             elif program.kind == "guest":
                 await self._run_on(program.cpu, self.own)
@@ -189,9 +229,30 @@ class Machine:
         if how == "rw":
             await cpu.store(va, value)
 
-    async def _map_as_asked(self) -> None:
+    async def _map_for_walks(self) -> None:
+        """The guest has been running: its tables are in the second stage. So are the pages that are
+        mapped; none of it is in a TLB."""
+        vm_map = self.guest.vm_map
+        assert await vm_fault(vm_map, 0, VM_PROT_READ) == KERN_SUCCESS
+        assert vm_map.pmap.roots is not None
+        (root,) = vm_map.pmap.roots.state
+        ept = root.ept
+        for pindex in self.tables.words:
+            assert await vm_fault(ept.vm_map, pindex * PAGE_SIZE, VM_PROT_WRITE) == KERN_SUCCESS
+        self.kernel.bind(-1, self.kernel.cpus[0])
+        first = Lwp(self.proc, -1, self.kernel.cpus[0])
+        first.vmspace = self.guest
+        await swtch_in(first)
         for address in self.litmus.file.va.values():
             if address.mapped:
+                kind = VM_PROT_WRITE if address.mapped == "rw" else VM_PROT_READ
+                await translate(first.cpu, address.va, kind)
+        await swtch_out(first)
+        await first.cpu.tlb.flush(self.guest.pmap, INVLTLB)
+
+    async def _map_as_asked(self) -> None:
+        for address in self.litmus.file.va.values():
+            if address.mapped and not self.kernel.rmap.walks:
                 kind = VM_PROT_WRITE if address.mapped == "rw" else VM_PROT_READ
                 result = await vm_fault(self.guest.vm_map, address.va, kind)
                 assert result == KERN_SUCCESS, result

@@ -11,11 +11,12 @@ from vkprotocol.param import PAGE_SIZE
 
 from vkemu.litmus.actor import FAULT_TYPES, Actor, accessed, verb
 from vkemu.litmus.file import vpte_bits
+from vkemu.litmus.machine import fault as take_fault
+from vkhost.pmap import CPULOCK_EXCL
 from vkhost.pmap_remove import pmap_remove
 from vkhost.pmap_switch import swtch_in as switch_in
 from vkhost.pmap_switch import swtch_out as switch_out
 from vkhost.vm import KERN_FAILURE
-from vkhost.vm_fault import vm_fault
 from vkhost.vm_map_delete import vm_map_remove
 from vkhost.vm_map_madvise import vm_map_madvise
 from vkhost.vm_mmap import kern_mcontrol
@@ -128,6 +129,23 @@ async def inval(me: Actor, va: Any, pages: int = 1) -> int:
     return await vm_map_madvise(vm_map, start, start + pages * PAGE_SIZE, MADV_INVAL)
 
 
+# VMM mode: the vkernel runs on the hardware's own terms, and flushes what it can reach.
+
+
+@verb("guest", "v")
+async def invlpg(me: Actor, va: Any) -> int:
+    """cpu_invlpg: the page leaves the TLB of this vCPU."""
+    await me.cpu.tlb.flush(me.machine.guest.pmap, me.va(va))
+    return 0
+
+
+@verb("guest", "")
+async def alone(me: Actor) -> bool:
+    """Whether no other vCPU runs the guest's process: its pm_active, without the lock of it."""
+    mask: int = await me.machine.guest.pmap.pm_active.load()
+    return not mask & ~CPULOCK_EXCL & ~me.cpu.mask
+
+
 @verb("guest host", "v?n")
 async def mcontrol(me: Actor, va: Any, pages: int = 1) -> int:
     """vmspace_mcontrol(INVAL), which looks at the range first; its errno."""
@@ -167,7 +185,10 @@ async def munmap(me: Actor, va: Any, pages: int = 1) -> int:
 @verb("fault guest", "va", *FAULT_TYPES)
 async def fault(me: Actor, va: Any, kind: str) -> int:
     """vm_fault of the guest process; its KERN_* result."""
-    return await vm_fault(me.machine.guest.vm_map, me.va(va), FAULT_TYPES[kind])
+    machine = me.machine
+    return await take_fault(
+        machine.lwps.get(me.cpu.id), machine.guest, me.va(va), FAULT_TYPES[kind]
+    )
 
 
 @verb("host pageout", "v?n")

@@ -245,7 +245,7 @@ async def passes(me: Actor, times: int = 1) -> int:
 @verb("host pageout", "n")
 async def rss(me: Actor, limit: int) -> int:
     """RLIMIT_RSS is enforced on the guest process; how many pages it is left with."""
-    pmap = me.machine.guest.pmap
+    pmap = await me.machine.kernel.rmap.resident_pmap(me.machine.guest.pmap)
     await vm_pageout_map_deactivate_pages(pmap.kernel, pmap, limit)
     return await pmap_resident_count(pmap)
 

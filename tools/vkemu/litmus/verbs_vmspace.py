@@ -26,11 +26,11 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vkernel import SIGUSR1, T_SYSCALL, VMSPACE_CTL_RUN
 
 from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, verb
+from vkemu.litmus.machine import fault
 from vkemu.litmus.tables import MASTER_PDE
 from vkhost.lwp import lwpsignal
 from vkhost.pmap_switch import pmap_setlwpvm
 from vkhost.syscall import SYSCALLS
-from vkhost.vm_fault import vm_fault
 from vkhost.vm_vmspace import vkernel_exit, vkernel_lwp_exit
 from vkhost.vmspace import vmspace_fork
 
@@ -148,5 +148,6 @@ async def fork(me: Actor) -> int:
 
 @verb("fault", "va", *FAULT_TYPES)
 async def child_fault(me: Actor, va: Any, kind: str) -> int:
-    assert me.machine.child is not None
-    return await vm_fault(me.machine.child.vm_map, me.va(va), FAULT_TYPES[kind])
+    machine = me.machine
+    assert machine.child is not None
+    return await fault(machine.lwps.get(me.cpu.id), machine.child, me.va(va), FAULT_TYPES[kind])
