@@ -6,10 +6,12 @@ from typing import Final, Literal
 
 import msgspec
 
+MAXCPU: Final = 256  # bits of a cpumask_t
+
 # What a host may have of each, least and most.
 BOUNDS: Final = {
     "pages": (1, 1 << 24),
-    "cpus": (1, 62),  # pm_active is one word, with CPULOCK_EXCL in it
+    "cpus": (1, MAXCPU),
     "swap_pages": (0, 1 << 24),
     "pqcolors": (1, 1024),
     "hz": (1, 10_000),

@@ -164,3 +164,13 @@ def test_text_says_growth_and_claims(capsys: pytest.CaptureFixture[str]) -> None
 def test_bad_input(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *argv]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_every_one_of_64_cpus_is_interrupted() -> None:
+    assert AXES["vcpus"].sizes[-1] == AXES["guests"].sizes[-1] == 64
+    situation = Situation("pv_entry", Shape(vcpus=64, pages=1))
+
+    counts = situation.counted(lambda: situation.do(situation.reclaim()), asked=1)
+
+    assert counts["ipis"] == 64
+    assert counts["left"] == 0

@@ -21,7 +21,7 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkemu import names
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError
-from vkhost.config import BOUNDS, HostConfig
+from vkhost.config import HostConfig
 from vkhost.quirks import Quirks
 from vkhost.vm_meter import Thresholds
 
@@ -30,6 +30,7 @@ FILE_BYTES = 1 << 20
 STEPS = 50_000_000
 SHOWN = 80  # characters of a path that cannot be one
 HOST_PAGES_MIN = 16  # less does not hold the tables of one guest process
+HOST_CPUS_MAX = 64  # a mask of them is a number of the log, which has 64 bits
 
 # A top-level table that only one kind of file has -> the module whose `read` decodes that kind.
 READERS = {"litmus": "vkemu.litmus", "thread": "vkemu.litmus"}
@@ -253,8 +254,8 @@ def read(document: dict[str, Any], path: Path) -> Scenario:
     cpus = scenario.lwps
     if cpus and "cpus" not in document.get("host", {}):
         # A real CPU for each virtual one.
-        if cpus > BOUNDS["cpus"][1]:
-            raise UsageError(f"{path}:guest: {cpus} vCPUs, expected at most {BOUNDS['cpus'][1]}")
+        if cpus > HOST_CPUS_MAX:
+            raise UsageError(f"{path}:guest: {cpus} vCPUs, expected at most {HOST_CPUS_MAX}")
         host = msgspec.structs.replace(scenario.host, cpus=cpus)
         scenario = msgspec.structs.replace(scenario, host=host)
     check(scenario, str(path))
@@ -293,6 +294,8 @@ def check(scenario: Scenario, where: str) -> None:
 
 
 def _check_host(host: Host, where: str) -> None:
+    if host.cpus > HOST_CPUS_MAX:
+        raise UsageError(f"{where}.cpus: {host.cpus}, expected at most {HOST_CPUS_MAX}")
     if host.pages < HOST_PAGES_MIN:
         raise UsageError(f"{where}.pages: {host.pages}, expected {HOST_PAGES_MIN} or more")
     for mark in Thresholds.__struct_fields__:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 import msgspec
@@ -41,9 +43,10 @@ def measure(axis_name: str, policy: str, *, quick: bool = False) -> Series:
     axis = AXES[axis_name]
     samples = []
     for size in axis.quick if quick else axis.sizes:
-        situation = Situation(policy, axis.shape(size))
-        operation, asked = axis.operation(situation, size)
-        counts = situation.counted(operation, asked=asked)
+        with uncollected():
+            situation = Situation(policy, axis.shape(size))
+            operation, asked = axis.operation(situation, size)
+            counts = situation.counted(operation, asked=asked)
         samples.append(Sample(size, counts, nanoseconds(counts)))
     sizes = [sample.size for sample in samples]
     grows = {
@@ -52,6 +55,18 @@ def measure(axis_name: str, policy: str, *, quick: bool = False) -> Series:
     }
     time = growth(sizes, [sample.ns for sample in samples], axis.symbol)
     return Series(axis_name, policy, tuple(samples), time, grows)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """A hundred thousand pages are made, and all are needed: the collector would only look."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def measure_all(

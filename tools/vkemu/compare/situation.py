@@ -43,7 +43,7 @@ from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
 from vkhost.vm_page_dirty import vm_page_protect
 from vkhost.vmspace import Vmspace, vmspace_alloc
-from vkhost.vnode import MemoryVnode
+from vkhost.vnode import Vnode
 from vkhost.vnode_pager import vnode_pager_alloc
 
 DMAP: Final = 0x100_0000_0000
@@ -80,7 +80,7 @@ class Guest:
         tables = -(-shape.pages // 512) + 5
         self.first_page = tables  # of the data
         size = tables + shape.pages * shape.vmspaces
-        vnode = MemoryVnode(f"image{number}", size * PAGE_SIZE)
+        vnode = Vnode(f"image{number}", size * PAGE_SIZE)  # all is resident: nobody reads it
         self.own = vmspace_alloc(kernel, f"vkernel{number}", pmap_id=base)
         self.proc = Proc(kernel, base, f"vkernel{number}", self.own)
         self.vmspaces = [
