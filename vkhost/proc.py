@@ -70,11 +70,15 @@ async def killproc(proc: Proc) -> None:
 
 
 async def lwp_exit(lwp: Lwp) -> None:
-    """The thread is gone; the last one takes the process with it."""
+    """The thread is gone; the last one takes the process with it.
+
+    It is off its CPU before it is counted out: the last one removes the PTEs without IPIs
+    (pmap_remove_pages), and nobody may be using them by then.
+    """
     await vkernel_lwp_exit(lwp)
+    await swtch_out(lwp)
     if await lwp.proc.nlwps.add(-1) == 1:
         await _exit1(lwp.proc)
-    await swtch_out(lwp)
 
 
 async def _exit1(proc: Proc) -> None:
