@@ -83,6 +83,11 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "vm_fault_bypass takes a VPAGETABLE entry for a linear one",
         "vm_fault_bypass:vm_fault_bypass", (1,), ("W42",),
     ),
+    "copied-page-kept-mapped": Mutant(
+        "vm_fault_page copies a page and leaves the PTE of the old one, as before git 7a45978d5d:"
+        " no invariant, but the guest goes on reading the old page",
+        "vm_fault_page:_finish", (), ("W26",),
+    ),
     # SETMAP, INVAL and unmapping.
     "setmap-shared-lock": Mutant(
         "SETMAP shares the map lock with faults",

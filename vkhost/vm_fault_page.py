@@ -116,7 +116,8 @@ async def _finish(fs: FaultState, fault_type: int, didcow: int, *, busy: bool) -
         await kernel.rmap.kernel_writes(m)
     # After a copy whoever has the old page mapped must fault again to see the new one (W26). The
     # kernel wrote `|` for `&`, so it removes the PTE every time (facts 0.1).
-    if kernel.quirks.didcow_or or (fs.wflags | didcow) & FW_DIDCOW:
+    copied = kernel.quirks.didcow_or or (fs.wflags | didcow) & FW_DIDCOW
+    if copied and "copied-page-kept-mapped" not in kernel.mutants:
         await pmap_remove(fs.vm_map.pmap, fs.va, fs.va + PAGE_SIZE, m)
         if kernel.rmap.walks:
             await kernel.rmap.copied(m)

@@ -93,26 +93,26 @@ async def _setmap(vm_map: VmMap, start: int, end: int, value: int) -> int:
     shared = "setmap-shared-lock" in kernel.mutants
     await (vm_map_lock_read(vm_map) if shared else vm_map_lock(vm_map))
     start, end = vm_map.range_check(start, end)
-    kernel.emit("setmap.begin", vm_map.pmap.id, start, end, value)
-    error = 0
     if not kernel.quirks.setmap_partial and any(
         entry.maptype != VM_MAPTYPE_VPAGETABLE
         for entry in entries_from(vm_map, start)
         if entry.start < end
     ):
-        error = Errno.EINVAL
-    else:
-        for entry in await entries_clipped(vm_map, start, end):
-            if not is_linked(vm_map, entry):
-                continue
-            await vm_map_clip_end(vm_map, entry, end)
-            if entry.maptype == VM_MAPTYPE_VPAGETABLE:
-                await _setmap_entry(vm_map, entry, value)
-            else:
-                error = Errno.EINVAL
-            # Merges with a neighbour of another root, too (facts 2.8): one that has not had its
-            # turn is then neither switched nor removed from the pmap.
-            await vm_map_simplify_entry(vm_map, entry)
+        await vm_map_unlock(vm_map)
+        return Errno.EINVAL
+    kernel.emit("setmap.begin", vm_map.pmap.id, start, end, value)
+    error = 0
+    for entry in await entries_clipped(vm_map, start, end):
+        if not is_linked(vm_map, entry):
+            continue
+        await vm_map_clip_end(vm_map, entry, end)
+        if entry.maptype == VM_MAPTYPE_VPAGETABLE:
+            await _setmap_entry(vm_map, entry, value)
+        else:
+            error = Errno.EINVAL
+        # Merges with a neighbour of another root, too (facts 2.8): one that has not had its turn is
+        # then neither switched nor removed from the pmap.
+        await vm_map_simplify_entry(vm_map, entry)
     kernel.emit("setmap.end", vm_map.pmap.id, start, end, value)
     await vm_map_unlock(vm_map)
     return error
@@ -124,8 +124,7 @@ async def _setmap_entry(vm_map: VmMap, entry: VmMapEntry, value: int) -> None:
     if kernel.vmmeter.tunables["debug_vpagetable"]:
         kernel.emit(
             "console",
-            f"MADV_SETMAP: start={entry.start:x} end={entry.end:x} pde={value:x} "
-            f"pid={vm_map.pid}",
+            f"MADV_SETMAP: start={entry.start:x} end={entry.end:x} pde={value:x} pid={vm_map.pid}",
         )
     await kernel.rmap.invalidate_begin(vm_map.pmap, entry.start, entry.end)
     entry.master_pde = value

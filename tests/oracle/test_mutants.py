@@ -68,6 +68,7 @@ ELSEWHERE = {
     "flush-without-protect": "liveness: the pages are dirty again at once",
     "wired-full-protection": "needs the wired policy",
     "wire-never-dropped": "accounting: the page is never reclaimed",
+    "copied-page-kept-mapped": "what a guest reads after the host's write: litmus W26",
     "shadow-withdrawn-after-store": "what another CPU of the guest does meanwhile: litmus W03",
     "notifier-write-back-unchecked": "data of the guest: litmus W16",
     "nested-reclaim-without-flush": "in TLBs only: litmus W06",

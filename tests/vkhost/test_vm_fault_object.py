@@ -185,9 +185,12 @@ def test_5_a_vpte_beyond_the_object(beyond: str) -> None:
         assert k.mapped(0) == (1000, 7)
 
 
-def test_5_of_the_file_too() -> None:
-    k = Vkernel()
-    k.vpagetable(64 << 12 | RW | 0x80)
+@pytest.mark.parametrize("beyond", ["fail", "zero-fill"])
+@pytest.mark.parametrize("flags", [SHARED, PRIVATE])
+def test_5_of_the_file_too(beyond: str, flags: int) -> None:
+    """However long the shadow before it is: the file is asked, and ends where it ends."""
+    k = Vkernel(quirks=Quirks(object_beyond_size=beyond))  # type: ignore[arg-type]
+    k.vpagetable(64 << 12 | RW | 0x80, flags=flags)
 
     assert k.fault(0, READ) == KERN_PROTECTION_FAILURE
 

@@ -101,6 +101,8 @@ def test_w20_setmap_over_a_normal_entry(partial: bool, roots: list[int]) -> None
 
     assert madvise(k, 0, 6, MADV_SETMAP, 5) == Errno.EINVAL
     assert [e.master_pde for e in k.own.vm_map.entries] == roots
+    # What is refused has not happened.
+    assert len(k.named("setmap.begin", "setmap.end")) == (2 if partial else 0)
 
 
 @pytest.mark.parametrize(("mutants", "stale"), [((), False), (("setmap-shared-lock",), True)])

@@ -42,6 +42,7 @@ from vkhost.vm import (
 )
 from vkhost.vm_fault import vm_fault
 from vkhost.vm_map import vm_map_find
+from vkhost.vm_map_delete import vm_map_remove
 from vkhost.vm_map_madvise import vm_map_madvise
 from vkhost.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate, vm_object_reference
 from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
@@ -168,11 +169,11 @@ class Machine:
         await vm_map_madvise(vm_map, 0, VM_MAX_USER_ADDRESS, MADV_SETMAP, MASTER_PDE)
 
     async def _map(
-        self, vmspace: Vmspace, obj: VmObject, start: int, size: int, maptype: int
+        self, vmspace: Vmspace, obj: VmObject, start: int, size: int, maptype: int, pindex: int = 0
     ) -> None:
         await vm_object_reference(obj)
         result, _ = await vm_map_find(
-            vmspace.vm_map, obj, 0, start, size, PAGE_SIZE, False, maptype,
+            vmspace.vm_map, obj, pindex * PAGE_SIZE, start, size, PAGE_SIZE, False, maptype,
             VM_PROT_ALL, VM_PROT_ALL, 0,
         )  # fmt: skip
         assert result == KERN_SUCCESS, result
@@ -266,6 +267,12 @@ class Machine:
             if not page.dmap and page.resident:
                 va = DMAP + self.litmus.frames[name] * PAGE_SIZE
                 await pmap_remove(self.own.pmap, va, va + PAGE_SIZE)
+
+    async def map_page(self, va: int, pindex: int) -> None:
+        """A NORMAL entry in the guest's address space that shows one page of the image."""
+        vm_map = self.guest.vm_map
+        await vm_map_remove(vm_map, va, va + PAGE_SIZE)
+        await self._map(self.guest, self.image, va, PAGE_SIZE, VM_MAPTYPE_NORMAL, pindex)
 
     async def respawn(self) -> None:
         """Another process in place of the guest's, on the same page tables and the same pmap."""

@@ -172,6 +172,13 @@ async def dstore(me: Actor, page: Any, idx: int, value: int) -> int:
     return await accessed(me.cpu.store(me.dmap(page, idx), value))
 
 
+@verb("guest", "vp")
+async def mmap(me: Actor, va: Any, page: Any) -> int:
+    """vmspace_mmap, FIXED, of one page of the image: a NORMAL entry where the guest had its own."""
+    await me.machine.map_page(me.va(va), me.machine.pindex(page))
+    return 0
+
+
 @verb("guest host", "v?n")
 async def munmap(me: Actor, va: Any, pages: int = 1) -> int:
     start = me.va(va)

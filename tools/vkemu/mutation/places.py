@@ -56,6 +56,7 @@ PLACES: Final[dict[str, Place]] = {
     "nx-ignored": Litmus("no-execute"),
     "wired-full-protection": Litmus("read-only-page", "wired"),
     "linear-shortcut": Litmus("W42-linear-shortcut"),
+    "copied-page-kept-mapped": Litmus("W26-stale-after-cow"),
     "setmap-shared-lock": Litmus("W19-setmap-in-flight"),
     "setmap-without-remove": Litmus("W19-setmap-in-flight"),
     "inval-first-page-only": Litmus("W17-short-inval"),
