@@ -98,9 +98,7 @@ class Cpu:
             if slot is not None and (entry := slot.state) is not None:
                 idx = va >> 3 & 511
                 value = entry.frame.words[idx]
-                self.kernel.emit(
-                    "mem.load", self.id, tlb.root.state.id, va, entry.pfn, idx, value
-                )
+                self.kernel.emit("mem.load", self.id, tlb.root.state.id, va, entry.pfn, idx, value)
                 return value
             yield from self._miss(access)
 
@@ -116,9 +114,7 @@ class Cpu:
             if slot is not None and (entry := slot.state) is not None and entry.writable:
                 idx = va >> 3 & 511
                 entry.frame.words[idx] = value
-                self.kernel.emit(
-                    "mem.store", self.id, tlb.root.state.id, va, entry.pfn, idx, value
-                )
+                self.kernel.emit("mem.store", self.id, tlb.root.state.id, va, entry.pfn, idx, value)
                 return
             if (yield from self._miss(access, value)) is not None:
                 return

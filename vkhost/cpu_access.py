@@ -98,9 +98,7 @@ class Write:
             new = modified(access.op, old, self.operand)
             self.result = old == self.operand[0] if access.op == "cmpset" else old
             frame.words[idx] = new
-            kernel.emit(
-                "mem.emulate", access.cpu.id, self.pmap.id, access.va, frame.pfn, idx, new
-            )
+            kernel.emit("mem.emulate", access.cpu.id, self.pmap.id, access.va, frame.pfn, idx, new)
         self.done = True
 
 

@@ -205,5 +205,3 @@ class VmPageQueues:
     def of_page(self, m: Any) -> PageQueue | None:
         """The queue a page is on; None on PQ_NONE."""
         return self._queues[m.queue][m.pc] if m.queue else None
-
-

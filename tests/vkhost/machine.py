@@ -174,8 +174,6 @@ async def _cannot(vm_map: Any, va: int, fault_type: int, fault_flags: int) -> in
     return KERN_FAILURE
 
 
-
-
 def every_schedule(build: Callable[[], Machine], limit: int = 50_000) -> Iterator[Machine]:
     """Each way the runnable threads of a program can take turns, to its end."""
     path: list[list[int]] = []  # [choice, choices]

@@ -195,9 +195,7 @@ def test_a_step_changes_only_what_it_announced(seed: int, broken: bool, shootdow
             if before.get(key, 0) != after.get(key, 0) and (before.get(key) or after.get(key))
         }
         found += [
-            (repr(effect), key)
-            for key in sorted(changed, key=repr)
-            if not covers(written, key)
+            (repr(effect), key) for key in sorted(changed, key=repr) if not covers(written, key)
         ]
         before = after
 
