@@ -159,6 +159,22 @@ def test_a_log_may_be_kept_shown_or_both(tmp_path: Path) -> None:
     assert (folder.path / "events.ndjson").read_text() == line
 
 
+def test_what_is_told_comes_between_events_that_are_shown() -> None:
+    """Both go to standard error, and a full pipe takes half a line."""
+    file = Slow()
+    log = LiveLog(Writer(file.write), "live")
+    log.beside = log.writer
+    log.emit("page.free", 1, 1)
+    assert file.asked.wait(PATIENCE)
+    log.tell("a guest left")
+    log.emit("page.free", 2, 1)
+    file.allowed.set()
+    log.close()
+
+    one, told, two = file.content.decode().splitlines()
+    assert (json.loads(one)["pfn"], told, json.loads(two)["pfn"]) == (1, "a guest left", 2)
+
+
 def test_what_is_only_shown_may_be_dropped_alone() -> None:
     file = Slow()
     writer = Writer(file.write, limit=10)

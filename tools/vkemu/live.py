@@ -32,6 +32,7 @@ from anyio.abc import TaskGroup
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Mailbox, Shared, Thread
 
 from vkemu.controlled import Execution, StepBound, Tids
+from vkemu.hung_task import HungTasks
 
 T = TypeVar("T")
 
@@ -62,7 +63,8 @@ class Live(Execution):
         self.steps = 0
         self.schedule = array("H") if record else None  # the tids, step by step
         self.clock = 0  # CLOCK between our steps: another Live may share the process
-        self.sources = 0  # things outside that may still post
+        self.sources: list[Callable[[], bool]] = []  # what is outside: will it still post?
+        self.hung_tasks: HungTasks | None = None  # looked for while it runs, when set
         self._imposed = None if schedule is None else iter(schedule)
         self._baton: int | None = None
         self._parked: dict[int, anyio.Event] = {}
@@ -89,6 +91,8 @@ class Live(Execution):
                 group.start_soon(self._drive, thread, name=thread.name)
             if self.time_scale is not None:
                 group.start_soon(self._tick, name="clock")
+            if self.hung_tasks is not None:
+                group.start_soon(self.hung_tasks.watch, name="hung tasks")
             self._settle()
             if self._imposed is not None:
                 self._pass_baton()
@@ -121,18 +125,19 @@ class Live(Execution):
             self._recheck(obj.waiters)
 
     @contextmanager
-    def source(self) -> Iterator[None]:
-        """While inside, something outside may post: threads that wait are in no deadlock.
+    def source(self, expected: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """While inside, something outside may post: threads that wait are in no deadlock, unless
+        all of them wait and nothing is `expected`.
 
         The run still ends when no thread is left; one that waits for a last post keeps it going.
         """
         if self.time_scale is None:
             raise ValueError("an I/O source needs a time_scale: the outside has no virtual time")
-        self.sources += 1
+        self.sources.append(expected)
         try:
             yield
         finally:
-            self.sources -= 1
+            self.sources.remove(expected)
             self._settle()
 
     async def join(self, thread: Thread) -> None:
@@ -192,7 +197,9 @@ class Live(Execution):
     def _goes_on(self) -> bool:
         """No thread can run: will one, by a post or in time? Virtual time passes here and now."""
         if self.time_scale is not None:
-            return self.alive > 0 and (self.sources > 0 or self._next_deadline() is not None)
+            if self.alive == 0:
+                return False
+            return any(expected() for expected in self.sources) or self._next_deadline() is not None
         CLOCK[0] = self.clock
         advanced = self.advance()
         self.clock = CLOCK[0]
@@ -216,6 +223,10 @@ class Live(Execution):
         super()._mark(thread, runnable)
         if runnable and self._imposed is None:
             self._wake(thread.tid)
+
+    def parked(self, tid: int) -> anyio.Event | None:
+        """What its task waits for: another one each time. None: it goes on."""
+        return self._parked.get(tid)
 
     def _wake(self, tid: int) -> None:
         event = self._parked.pop(tid, None)

@@ -10,6 +10,7 @@ not know.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from io import FileIO
@@ -149,7 +150,7 @@ class LiveLog(EventLog):
         super().__init__(writer, run, schedule, None, processors, renderer)
         self.writer = writer
         self.dropped = 0
-        self.beside: Writer | None = None  # of those who only look on
+        self.beside: Writer | None = None  # where the events are shown too
         self._gap = 0  # how many were dropped since the last line
         self._missing: str | None = None  # once closed
 
@@ -168,6 +169,13 @@ class LiveLog(EventLog):
         count, self._gap = self._gap, 0
         super().emit(DROPPED, count, self.seq - count, self.seq - 1)
 
+    def tell(self, line: str) -> None:
+        """A line for standard error, in the midst of no event that is shown there."""
+        if self.beside is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self.beside.write(f"{line}\n".encode())
+
     def close(self, seconds: float = CLOSE_SECONDS) -> str:
         """Finish the log. What is missing in it, in a line; empty when nothing is."""
         if self._missing is None:
@@ -177,7 +185,7 @@ class LiveLog(EventLog):
     def _close(self, seconds: float) -> str:
         if self._gap:
             self._say_gap()
-        if self.beside is not None:
+        if self.beside is not None and self.beside is not self.writer:
             self.beside.close(seconds)
         unwritten = self.writer.close(seconds)
         self.dropped += unwritten
@@ -203,7 +211,10 @@ def open_log(
     """A log in `folder`, shown on `shown`, or both."""
     if folder is None:
         assert shown is not None
-        return LiveLog(Writer(to_stream(shown)), run, renderer=renderer_for(shown))
+        writer = Writer(to_stream(shown))
+        log = LiveLog(writer, run, renderer=renderer_for(shown))
+        log.beside = writer
+        return log
     pack = zstd_pack() if zstd else unpacked
     file = FileIO(folder.events_path(zstd=zstd), "wb")
     writer = Writer(file.write, pack=pack, end=file.close)

@@ -16,6 +16,7 @@ from vkprotocol.effects import Mailbox
 from vkprotocol.errno import Errno
 from vkprotocol.messages import Hello
 
+from vkemu.hung_task import HungTasks
 from vkemu.live import Live
 from vkemu.session import GUESTS, Guest, HostSession, Outlet, Refused
 from vkemu.transport import Stream, accept
@@ -45,6 +46,8 @@ class Server:
         self.guests = guests
         self._names: dict[str, int] = {}
         self._shutdown = Mailbox("shutdown")
+        self.hung_tasks = live.hung_tasks = HungTasks(live)
+        self.hung_tasks.fed.add(self._shutdown)
         self._stopping: anyio.CancelScope | None = None
 
     async def run(self, listener: SocketListener | None = None) -> None:
@@ -114,11 +117,13 @@ class Server:
             raise Refused(Errno.EAGAIN, f"fewer than {hello.vcpus} idle CPUs")
         for lwp in proc.lwps:
             lwp.replies = Outlet(lwp.replies.key, session.say)
+            self.hung_tasks.fed.add(lwp.requests)
         proc_start(proc)
         return proc
 
     def release(self, guest: Guest) -> None:
         assert isinstance(guest, Proc)
+        self.hung_tasks.fed.difference_update(lwp.requests for lwp in guest.lwps)
         self.live.spawn(f"kill {guest.name}", killproc(guest))
 
     def _reap(self) -> None:

@@ -247,9 +247,14 @@ class GuestSession(Session):
     def __init__(self, live: Live, stream: Stream, hello: Hello) -> None:
         super().__init__(live, stream, Role.GUEST)
         self.hello = hello
-        self.requests = [Outlet(("requests", n), self.say) for n in range(hello.vcpus)]
+        self.requests = [Outlet(("requests", n), self._ask) for n in range(hello.vcpus)]
         self.replies = [Mailbox(("replies", n)) for n in range(hello.vcpus)]
         self.signals = Mailbox("signals")
+        self.unanswered = 0  # requests under way
+
+    def _ask(self, request: Any) -> None:
+        self.unanswered += 1
+        self.say(request)
 
     async def greet(self, image: int | None = None) -> HelloReply:
         """Say Hello, with the descriptor of the memory image if there is one. HostGone if refused.
@@ -289,6 +294,7 @@ class GuestSession(Session):
 
     def _hear(self, message: AnyMessage) -> None:
         if isinstance(message, Reply):
+            self.unanswered -= 1
             self.live.post(self.replies[message.lwp], message)
         elif isinstance(message, Signal):
             self.live.post(self.signals, message)

@@ -19,6 +19,7 @@ from vkprotocol.messages import Credentials, Hello
 from vkprotocol.param import PAGE_SIZE, atop
 
 from vkemu import names
+from vkemu.controlled import Deadlock
 from vkemu.live import BACKENDS, Live, on_backend
 from vkemu.scenario import size_bytes
 from vkemu.session import GuestSession
@@ -30,6 +31,7 @@ from vkguest.kern_exec import Program
 from vkguest.kernel import Vkernel
 from vkguest.options import OptionError, Options, add_options, options_of
 from vkguest.port import MailboxPort
+from vkguest.vm_pageout import VM_PAGES_NEEDED
 
 IMAGE_FOLDER = Path("/var/vkernel")
 
@@ -88,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
             guest.ending = str(gone)
         except GuestPanic as panic:
             guest.ending = f"panic: {panic}"
+        except Deadlock as deadlock:
+            guest.ending = guest.asleep() or str(deadlock)
         except OSError as error:
             raise UsageError(f"vkemu guest: {error}") from None
         finally:
@@ -137,7 +141,7 @@ class Guest:
         ended: list[Exception] = []
         async with anyio.create_task_group() as group:
             group.start_soon(session.run)
-            with self.live.source():
+            with self.live.source(lambda: session.unanswered > 0):
                 try:
                     await self.live.run()
                 except Exception as error:
@@ -181,6 +185,18 @@ class Guest:
         elif self.options.verbose:
             tell(" ".join([name, *map(str, fields)]))
 
+    def asleep(self) -> str:
+        """Which processes sleep for ever, and on what."""
+        if self.vkernel is None:
+            return ""
+        sleepers = [
+            f"process {lp.proc.pid} ({lp.proc.program.name}) sleeps on {wchan}"
+            for wchan, lwps in sorted(self.vkernel.sched.sleepq.items())
+            for lp in lwps
+            if wchan != VM_PAGES_NEEDED
+        ]
+        return "deadlock: " + "; ".join(sleepers) if sleepers else ""
+
     def report(self, *, as_json: bool) -> int:
         """Print what became of the processes; the exit status."""
         vkernel = self.vkernel
@@ -204,7 +220,7 @@ class Guest:
             tell(f"process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}")
         if ending:
             tell(f"vkemu guest: {ending}")
-        if wrong or ending.startswith("panic"):
+        if wrong or ending.startswith(("panic", "deadlock")):
             return Status.VIOLATION
         return Status.UNKNOWN if ending else Status.PASS
 

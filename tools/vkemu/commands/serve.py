@@ -29,6 +29,10 @@ STAND_IN = {"name": "outside", "memory": "1M", "vcpus": 1, "workloads": ["touch"
 TIME_SCALE_MAX = 1e6
 
 
+class Stopped(Exception):
+    """The user has no patience with what is left."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scenario", nargs="?", help="host, policy, quirks and checks as in this one; not its guests"
@@ -120,7 +124,8 @@ def serve(
     """Serve to the end: the summary, and what went wrong if anything did."""
     live = Live(time_scale=args.time_scale)
     machine = assemble(scenario, log, live)
-    server = Server(live, machine.kernel, tell, args.guests)
+    say = tell if log is None else log.tell
+    server = Server(live, machine.kernel, say, args.guests)
     verdict: Verdict = "pass"
     failure = ""
     try:
@@ -128,6 +133,8 @@ def serve(
         machine.oracle.finish()
     except OSError as error:
         raise UsageError(f"vkemu serve: {error}") from None
+    except Stopped as error:
+        verdict, failure = "unknown", str(error)
     except FAILURES as error:
         verdict, failure = "fail", headline(error)
     finally:
@@ -146,10 +153,10 @@ class Serving:
     async def main(self) -> None:
         async with listen(self.path) as listener, anyio.create_task_group() as group:
             group.start_soon(self._until_signal)
-            tell(f"serving at {self.path}")
+            self.server.tell(f"serving at {self.path}")
             try:
                 await self.server.run(listener)
-            except FAILURES as error:
+            except (Stopped, *FAILURES) as error:
                 self._failures.append(error)
             group.cancel_scope.cancel()
         for failure in self._failures:
@@ -157,8 +164,11 @@ class Serving:
 
     async def _until_signal(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                self.server.shutdown()
+            await anext(signals)
+            self.server.shutdown()
+            await anext(signals)
+            left = self.server.live.deadlock()
+            self.server.live.stop(Stopped(f"told to stop twice; left: {left}"))
 
 
 def summarize(

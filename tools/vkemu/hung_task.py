@@ -1,0 +1,71 @@
+"""Threads of a live host that wait for ever.
+
+While guests may still ask for something the executor cannot call a wait a deadlock: mail may come.
+But a thread that waits for none of that, and for no time either, waits for another thread. So one
+looks every second, as Linux's `kernel/hung_task.c` does: it is a deadlock when such a wait goes on
+while nobody but daemons has moved for STILL looks, or for PATIENT looks whatever the others do.
+Looks are counted and not seconds, so that a process that was stopped is not blamed for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from vkprotocol.effects import Mailbox, Thread
+
+from vkemu.controlled import Deadlock, blocked_on
+
+if TYPE_CHECKING:
+    from vkemu.live import Live
+
+LOOK_SECONDS: Final = 1.0
+STILL: Final = 5
+PATIENT: Final = 120
+
+
+class HungTasks:
+    """What was seen at the looks so far. `fed` are the Mailboxes into which the outside posts."""
+
+    def __init__(self, live: Live, every: float = LOOK_SECONDS) -> None:
+        self.live = live
+        self.every = every
+        self.fed: set[Mailbox] = set()
+        self._parked: dict[int, tuple[anyio.Event, int]] = {}  # since when, and for how many looks
+        self._still = 0
+
+    async def watch(self) -> None:
+        while not self.live.over:
+            await anyio.sleep(self.every)
+            hung = self.look()
+            if hung:
+                names = "; ".join(map(blocked_on, hung))
+                self.live.stop(Deadlock(f"deadlock: {names}"))
+
+    def look(self) -> list[Thread]:
+        """The threads that will not go on, if it is clear by now."""
+        seen = {}
+        moved = False
+        waiting: list[tuple[Thread, int]] = []
+        for tid, thread in sorted(self.live.threads.items()):
+            if thread.daemon or thread.done:
+                continue
+            event = self.live.parked(tid)
+            before, looks = self._parked.get(tid, (None, 0))
+            if event is None or event is not before:
+                moved = True
+                looks = 0
+            if event is not None:
+                seen[tid] = event, looks + 1
+                if self._for_a_thread(thread):
+                    waiting.append((thread, looks))
+        moved = moved or seen.keys() != self._parked.keys()
+        self._parked = seen
+        self._still = 0 if moved else self._still + 1
+        bound = 1 if self._still >= STILL else PATIENT
+        return [thread for thread, looks in waiting if looks >= bound]
+
+    def _for_a_thread(self, thread: Thread) -> bool:
+        """Whether nobody but another thread can end its wait."""
+        effect = thread.pending
+        return effect is not None and effect.deadline is None and effect.obj not in self.fed
