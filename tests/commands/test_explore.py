@@ -117,10 +117,11 @@ def test_a_function_of_a_file_that_fails(explore: Shell) -> None:
     status, out, err = explore("p.py:lost")
     assert (status, err) == (1, "")
     assert out.startswith("fail: p:lost\ndpor: ")
-    replay = re.search(r"^replay: vkemu explore (p.py:lost --replay vkx1\S+)$", out, re.MULTILINE)
+    replay = re.search(r"^ replay: vkemu explore (p.py:lost --replay vkx1\S+)$", out, re.MULTILINE)
     assert replay is not None
     status, again, _ = explore(*replay[1].split())
     assert status == 1
+    assert again.startswith("BUG: vkemu: does not hold: k.at_end(")
     assert again in out
 
 
@@ -226,7 +227,7 @@ def test_a_litmus_test_is_checked_with_its_own_replay(explore: Shell) -> None:
     assert words[:6] == ["vkemu", "explore", "W07", "--policy", "vptmapped", "--check"]
     status, out, _ = explore(*words[2:])
     assert status == 1
-    assert out.startswith(found["failure"]["message"])
+    assert " ".join(out.split()).startswith(f"BUG: vkemu: {found['failure']['message']}")
 
 
 def herd(out: str) -> str:
@@ -337,7 +338,9 @@ def test_a_scenario_is_explored(explore: Shell) -> None:
         (["p.py:lost", "--max-seconds", "inf"], ".*--max-seconds: 'inf', expected seconds"),
         (["p.py:lost", "--replay", "x"], "replay: not a token of this version"),
         (["p.py:lost", "--replay", "vkx1.AAAA"], "replay: damaged token"),
-        (["p.py:lost", "--report", "r"], "--report: p:lost sends no events, expected a litmus"),
+        (["p.py:lost", "--report", "p.py"], "--report p.py: .*, expected a folder"),
+        (["p.py:lost", "--runs", "r"], "--runs r: expected a scenario, without --check"),
+        (["W07", "--runs", "r"], "--runs r: expected a scenario, without --check or --livelock"),
         (["p.py:lost", "--strategy", "portfolio", "--jobs", "2"], ".*portfolio cannot be divided"),
         (["p.py:fine", "--checkpoint", "no/where"], ".*no/where"),
         (["p.py:fine", "--checkpoint", "p.py"], ".*p.py"),

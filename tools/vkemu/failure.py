@@ -18,6 +18,7 @@ from vkemu.outcome import Outcome, Recorder, conduct, headline, recorded
 from vkemu.report import html, text
 from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
+from vkemu.report.width import Lenient
 from vkemu.scenario import Scenario
 from vkguest.errors import GuestPanic
 from vkhost.panic import Panic
@@ -34,8 +35,11 @@ class Told:
     page: str = ""
 
 
-def explain(scenario: Scenario, outcome: Outcome, seed: int, token: str) -> Told | None:
-    """The whole report of a run that did not pass; None for one that did."""
+def explain(
+    scenario: Scenario, outcome: Outcome, seed: int, token: str, *, searched: bool = False
+) -> Told | None:
+    """The whole report of a run that did not pass; None for one that did. `searched`: its schedule
+    is not that of the seed."""
     if outcome.error is None:
         return None
     replay = f"vkemu replay {token}"
@@ -46,7 +50,9 @@ def explain(scenario: Scenario, outcome: Outcome, seed: int, token: str) -> Told
         # everything, sees at once. So every check is on, and what comes first is the answer.
         scenario = msgspec.structs.replace(scenario, checks=())
     error, steps = watch(scenario, outcome)
-    context = {"scenario": scenario.name, "policy": scenario.policy, "seed": str(seed)}
+    context = {"scenario": scenario.name, "policy": scenario.policy}
+    if not searched:
+        context["seed"] = str(seed)
     if scenario.mutants:
         context["mutants"] = " ".join(scenario.mutants)
     failure = Failure.of(error, steps, replay=replay, context=context)
@@ -55,8 +61,10 @@ def explain(scenario: Scenario, outcome: Outcome, seed: int, token: str) -> Told
     if outcome.steps <= MEASURED_STEPS:
         failure.measure(lambda choose: alike(error, again(scenario, choose)))
         for name, other in closers(scenario):
-            if again(other, seeded(seed)) is None:
-                failure.closed_by.append(f"{name} (the same seed passes)")
+            same = Lenient(outcome.choices) if searched else seeded(seed)
+            if again(other, same) is None:
+                what = "schedule, as far as it goes," if searched else "seed"
+                failure.closed_by.append(f"{name} (the same {what} passes)")
     return Told(text.render(failure), html.render(failure))
 
 

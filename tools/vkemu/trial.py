@@ -74,7 +74,8 @@ def record(
             outcome = conduct(execution, recorder, scenario.max_steps, machine.finish)
         word = str(token_of(scenario, origin, outcome))
         summary = summarize(scenario, origin, outcome, machine, log) | {"token": word}
-        told = explain(scenario, outcome, origin.seed, word)
+        searched = bool(origin.choices)
+        told = explain(scenario, outcome, origin.seed, word, searched=searched)
         folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
         folder.write_json(rundir.SUMMARY, summary)
         if told is not None:

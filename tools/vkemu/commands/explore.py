@@ -8,12 +8,16 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from vkemu import rundir
 from vkemu.commands.subject import Subject, subject_of
 from vkemu.exploration.result import ExplorationError, Failure, Result
 from vkemu.exploration.strategies import NAMES
 from vkemu.verdict import OF_VERDICT, UsageError
+
+if TYPE_CHECKING:
+    from vkemu.failure import Told
 
 STRATEGIES: Final = NAMES
 JOBS_MAX: Final = 256
@@ -52,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replay", metavar="TOKEN", help="take one schedule again, narrated")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write failure.txt and report.html here"
+    )
+    parser.add_argument(
+        "--runs", type=Path, metavar="DIR", help="of a scenario: keep a failure as a run folder"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -96,18 +103,14 @@ def run(args: argparse.Namespace) -> int:
     if args.strategy is None:
         divided = args.jobs > 1 or args.checkpoint is not None
         args.strategy = "dpor" if divided else subject.strategy
-    if args.report is not None and subject.tell is None:
-        raise UsageError(
-            f"--report: {subject.name} sends no events, expected a litmus test without --check"
-        )
+    if args.runs is not None and subject.keep is None:
+        raise UsageError(f"--runs {args.runs}: expected a scenario, without --check or --livelock")
     if args.replay is not None:
         return replay_token(subject, args.replay, check=args.check, as_json=args.json)
     result = search(subject, args)
     if result.failure is not None and isinstance(result.failure.error, UsageError):
         raise result.failure.error  # found at an end: that no guest could run, say
-    if result.failure is not None and args.report is not None:
-        write_report(subject, result.failure, args.report)
-    return say(subject, result, check=args.check, as_json=args.json)
+    return say(subject, result, args)
 
 
 def check_strategy(name: str) -> None:
@@ -149,11 +152,14 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
             return known
 
 
-def say(subject: Subject, result: Result, *, check: bool, as_json: bool) -> int:
+def say(subject: Subject, result: Result, args: argparse.Namespace) -> int:
     verdict = subject.verdict(result)
     failure = result.failure
-    if as_json:
-        print(json.dumps(as_dict(subject, result, verdict, check=check), indent=2))
+    told = kept = ""
+    if failure is not None and (not args.json or args.runs is not None or args.report is not None):
+        told, kept = tell(subject, failure, args)
+    if args.json:
+        print(json.dumps(as_dict(subject, result, verdict, check=args.check), indent=2))
         return int(OF_VERDICT[verdict])
     print(subject.text(result))
     counts = f"{result.executions:,} executions"
@@ -166,28 +172,33 @@ def say(subject: Subject, result: Result, *, check: bool, as_json: bool) -> int:
         f"{result.steps:,} steps in {result.seconds:.2f} s"
     )
     if failure is not None:
-        replay = subject.replay(failure.token)
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
-        if subject.tell is None:
-            print(f"\n{failure}\nreplay: {replay}")
-        else:
-            from vkemu.report import text
-
-            print(f"\n{text.render(subject.tell(failure, replay))}", end="")
+        print(f"\n{told}{kept}", end="")
     return int(OF_VERDICT[verdict])
 
 
-def write_report(subject: Subject, failure: Failure, folder: Path) -> None:
-    """failure.txt and report.html, as a run folder has them."""
-    from vkemu.report import html, text
+def tell(subject: Subject, failure: Failure, args: argparse.Namespace) -> tuple[str, str]:
+    """failure.txt, and a line that says where it is kept; kept where the options say."""
+    kept = ""
+    if args.runs is not None:
+        assert subject.keep is not None
+        told, folder = subject.keep(failure, args.runs)
+        kept = f"{folder}\n"
+        if args.report is None:
+            return told, kept
+    page = subject.tell(failure)
+    if args.report is not None:
+        write_report(page, args.report)
+    return page.text, kept
 
-    assert subject.tell is not None
-    told = subject.tell(failure, subject.replay(failure.token))
+
+def write_report(told: Told, folder: Path) -> None:
+    """failure.txt and report.html, as a run folder has them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "failure.txt").write_text(text.render(told))
-        (folder / "report.html").write_text(html.render(told))
+        (folder / rundir.FAILURE).write_text(told.text)
+        (folder / rundir.REPORT).write_text(told.page)
     except OSError as error:
         raise UsageError(f"--report {folder}: {error.strerror}, expected a folder") from None
 
@@ -218,8 +229,8 @@ def as_dict(subject: Subject, result: Result, verdict: str, *, check: bool) -> d
 def failure_dict(subject: Subject, failure: Failure) -> dict[str, Any]:
     return {
         "message": failure.message,
-        "token": subject.token(failure.token),
-        "replay": subject.replay(failure.token),
+        "token": subject.token(failure),
+        "replay": subject.replay(failure),
         "preemptions": failure.preemptions,
         "shrunk": failure.shrunk,
         "steps": [str(step) for step in failure.steps],
@@ -238,7 +249,7 @@ def replay_token(subject: Subject, token: str, *, check: bool, as_json: bool) ->
         told = {"name": subject.name, "verdict": "fail", "failure": failure_dict(subject, failure)}
         print(json.dumps(told, indent=2))
     else:
-        print(failure)
+        print(subject.tell(failure).text, end="")
     return int(OF_VERDICT["fail"])
 
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 import traceback
 from argparse import Namespace
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +21,12 @@ from vkemu.verdict import UsageError, Verdict
 
 if TYPE_CHECKING:
     from vkemu.exploration.result import Failure, Result
+    from vkemu.failure import Told
     from vkemu.litmus.file import Litmus
-    from vkemu.report.failure import Failure as Told
+    from vkemu.outcome import Outcome
+    from vkemu.report.failure import Failure as Report
     from vkemu.scenario import Scenario
+    from vkemu.trial import Origin
 
 MAX_STEPS: Final = 10_000  # of a Python program, which cannot say so itself
 BOOT_STEPS: Final = 20_000  # a guest that cannot boot has said so by then
@@ -31,23 +35,24 @@ BOOT_STEPS: Final = 20_000  # a guest that cannot boot has said so by then
 @dataclass(slots=True)
 class Subject:
     """`text` renders a result, `token` makes a failure's schedule pasteable, `replay` is the
-    command that takes it again."""
+    command that takes it again, `tell` is failure.txt and report.html."""
 
     name: str
     program: Callable[[Any], object]
     explore: Callable[..., Result]
     text: Callable[[Result], str]
     verdict: Callable[[Result], Verdict]
-    token: Callable[[str], str]
-    replay: Callable[[str], str]
+    token: Callable[[Failure], str]
+    replay: Callable[[Failure], str]
+    tell: Callable[[Failure], Told]
     max_steps: int
     policy: str | None = None
     strategy: str = "dpor"  # when none is asked for
     livelock: bool = False  # to reach the step bound is a failure, not an open question
     # The final states reached, for JSON.
     outcomes: Callable[[], dict[str, Any]] | None = None
-    # The failure with its window measured, for what sends events; else its steps are narrated.
-    tell: Callable[[Failure, str], Told] | None = None
+    # A run folder below this one for a failure, with its log: what is printed, and where it is.
+    keep: Callable[[Failure, Path], tuple[str, Path]] | None = None
 
 
 def subject_of(args: Namespace) -> Subject:
@@ -93,10 +98,14 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     policy = args.policy or "pv_entry"
     test = Test(litmus, policy)
 
-    def token(schedule: str) -> str:
-        return str(LitmusToken(args.file, policy, litmus.variant, identity(litmus), schedule))
+    def token(failure: Failure) -> str:
+        head = (args.file, policy, litmus.variant, identity(litmus))
+        return str(LitmusToken(*head, failure.token))
 
-    def tell(failure: Failure, replay: str) -> Told:
+    def replay(failure: Failure) -> str:
+        return f"vkemu replay {token(failure)}"
+
+    def tell(failure: Failure) -> Told:
         from vkemu.report.explored import tell_litmus
 
         others = {}
@@ -104,7 +113,8 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
             others[f"not {litmus.variant}"] = (load_litmus(args.file), policy)
         if policy != "pv_entry":
             others["policy pv_entry"] = (litmus, "pv_entry")
-        return tell_litmus(litmus, policy, failure.schedule, replay=replay, others=others)
+        found = failure.schedule
+        return told_by(tell_litmus(litmus, policy, found, replay=replay(failure), others=others))
 
     subject = Subject(
         name=f"{litmus.name}[{policy}]",
@@ -113,20 +123,49 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         text=lambda result: Decision(test, result).text,
         verdict=lambda result: Decision(test, result).verdict,
         token=token,
-        replay=lambda schedule: f"vkemu replay {token(schedule)}",
+        replay=replay,
+        tell=tell,
         max_steps=litmus.file.litmus.max_steps,
         livelock=litmus.file.litmus.on_step_bound == "fail",
         policy=policy,
         outcomes=lambda: outcomes_of(test.outcomes),
-        # A schedule that never ends has no step at which it fails: its steps are narrated.
-        tell=None if litmus.file.litmus.on_step_bound == "fail" else tell,
     )
+    if litmus.file.litmus.on_step_bound == "fail" or args.livelock:
+        # A schedule that never ends has no step at which it fails.
+        subject.tell = partial(narrated, subject)
     if args.check:
         # A race is none without the check: the schedule alone would not fail.
-        subject.tell = None
-        subject.token = str
-        subject.replay = lambda schedule: again(args, schedule)
+        subject.token = schedule_of
+        subject.replay = partial(again, args)
+        subject.tell = partial(narrated, subject)
     return subject
+
+
+def told_by(failure: Report) -> Told:
+    from vkemu.failure import Told
+    from vkemu.report import html, text
+
+    return Told(text.render(failure), html.render(failure))
+
+
+def schedule_of(failure: Failure) -> str:
+    return failure.token
+
+
+def narrated(subject: Subject, failure: Failure) -> Told:
+    """Told by its steps alone, whatever events there are."""
+    from vkemu.report.program import tell_program
+
+    return told_by(
+        tell_program(
+            failure,
+            subject.program,
+            name=subject.name,
+            max_steps=subject.max_steps,
+            replay=subject.replay(failure),
+            measured=subject.policy is None,
+        )
+    )
 
 
 def outcomes_of(outcomes: Any) -> dict[str, Any]:
@@ -151,14 +190,22 @@ def outcomes_of(outcomes: Any) -> dict[str, Any]:
 
 def scenario_subject(args: Namespace, scenario: Scenario) -> Subject:
     check_policy(args.policy)
+    settings: tuple[str, ...] = ()
     if args.policy is not None:
         import msgspec
 
         scenario = msgspec.structs.replace(scenario, policy=args.policy)
+        settings = (f'policy = "{args.policy}"',)
     check_boots(scenario)
     program = ScenarioProgram(scenario)
     subject = plain_subject(scenario.name, args, program, scenario.max_steps)
     subject.policy = scenario.policy
+    if not args.check and not args.livelock:
+        searched = Searched(scenario, args.file, settings)
+        subject.token = searched.token
+        subject.replay = searched.replay
+        subject.tell = searched.tell
+        subject.keep = searched.keep
     # One trace of so long a program is next to another: by itself dpor would not leave the end.
     subject.strategy = "portfolio"
     return subject
@@ -183,25 +230,75 @@ def plain_subject(
 ) -> Subject:
     from vkemu import explore
 
-    return Subject(
+    subject = Subject(
         name=name,
         program=program,
         explore=partial(explore, program),
         text=lambda result: f"{result.verdict}: {name}",
         verdict=lambda result: result.verdict,
-        token=str,
-        replay=lambda schedule: again(args, schedule),
+        token=schedule_of,
+        replay=partial(again, args),
+        tell=lambda failure: narrated(subject, failure),
         max_steps=max_steps,
     )
+    return subject
 
 
-def again(args: Namespace, schedule: str) -> str:
+def again(args: Namespace, failure: Failure) -> str:
     """The command that takes a schedule again, with what the program depends on."""
     words = ["vkemu", "explore", args.file]
     for option, given in (("--policy", args.policy), ("--variant", args.variant)):
         words += [option, given] if given else []
     words += ["--check"] if args.check else []
-    return shlex.join([*words, "--replay", schedule])
+    return shlex.join([*words, "--replay", failure.token])
+
+
+class Searched:
+    """The failing schedule of a scenario as a run like any other."""
+
+    def __init__(self, scenario: Scenario, source: str, settings: tuple[str, ...]) -> None:
+        from vkemu.draw import drawn
+
+        self.scenario = drawn(scenario, scenario.seed)
+        self.source = source
+        self.settings = settings
+        self._run: tuple[Failure, Origin, Outcome] | None = None  # of the failure last asked about
+
+    def run(self, failure: Failure) -> tuple[Scenario, Origin, Outcome]:
+        from vkemu.outcome import recorded
+        from vkemu.token import pack
+        from vkemu.trial import Origin, attempt
+
+        if self._run is None or self._run[0] is not failure:
+            choices = array("H", failure.schedule)
+            seed = self.scenario.seed
+            origin = Origin(self.source, self.settings, "explore", seed, pack(choices))
+            self._run = failure, origin, attempt(self.scenario, recorded(choices))
+        return self.scenario, *self._run[1:]
+
+    def token(self, failure: Failure) -> str:
+        from vkemu.trial import token_of
+
+        return str(token_of(*self.run(failure)))
+
+    def replay(self, failure: Failure) -> str:
+        return f"vkemu replay {self.token(failure)}"
+
+    def tell(self, failure: Failure) -> Told:
+        from vkemu.failure import explain
+
+        scenario, origin, outcome = self.run(failure)
+        told = explain(scenario, outcome, origin.seed, self.token(failure), searched=True)
+        assert told is not None, "the same schedule fails again"
+        return told
+
+    def keep(self, failure: Failure, runs: Path) -> tuple[str, Path]:
+        from vkemu.outcome import recorded
+        from vkemu.trial import record
+
+        scenario, origin, outcome = self.run(failure)
+        done = record(scenario, recorded(outcome.choices), origin, runs)
+        return done.failure, done.folder
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,14 @@ class StepRecord(NamedTuple):
         return f"{self.position} {self.thread} {self.text} {self.where}"
 
     @property
-    def text(self) -> str:
+    def value(self) -> str:
+        """What it left its object at."""
         value = _show(self.after)
-        if self.before != self.after:
-            value = f"{_show(self.before)} -> {value}"
-        return f"{self.op} {self.object}: {value}"
+        return f"{_show(self.before)} -> {value}" if self.before != self.after else value
+
+    @property
+    def text(self) -> str:
+        return f"{self.op} {self.object}: {self.value}"
 
 
 def _show(value: Any) -> str:

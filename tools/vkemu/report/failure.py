@@ -72,6 +72,8 @@ class Failure:
     replay: str = ""
     width: Width | None = None
     closed_by: list[str] = field(default_factory=list)
+    # Of steps that have no events: how much each matters, as `relevance` weighs events.
+    weights: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -135,8 +137,8 @@ class Failure:
         """From the measured positions around where the step was, else from access to access."""
         if self.width is not None and self.width.failing:
             return self._measured(self.width)
-        if len(self.accesses) < 2 or not self.accesses[0].step:
-            return None
+        if len(self.accesses) < 2 or not self.accesses[0].step or self.weights:
+            return None  # the collision of a program that was not measured is no window
         first, second = self.accesses[:2]
         return Bracket(min(first.step, second.step), max(first.step, second.step), measured=False)
 

@@ -41,6 +41,7 @@ class Step:
     clock: dict[str, int] = field(default_factory=dict)
     runnable: tuple[int, ...] = ()  # tids that could have gone instead, this one included
     events: list[Event] = field(default_factory=list)
+    note: str = ""  # what it left behind, where that is told in place of events
 
     @property
     def effect(self) -> str:

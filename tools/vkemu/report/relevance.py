@@ -150,8 +150,9 @@ def _rows_of(failure: Failure) -> Iterator[Row]:
             rows.append(Row(step, narrate(event), weight, event["actor"], function, event))
         waited_for = key_text(step.key) in relevance.objects
         if step.op and (not rows or waited_for):
-            weight = STRONG if waited_for else NONE
-            rows.insert(0, Row(step, step.effect, weight, step.actor, step.function))
+            weight = max(STRONG if waited_for else NONE, failure.weights.get(step.number, NONE))
+            text = f"{step.effect}{step.note}"
+            rows.insert(0, Row(step, text, weight, step.actor, step.function))
         if (
             step.number
             and (step.number in ends or step.number in accesses)
