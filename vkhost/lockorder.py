@@ -3,8 +3,8 @@
     vkp token, vm_object token      unordered: LWKT tokens are given up rather than deadlocked on
     MAP_LOCK        vm_map.lock                          vm_map.c
     EPT_MAP_LOCK    the same of a second-stage table     ours, policy `nested`
-    EPT_LOCK        which second-stage tables there are  ours, policy `nested`
     VNODE_LOCK      vnode lock (shared in vm_fault)      vm_fault.c, after map lock and token
+    EPT_LOCK        which second-stage tables there are  ours, policy `nested`
     ILOCK_SPIN      vm_map.ilock_spin                    vm_map.c:vm_map_interlock
     SHADOW_LOCK     edits of page tables, `shadow`       ours, after KVM's mmu_lock
     PLACEMARK       pte_placemark of one VA              pmap.c, after the page's busy bit
@@ -24,8 +24,8 @@ from typing import Final
 
 MAP_LOCK: Final = 10
 EPT_MAP_LOCK: Final = 12
-EPT_LOCK: Final = 14
 VNODE_LOCK: Final = 20
+EPT_LOCK: Final = 25
 ILOCK_SPIN: Final = 30
 SHADOW_LOCK: Final = 35
 PLACEMARK: Final = 40

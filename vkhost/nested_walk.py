@@ -13,7 +13,7 @@ before it leaves a trace anywhere.
 Rights and bits as the hardware has them, where vm_fault's walk differs (facts 3.3): RW and NX count
 at every level for every access (W28), M is set in the last VPTE only, and a VPTE is read and
 updated in one step. With A and M bits in its second stage, that stage counts the reading of a table
-as a write (Intel SDM 3C, 29.3.3.2 and 29.3.5; AMD APM 2, 15.25.6): a walk dirties its tables.
+as a write (Intel SDM 3C, Accessed and Dirty Flags for EPT): a walk dirties the tables it reads.
 Left out: caches of the upper levels, and of either stage alone.
 """
 

@@ -22,7 +22,7 @@ from vkhost.vm_page_wire import vm_page_unhold
 from vkhost.vmspace import vmspace_fork, vmspace_rel
 
 PAGE = 4096
-EXACT = ("pv_entry", "vpte_list", "bloom", "notifier", "shadow", "broadcast", "hybrid")
+EXACT = ("pv_entry", "vpte_list", "bloom", "notifier", "shadow", "broadcast", "hybrid", "nested")
 
 
 # Wired.

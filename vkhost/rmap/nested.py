@@ -23,7 +23,7 @@ entry installs, the map lock shared, and whoever changes the entry takes away, t
 entry that needs a copy is shadowed before it gets one.
 
 Relies on: the guest, for its INVALs, and nothing else of it.
-Lock order: map lock, second-stage map lock, EPT_LOCK, then what vm_fault takes.
+Lock order: map lock, second-stage map lock, vnode lock, EPT_LOCK, PTE placemark.
 Cost: a miss is up to (4 + 1) * (4 + 1) - 1 = 24 loads where it was 4, the pages of the second-stage
 tables, 80 bytes a page of an image that is mapped, a full flush for each page reclaimed.
 Left out: a wired VPAGETABLE entry wires nothing (no call wires one); resident sets are those of the

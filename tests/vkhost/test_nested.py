@@ -1,0 +1,228 @@
+"""Nested paging: the walk in two dimensions, its rights and flushes, the life of a second stage."""
+
+from __future__ import annotations
+
+import pytest
+from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_NX, VPTE_PS
+
+from tests.vkhost.nesting import DATA, OTHER_ROOT, PAGE, RWM, SPACE, Guest, accessed
+from tests.vkhost.vkernel import ROOT, RW, R, Vkernel
+from vkhost.lwp import Lwp
+from vkhost.pmap import pmap_remove_all, pmap_testbit, pmap_ts_referenced
+from vkhost.pmap_bits import PTE_A, PTE_M
+from vkhost.pmap_switch import pmap_setlwpvm, swtch_in
+from vkhost.rmap.nested import PAGE_TABLE_BYTES
+from vkhost.rmap.pv_entry import PV_ENTRY_BYTES
+from vkhost.vm import VM_PROT_NONE, VM_PROT_READ
+from vkhost.vm_fault_page import vm_fault_page
+from vkhost.vm_map_delete import vm_map_remove
+from vkhost.vm_map_protect import vm_map_protect
+from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm_page_wire import vm_page_unhold
+from vkhost.vmspace import vmspace_fork, vmspace_rel
+
+# The walk.
+
+
+def test_a_first_access_walks_faults_and_walks() -> None:
+    g = Guest(vptes={1: DATA << 12 | RW})
+    g.k.put(DATA, 0, 7)
+
+    assert g.load(PAGE) == 7
+    # Each table and the page are violations of their own; then the walk goes through.
+    assert g.walks() == ["violation"] * 5 + ["filled"]
+    assert g.vmspace.pmap.resident_count == 0
+    assert all(g.second(frame) & PTE_M for frame in range(ROOT, ROOT + 4))
+    assert not g.second(DATA) & PTE_M
+    assert g.leaf(1) == DATA << 12 | RW | VPTE_A
+
+
+def test_a_store_sets_m_in_both_stages_and_in_the_last_vpte_only() -> None:
+    g = Guest(vptes={1: DATA << 12 | RW})
+
+    assert g.load(PAGE) == 0
+    assert g.store(PAGE, 5) == 0
+    assert g.leaf(1) == DATA << 12 | RWM
+    assert g.k.word(ROOT + 2, 0) & (VPTE_A | VPTE_M) == VPTE_A
+    assert g.second(DATA) & (PTE_A | PTE_M) == PTE_A | PTE_M
+    assert g.dload(DATA) == 5
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_rights_are_those_of_all_levels(level: int) -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    g.k.put(ROOT + level, 0, ROOT + level + 1 << 12 | R)
+
+    assert g.load(PAGE) == 0
+    assert g.store(PAGE, 5) is None  # W28: with vm_fault's walk it would go through
+    g.dstore(ROOT + level, 0, ROOT + level + 1 << 12 | RW | VPTE_NX)
+    g.inval(0, 512)
+    assert g.store(PAGE, 5) == 0
+    assert g._access(g.user.fetch(PAGE)) is None
+
+
+def test_a_large_page_and_a_linear_root() -> None:
+    g = Guest()
+    g.k.put(ROOT + 2, 1, VPTE_PS | RWM)
+    g.k.put(DATA, 3, 9)
+
+    assert g.load((512 + DATA) * PAGE + 24) == 9
+    g.setmap(VPTE_PS | RW)
+    assert g.load(DATA * PAGE + 24) == 9
+    assert g.store(DATA * PAGE, 4) == 0
+    assert g.dload(DATA) == 4
+
+
+@pytest.mark.parametrize("frame", [32, 1 << 35, (1 << 40) - 1])
+def test_a_frame_beyond_the_image_is_a_fault(frame: int) -> None:
+    g = Guest(vptes={1: frame << 12 | RWM})
+
+    assert g.load(PAGE) is None
+
+
+def test_a_table_that_is_not_valid_is_a_fault_of_the_guest() -> None:
+    g = Guest()
+
+    assert g.load(PAGE) is None
+    assert g.walks()[-1] == "guest-fault"
+    g.dstore(ROOT + 3, 1, DATA << 12 | RW)
+    assert g.load(PAGE) == 0
+
+
+# Flushes.
+
+
+def test_taking_a_page_flushes_all_of_every_cpu_that_runs_the_guest() -> None:
+    g = Guest(vptes={i: DATA + i << 12 | RWM for i in range(4)})
+    other = g.process("other", ROOT << 12 | RW)
+    third = g.k.kernel.cpus[1]
+    g.k.do(pmap_setlwpvm(third.lwp, other))  # type: ignore[arg-type]
+    for vpn in range(4):
+        assert g.load(vpn * PAGE) == 0
+        assert g.k.do(third.load(vpn * PAGE)) == 0
+    assert g.cached(0) == g.cached(1) == 4
+
+    g.protect(DATA, VM_PROT_NONE)
+
+    assert g.cached(0) == g.cached(1) == 0
+    assert g.load(0) == 0
+
+
+def test_an_inval_flushes_its_range_only() -> None:
+    g = Guest(vptes={i: DATA + i << 12 | RWM for i in range(4)})
+    for vpn in range(4):
+        g.load(vpn * PAGE)
+
+    g.inval(PAGE, 2)
+    assert g.cached() == 2
+    assert g.second(DATA + 1)
+    assert g.k.named("fault.begin")[-1][1] != g.vmspace.pmap.id  # no fault is taken for it
+    g.inval(0, 512)  # too many to go one by one
+    assert g.cached() == 0
+
+
+def test_a_walk_that_a_flush_overtakes_leaves_nothing() -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    assert g.load(PAGE) == 0
+    g.inval(PAGE)
+    walking = g.k.spawn("user", accessed(g.user.load(PAGE)))
+    g.k.until(walking, "vpte.read", g.page(ROOT + 3).pfn)  # type: ignore[union-attr]
+    g.dstore(ROOT + 3, 1, 0)
+    g.inval(PAGE)
+
+    g.k.finish(walking)
+
+    assert g.walks()[-2:] == ["interrupted", "guest-fault"]
+    assert g.cached() == 0
+
+
+@pytest.mark.parametrize("shootdown", ["stream", "rendezvous"])
+def test_the_queries_ask_the_second_stage(shootdown: str) -> None:
+    k = Vkernel("nested", shootdown=shootdown)
+    k.vpagetable(k.tables({1: DATA << 12 | RWM, 2: DATA << 12 | RWM}), size=SPACE)
+    cpu = k.kernel.cpus[0]
+    lwp = Lwp(k.proc, 9, cpu)
+    k.do(swtch_in(lwp))
+    k.do(cpu.load(PAGE))
+    k.do(cpu.store(2 * PAGE, 1))
+    assert k.vnode.object is not None
+    m = k.vnode.object.memq[DATA]
+    k.do(vm_page_busy_wait(m, "test"))
+
+    assert k.do(pmap_testbit(m, PTE_M))
+    assert k.do(pmap_ts_referenced(m)) == 1
+    assert k.do(pmap_ts_referenced(m)) == 0
+    assert len(cpu.tlb.entries()) == 2  # clearing A flushes nobody
+    k.do(pmap_remove_all(m))
+    assert not cpu.tlb.entries()
+    assert m.dirty.state
+    k.do(vm_page_wakeup(m))
+
+
+# The second stage comes and goes.
+
+
+def test_one_second_stage_an_image_whatever_the_processes() -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    assert g.load(PAGE) == 0
+    stages = {pmap.id for pmap in g.k.kernel.pmaps.values() if pmap.users is not None}
+    other = g.process("other", OTHER_ROOT << 12 | RW)
+    g.k.do(pmap_setlwpvm(g.user.lwp, other))  # type: ignore[arg-type]
+    assert g.load(PAGE) == 0
+
+    assert {p.id for p in g.k.kernel.pmaps.values() if p.users is not None} == stages
+    assert g.k.kernel.rmap.bytes == 4 * PAGE_TABLE_BYTES + PV_ENTRY_BYTES * sum(
+        pmap.resident_count for pmap in g.k.kernel.pmaps.values()
+    )
+
+
+def test_the_last_process_takes_the_second_stage_along() -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    assert g.load(PAGE) == 0
+    obj = g.k.vnode.object
+    assert obj is not None
+    references = obj.ref_count.state
+
+    g.k.do(vm_map_remove(g.vmspace.vm_map, 0, SPACE))
+
+    assert obj.ref_count.state == references - 2  # the entry's and the second stage's
+    assert not [pmap for pmap in g.k.kernel.pmaps.values() if pmap.users is not None]
+    assert g.cached() == 0
+    assert g.load(PAGE) is None
+    g.k.do(pmap_setlwpvm(g.user.lwp, g.k.own))  # type: ignore[arg-type]
+    g.k.do(vmspace_rel(g.vmspace))
+
+
+def test_a_copy_of_the_host_replaces_what_the_second_stage_maps() -> None:
+    """W26: the image is private, forked, and then written by the host."""
+    k = Vkernel("nested", image_pages=32)
+    k.put(DATA, 0, 3)
+    k.vpagetable(k.tables({1: DATA << 12 | RWM}), size=SPACE, flags=0x2)
+    child = k.do(vmspace_fork(k.own, "child", k.proc))
+    cpu = k.kernel.cpus[0]
+    lwp = Lwp(k.proc, 9, cpu)
+    k.do(swtch_in(lwp))
+    assert k.do(cpu.load(PAGE)) == 3
+
+    m, result, _ = k.do(vm_fault_page(k.own.vm_map, PAGE, 2))
+    assert result == 0
+    k.do(m.frame.store(0, 8))
+    k.do(vm_page_unhold(m))
+
+    assert k.do(cpu.load(PAGE)) == 8
+    k.do(pmap_setlwpvm(lwp, child))
+    assert k.do(cpu.load(PAGE)) == 3
+    k.do(cpu.store(PAGE, 4))
+    k.do(pmap_setlwpvm(lwp, k.own))
+    assert k.do(cpu.load(PAGE)) == 8
+
+
+def test_a_region_that_is_read_only_for_the_host_is_so_for_the_guest() -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    assert g.store(PAGE, 1) == 0
+
+    g.k.do(vm_map_protect(g.vmspace.vm_map, 0, SPACE, VM_PROT_READ))
+    assert g.load(PAGE) == 1
+    assert g.store(PAGE, 2) is None
+    g.k.do(vm_map_protect(g.vmspace.vm_map, 0, SPACE, 7))
+    assert g.store(PAGE, 2) == 0
