@@ -93,7 +93,7 @@ class Thread:
 
     __slots__ = (
         "born", "children", "coro", "daemon", "done", "error", "held", "name", "path", "pending",
-        "runnable", "send", "tid", "tokens",
+        "runnable", "tid", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -104,7 +104,6 @@ class Thread:
         self.path = path  # the spawn tree: parent's path and which of its children this is
         self.daemon = daemon  # an execution is over when only daemons are left, all blocked
         self.coro = coro
-        self.send = coro.send
         self.pending: Effect | None = None
         self.runnable = False
         self.done = False

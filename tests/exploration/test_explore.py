@@ -158,6 +158,26 @@ def test_progress_is_told_and_the_share_grows_to_all() -> None:
     assert shares[-1] == 1.0
 
 
+@pytest.mark.parametrize("strategy", ["dpor", "source-dpor", "dfs", "bounded:1"])
+def test_the_share_is_known_without_being_shown(strategy: str) -> None:
+    part = explore(lastzero(4), strategy=strategy, max_executions=5)
+    assert part.share is not None
+    assert 0 < part.share < 1
+    assert explore(independent(1), strategy=strategy).share == 1.0
+    assert explore(independent(1), strategy="random").share is None
+
+
+def test_the_share_of_equal_subtrees_is_exact() -> None:
+    """Three threads of one step each: six executions, a sixth each."""
+
+    def program(k: Any) -> None:
+        for name in "abc":
+            k.spawn(name, k.cell(name).load)
+
+    shares = [explore(program, strategy="dfs", max_executions=n).share for n in range(1, 7)]
+    assert shares == pytest.approx([n / 6 for n in range(1, 7)])
+
+
 @pytest.mark.parametrize("strategy", ["dpor", "dfs", "random", "pos"])
 def test_an_interruption_keeps_what_is_known(strategy: str) -> None:
     executions = 0

@@ -83,11 +83,10 @@ class Execution:
 
     def respawn(self, thread: Thread, name: str, coro: Body) -> None:
         """As `spawn`, for a set-up that spawns the same threads again: `thread` is the one that
-        an earlier, finished execution had in this place."""
+        an earlier, finished execution had in this place. Only while `deferred`."""
         self.roots += 1
         thread.name = name
         thread.coro = coro
-        thread.send = coro.send
         thread.runnable = False
         thread.done = False
         thread.error = None
@@ -97,8 +96,6 @@ class Execution:
         thread.born = 0
         thread.children = 0
         self.threads[thread.tid] = thread
-        self.alive += not thread.daemon
-        self.left += 1
         CURTHREAD[0] = thread
         try:
             effect: object = coro.send(None)  # type: ignore[arg-type]
@@ -121,7 +118,7 @@ class Execution:
         obj = effect.obj  # type: ignore[union-attr] # before the step: it may be computed
         CURTHREAD[0] = thread
         try:
-            upcoming = thread.send(thread)
+            upcoming = thread.coro.send(thread)
             if effect.guard is None and upcoming.guard is None:  # type: ignore[union-attr]
                 thread.pending = upcoming
             else:
@@ -157,7 +154,7 @@ class Execution:
             obj = effect.obj  # type: ignore[union-attr]
             current[0] = thread
             try:
-                upcoming = thread.send(thread)
+                upcoming = thread.coro.send(thread)
                 if effect.guard is None and upcoming.guard is None:  # type: ignore[union-attr]
                     thread.pending = upcoming
                 else:
@@ -176,29 +173,38 @@ class Execution:
         return True
 
     def descend(
-        self, schedule: list[int], effects: list[Effect], untried: list[list[int]], limit: int
+        self,
+        schedule: list[int],
+        effects: list[Effect],
+        untried: list[list[int]],
+        candidates: list[int],
+        limit: int,
     ) -> bool:
         """Steps of the first runnable thread, noted with their effects and with who else could have
         gone, until nothing can run, or as many as `limit`. False when a thread failed.
+
+        The first step is one of `candidates`, when there are any.
 
         `step` spelt out, as in `wander`.
         """
         threads = self.threads
         runnable = self.runnable
         current = CURTHREAD
+        candidates = candidates or runnable
         for _ in range(limit):
-            if not runnable:
+            if not candidates:
                 break
-            tid = runnable[0]
+            tid = candidates[0]
             thread = threads[tid]
             effect = thread.pending
             schedule.append(tid)
             effects.append(effect)  # type: ignore[arg-type]
-            untried.append(runnable[1:])
+            untried.append(candidates[1:])
+            candidates = runnable
             obj = effect.obj  # type: ignore[union-attr]
             current[0] = thread
             try:
-                upcoming = thread.send(thread)
+                upcoming = thread.coro.send(thread)
                 if effect.guard is None and upcoming.guard is None:  # type: ignore[union-attr]
                     thread.pending = upcoming
                 else:
@@ -207,7 +213,12 @@ class Execution:
             except StopIteration:
                 if effect.guard is not None:  # type: ignore[union-attr]
                     self._leave(thread, effect)  # type: ignore[arg-type]
-                self._end(thread)
+                thread.pending = None
+                thread.done = True
+                thread.runnable = False
+                runnable.remove(tid)
+                self.left -= 1
+                self.alive -= not thread.daemon
             except BaseException as error:
                 self._stop(thread, effect, error)  # type: ignore[arg-type]
             if obj.waiters:
@@ -234,12 +245,10 @@ class Execution:
                 return position
             current[0] = thread
             try:
-                thread.pending = thread.send(thread)
+                thread.pending = thread.coro.send(thread)
             except StopIteration:
                 thread.pending = None
                 thread.done = True
-                self.alive -= not thread.daemon
-                self.left -= 1
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -247,20 +256,26 @@ class Execution:
         return stop
 
     def settle(self) -> None:
-        """Find out who can run, after a build or a replay that was `deferred`."""
+        """Find out who is left and who can run, after a build or a replay that was `deferred`."""
         self.deferred = False
         runnable = self.runnable
         assert not runnable
+        left = daemons = 0
         for tid, thread in self.threads.items():
             effect = thread.pending
             if effect is None:
                 continue
+            left += 1
+            if thread.daemon:
+                daemons += 1
             if effect.guard is None:
                 thread.runnable = True
                 runnable.append(tid)
             else:
                 self._await(thread, effect)
         runnable.sort()
+        self.left = left
+        self.alive = left - daemons
 
     def _await(self, thread: Thread, effect: Effect) -> None:
         thread.pending = effect

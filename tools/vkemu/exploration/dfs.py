@@ -35,17 +35,15 @@ class Dfs(Path):
             self.resumed = False
             return True
         untried = self.untried
-        at = len(untried) - 1
-        while at >= self.root and not untried[at]:
-            at -= 1
-        if at < self.root:
-            return False
-        if self.counting:
-            self.turned(at)
-        self.upcoming = untried[at]
-        self.record.truncate(at)
-        del untried[at:]
-        return True
+        root = self.root
+        while len(untried) > root:
+            upcoming = untried.pop()
+            if upcoming:
+                self.upcoming = upcoming
+                self.record.truncate(len(untried))
+                self.turned(len(untried))
+                return True
+        return False
 
     def left(self) -> list[list[int]]:
         return self.untried
@@ -86,21 +84,20 @@ class Dfs(Path):
         self.upcoming = NOBODY
         if upcoming and upcoming[0] not in runnable:
             raise withheld(run, upcoming[0])
-        if upcoming and len(tids) < run.max_steps and not self._take(run, upcoming):
-            return
         while len(tids) < run.max_steps:
             if not runnable:
-                if not execution.advance():
+                if not execution.left or not execution.advance():
                     return
                 record.advanced()
             elif run.watched:
-                if not self._take(run, runnable):
+                if not self._take(run, upcoming or runnable):
                     return
             else:
                 left = run.max_steps - len(tids)
-                going = execution.descend(tids, record.effects, self.untried, left)
+                going = execution.descend(tids, record.effects, self.untried, upcoming, left)
                 if not going and run.thread_failed():
                     return
+            upcoming = NOBODY
         run.cut = bool(runnable) or execution.advance()
 
     def _take(self, run: Run, candidates: list[int]) -> bool:

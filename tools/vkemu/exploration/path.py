@@ -36,16 +36,16 @@ class Record:
         """Forget the steps from `n` on."""
         del self.tids[n:]
         del self.effects[n:]
+        advances = self.advances
         # What came before step n was decided by the steps before it.
-        while self.advances and self.advances[-1][0] > n:
-            self.advances.pop()
+        while advances and advances[-1][0] > n:
+            advances.pop()
 
 
 class Path(Strategy):
     """A depth-first search. `record` is the path; its first `kept` steps are a replay."""
 
     exhaustive = True
-    counting = False  # somebody wants to know the share
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -53,8 +53,8 @@ class Path(Strategy):
         self.begun = False
         # The first error on the path, the thread to blame, and after how many steps.
         self.wrong: tuple[BaseException, str, int] | None = None
-        # (position, how many alternatives of the step there are done), in order; none is 0.
-        self.done: list[tuple[int, int]] = []
+        # By position: how many alternatives of the step there are done. 0 from its end on.
+        self.done: list[int] = []
 
     def start(self) -> bool:
         if self.begun:
@@ -69,52 +69,47 @@ class Path(Strategy):
     def turned(self, at: int) -> None:
         """One more alternative at position `at` is done, and none yet further on."""
         done = self.done
-        while done and done[-1][0] > at:
-            done.pop()
-        before = done.pop()[1] if done and done[-1][0] == at else 0
-        done.append((at, before + 1))
+        if at < len(done):
+            done[at] += 1
+            del done[at + 1 :]
+        else:
+            done += [0] * (at - len(done))
+            done.append(1)
 
     def left(self) -> Sequence[Sequence[object]]:
         """At every position of the path, the alternatives still to be explored."""
         raise NotImplementedError
 
     def share(self) -> float:
-        """How much is done, as if every alternative led to as many executions (Knuth 1975).
-
-        Only if `counting` from the start.
-        """
-        done = dict(self.done)
+        """How much is done, as if every alternative led to as many executions (Knuth 1975)."""
         share = 0.0
         weight = 1.0
-        for position, left in enumerate(self.left()):
-            behind = done.get(position, 0)
-            alternatives = behind + 1 + len(left)
+        left = self.left()
+        done = self.done + [0] * (len(left) - len(self.done))
+        for behind, ahead in zip(done, left, strict=True):
+            alternatives = behind + 1 + len(ahead)
             if alternatives > 1:
                 weight /= alternatives
                 share += weight * behind
         return share + weight
 
     def conduct(self, run: Run) -> None:
-        first = not self.record.tids
         run.schedule = self.record.tids
         self.replay(run)
-        if first:
-            if not run.settle():
-                return
-        else:
-            self.settle(run)
+        if self.kept:
+            run.execution.settle()
+            run.execution.failed = None
+            # What goes wrong in a prefix is known from the first time.
+            if self.wrong is not None and self.wrong[2] <= self.kept:
+                run.error, run.blame, run.failed_at = self.wrong
+        elif not run.settle():
+            return
         self.extend(run)
-        self.remember(run)
+        if run.error is not None or self.wrong is not None:
+            self.remember(run)
 
     def remember(self, run: Run) -> None:
         self.wrong = None if run.error is None else (run.error, run.blame, run.failed_at)
-
-    def settle(self, run: Run) -> None:
-        """After a replay. What goes wrong in a prefix is known from the first time."""
-        run.execution.settle()
-        run.execution.failed = None
-        if self.wrong is not None and self.wrong[2] <= self.kept:
-            run.error, run.blame, run.failed_at = self.wrong
 
     def extend(self, run: Run) -> None:
         """New steps, until the execution is over."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 from vkprotocol.effects import (
     CURTHREAD,
@@ -24,6 +24,7 @@ from vkemu.exploration.objects import Condition, End, Event, Queue, Semaphore
 
 Predicate = Callable[[], Any]
 Made = TypeVar("Made", bound=Shared)
+NONE_LEFT: Final[Iterator[Any]] = iter(())
 
 
 class Program:
@@ -48,15 +49,17 @@ class Program:
         # Whether a thread ends with a step of its own, which `join` can wait for.
         self.joinable = False
         self._ends: dict[Thread, End] = {}
-        self._roots: list[Thread] = []  # the threads of set-up, in order
-        # The objects of set-up, in order: cells, of which there are many, and the others.
+        # The threads and objects of set-up, in order: cells, of which there are many, and others.
+        self._roots: list[Thread] = []
         self._cells: list[Cell] = []
-        self._cells_made = 0
         self._others: list[Shared] = []
-        self._others_made = 0
+        # Those of them that this build has not yet asked for again.
+        self._roots_left = iter(self._roots)
+        self._cells_left: Iterator[Cell] = NONE_LEFT  # while a thread runs
+        self._others_left = iter(self._others)
         self._names: dict[Key, str] = {}  # as they were asked for: two may ask for one
 
-    def begin(self, *, noting: bool = False) -> Execution:
+    def begin(self, noting: bool = False) -> Execution:
         """A fresh execution of the program, deferred: nothing has run but its set-up.
 
         With `noting`, it is a `Stepwise` one, which notes what every step does.
@@ -67,9 +70,10 @@ class Program:
             execution = Execution(self.tids)
         self.execution = execution
         execution.deferred = True
-        execution.checking = self.check
-        self._cells_made = 0
-        self._others_made = 0
+        self._roots_left = iter(self._roots)
+        self._cells_left = iter(self._cells)
+        if self._others:
+            self._others_left = iter(self._others)
         if self.ends:
             self.ends = []
         if self.invariants:
@@ -79,6 +83,7 @@ class Program:
         if self._ends:
             self._ends = {}
         made = self.build(self)
+        self._cells_left = NONE_LEFT
         if made is not None:
             self._returned(made)
         return execution
@@ -95,7 +100,9 @@ class Program:
         if self.check:
             from vkemu.exploration.race_check import CheckedExecution
 
-            return CheckedExecution(self.tids, noting=noting)
+            execution = CheckedExecution(self.tids, noting=noting)
+            execution.checking = True
+            return execution
         from vkemu.exploration.stepwise import Stepwise
 
         return Stepwise(self.tids, noting=noting)
@@ -105,45 +112,35 @@ class Program:
     def spawn(self, name: str, body: Any, *args: Any, daemon: bool = False) -> Thread:
         """Start a thread: `body` is a coroutine function, called with `args`, or a coroutine."""
         coro: Body = body(*args) if callable(body) else body
+        end: End | None = None
         if self.joinable and not daemon:
-            return self._spawn_joinable(name, coro)
-        execution = self.execution
-        roots = execution.roots
-        if CURTHREAD[0] is None and execution.deferred and roots < len(self._roots):
-            # As _spawn, without another call: a third of what an execution costs is its threads.
-            thread = self._roots[roots]
-            thread.daemon = daemon
-            execution.respawn(thread, name, coro)
-            return thread
-        return self._spawn(name, coro, body, daemon=daemon)
-
-    def _spawn(self, name: str, coro: Body, body: Any, *, daemon: bool = False) -> Thread:
-        if not hasattr(coro, "send"):
-            raise TypeError(f"spawn({name!r}): expected a coroutine function, not {body!r}")
-        execution = self.execution
-        root = execution.roots
-        if CURTHREAD[0] is None and execution.deferred:
-            roots = self._roots
-            if root < len(roots):
-                thread = roots[root]
+            check_coroutine(name, coro)
+            end = self._end()
+            coro = end.after(coro)
+        if CURTHREAD[0] is None:
+            cells = self._cells_left
+            self._cells_left = NONE_LEFT
+            thread = next(self._roots_left, None)
+            if thread is not None:
                 thread.daemon = daemon
-                execution.respawn(thread, name, coro)
-                return thread
-            thread = execution.spawn(name, coro, daemon=daemon)
-            if root == len(roots):
-                roots.append(thread)
-            return thread
-        return execution.spawn(name, coro, daemon=daemon)
+                self.execution.respawn(thread, name, coro)
+            else:
+                check_coroutine(name, coro)
+                thread = self.execution.spawn(name, coro, daemon=daemon)
+                self._roots.append(thread)
+            self._cells_left = cells
+        else:
+            check_coroutine(name, coro)
+            thread = self.execution.spawn(name, coro, daemon=daemon)
+        if end is not None:
+            self._ends[thread] = end
+        return thread
 
-    def _spawn_joinable(self, name: str, coro: Body) -> Thread:
-        if not hasattr(coro, "send"):
-            raise TypeError(f"spawn({name!r}): expected a coroutine function, not {coro!r}")
+    def _end(self) -> End:
+        """Of the thread that is spawned next."""
         parent = CURTHREAD[0]
         path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
-        end = End(("thread", *path))
-        thread = self._spawn(name, end.after(coro), coro)
-        self._ends[thread] = end
-        return thread
+        return End(("thread", *path))
 
     def join(self, thread: Thread) -> Awaitable[Any]:
         """Wait until `thread` is done, and return what it returned.
@@ -159,16 +156,12 @@ class Program:
 
     def cell(self, name: str, value: Any = 0) -> Cell:
         """An atomic word: `load`, `store`, `swap`, `cmpset`, `add`, `wait`."""
-        made = self._cells_made
-        cells = self._cells
-        if made < len(cells) and CURTHREAD[0] is None:
-            cell = cells[made]
-            if cell.key == name:
-                self._cells_made = made + 1
-                cell.state = value
-                cell.waiters = None
-                return cell
-        return self._make(Cell, name, value)
+        cell = next(self._cells_left, None)
+        if cell is not None and cell.key == name:
+            cell.state = value
+            cell.waiters = None
+            return cell
+        return self._keep(self._cells, cell, Cell, name, value)
 
     def lock(self, name: str, rank: int | None = None) -> Lock:
         """A mutex: `acquire`, `try_acquire`, `release`, `async with`."""
@@ -204,22 +197,23 @@ class Program:
         return Condition(self._make(WaitChannel, name, ()), lock)
 
     def _make(self, kind: type[Made], name: str, state: Any) -> Made:
+        made = next(self._others_left, None) if CURTHREAD[0] is None else None
+        return self._keep(self._others, made, kind, name, state)
+
+    def _keep(
+        self, pool: list[Any], made: Shared | None, kind: type[Made], name: str, state: Any
+    ) -> Made:
+        """What this call of set-up made last time, when that is one, else a new object, to keep."""
         if CURTHREAD[0] is not None:  # made while threads run: never by the n-th call again
-            made = kind(fresh_key(name))
-            made.state = state
-            return made
-        pool: list[Any] = self._cells if kind is Cell else self._others
-        position = self._cells_made if kind is Cell else self._others_made
-        if kind is Cell:
-            self._cells_made += 1
-        else:
-            self._others_made += 1
-        if position < len(pool):
-            shared = pool[position]
-            if type(shared) is kind and self._names.get(shared.key) == name:
-                shared.state = state
-                shared.waiters = None
-                return shared
+            fresh = kind(fresh_key(name))
+            fresh.state = state
+            return fresh
+        if made is not None:
+            if type(made) is kind and self._names.get(made.key) == name:
+                made.state = state
+                made.waiters = None
+                return made
+            position = pool.index(made)
             for forgotten in pool[position:]:
                 del self._names[forgotten.key]
             del pool[position:]
@@ -252,3 +246,10 @@ class Program:
             raise TypeError(f"always: {predicate!r}, expected a function")
         self.invariants.append(predicate)
         self.reads.append(None if reads is None else list(reads))
+
+
+def check_coroutine(name: str, coro: Any) -> None:
+    if not hasattr(coro, "send"):
+        raise TypeError(
+            f"spawn({name!r}): expected a coroutine function, not one that gives {coro!r}"
+        )

@@ -61,8 +61,7 @@ class Reduction(Path):
             at -= 1
         if at < self.root:
             return False
-        if self.counting:
-            self.turned(at)
+        self.turned(at)
         trace = self.trace
         self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
         self.tree = trees[at]

@@ -46,7 +46,7 @@ class Run:
         self.repeated = False  # had before: not to be counted
         self.watched: list[Predicate] = []
 
-    def begin(self, *, noting: bool = False) -> None:
+    def begin(self, noting: bool = False) -> None:
         """Build the program anew. Then `settle`, perhaps after a replay."""
         self.schedule = []
         self.error = None
@@ -54,7 +54,7 @@ class Run:
         self.blocked = False
         self.cut = False
         self.repeated = False
-        self.execution = self.program.begin(noting=noting)
+        self.execution = self.program.begin(noting)
         self.watched = self.program.invariants
 
     def settle(self) -> bool:

@@ -67,8 +67,6 @@ class Search:
         conduct = getattr(strategy, "conduct", None)
         if conduct is None:
             conduct = by_choice(strategy)
-        if self.progress is not None and hasattr(strategy, "counting"):
-            strategy.counting = True
         began = perf_counter()
         deadline = began + self.max_seconds if self.max_seconds is not None else None
         look = began + PROGRESS_SECONDS if self.progress is not None else None
@@ -131,7 +129,7 @@ class Search:
     def show(self, began: float) -> None:
         self.result.seconds = perf_counter() - began
         share = getattr(self.strategy, "share", None)
-        if share is not None and self.strategy.counting:
+        if share is not None:
             self.result.share = 1.0 if self.finished else share()
         if self.progress is not None:
             self.progress(self.result)

@@ -91,17 +91,24 @@ class Stepwise(Execution):
         return True
 
     def descend(
-        self, schedule: list[int], effects: list[Effect], untried: list[list[int]], limit: int
+        self,
+        schedule: list[int],
+        effects: list[Effect],
+        untried: list[list[int]],
+        candidates: list[int],
+        limit: int,
     ) -> bool:
+        candidates = candidates or self.runnable
         for _ in range(limit):
-            if not self.runnable:
+            if not candidates:
                 break
-            tid = self.runnable[0]
+            tid = candidates[0]
             effect = self.threads[tid].pending
             assert effect is not None
             schedule.append(tid)
             effects.append(effect)
-            untried.append(self.runnable[1:])
+            untried.append(candidates[1:])
+            candidates = self.runnable
             if not self.step(tid):
                 return False
         return True
