@@ -44,6 +44,10 @@ class WrongMemory(AssertionError):
     """A guest program found in its memory what nobody of its process put there."""
 
 
+class InnocentKilled(AssertionError):
+    """The host killed the wrong process."""
+
+
 class Machine:
     """A scenario ready to take its first step."""
 
@@ -63,7 +67,7 @@ class Machine:
         self.kernel.start()
         self.guests = [self._boot(scenario, guest) for guest in scenario.guest]
         self.natives = [
-            Native(self.kernel, spawn, t.name, t.memory_pages, t.rounds, t.pause_ms)
+            Native(self.kernel, spawn, t.name, t.memory_pages, t.rounds, t.pause_ms, t.innocent)
             for t in scenario.native
         ]
         if isinstance(log, EventLog):
@@ -113,6 +117,8 @@ class Machine:
         for native in self.natives:
             for va, expected, got in native.wrong:
                 raise WrongMemory(f"{native.name}: reads {got:#x} at {va:#x}, wrote {expected:#x}")
+            if native.killed is not None and native.innocent:
+                raise InnocentKilled(f"{native.name} is killed for memory ({native.pages} pages)")
 
     def passed(self) -> bool:
         """`finish` for an explorer, whose searches have no use for guests that never boot."""

@@ -26,7 +26,14 @@ class Native:
     """`wrong`: (va, expected, got) of words that were not what it had written. `killed`: why."""
 
     def __init__(
-        self, kernel: Kernel, spawn: Spawn, name: str, pages: int, rounds: int, pause_ms: int = 0
+        self,
+        kernel: Kernel,
+        spawn: Spawn,
+        name: str,
+        pages: int,
+        rounds: int,
+        pause_ms: int = 0,
+        innocent: bool = False,
     ) -> None:
         proc = proc_create(kernel, name, None, 1)
         assert proc is not None, "the scenario was checked to have a CPU for it"
@@ -36,6 +43,7 @@ class Native:
         self.pause_ms = pause_ms  # of virtual time between two rounds
         self.requests: Mailbox = proc.lwps[0].requests
         self.replies: Mailbox = proc.lwps[0].replies
+        self.innocent = innocent
         self.seq = 0
         self.wrong: list[tuple[int, int, int]] = []
         self.killed: str | None = None

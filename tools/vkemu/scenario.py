@@ -99,6 +99,7 @@ class NativeTable(Table, frozen=True):
     memory: Size
     rounds: Annotated[int, Meta(ge=1, le=1000)] = 2
     pause_ms: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # between rounds, in virtual time
+    innocent: bool = False  # to kill it is a failure
 
     @property
     def memory_pages(self) -> int:

@@ -52,7 +52,7 @@ KILL_ROUNDS: Final = 20
 # Each as often as it is named. What forks is dear: a process is six pages at least.
 OFTEN: Final = (
     "store", "store", "store", "store", "check", "check", "check", "mmap", "mmap", "munmap",
-    "mprotect", "madvise", "madvise", "msync", "poke", "pipe", "sched",
+    "mprotect", "madvise", "madvise", "sync", "poke", "pipe", "sched",
 )  # fmt: skip
 ONCE: Final = ("fork", "fork", "exec", "lwp", "kill")
 
@@ -79,6 +79,7 @@ class Drawn:
     images: list[Program] = field(default_factory=list)
     stores: int = 0
     depth: int = 0
+    msync: bool = True
 
     def start(self) -> None:
         self._map(DATA_ADDRESS)
@@ -92,7 +93,8 @@ class Drawn:
         may_fork = alone and self.depth < DEPTH
         for _ in range(ops):
             op = self.random.choice((*OFTEN, *ONCE) if may_fork else OFTEN)
-            getattr(self, op)()
+            if op != "sync" or self.msync:
+                getattr(self, op)()
         self.check_all()
 
     # One page.
@@ -207,7 +209,7 @@ class Drawn:
                 page = self.pages[va]
                 page.allowed = (*(word for word in page.allowed if word is not None), None)
 
-    def msync(self) -> None:
+    def sync(self) -> None:
         start, size, inside = self._range()
         self.asm.call(Sys.MSYNC, start, size, MS_SYNC)
         if size == len(inside) * PAGE_SIZE:  # it refuses holes
@@ -234,15 +236,16 @@ class Drawn:
         """The same program in a process that starts with what this one has mapped."""
         pages = {va: Page(p.va, p.writable, p.allowed) for va, p in self.pages.items()}
         return Drawn(
-            self.random, self.count, self.asm, pages, self.images, self.stores, self.depth + 1
-        )
+            self.random, self.count, self.asm, pages, self.images, self.stores, self.depth + 1,
+            self.msync,
+        )  # fmt: skip
 
     def fork(self) -> None:
         self._fork(lambda child: child.draw(self.random.randint(1, 4)))
 
     def exec(self) -> None:
         """The child becomes another program, on memory of its own."""
-        image = Drawn(self.random, self.count, depth=DEPTH)
+        image = Drawn(self.random, self.count, depth=DEPTH, msync=self.msync)
         image.start()
         image.draw(self.random.randint(1, 4))
         image.asm.exit(STATUS_CHILD)
@@ -324,9 +327,9 @@ class Drawn:
         self._check(theirs)
 
 
-def drawn(ops: int = 12, pages: int = 3, seed: int = 0) -> Program:
-    """`ops` operations on three regions of `pages` pages each."""
-    program = Drawn(Random(seed), pages)
+def drawn(ops: int = 12, pages: int = 3, seed: int = 0, msync: int = 1) -> Program:
+    """`ops` operations on three regions of `pages` pages each; msync is among them, or not."""
+    program = Drawn(Random(seed), pages, msync=bool(msync))
     program.start()
     program.draw(ops)
     return finish(program.asm, f"random{seed}", pages, *program.images)

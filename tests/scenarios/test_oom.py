@@ -1,0 +1,48 @@
+"""Whom the OOM kills: `oom-innocent`, W11 at the scale of a run."""
+
+from __future__ import annotations
+
+import pytest
+from vkemu.assemble import InnocentKilled, assemble
+from vkemu.chance import seeded
+from vkemu.outcome import Outcome, Recorder, conduct
+from vkemu.scenario import load
+
+pytestmark = pytest.mark.slow
+
+
+class Console:
+    """A log that keeps what the host says and whom it kills."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def emit(self, name: str, *fields: object) -> None:
+        if name in ("console", "oom.kill"):
+            self.told.append(f"{name} {fields}")
+
+
+def run(seed: int, policy: str) -> tuple[Outcome, list[str]]:
+    scenario = load("oom-innocent", [f"policy={policy}"])
+    console = Console()
+    machine = assemble(scenario, console)
+    outcome = conduct(machine.execution, Recorder(seeded(seed)), scenario.max_steps, machine.finish)
+    return outcome, console.told
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pages_that_are_only_flagged_cost_an_innocent_process_its_life(seed: int) -> None:
+    outcome, told = run(seed, "vptmapped")
+
+    assert isinstance(outcome.error, InnocentKilled)
+    assert "editor is killed for memory (24 pages)" in str(outcome.error)
+    assert any("Try to kill process 101 editor" in line for line in told)
+    assert any(line.startswith("oom.kill (101, ") for line in told)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pages_that_can_be_found_are_laundered_instead(seed: int) -> None:
+    outcome, told = run(seed, "pv_entry")
+
+    assert outcome.verdict == "pass", str(outcome.error)
+    assert not any("kill" in line for line in told)
