@@ -10,9 +10,9 @@ from types import coroutine
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Cell, Mailbox, Step
+from vkprotocol.guarded import guarded_by
 from vkprotocol.vkernel import SIGKILL
 
-from vkhost.guarded import guarded_by
 from vkhost.token import Token
 
 if TYPE_CHECKING:

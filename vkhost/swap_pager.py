@@ -10,8 +10,8 @@ from types import coroutine
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Cell, Effect, Lock, Shared, Step
+from vkprotocol.guarded import guarded_by
 
-from vkhost.guarded import guarded_by
 from vkhost.lockorder import SWAP_SPIN
 from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
 from vkhost.vm_page import PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Cell, Lock, RWLock, Thread, fresh_key
+from vkprotocol.guarded import guarded_by
 from vkprotocol.param import atop
 
-from vkhost.guarded import guarded_by
 from vkhost.lockorder import ILOCK_SPIN, MAP_LOCK
 from vkhost.vm import (
     COWF_COPY_ON_WRITE,

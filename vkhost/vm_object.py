@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Cell, Key, RWLock, fresh_key, key_text
+from vkprotocol.guarded import guarded_by
 
-from vkhost.guarded import guarded_by
 from vkhost.lockorder import BACKING_LK
 from vkhost.panic import kkassert
 from vkhost.token import Token, tsleep_until

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Cell, Key, Thread
+from vkprotocol.guarded import guarded_by
 
-from vkhost.guarded import guarded_by
 from vkhost.physmem import Frame
 from vkhost.vm_page_queue import PQ_FREE, PageQueue, QueueLink
 

@@ -10,8 +10,8 @@ from types import coroutine
 from typing import Any, Final
 
 from vkprotocol.effects import Cell, Effect, Lock, LockOrderError, Step, key_text
+from vkprotocol.guarded import guarded_by
 
-from vkhost.guarded import guarded_by
 from vkhost.lockorder import PAGE_QUEUE
 
 PQ_NONE: Final = 0

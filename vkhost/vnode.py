@@ -10,9 +10,9 @@ from types import coroutine
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import CLOCK, Cell, Effect, Key, RWLock, Shared, Step, key_text, took
+from vkprotocol.guarded import guarded_by
 from vkprotocol.param import PAGE_SIZE
 
-from vkhost.guarded import guarded_by
 from vkhost.lockorder import VNODE_LOCK
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-from vkhost.guarded import checking
+from vkprotocol.guarded import checking
 
 
 @pytest.fixture

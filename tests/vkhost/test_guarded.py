@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from vkprotocol.effects import Cell, Lock, LockOrderError, RWLock
+from vkprotocol.guarded import GUARDED, Unguarded, checking, guarded_by
 
 from tests.vkhost.machine import Machine
-from vkhost.guarded import GUARDED, Unguarded, checking, guarded_by
 from vkhost.rmap.pv_entry import PvList
 from vkhost.swap_pager import SwapPager
 from vkhost.vm_object import VmObject

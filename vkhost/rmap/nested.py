@@ -35,9 +35,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import Cell, Lock, RWLock, fresh_key, key_text
+from vkprotocol.guarded import guarded_by
 from vkprotocol.param import VM_MAX_USER_ADDRESS
 
-from vkhost.guarded import guarded_by
 from vkhost.lockorder import EPT_LOCK, EPT_MAP_LOCK
 from vkhost.nested_walk import Root, Roots
 from vkhost.pmap import Pmap

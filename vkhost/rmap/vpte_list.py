@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import Final
 
 from vkprotocol.effects import Lock
+from vkprotocol.guarded import guarded_by
 
-from vkhost.guarded import guarded_by
 from vkhost.lockorder import PV_LIST
 from vkhost.pmap import Pmap
 from vkhost.pmap_pte import Pte

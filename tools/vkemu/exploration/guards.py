@@ -33,8 +33,9 @@ def enforcing(
 
 @contextmanager
 def guards(program: Build) -> Iterator[None]:
+    from vkprotocol.guarded import GUARDED, _Checked, checking
+
     from vkemu.exploration.program import Program
-    from vkhost.guarded import GUARDED, _Checked, checking
 
     Program(program, {}).begin().close()  # so that it has imported the classes it uses
     if any(isinstance(vars(cls).get(field), _Checked) for cls, field, _, _ in GUARDED):
