@@ -54,7 +54,8 @@ def test_every_policy_that_lets_a_vkernel_boot_is_compared() -> None:
 def test_a_situation_is_what_it_says(policy: str) -> None:
     situation = Situation(policy, Shape(guests=2, vmspaces=3, pages=5, mappings=4))
 
-    assert situation.resident() == 2 * 3 * 5 + 2 * 3
+    # Of nested paging: what the first CPU has in its TLB, of the one process that it runs.
+    assert situation.resident() == (5 + 3 if policy == "nested" else 2 * 3 * 5 + 2 * 3)
     hot = situation.guests[0].pages[0]
     assert hot.object is situation.guests[0].image
     assert hot.pindex == situation.guests[0].first_page
@@ -66,6 +67,24 @@ def test_an_exact_policy_takes_away_what_it_was_asked_to(policy: str) -> None:
         counts = sample.counts
         assert counts["refaults"] == counts["left"] == 0
         assert counts["written"] == counts["ipis"] == sample.size
+
+
+def test_nested_takes_one_pte_and_flushes_all_of_every_cpu() -> None:
+    for sample in measure("mappings", "nested", quick=True).samples:
+        counts = sample.counts
+        assert counts["visited"] == counts["written"] == counts["ipis"] == 1
+        assert counts["refaults"] == counts["left"] == 0
+        assert counts["loads"] == 24 * 63  # the other pages, walked again
+    for sample in measure("vcpus", "nested", quick=True).samples:
+        assert sample.counts["ipis"] == sample.size
+        assert sample.counts["loads"] == 24 * 63 * sample.size
+
+
+@pytest.mark.parametrize(("policy", "loads"), [("pv_entry", 4), ("nested", 24)])
+def test_a_miss_is_a_walk(policy: str, loads: int) -> None:
+    for sample in measure("misses", policy, quick=True).samples:
+        assert sample.counts["loads"] == loads * sample.size
+        assert sample.counts["left"] == 0
 
 
 def test_broadcast_takes_all_of_the_process_too() -> None:

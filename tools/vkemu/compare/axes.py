@@ -36,6 +36,10 @@ def _share(situation: Situation, count: int) -> tuple[Callable[[], Any], int]:
     return lambda: situation.do(situation.reclaim(count)), count
 
 
+def _miss(situation: Situation, accesses: int) -> tuple[Callable[[], Any], int]:
+    return lambda: situation.do(situation.touch(accesses)), 0
+
+
 def _inval(situation: Situation, pages: int) -> tuple[Callable[[], Any], int]:
     return lambda: situation.do(situation.inval(pages)), pages
 
@@ -63,6 +67,8 @@ AXES: Final[dict[str, Axis]] = {
              lambda n: Shape(mappings=n), _reclaim),
         Axis("pages", "pages", "reclaim of one page of a process that maps n",
              (1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16), lambda n: Shape(pages=n), _reclaim),
+        Axis("misses", "misses", "n accesses to mapped pages that miss the TLB", DOUBLING,
+             lambda n: Shape(pages=64, cold=True), _miss),
         Axis("inval", "range", "MADV_INVAL of n pages", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
              lambda n: Shape(pages=512, faulted=True), _inval),
         Axis("edits", "edits", "the guest clears n VPTEs of one table, and one INVAL",

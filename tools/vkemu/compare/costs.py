@@ -34,11 +34,20 @@ COSTS: Final[dict[str, Cost]] = {
         1500, "a translation that was taken away and is needed again: exception, walk, vm_fault",
         "Torvalds 2014 on Haswell: 1050 cycles for the exception alone; the rest is about 1 us",
     ),
+    "loads": Cost(
+        4, "one load of a page table by a CPU's own walk: 4 a walk, 24 a nested one of 4 levels",
+        "Bhargava et al., ASPLOS 2008, for their number; most hit L1 or L2 (Fog: 4-14 cycles)",
+    ),
     "exits": Cost(
         1000, "a fault or request of the guest that enters the host kernel and leaves it again",
         "the same; a hardware VM exit and entry is of that order too (KVM: 1200-1500 cycles)",
     ),
 }  # fmt: skip
+
+
+# The most translations a CPU keeps, and can lose to a flush. Intel Optimization Reference Manual,
+# Skylake: 1536 entries in the second-level TLB.
+TLB_ENTRIES: Final = 1536
 
 
 def nanoseconds(counts: dict[str, int]) -> int:

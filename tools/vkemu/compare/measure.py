@@ -17,7 +17,7 @@ from vkemu.compare.situation import Situation
 
 COUNTS = (
     "visited", "written", "flushes", "ipis", "refaults", "left", "waits", "retries", "exits",
-    "steps", "rmap_bytes", "pinned",
+    "steps", "loads", "rmap_bytes", "pinned",
 )  # fmt: skip
 
 

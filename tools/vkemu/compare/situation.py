@@ -3,6 +3,10 @@
 As the machine of a litmus test, but of any size: so many vkernels, each with so many guest
 processes (vmspaces) of so many pages, and one page, the hot one, that is mapped `mappings` times
 in the first process. Everything is resident and mapped; nobody else runs during the operation.
+
+Under nested paging what is mapped through VPTEs is mapped in the second stage once, and as often as
+the guest likes in the TLBs of the CPUs that run it: those are warm, up to what a real one holds. A
+full flush costs what it drops beside what it was for, in loads of the walks that bring it back.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V
 
+from vkemu.compare.costs import TLB_ENTRIES
 from vkemu.controlled import Execution
 from vkemu.litmus.tables import MASTER_PDE, Tables
 from vkhost.config import HostConfig
@@ -52,6 +57,9 @@ HOT_VA: Final = 1 << 21  # the other VAs of the hot page, a table of their own
 SPARE: Final = 16
 RACING: Final = 32
 MAX_STEPS: Final = 1_000_000
+LEVELS: Final = 4
+STAGE_LOADS: Final = LEVELS
+NESTED_LOADS: Final = (LEVELS + 1) * (LEVELS + 1) - 1
 EVENTS: Final = {
     "tlb.flush": "flushes", "ipi.send": "ipis", "fault.begin": "exits", "inval.begin": "exits",
     "fault.retry": "retries", "pte.write": "written", "ilock.wait": "waits",
@@ -60,7 +68,8 @@ EVENTS: Final = {
 
 class Shape(msgspec.Struct, frozen=True):
     """How big a situation is. `faulted`: translations come by vm_fault, walk included, and not by
-    the shorter way of pmap_enter, which only a policy that follows walks can tell."""
+    the shorter way of pmap_enter, which only a policy that follows walks can tell. `cold`: no TLB
+    has any of them."""
 
     guests: int = 1
     vmspaces: int = 1
@@ -68,6 +77,7 @@ class Shape(msgspec.Struct, frozen=True):
     pages: int = 64
     mappings: int = 1
     faulted: bool = False
+    cold: bool = False
 
 
 class Guest:
@@ -124,11 +134,23 @@ class Guest:
         if i == 0:
             at |= {self.alias(j): pages[0] for j in range(1, self.shape.mappings)}
         entry = vmspace.vm_map.entries[0]
+        if self.kernel.rmap.walks:
+            await self._fill_second_stage(vmspace, pages)
+            return
         for va, m in at.items():
             if self.shape.faulted:
                 assert await vm_fault(vmspace.vm_map, va, VM_PROT_READ) == KERN_SUCCESS
             else:
                 await self._enter(vmspace, entry, va, m)
+
+    async def _fill_second_stage(self, vmspace: Vmspace, pages: list[VmPage]) -> None:
+        assert await vm_fault(vmspace.vm_map, 0, VM_PROT_READ) == KERN_SUCCESS
+        roots = vmspace.pmap.roots
+        assert roots is not None
+        ept = roots.state[0].ept
+        tables = [self.image.memq[pindex] for pindex in self.tables.words]
+        for m in tables + pages:
+            await self._enter(ept, ept.vm_map.entries[0], m.pindex << 12, m)
 
     async def _enter(self, vmspace: Vmspace, entry: VmMapEntry, va: int, m: VmPage) -> None:
         """F16 and F17 of vm_fault."""
@@ -162,6 +184,8 @@ class Situation:
         self.shape = shape
         self.events: Counter[str] = Counter()
         self.steps = 0
+        self.loads = 0  # of page tables by hardware
+        self._walking = False
         each = shape.pages * shape.vmspaces + -(-shape.pages // 512) + 5
         pages = each * shape.guests + SPARE
         config = HostConfig(
@@ -176,9 +200,31 @@ class Situation:
         for i in range(shape.vcpus):
             self._run_on(i, self.guests[0].vmspaces[0])
         self._run_on(shape.vcpus, self.guests[0].own)
+        if self.kernel.rmap.walks and not shape.cold:
+            for cpu in self.kernel.cpus[: shape.vcpus]:
+                self.do(self._warm(cpu))
 
-    def _emit(self, name: str, /, *_: Any) -> None:
+    def _emit(self, name: str, /, *fields: Any) -> None:
         self.events[name] += 1
+        if name == "walk.begin":
+            self._walking = True
+        elif name == "walk.end":
+            self._walking = False
+            self.steps -= 1
+            self.loads += STAGE_LOADS
+        elif name == "vpte.read" and self._walking and fields[0] >= 0:
+            self.steps -= 1  # the hardware's
+            self.loads += STAGE_LOADS + 1
+        elif name == "tlb.fill" and not self._walking:
+            self.loads += STAGE_LOADS
+
+    async def _warm(self, cpu: Cpu) -> None:
+        """What the CPU's TLB holds of the process it runs."""
+        guest = self.guests[0]
+        vas = [i * PAGE_SIZE for i in range(self.shape.pages)]
+        vas += [guest.alias(i) for i in range(1, self.shape.mappings)]
+        for va in vas[: max(TLB_ENTRIES, self.shape.mappings)]:
+            await cpu.load(va)
 
     def _run_on(self, i: int, vmspace: Vmspace) -> Cpu:
         guest = self.guests[0]
@@ -208,8 +254,14 @@ class Situation:
         finally:
             CURTHREAD[0] = before
 
+    def cached(self) -> int:
+        """What the CPUs that run the first process have in their TLBs."""
+        return sum(len(cpu.tlb.entries()) for cpu in self.kernel.cpus[: self.shape.vcpus])
+
     def resident(self) -> int:
         """Translations made through VPTEs that there are."""
+        if self.kernel.rmap.walks:
+            return len(self.kernel.cpus[0].tlb.entries())
         return sum(v.pmap.resident_count for g in self.guests for v in g.vmspaces)
 
     def counted(self, operation: Callable[[], Any], *, asked: int) -> dict[str, int]:
@@ -218,6 +270,7 @@ class Situation:
         rmap = self.kernel.rmap
         events, steps, visited = self.events.copy(), self.steps, rmap.visited
         resident = self.resident()
+        loads, cached = self.loads, self.cached()
         operation()
         counts = dict.fromkeys(EVENTS.values(), 0)
         for event, name in EVENTS.items():
@@ -226,7 +279,12 @@ class Situation:
         counts["visited"] = rmap.visited - visited
         gone = resident - self.resident()
         counts["refaults"] = max(0, gone - asked)
-        counts["left"] = max(0, asked - gone)
+        counts["left"] = max(0, asked - max(0, gone))
+        counts["loads"] = self.loads - loads
+        if self.kernel.rmap.walks:  # nothing is faulted in again, but all that is used is walked
+            counts["refaults"] = 0
+            lost = max(0, cached - self.cached() - asked * self.shape.vcpus)
+            counts["loads"] += NESTED_LOADS * lost
         counts["rmap_bytes"] = rmap.bytes
         counts["pinned"] = self.kernel.vmstats.v_wire_count.state
         return counts
@@ -240,6 +298,10 @@ class Situation:
             if not await m.wire_count.load():  # or the daemon has passed it by
                 await vm_page_protect(m, VM_PROT_NONE)
             await vm_page_wakeup(m)
+
+    async def touch(self, pages: int) -> None:
+        for i in range(pages):
+            await self.kernel.cpus[0].load(i * PAGE_SIZE)
 
     async def inval(self, pages: int) -> None:
         vm_map = self.guests[0].vmspaces[0].vm_map

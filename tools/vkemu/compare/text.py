@@ -11,7 +11,7 @@ from vkemu.compare.measure import Series
 
 AT_LARGEST = (
     "visited", "written", "flushes", "ipis", "refaults", "left", "waits", "retries", "exits",
-    "rmap_bytes", "pinned",
+    "loads", "rmap_bytes", "pinned",
 )  # fmt: skip
 
 
