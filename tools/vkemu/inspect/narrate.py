@@ -22,7 +22,7 @@ PG_BITS: Final = tuple(
     (bit, name.removeprefix("PG_")) for name, bit in vars(vm_page).items() if name.startswith("PG_")
 )
 # Fields that read better in hexadecimal.
-HEX: Final = frozenset({"va", "start", "end", "addr", "bits", "mask", "set", "clear"})
+HEX: Final = frozenset({"va", "gpa", "start", "end", "addr", "bits", "mask", "set", "clear"})
 _WORDS: Final = frozenset({"value", "old", "new"})
 
 
@@ -138,6 +138,8 @@ _SPECIAL: Final[dict[str, Callable[[Event], str]]] = {
 }
 # The others: a sentence with the fields in it.
 _PLAIN: Final = {
+    "walk.begin": "CPU {cpu} walks for {va}",
+    "walk.end": "CPU {cpu}'s walk for {va}: {why}",
     "page.alloc": "page {pfn} allocated for {object}+{pindex} (owner {gen})",
     "page.free": "page {pfn} freed (owner {gen})",
     "page.dirty": "page {pfn} dirty={value}",

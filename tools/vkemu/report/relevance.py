@@ -27,7 +27,7 @@ _STRONG: Final = frozenset(
         "fault.begin",
         "fault.retry", "fault.end", "ilock.enter", "ilock.exit", "ilock.wait", "vpte.read",
         "pageout.launder", "pageout.page", "pager.put", "pager.get", "guest.free", "guest.alloc",
-        "page.dirty", "map.remove", "vmspace.destroy",
+        "page.dirty", "map.remove", "vmspace.destroy", "walk.begin", "walk.end",
     }
 )  # fmt: skip
 _ALWAYS: Final = frozenset({"panic", "oom.kill"})
@@ -81,11 +81,11 @@ class Relevance:
         near = self._near(event)
         if near and self._is_story(event):
             return STORY
-        if name == "fault.begin":
+        if name in {"fault.begin", "walk.begin"}:
             self._walking[actor] = near
         if name in {"vpte.read", "vpte.am"}:
             near = self._walking.get(actor, False)
-        if name == "fault.end":
+        if name in {"fault.end", "walk.end"}:
             near = self._walking.pop(actor, near)
         if not near:
             return NONE
