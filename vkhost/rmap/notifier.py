@@ -79,7 +79,8 @@ class Notifier(VpteList):
         mmu = self.mmu(fs.vm_map.pmap)
         await mmu.lock.acquire_shared()
         now: tuple[int, int] = await mmu.count.load()
-        if unchecked or (now == fs.seen and not now[1]):
+        # A fault that has walked nothing (linear-shortcut) has nothing to compare.
+        if unchecked or fs.seen is None or (now == fs.seen and not now[1]):
             return True
         await mmu.lock.release()
         return False

@@ -156,7 +156,7 @@ class Shadow(VpteList):
         if fs.entry.maptype != VM_MAPTYPE_VPAGETABLE:
             return True
         link = (fs.vm_map.pmap, fs.vm_map.pmap.pte(fs.va))
-        for word, edits in fs.seen:
+        for word, edits in fs.seen or ():
             if not await self._link(word, edits, link):
                 return False
         return True
