@@ -38,7 +38,9 @@ class Happening(NamedTuple):
         return f"step {self.step} {self.actor}: {self.name} {fields}"
 
 
-HEXADECIMAL: Final = frozenset({"va", "gpa", "start", "end", "old", "new", "bits", "set", "clear", "id"})
+HEXADECIMAL: Final = frozenset(
+    {"va", "gpa", "start", "end", "old", "new", "bits", "set", "clear", "id"}
+)
 
 
 def _shown(field: str, value: Any) -> str:
