@@ -160,7 +160,7 @@ def test_a_thread_is_a_coroutine(body: Any, late: bool) -> None:
         else:
             k.spawn("child", body)
 
-    said = r"spawn\('child'\): expected a coroutine function, not "
+    said = r"spawn\('child'\): expected a coroutine function, not what gives "
     if late:
         failure = explore(program).failure
         assert failure is not None

@@ -13,6 +13,7 @@ from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, key_text,
 
 Tids = dict[tuple[int, ...], int]
 Choose = Callable[[list[int]], int]
+CLOSED_AT_MOST = 10  # how often a coroutine that will not end
 
 
 class Deadlock(AssertionError):
@@ -265,10 +266,16 @@ class Execution:
             effect = thread.pending
             if effect is None:
                 continue
+            try:
+                guard = effect.guard
+            except AttributeError:  # no effect: the thread has failed, when its step was new
+                thread.pending = None
+                thread.done = True
+                continue
             left += 1
             if thread.daemon:
                 daemons += 1
-            if effect.guard is None:
+            if guard is None:
                 thread.runnable = True
                 runnable.append(tid)
             else:
@@ -407,7 +414,16 @@ def may_go_on(effect: Effect, state: object) -> bool:
 
 def no_effect(awaited: object) -> TypeError:
     """What a thread awaits that belongs to an event loop, or to nobody."""
-    return TypeError(f"awaits {awaited!r}, expected an effect of a shared object")
+    return TypeError(f"awaits {shown(awaited)}, expected an effect of a shared object")
+
+
+def shown(value: object) -> str:
+    """repr, where there is one: not of a number of too many digits, of what is too deep, or of
+    what cannot say it."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def same_effect(one: Effect | None, other: Effect) -> bool:
@@ -422,12 +438,17 @@ def same_effect(one: Effect | None, other: Effect) -> bool:
 
 def _abandon(thread: Thread) -> None:
     # A coroutine closed inside `async with lock` would await the release: it must see the
-    # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same.
+    # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same;
+    # it is then where it awaits, and is closed again, or the collector would complain.
     # Whatever else its cleanup finds wrong in a half-done world is nobody's fault either.
-    try:
-        thread.coro.close()
-    except Exception:
-        pass
+    for _ in range(CLOSED_AT_MOST):
+        try:
+            thread.coro.close()
+        except RuntimeError:
+            continue
+        except Exception:
+            pass
+        return
 
 
 def blocked_on(thread: Thread) -> str:
@@ -436,7 +457,7 @@ def blocked_on(thread: Thread) -> str:
     if effect is None:
         return f"{thread.name} is done"
     what = f"{effect.op} {key_text(effect.obj.key)}"
-    return f"{thread.name} waits to {what} (now {effect.obj.state!r})"
+    return f"{thread.name} waits to {what} (now {shown(effect.obj.state)})"
 
 
 def replay_schedule(schedule: Iterable[int]) -> Choose:

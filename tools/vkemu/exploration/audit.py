@@ -89,6 +89,13 @@ class Audit:
 def take_again(run: Run, was: Noted) -> Noted:
     """The same schedule once more. NondeterminismError when that is not the same execution."""
     run.begin(noting=True)
+    try:
+        return _take_again(run, was)
+    finally:
+        run.execution.close()
+
+
+def _take_again(run: Run, was: Noted) -> Noted:
     going = run.settle()
     execution = run.execution
     assert isinstance(execution, Stepwise)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vkprotocol.effects import Effect, key_text
 
+from vkemu.controlled import shown
 from vkemu.exploration.conflicts import Conflicts
 from vkemu.exploration.stepwise import source_of
 from vkemu.exploration.token import Fingerprint, Token, digest_of
@@ -49,16 +50,15 @@ class StepRecord(NamedTuple):
     @property
     def value(self) -> str:
         """What it left its object at."""
-        value = _show(self.after)
-        return f"{_show(self.before)} -> {value}" if self.before != self.after else value
+        before, after = shown(self.before), shown(self.after)
+        return f"{_short(before)} -> {_short(after)}" if before != after else _short(after)
 
     @property
     def text(self) -> str:
         return f"{self.op} {self.object}: {self.value}"
 
 
-def _show(value: Any) -> str:
-    text = repr(value)
+def _short(text: str) -> str:
     return text if len(text) <= 32 else text[:29] + "..."
 
 

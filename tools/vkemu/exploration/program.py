@@ -114,7 +114,7 @@ class Program:
         coro: Body = body(*args) if callable(body) else body
         end: End | None = None
         if self.joinable and not daemon:
-            check_coroutine(name, coro)
+            check_thread(name, coro)
             end = self._end()
             coro = end.after(coro)
         if CURTHREAD[0] is None:
@@ -125,12 +125,12 @@ class Program:
                 thread.daemon = daemon
                 self.execution.respawn(thread, name, coro)
             else:
-                check_coroutine(name, coro)
+                check_thread(name, coro)
                 thread = self.execution.spawn(name, coro, daemon=daemon)
                 self._roots.append(thread)
             self._cells_left = cells
         else:
-            check_coroutine(name, coro)
+            check_thread(name, coro)
             thread = self.execution.spawn(name, coro, daemon=daemon)
         if end is not None:
             self._ends[thread] = end
@@ -204,6 +204,8 @@ class Program:
         self, pool: list[Any], made: Shared | None, kind: type[Made], name: str, state: Any
     ) -> Made:
         """What this call of set-up made last time, when that is one, else a new object, to keep."""
+        if not isinstance(name, str | tuple):
+            raise TypeError(f"{kind.__name__.lower()}: {name!r}, expected its name")
         if CURTHREAD[0] is not None:  # made while threads run: never by the n-th call again
             fresh = kind(fresh_key(name))
             fresh.state = state
@@ -248,8 +250,8 @@ class Program:
         self.reads.append(None if reads is None else list(reads))
 
 
-def check_coroutine(name: str, coro: Any) -> None:
+def check_thread(name: str, coro: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"spawn: {name!r}, expected the name of the thread")
     if not hasattr(coro, "send"):
-        raise TypeError(
-            f"spawn({name!r}): expected a coroutine function, not one that gives {coro!r}"
-        )
+        raise TypeError(f"spawn({name!r}): expected a coroutine function, not what gives {coro!r}")

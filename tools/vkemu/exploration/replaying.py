@@ -30,8 +30,7 @@ def replay(program: Callable[[Any], object], token: str, *, check: bool = False)
     """
     check_token(token)
     wanted = parse(token)
-    run = Run(Program(program, {}, check=check), max_steps=0)
-    told = follow(run, wanted)
+    told = follow(Run(Program(program, {}, check=check), max_steps=0), wanted)
     if told.token is None:
         raise TokenError(f"{CHANGED}: it no longer fails under this schedule")
     if digest_of(told.message) != wanted.message:
@@ -41,6 +40,13 @@ def replay(program: Callable[[Any], object], token: str, *, check: bool = False)
 
 def follow(run: Run, wanted: Token) -> Told:
     run.begin()
+    try:
+        return _follow(run, wanted)
+    finally:
+        run.execution.close()
+
+
+def _follow(run: Run, wanted: Token) -> Told:
     recorder = Recorder(run)
     going = run.settle()
     execution = run.execution
@@ -60,9 +66,10 @@ def follow(run: Run, wanted: Token) -> Told:
             if not thread.runnable:
                 raise TokenError(f"{CHANGED}: at step {position} {blocked_on(thread)}")
             going = recorder.step(thread.tid)
+        if depends_on_the_stack(run.error):
+            break
         recorder.fingerprint.close()
-        done = recorder.fingerprint.stretches[-1]
-        if done.digest != stretch.digest and not depends_on_the_stack(run.error):
+        if recorder.fingerprint.stretches[-1].digest != stretch.digest:
             first = len(recorder.steps) - stretch.steps
             names = key_text(recorder.steps[first].thread)
             raise TokenError(
@@ -129,6 +136,7 @@ def tell(run: Run, witness: Witness) -> Told:
             execution.advance()
         tid = execution.tids.get(path, -1)
         if tid not in execution.runnable:
+            execution.close()
             raise differs(f"step {len(recorder.steps)}, by thread {path},", "possible", "not")
         going = recorder.step(tid)
     if going and witness.kind == RecursionError.__name__:

@@ -109,7 +109,10 @@ class Run:
         """The failure in one line, the same in every execution that fails this way."""
         error = self.error
         assert error is not None
-        text = str(error).strip()
+        try:
+            text = str(error).strip()
+        except Exception:  # its own, while it says what it is
+            text = ""
         if not isinstance(error, (PredicateError, Deadlock, StepBound)):
             kind = type(error).__name__
             if isinstance(error, RecursionError):  # it also says in which C function

@@ -55,6 +55,7 @@ class Search:
             self._go()
         finally:
             gc.set_threshold(*thresholds)
+            self.run.execution.close()  # of an execution that was interrupted
 
     def _go(self) -> None:
         run = self.run

@@ -26,6 +26,7 @@ from vkemu.exploration.stepwise import plain
 PREFIX: Final = "vkx1."
 STEPS_MAX: Final = 10_000_000
 CHARS_MAX: Final = 1 << 20
+PLAIN_MAX: Final = 1 << 22
 
 
 class Stretch(NamedTuple):
@@ -72,13 +73,17 @@ def parse(text: str) -> Token:
         raise TokenError("damaged token, or cut short: its checksum does not match")
     try:
         inflate = zlib.decompressobj()
-        plain = inflate.decompress(packed[1:], STEPS_MAX) if packed[:1] == b"z" else packed[1:]
+        plain = inflate.decompress(packed[1:], PLAIN_MAX) if packed[:1] == b"z" else packed[1:]
+        if inflate.unconsumed_tail:
+            raise TokenError(f"token of more than {PLAIN_MAX} bytes, unpacked")
         numbers = list(_varints(plain))
     except (zlib.error, OverflowError):
         raise TokenError("damaged token: its schedule cannot be read") from None
     if len(numbers) % 3 != 1:
         raise TokenError("damaged token: its schedule is cut short")
     stretches = tuple(Stretch(*numbers[i : i + 3]) for i in range(1, len(numbers), 3))
+    if not all(stretch.steps for stretch in stretches):
+        raise TokenError("damaged token: its schedule has a thread that takes no step")
     if sum(stretch.steps for stretch in stretches) > STEPS_MAX:
         raise TokenError(f"token of more than {STEPS_MAX} steps")
     return Token(numbers[0] >> 1, bool(numbers[0] & 1), stretches)
