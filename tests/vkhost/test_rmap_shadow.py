@@ -13,6 +13,7 @@ from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_RW
 
 from tests.oracle.host import DMAP, LEAF_BITS, Guest, Host, drive
+from tests.oracle.scenarios import touch
 from vkhost.cpu import Cpu
 from vkhost.pmap_bits import PTE_RW
 from vkhost.rmap.shadow import TABLE_LINK_BYTES, Shadow
@@ -168,6 +169,25 @@ def test_a_write_fault_without_a_write_maps_a_table_read_only() -> None:
 
     assert not w.dmap_writable(LEAF)
     assert all(w.mapped(i) for i in range(3))
+
+
+@pytest.mark.parametrize("mutants", [(), ("shadow-edit-uncounted",)])
+def test_a_fault_that_read_a_word_before_its_edit_starts_again(mutants: tuple[str, ...]) -> None:
+    w = Walked(mutants=mutants)
+    drive(w.kern.store(w.guest.dmap(LEAF, 3), (w.guest.data + 3) << 12 | LEAF_BITS))
+    drive(w.kern.load(w.guest.dmap(w.guest.data + 3)))
+    data = w.guest.image.memq[w.guest.data + 3]
+    fault = w.host.on("user", w.user, touch(w.user, 3 * PAGE_SIZE))
+    while not data.busy_count.state:
+        w.host.execution.step(fault.tid)
+
+    drive(w.kern.store(w.guest.dmap(LEAF, 3), 0))
+    while not fault.done:
+        w.host.execution.step(fault.tid)
+
+    retries = [args[2] for _, name, args in w.host.events if name == "fault.retry"]
+    assert ("invalidated" in retries) is not bool(mutants)
+    assert w.mapped(3) is bool(mutants)
 
 
 def test_the_links_of_an_edited_word_are_given_back() -> None:

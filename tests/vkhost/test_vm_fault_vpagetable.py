@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vkprotocol.mman import MADV_INVAL
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_NX, VPTE_PS, VPTE_RW, VPTE_V
 
 from tests.vkhost.vkernel import ROOT, RW, R, Vkernel
@@ -13,6 +14,8 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
+from vkhost.vm_fault import vm_fault
+from vkhost.vm_map_madvise import vm_map_madvise
 
 pytestmark = pytest.mark.usefixtures("guarded")
 
@@ -104,6 +107,28 @@ def test_a_write_sets_a_and_m_at_every_level_and_a_read_only_a() -> None:
     k.fault(2 * PAGE, WRITE)
     assert [k.word(ROOT + i) & (VPTE_A | VPTE_M) for i in range(3)] == [VPTE_A | VPTE_M] * 3
     assert k.word(ROOT + 3, 2) == 11 << 12 | RW | VPTE_A | VPTE_M
+
+
+@pytest.mark.parametrize(
+    ("mutants", "written"), [((), False), (("notifier-write-back-unchecked",), True)]
+)
+def test_w16_notifier_sets_nothing_in_what_may_be_a_table_no_more(
+    mutants: tuple[str, ...], written: bool
+) -> None:
+    """A fault has read the directory; an INVAL returns; the page below is the guest's again."""
+    k = Vkernel("notifier", mutants=mutants)
+    k.vpagetable(k.tables({1: 10 << 12 | RW}))
+    k.fault(2 * PAGE, READ)  # brings the tables in
+    fault = k.spawn("a", vm_fault(k.own.vm_map, PAGE, READ))
+    while k.until(fault, "vpte.read")[4]:
+        pass  # down to the leaf, which lacks A
+    k.do(vm_map_madvise(k.own.vm_map, 0, 1 << 21, MADV_INVAL))
+
+    events = [event[0] for event in k.step(fault)]
+    while not {"vpte.am", "fault.retry"} & set(events):
+        events += [event[0] for event in k.step(fault)]
+
+    assert ("vpte.am" in events) is written
 
 
 def test_a_write_to_a_read_only_leaf_fails_and_marks_the_directories() -> None:
