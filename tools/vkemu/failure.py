@@ -24,12 +24,14 @@ from vkguest.errors import GuestPanic
 from vkhost.panic import Panic
 
 EXACT = "pv_entry"  # the reverse map that knows every PTE
-MEASURED_STEPS = 60_000  # a longer run is not taken again some thirty times
+# Of a longer run the end is told, without a page, and it is not taken again some thirty times.
+TOLD_STEPS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A run that did not pass: failure.txt, and report.html unless nothing failed in it."""
+    """A run that did not pass: failure.txt, and report.html unless nothing failed in it or it is
+    too long to be looked at."""
 
     text: str
     page: str = ""
@@ -49,22 +51,26 @@ def explain(
         # A panic is a symptom: the kernel noticed late what the oracle, allowed to look at
         # everything, sees at once. So every check is on, and what comes first is the answer.
         scenario = msgspec.structs.replace(scenario, checks=())
-    error, steps = watch(scenario, outcome)
+    since = max(0, outcome.steps - TOLD_STEPS)
+    error, steps = watch(scenario, outcome, since)
     context = {"scenario": scenario.name, "policy": scenario.policy}
     if not searched:
         context["seed"] = str(seed)
     if scenario.mutants:
         context["mutants"] = " ".join(scenario.mutants)
+    if since:
+        context["told"] = f"from step {since} of {outcome.steps}"
     failure = Failure.of(error, steps, replay=replay, context=context)
     if not isinstance(error, type(outcome.error)):
         failure.message = f"{headline(outcome.error)} - because {failure.message}"
-    if outcome.steps <= MEASURED_STEPS:
-        failure.measure(lambda choose: alike(error, again(scenario, choose)))
-        for name, other in closers(scenario):
-            same = Lenient(outcome.choices) if searched else seeded(seed)
-            if again(other, same) is None:
-                what = "schedule, as far as it goes," if searched else "seed"
-                failure.closed_by.append(f"{name} (the same {what} passes)")
+    if since:
+        return Told(text.render(failure))
+    failure.measure(lambda choose: alike(error, again(scenario, choose)))
+    for name, other in closers(scenario):
+        same = Lenient(outcome.choices) if searched else seeded(seed)
+        if again(other, same) is None:
+            what = "schedule, as far as it goes," if searched else "seed"
+            failure.closed_by.append(f"{name} (the same {what} passes)")
     return Told(text.render(failure), html.render(failure))
 
 
@@ -86,10 +92,10 @@ def again(scenario: Scenario, choose: Choose) -> BaseException | None:
     return conduct(machine.execution, recorder, scenario.max_steps, machine.finish).error
 
 
-def watch(scenario: Scenario, outcome: Outcome) -> tuple[BaseException, list[Step]]:
-    """The failure again, with its steps."""
+def watch(scenario: Scenario, outcome: Outcome, since: int = 0) -> tuple[BaseException, list[Step]]:
+    """The failure again, with its steps from number `since` on."""
     execution = assemble.execution_for(scenario)
-    recording = Recording(execution, recorded(outcome.choices))
+    recording = Recording(execution, recorded(outcome.choices), since=since)
     machine = assemble.assemble(scenario, recording, execution)
     ended = conduct(execution, Recorder(recording), scenario.max_steps, machine.finish)
     assert ended.error is not None, "the same schedule fails again"

@@ -54,11 +54,19 @@ class Step:
 
 
 class Recording(Clocked):
-    """A `choose` that writes down the step it is about to let happen."""
+    """A `choose` that writes down the step it is about to let happen.
 
-    def __init__(self, execution: Execution, choose: Choose, *, sources: bool = True) -> None:
+    Of the steps before number `since` only the tid is kept, and no event: what the steps of a long
+    run take is some kilobytes each, most of it their clocks.
+    """
+
+    def __init__(
+        self, execution: Execution, choose: Choose, *, sources: bool = True, since: int = 0
+    ) -> None:
         self.sources = sources
+        self.since = since
         self.steps = [Step(0, -1, SETUP)]
+        self._untold: dict[int, Step] = {}  # by tid
         super().__init__(execution, choose)
 
     @property
@@ -66,6 +74,12 @@ class Recording(Clocked):
         return [step.tid for step in self.steps[1:]]
 
     def __call__(self, runnable: list[int]) -> int:
+        if 0 < len(self.steps) < self.since:
+            tid = self.choose(runnable)
+            if tid not in self._untold:
+                self._untold[tid] = Step(0, tid, self.name(self.execution.threads[tid]))
+            self.steps.append(self._untold[tid])
+            return tid
         tid = super().__call__(runnable)
         thread = self.execution.threads[tid]
         effect = thread.pending
@@ -92,6 +106,8 @@ class Recording(Clocked):
     def emit(self, name: str, *args: Any) -> None:
         """What the kernel says happened in the step under way."""
         step = self.steps[-1]
+        if step.tid in self._untold and step is self._untold[step.tid]:
+            return
         fields = dict(zip(_FIELDS[name], args, strict=True))
         thread = CURTHREAD[0]
         function, where = caller() if self.sources else NOWHERE
