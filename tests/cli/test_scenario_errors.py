@@ -108,7 +108,10 @@ def test_a_setting_with_a_number_too_long(shell: Shell) -> None:
     ("command", "says"),
     [
         (["run", "s.toml", "--policy", "\udcff"], "vkemu run: '\\udcff', expected UTF-8 text"),
-        (["run", "s.toml", "--live", "--seed", "-1"], "vkemu run: --seed -1, expected 0 to"),
+        (
+            ["run", "s.toml", "--live", "--seed", "-1"],
+            "vkemu run: argument --seed: -1, expected 0 to",
+        ),
         (["explore", "s.toml", "--max-seconds", "nan"], "more than 0"),
         (["explore", "s.toml", "--max-seconds", "-1"], "more than 0"),
         (["explore", "s.toml", "--policy", "magic"], "--policy 'magic', expected one of"),

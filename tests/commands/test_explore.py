@@ -9,108 +9,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from vkemu.cli import main
 from vkemu.commands.explore import as_dict, progress_line
 from vkemu.exploration.result import Result
 
+from tests.commands.conftest import Shell
+
 ROOT = Path(__file__).parents[2]
-PROGRAM = """
-import os, signal, time
-import vkemu
-
-def lost(k):
-    x = k.cell("x")
-    async def increment():
-        await x.store(await x.load() + 1)
-    k.spawn("a", increment)
-    k.spawn("b", increment)
-    k.at_end(lambda: x.value == 2)
-
-def fine(k, names="ab"):
-    x = k.cell("x")
-    for name in names:
-        k.spawn(name, x.add, 1)
-    k.at_end(lambda: x.value == len(names))
-
-def many(k):
-    fine(k, "abcdefgh")
-
-async def thread(k):
-    n = 0
-    x = k.cell("x")
-    async def increment():
-        nonlocal n
-        await x.load()
-        n += 1
-    threads = [k.spawn(name, increment) for name in "ab"]
-    for thread in threads:
-        await k.join(thread)
-    assert n == 2
-
-@vkemu.explored(strategy="random")
-async def test_thread(k):
-    await thread(k)
-
-def endless(k):
-    x = k.cell("x")
-    async def spin():
-        while True:
-            await x.add(1)
-    k.spawn("a", spin)
-
-builds = 0
-
-def interrupted(k):
-    global builds
-    builds += 1
-    if builds == 50:
-        os.kill(os.getpid(), signal.SIGINT)
-    many(k)
-
-def slow(k):
-    deadline = time.monotonic() + 0.01
-    while time.monotonic() < deadline:
-        pass
-    many(k)
-
-def wrong(k):
-    k.spawm("a", None)
-
-def threadless(k):
-    pass
-
-def two(k, more):
-    pass
-
-constant = 5
-"""
-
-
-class Shell:
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *argv: str) -> tuple[int, str, str]:
-        status = main(["explore", *argv])
-        out, err = self.capsys.readouterr()
-        return status, out, err
-
-    def json(self, *argv: str) -> tuple[int, Any]:
-        status, out, err = self(*argv, "--json")
-        assert err == ""
-        return status, json.loads(out)
-
-
-@pytest.fixture
-def explore(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    Path("p.py").write_text(PROGRAM)
-    return Shell(capsys)
 
 
 def test_a_function_of_a_file_that_fails(explore: Shell) -> None:
@@ -228,69 +135,6 @@ def test_a_litmus_test_is_checked_with_its_own_replay(explore: Shell) -> None:
     status, out, _ = explore(*words[2:])
     assert status == 1
     assert " ".join(out.split()).startswith(f"BUG: vkemu: {found['failure']['message']}")
-
-
-def herd(out: str) -> str:
-    """What is printed of a litmus test, but for what depends on how the work was divided: steps
-    taken again, executions abandoned, seconds."""
-    return re.sub(r"^(\w+: [\d,]+ executions,)(?: [\d,]+ blocked,)?( .*exhausted), .*$", r"\1\2",
-                  out, flags=re.MULTILINE)  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("argv", "counts"),
-    [
-        (("W15", "--all"), "24"),
-        (("W41", "--policy", "vptmapped", "--strategy", "dfs", "--all"), "4"),
-        (("W09", "--policy", "vptmapped"), "2"),
-        (("W24", "--variant", "keeps-cr3", "--strategy", "pos", "--max-executions", "100"), "4"),
-    ],
-)
-def test_a_litmus_test_says_the_same_however_many_jobs(
-    explore: Shell, argv: tuple[str, ...], counts: str
-) -> None:
-    """It was explored in one process, with a note."""
-    status, one, err = explore(*argv)
-    assert (len(one) > 200, err) == (True, "")
-    for jobs in counts:
-        again, out, err = explore(*argv, "--jobs", jobs)
-        assert (again, err, herd(out)) == (status, "", herd(one))
-
-
-@pytest.mark.parametrize(
-    ("argv", "half"), [(("W15",), "10"), (("W09", "--policy", "vptmapped", "--all"), "20")]
-)
-def test_the_outcomes_of_a_litmus_test_are_saved_and_resumed(
-    explore: Shell, argv: tuple[str, ...], half: str
-) -> None:
-    """A checkpoint was refused: outcomes were counted where the test ran, and lost with it."""
-    whole = explore.json(*argv)[1]
-    saved = (*argv, "--checkpoint", "point")
-    first = explore.json(*saved, "--max-executions", half)[1]
-    assert (first["executions"], first["exhausted"]) == (int(half), False)
-    rest = explore.json(*saved)[1]
-    again = explore.json(*saved)[1]
-    for key in ("verdict", "executions", "exhausted", "outcomes", "failure"):
-        assert rest[key] == again[key] == whole[key]
-
-
-def test_a_checkpoint_of_another_policy_is_refused(explore: Shell) -> None:
-    """Their threads begin with the same steps; taken up, the counts were of both."""
-    saved = ("W15", "--checkpoint", "point", "--max-executions", "4")
-    assert explore(*saved)[0] == 3
-    status, _, err = explore(*saved, "--policy", "notifier")
-    assert (status, err) == (2, "W15: checkpoint point: the program is another one\n")
-
-
-def test_a_search_that_a_failure_ended_stays_ended(explore: Shell) -> None:
-    """Taken up again it said exhausted: what was left had not been saved."""
-    saved = ("W09", "--policy", "vptmapped", "--checkpoint", "point")
-    first = explore.json(*saved)[1]
-    again = explore.json(*saved)[1]
-    assert (first["verdict"], first["exhausted"]) == ("fail", False)
-    for key in ("verdict", "executions", "exhausted", "outcomes", "failure"):
-        assert again[key] == first[key]
 
 
 def test_a_scenario_is_explored(explore: Shell) -> None:

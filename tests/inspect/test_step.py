@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vkemu import token
 from vkemu.controlled import Choose
+from vkemu.inspect import step_token
 from vkemu.inspect.stages import Subject
 from vkemu.inspect.stepper import Stepper
 from vkemu.oracle.violation import Violation
+from vkemu.verdict import UsageError
 
 from tests.report import w07
 
@@ -114,7 +119,10 @@ def drive(
     async def run() -> None:
         stepper = Stepper(stage)  # type: ignore[arg-type]
         app = StepApp(
-            stepper, "w07", lambda s: None if s.error is None else "vk1.word", tmp_path / "token"
+            stepper,
+            "w07",
+            lambda s: "vks1.word" if s.error is None else "vk1.word",
+            tmp_path / "token",
         )
         async with app.run_test(size=(140, 50)) as pilot:
             await pilot.pause()
@@ -167,6 +175,48 @@ def test_the_application_saves_a_token(tmp_path: Path, failing: list[int]) -> No
         assert (tmp_path / "token").read_text() == "vk1.word\n"
 
     drive(script, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_application_saves_a_token_anywhere(tmp_path: Path) -> None:
+    """It ran on to the end in a copy, and saved nothing when that was no failure."""
+
+    async def script(app: object, pilot: object) -> None:
+        await pilot.press("1", "s")  # type: ignore[attr-defined]
+        assert not app.stepper.over  # type: ignore[attr-defined]
+        assert (tmp_path / "token").read_text() == "vks1.word\n"
+
+    drive(script, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "policy"), [("W24", "wired"), ("late-enter", None)])
+def test_a_token_leads_to_where_it_was_saved(source: str, policy: str | None) -> None:
+    subject = Subject(source, policy)
+    stepper = subject.stepper()
+    for n in (0, 1, 0, 2, 1):
+        options = stepper.options()
+        stepper.take(options[n % len(options)].tid)
+    word = subject.token(stepper)
+    found, there = Subject.at(word)
+
+    assert word.startswith("vks1.")
+    assert snapshot(there) == snapshot(stepper)
+    assert found.name == subject.name
+    there.back(2)
+    assert Subject.at(found.token(there))[1].choices == stepper.choices[:3]
+
+
+@pytest.mark.parametrize("change", ["identity", "model", "choices"])
+def test_a_token_of_something_else_is_refused(change: str) -> None:
+    subject = Subject("W24", "wired")
+    found = step_token.parse(subject.token(subject.stepper()))
+    other = {
+        "identity": "0" * 12, "model": b"x", "choices": token.pack(array("H", [77])),
+    }  # fmt: skip
+    changed = msgspec.structs.replace(found, **{change: other[change]})
+    with pytest.raises(UsageError, match=r"changed since|thread 77 cannot go"):
+        Subject.at(str(changed))
 
 
 @pytest.mark.slow

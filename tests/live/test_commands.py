@@ -149,7 +149,7 @@ def test_wrong_command_lines_are_one_line(
         f"serve --socket {taken}": f"vkemu serve: {taken}: exists and is no socket",
         f"serve --socket {nobody} --policy none": "vkemu serve:policy: unknown 'none'",
         f"serve --socket {nobody} --set host.pages=1": "vkemu serve:host.pages: 1, expected 16",
-        f"serve --socket {nobody} --guests 0": "vkemu serve: --guests 0, expected at least 1",
+        f"serve --socket {nobody} --guests 0": "vkemu serve: argument --guests: 0, expected at",
         f"serve --socket {nobody} --time-scale 0": "vkemu serve: --time-scale 0, expected",
         f"serve --socket {tmp_path / ('x' * 200)}": "vkemu serve: ",
     }

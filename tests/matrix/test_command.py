@@ -48,7 +48,7 @@ def test_a_bound_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
         (["--windows", "W99"], "--windows 'W99', expected one of W01"),
         (["--policies", "magic"], "--policies 'magic', expected one of"),
         (["--strategy", "luck"], "--strategy 'luck', expected one of random"),
-        (["--jobs", "0"], "expected more than 0"),
+        (["--jobs", "0"], "--jobs: 0, expected 1 to 256"),
         (["--read", "/nowhere"], "--read /nowhere"),
     ],
 )

@@ -10,11 +10,15 @@ import argparse
 import errno
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vkemu.verdict import Status, UsageError
+from vkemu.verdict import Status, Unread, UsageError, telling
+
+PIPE_STATUS = 128 + 13  # as a shell says it of what SIGPIPE has ended
+WORD_CHARS = 1000  # of a word that a message repeats
 
 # Name -> (module, what it does in a line).
 COMMANDS = {
@@ -33,7 +37,7 @@ COMMANDS = {
 # What is nobody's bug: the disk is full, or not ours to write to.
 MACHINE_SAYS_NO = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
-    errno.EMFILE, errno.ENFILE,
+    errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
 }  # fmt: skip
 
 OVERVIEW = """\
@@ -87,28 +91,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = dispatch(sys.argv[1:] if argv is None else argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with telling(status):
+            if sys.stdout is not None:
+                sys.stdout.flush()
         return status
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(clipped(str(error)), file=sys.stderr)
         return Status.USAGE
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         # The reader of our output has gone (`| head`): nothing is left to say to anybody.
-        sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115 - lives as long as the process
-        return Status.PASS
+        discard_output()
+        return error.status if isinstance(error, Unread) else PIPE_STATUS
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINE_SAYS_NO:
             where = "vkemu" if error.filename is None else f"vkemu: {error.filename}"
-            print(f"{where}: {error.strerror}", file=sys.stderr)
+            print(clipped(f"{where}: {error.strerror}"), file=sys.stderr)
             return Status.USAGE
         import traceback
 
         traceback.print_exc()
         print("vkemu: the above is a bug in vkemu itself, not in your input", file=sys.stderr)
         return 70  # EX_SOFTWARE: none of the four statuses would be true
+
+
+def clipped(line: str) -> str:
+    """A message without the rest of what nobody could read."""
+    words = (f"{word[:80]}..." if len(word) > WORD_CHARS else word for word in line.split(" "))
+    return " ".join(words)
+
+
+def discard_output() -> None:
+    """What is still in the buffer must not fail once more when the interpreter ends."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):
+        sys.stdout = None
 
 
 if __name__ == "__main__":

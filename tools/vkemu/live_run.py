@@ -21,7 +21,7 @@ from vkemu.log import renderer_for
 from vkemu.outcome import FAILURES, recorded
 from vkemu.scenario import Scenario
 from vkemu.trial import Origin, record
-from vkemu.verdict import OF_VERDICT
+from vkemu.verdict import OF_VERDICT, telling
 
 
 def run_live_scenario(scenario: Scenario, args: Namespace) -> int:
@@ -45,5 +45,7 @@ def run_live_scenario(scenario: Scenario, args: Namespace) -> int:
     settings = collect_settings(args)
     origin = Origin(args.scenario, settings, "live", scenario.seed, token.pack(live.schedule))
     done = record(scenario, recorded(live.schedule), origin, args.runs, zstd=args.zstd)
-    report(done, as_json=args.json)
-    return OF_VERDICT[done.outcome.verdict]
+    status = OF_VERDICT[done.outcome.verdict]
+    with telling(status):
+        report(done, as_json=args.json)
+    return status

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Literal, TypeAlias
 
@@ -22,6 +24,23 @@ OF_VERDICT: dict[Verdict, Status] = {
     "fail": Status.VIOLATION,
     "unknown": Status.UNKNOWN,
 }
+
+
+class Unread(BrokenPipeError):
+    """Nobody reads what is printed any more (`| head`), but `status` was decided before."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
+@contextmanager
+def telling(status: int) -> Iterator[None]:
+    """Print what is decided already: it stays so whether or not it is read to its end."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise Unread(status) from None
 
 
 class UsageError(Exception):

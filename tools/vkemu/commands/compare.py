@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from vkemu.commands.arguments import jobs, names, path
 from vkemu.compare.axes import AXES
 from vkemu.compare.claims import Judged, judged
 from vkemu.compare.costs import COSTS
@@ -24,28 +25,27 @@ COMPARED = tuple(policy for policy in sorted(POLICIES) if policy != "removed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--axis", default="", help=f"only these, of {', '.join(AXES)}")
-    parser.add_argument("--policies", default="", help="only these, separated by commas")
+    parser.add_argument("--axis", type=names, default=[], help=f"only these, of {', '.join(AXES)}")
+    parser.add_argument(
+        "--policies", type=names, default=[], help="only these, separated by commas"
+    )
     parser.add_argument("--quick", action="store_true", help="the four smallest sizes")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes to use")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="plots, in one file")
+    parser.add_argument("--jobs", type=jobs, default=os.cpu_count() or 1, help="processes to use")
+    parser.add_argument("--html", type=path, metavar="FILE", help="plots, in one file")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     axes = chosen("--axis", args.axis, tuple(AXES))
     policies = chosen("--policies", args.policies, COMPARED)
-    if args.jobs < 1:
-        raise UsageError(f"--jobs: {args.jobs}, expected at least 1")
+    if args.html is not None:
+        writable(args.html)
     cells = [(axis, policy) for axis in axes for policy in policies]
     found = measure_all(cells, quick=args.quick, jobs=args.jobs)
     # A growth is known only where it had room to show.
     claims = [] if args.quick else list(judged(found))
     if args.html is not None:
-        try:
-            args.html.write_text(render(found, claims))
-        except OSError as error:
-            raise UsageError(f"--html: {args.html}: {error.strerror}") from None
+        args.html.write_text(render(found, claims))
     if args.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document(found, claims))))
         sys.stdout.buffer.write(b"\n")
@@ -54,9 +54,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def chosen(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+def writable(file: Path) -> None:
+    """Say at once what would be said after minutes of work."""
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise UsageError(f"--html: {file}: {error.strerror}, expected a file to write") from None
+
+
+def chosen(option: str, names: list[str], known: tuple[str, ...]) -> tuple[str, ...]:
     """The names asked for, in the order of `known`; all if none is."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:
             raise UsageError(f"{option}: {name!r}, expected one of {', '.join(known)}")

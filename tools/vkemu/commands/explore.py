@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vkemu import rundir
-from vkemu.commands.subject import Subject, subject_of
+from vkemu.commands.arguments import jobs, name, path, positive, seconds, seed
+from vkemu.commands.subject import Subject, litmus_subject, subject_of
 from vkemu.exploration.result import ExplorationError, Failure, Result
 from vkemu.exploration.strategies import NAMES
-from vkemu.verdict import OF_VERDICT, UsageError
+from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 
 if TYPE_CHECKING:
     from vkemu.failure import Told
 
 STRATEGIES: Final = NAMES
-JOBS_MAX: Final = 256
-SEED_MAX: Final = (1 << 64) - 1
+WHOLE: Final = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
+TOKEN_SHOWN: Final = 400  # characters, in a message
 PATIENCE_SECONDS: Final = 2.0  # before anything is said of a search under way
 
 EPILOG = """\
@@ -36,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", help="a litmus test or scenario in TOML, a window (W07), or FILE.py:FUNCTION"
     )
-    parser.add_argument("--policy", help="reverse map of the host (default: the file's, pv_entry)")
-    parser.add_argument("--variant", default="", help="one of the litmus test's [[variant]] tables")
+    parser.add_argument(
+        "--policy", type=name, help="reverse map of the host (default: the file's, pv_entry)"
+    )
+    parser.add_argument("--variant", type=name, help="one of the litmus test's [[variant]] tables")
     parser.add_argument(
         "--strategy",
         help="how to search (default: dpor; for a scenario of whole guests: portfolio)",
@@ -52,53 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="data races, and fields touched without their lock"
     )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="save and resume here")
+    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="save and resume here")
     parser.add_argument("--replay", metavar="TOKEN", help="take one schedule again, narrated")
     parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="write failure.txt and report.html here"
+        "--report", type=path, metavar="DIR", help="write failure.txt and report.html here"
     )
     parser.add_argument(
-        "--runs", type=Path, metavar="DIR", help="of a scenario: keep a failure as a run folder"
+        "--runs", type=path, metavar="DIR", help="of a scenario: keep a failure as a run folder"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def positive(text: str) -> int:
-    return whole(text, 1, None)
-
-
-def jobs(text: str) -> int:
-    return whole(text, 1, JOBS_MAX)
-
-
-def seed(text: str) -> int:
-    return whole(text, 0, SEED_MAX)
-
-
-def whole(text: str, least: int, most: int | None) -> int:
-    expected = f"at least {least}" if most is None else f"{least} to {most}"
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number, {expected}") from None
-    if value < least or (most is not None and value > most):
-        raise argparse.ArgumentTypeError(f"{value}, expected {expected}")
-    return value
-
-
-def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected seconds, more than 0")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:
     if args.strategy is not None:
         check_strategy(args.strategy)
+    args.variant = args.variant or ""
     subject = subject_of(args)
     if args.strategy is None:
         divided = args.jobs > 1 or args.checkpoint is not None
@@ -158,9 +128,19 @@ def say(subject: Subject, result: Result, args: argparse.Namespace) -> int:
     told = kept = ""
     if failure is not None and (not args.json or args.runs is not None or args.report is not None):
         told, kept = tell(subject, failure, args)
+    status = int(OF_VERDICT[verdict])
+    with telling(status):
+        show(subject, result, verdict, told + kept, args)
+    return status
+
+
+def show(
+    subject: Subject, result: Result, verdict: Verdict, told: str, args: argparse.Namespace
+) -> None:
+    failure = result.failure
     if args.json:
         print(json.dumps(as_dict(subject, result, verdict, check=args.check), indent=2))
-        return int(OF_VERDICT[verdict])
+        return
     print(subject.text(result))
     counts = f"{result.executions:,} executions"
     if result.blocked:
@@ -174,8 +154,7 @@ def say(subject: Subject, result: Result, args: argparse.Namespace) -> int:
     if failure is not None:
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
-        print(f"\n{told}{kept}", end="")
-    return int(OF_VERDICT[verdict])
+        print(f"\n{told}", end="")
 
 
 def tell(subject: Subject, failure: Failure, args: argparse.Namespace) -> tuple[str, str]:
@@ -238,37 +217,42 @@ def failure_dict(subject: Subject, failure: Failure) -> dict[str, Any]:
 
 
 def replay_token(subject: Subject, token: str, *, check: bool, as_json: bool) -> int:
-    """Narrate one schedule; the failure it shows is the expected end."""
+    """Tell one schedule again; the failure it shows is the expected end."""
     from vkemu import replay
 
+    if token.startswith(WHOLE):
+        word = token if len(token) <= TOKEN_SHOWN else "TOKEN"
+        raise UsageError(f"--replay: this token says its program, expected `vkemu replay {word}`")
     try:
         failure = replay(subject.program, token, check=check)
     except ExplorationError as error:
         raise UsageError(f"replay: {error}") from None
     if as_json:
         told = {"name": subject.name, "verdict": "fail", "failure": failure_dict(subject, failure)}
-        print(json.dumps(told, indent=2))
+        said = json.dumps(told, indent=2) + "\n"
     else:
-        print(subject.tell(failure).text, end="")
-    return int(OF_VERDICT["fail"])
+        said = subject.tell(failure).text
+    with telling(OF_VERDICT["fail"]):
+        print(said, end="")
+    return OF_VERDICT["fail"]
 
 
-def replay_explored(token: str) -> int:
+def replay_explored(token: str, *, as_json: bool) -> int:
     """A token of a litmus test carries its test; any other needs to be told its program."""
-    from vkemu import replay
     from vkemu.litmus import token as litmus_token
-    from vkemu.litmus.decide import Test
 
     if not token.startswith(litmus_token.PREFIX):
+        word = token if len(token) <= TOKEN_SHOWN else "TOKEN"
         raise UsageError(
-            "replay: this token says no program, expected `vkemu explore FILE --replay TOKEN`"
+            "replay: this token does not say of which program it is, expected "
+            f"`vkemu explore FILE --replay {word}`"
         )
     found = litmus_token.parse(token)
-    try:
-        print(replay(Test(found.litmus(), found.policy), found.schedule))
-    except ExplorationError as error:
-        raise UsageError(f"replay: {error}") from None
-    return int(OF_VERDICT["fail"])
+    args = argparse.Namespace(
+        file=found.source, policy=found.policy, variant=found.variant, check=False, livelock=False
+    )
+    subject = litmus_subject(args, found.litmus())
+    return replay_token(subject, found.schedule, check=False, as_json=as_json)
 
 
 class Live:

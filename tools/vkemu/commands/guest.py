@@ -19,6 +19,7 @@ from vkprotocol.messages import Credentials, Hello
 from vkprotocol.param import PAGE_SIZE, atop
 
 from vkemu import names
+from vkemu.commands.arguments import path
 from vkemu.controlled import Deadlock
 from vkemu.live import BACKENDS, Live, on_backend
 from vkemu.scenario import size_bytes
@@ -37,7 +38,7 @@ IMAGE_FOLDER = Path("/var/vkernel")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="of the host")
+    parser.add_argument("--socket", type=path, required=True, metavar="PATH", help="of the host")
     parser.add_argument(
         "--run",
         action="append",
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--program",
         action="append",
         default=[],
-        type=Path,
+        type=path,
         metavar="FILE",
         dest="programs",
         help="start a process with the program in this file, one instruction a line",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vkemu.commands.arguments import count, positive, whole
 from vkemu.verdict import OF_VERDICT, Status, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parsers["diff"].add_argument("a", help="a run folder or log")
     parsers["diff"].add_argument("b", help="another")
-    parsers["diff"].add_argument("--context", type=int, default=5, metavar="N")
+    parsers["diff"].add_argument("--context", type=count, default=5, metavar="N")
     for name in ("show", "timeline", "export"):
         parsers[name].add_argument("terms", nargs="*", metavar="FILTER", help=FILTER)
     for name in ("show", "windows", "timeline", "stats", "export", "check", "diff"):
@@ -55,13 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_show(parsers["show"])
     parsers["query"].add_argument("sql", help="SELECT ... FROM events ...")
     parsers["query"].add_argument("--csv", action="store_true", help="comma-separated values")
-    parsers["windows"].add_argument("--worst", type=int, default=3, metavar="N", help="(3)")
+    parsers["windows"].add_argument("--worst", type=count, default=3, metavar="N", help="(3)")
     parsers["windows"].add_argument("--json", action="store_true", help="one window a line")
     parsers["stats"].add_argument("--json", action="store_true")
     parsers["check"].add_argument("--json", action="store_true")
     parsers["check"].add_argument("--checks", help="comma-separated (those of the run)")
-    parsers["timeline"].add_argument("--width", type=int, metavar="COLUMNS")
-    parsers["timeline"].add_argument("--limit", type=int, default=1000, metavar="N", help="(1000)")
+    parsers["timeline"].add_argument("--width", type=whole(20, 10_000), metavar="COLUMNS")
+    parsers["timeline"].add_argument(
+        "--limit", type=positive, default=1000, metavar="N", help="(1000)"
+    )
     parsers["export"].add_argument(
         "--format", required=True, choices=("perfetto", "chrome", "shiviz", "mermaid")
     )
@@ -72,8 +75,8 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", help="comma-separated fields; `text` is the event in words")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--follow", "-f", action="store_true", help="wait for more at the end")
-    parser.add_argument("--first", "-n", type=int, metavar="N", help="at most the first N")
-    parser.add_argument("--last", type=int, metavar="N", help="at most the last N")
+    parser.add_argument("--first", "-n", type=count, metavar="N", help="at most the first N")
+    parser.add_argument("--last", type=count, metavar="N", help="at most the last N")
     parser.add_argument("--json", action="store_true", help="the lines as they are in the log")
 
 

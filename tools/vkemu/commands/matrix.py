@@ -5,31 +5,31 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from vkemu.verdict import Status, UsageError
+from vkemu.commands.arguments import jobs, names, path, seconds
+from vkemu.verdict import Status, UsageError, telling
 
 if TYPE_CHECKING:
     from vkemu.matrix import Cell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--windows", default="", metavar="W01,W07", help="only these")
-    parser.add_argument("--policies", default="", metavar="P,...", help="only these")
+    parser.add_argument("--windows", type=names, default=[], metavar="W01,W07", help="only these")
+    parser.add_argument("--policies", type=names, default=[], metavar="P,...", help="only these")
     parser.add_argument(
         "--all-variants", action="store_true", help="also with the interlock off, guests that "
         "misbehave, kernels with a defect: a row each",
     )  # fmt: skip
     parser.add_argument("--strategy", default="dpor", help="how cells are decided (default: dpor)")
     parser.add_argument(
-        "--max-seconds", type=float, default=10.0, metavar="S",
+        "--max-seconds", type=seconds, default=10.0, metavar="S",
         help="for one cell, before it is only searched up to a bound (default: 10)",
     )  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="show what --json once printed")
+    parser.add_argument("--jobs", type=jobs, default=2, metavar="N", help="processes (default: 2)")
+    parser.add_argument("--read", type=path, metavar="FILE", help="show what --json once printed")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true")
     form.add_argument("--markdown", action="store_true", help="docs/windows.md")
@@ -37,11 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     cells, complete = recorded(args) if args.read is not None else computed(args)
-    show(cells, args)
+    status = status_of(cells) if complete else Status.UNKNOWN
+    with telling(status):
+        show(cells, args)
     if not complete:
         print("interrupted: these are the cells known so far", file=sys.stderr)
-        return Status.UNKNOWN
-    return status_of(cells)
+    return status
 
 
 def status_of(cells: Sequence[Cell]) -> int:
@@ -82,9 +83,7 @@ def recorded(args: argparse.Namespace) -> tuple[list[Cell], bool]:
 def computed(args: argparse.Namespace) -> tuple[list[Cell], bool]:
     from vkemu.matrix import compute, questions
 
-    if args.jobs < 1 or args.max_seconds <= 0:
-        raise UsageError("--jobs and --max-seconds: expected more than 0")
-    windows, chosen = names(args.windows), names(args.policies)
+    windows, chosen = args.windows, args.policies
     check(args.strategy, windows, chosen)
     asked = questions(
         windows, chosen, all_variants=args.all_variants, strategy=args.strategy,
@@ -92,10 +91,6 @@ def computed(args: argparse.Namespace) -> tuple[list[Cell], bool]:
     )  # fmt: skip
     with Telling(len(asked)) as telling:
         return compute(asked, args.jobs, telling.cell)
-
-
-def names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def check(strategy: str, windows: Sequence[str], chosen: Sequence[str]) -> None:

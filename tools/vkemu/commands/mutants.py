@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from vkemu.commands import arguments
 from vkemu.oracle.violation import INVARIANTS
 from vkemu.verdict import UsageError
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
@@ -34,9 +35,13 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="*", help="only those with this in their name")
+    parser.add_argument(
+        "name", type=arguments.name, nargs="*", help="only those with this in their name"
+    )
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes to use")
+    parser.add_argument(
+        "--jobs", type=arguments.jobs, default=os.cpu_count() or 1, help="processes to use"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -44,8 +49,6 @@ def run(args: argparse.Namespace) -> int:
     found = [row for row in rows() if not args.name or any(n in row.name for n in args.name)]
     if not found:
         raise UsageError(f"mutants: no name contains {' or '.join(args.name)}")
-    if args.jobs < 1:
-        raise UsageError(f"--jobs: {args.jobs}, expected at least 1")
     judged: list[Row] = []
     for row in found if args.list else hunted(found, args.jobs):
         judged.append(row)

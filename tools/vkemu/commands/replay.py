@@ -9,13 +9,15 @@ import msgspec
 
 from vkemu import rundir, token
 from vkemu.chance import seeded
+from vkemu.commands.arguments import path
 from vkemu.commands.run import load_scenario, report
 from vkemu.controlled import Choose
+from vkemu.inspect import step_token
 from vkemu.outcome import recorded
 from vkemu.progress import Progress
 from vkemu.scenario import Scenario
 from vkemu.trial import Origin, record
-from vkemu.verdict import OF_VERDICT, UsageError
+from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 
 EXPLORED = ("vkl1.", "vkx1.")  # tokens of `vkemu explore`
 
@@ -25,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", help="where the scenario is now, if it was moved")
     parser.add_argument(
         "--runs",
-        type=Path,
+        type=path,
         default=Path("runs"),
         metavar="DIR",
         help="where run folders go, and are looked for (default: runs)",
@@ -38,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if args.what.startswith(EXPLORED):
         from vkemu.commands.explore import replay_explored
 
-        return replay_explored(args.what)
+        return replay_explored(args.what, as_json=args.json)
+    if args.what.startswith(step_token.PREFIX):
+        return show_steps(args.what)
     word, folder = what_to_replay(args.what)
     found = token.parse(word)
     if found.model_digest != token.model_digest():
@@ -57,8 +61,29 @@ def run(args: argparse.Namespace) -> int:
             f"replay: diverged, {done.outcome.steps} steps with checksum {crc:08x}, expected "
             f"{found.steps} with {found.schedule_crc:08x}; see {done.folder}"
         )
-    report(done, as_json=args.json)
-    return OF_VERDICT[done.outcome.verdict]
+    status = OF_VERDICT[done.outcome.verdict]
+    with telling(status):
+        report(done, as_json=args.json)
+    return status
+
+
+def show_steps(word: str) -> int:
+    """What was stepped through by hand, and how it stands."""
+    from vkemu.inspect.narrate import narrate
+    from vkemu.inspect.stages import Subject
+
+    subject, stepper = Subject.at(word)
+    verdict: Verdict = "unknown"
+    how = "it goes on"
+    if stepper.over:
+        verdict = "pass" if stepper.error is None else "fail"
+        how = "over" if stepper.error is None else str(stepper.error).splitlines()[0]
+    with telling(OF_VERDICT[verdict]):
+        for step in stepper.steps[1:]:
+            for text in [narrate(event) for event in step.events] or [step.effect]:
+                print(f"{step.number:>6}  {step.actor}: {text}")
+        print(f"{verdict}: {subject.name}, {len(stepper.choices)} steps: {how}")
+    return OF_VERDICT[verdict]
 
 
 def what_to_replay(what: str) -> tuple[str, Path | None]:

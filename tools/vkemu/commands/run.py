@@ -9,41 +9,51 @@ from pathlib import Path
 import msgspec
 
 from vkemu.chance import seeded
+from vkemu.commands.arguments import name, path, positive, setting, whole
 from vkemu.draw import drawn
 from vkemu.log import shown_on
 from vkemu.outcome import Outcome
 from vkemu.progress import Progress
 from vkemu.scenario import Scenario, load
 from vkemu.trial import Origin, Record, attempt, record
-from vkemu.verdict import OF_VERDICT, UsageError
+from vkemu.verdict import OF_VERDICT, UsageError, telling
 
 SEEDS_MAX = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", help="a TOML file, or the name of a shipped scenario")
-    parser.add_argument("--seed", type=int, help="where the schedule comes from (default: file's)")
+    parser.add_argument(
+        "--seed",
+        type=whole(0, (1 << 63) - 1),
+        help="where the schedule comes from (default: file's)",
+    )
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=whole(1, SEEDS_MAX),
         default=1,
         metavar="N",
         help="try N seeds from --seed on, stop at the first that does not pass",
     )
-    parser.add_argument("--policy", help="reverse map, instead of the scenario's")
-    parser.add_argument("--mutant", action="append", default=[], help="add a deliberate defect")
+    parser.add_argument("--policy", type=name, help="reverse map, instead of the scenario's")
+    parser.add_argument(
+        "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
+    )
     parser.add_argument(
         "--set",
+        type=setting,
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="settings",
         help="lay a setting over the file, as host.interlock=false",
     )
-    parser.add_argument("--max-steps", type=int, metavar="N", help="the verdict is unknown after")
+    parser.add_argument(
+        "--max-steps", type=positive, metavar="N", help="the verdict is unknown after"
+    )
     parser.add_argument(
         "--runs",
-        type=Path,
+        type=path,
         default=Path("runs"),
         metavar="DIR",
         help="where run folders go (default: runs)",
@@ -62,12 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = collect_settings(args)
     scenario = load_scenario(args.scenario, settings)
-    if not 1 <= args.seeds <= SEEDS_MAX:
-        raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 to {SEEDS_MAX}")
     first = scenario.seed if args.seed is None else args.seed
-    if not 0 <= first < 1 << 63:
-        raise UsageError(f"vkemu run: --seed {first}, expected 0 to {(1 << 63) - 1}")
     if args.live:
+        if args.seeds > 1:
+            raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 with --live")
         if scenario.timers == "any":
             raise UsageError(f"{args.scenario}:timers: 'any', expected 'last' to run --live")
         from vkemu.live_run import run_live_scenario
@@ -81,8 +89,10 @@ def run(args: argparse.Namespace) -> int:
             drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
             zstd=args.zstd, processors=shown,
         )  # fmt: skip
-    report(done, as_json=args.json)
-    return OF_VERDICT[done.outcome.verdict]
+    status = OF_VERDICT[done.outcome.verdict]
+    with telling(status):
+        report(done, as_json=args.json)
+    return status
 
 
 def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import msgspec
 
 from vkemu import rundir
 from vkemu.assemble import Machine, assemble
+from vkemu.commands.arguments import name, path, positive, setting
 from vkemu.commands.run import collect_settings
 from vkemu.live import BACKENDS, Live, on_backend
 from vkemu.live_log import LiveLog, open_log
@@ -37,18 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scenario", nargs="?", help="host, policy, quirks and checks as in this one; not its guests"
     )
-    parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where to serve")
-    parser.add_argument("--policy", help="reverse map, instead of the scenario's")
-    parser.add_argument("--mutant", action="append", default=[], help="add a deliberate defect")
+    parser.add_argument("--socket", type=path, required=True, metavar="PATH", help="where to serve")
+    parser.add_argument("--policy", type=name, help="reverse map, instead of the scenario's")
+    parser.add_argument(
+        "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
+    )
     parser.add_argument(
         "--set",
+        type=setting,
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="settings",
         help="lay a setting over the scenario, as host.pages=300",
     )
-    parser.add_argument("--guests", type=int, metavar="N", help="shut down when N have gone")
+    parser.add_argument("--guests", type=positive, metavar="N", help="shut down when N have gone")
     parser.add_argument(
         "--time-scale",
         type=float,
@@ -57,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="virtual seconds to a real one, for what the kernel does by time (default: 1)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="trio", help="the event loop")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="keep a run folder, with a log")
+    parser.add_argument("--runs", type=path, metavar="DIR", help="keep a run folder, with a log")
     parser.add_argument("--zstd", action="store_true", help="with --runs: events.ndjson.zst")
     parser.add_argument("--events", action="store_true", help="show the events on standard error")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON at the end")
@@ -69,8 +73,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"vkemu serve: --time-scale {args.time_scale:g}, expected up to {TIME_SCALE_MAX:g}"
         )
-    if args.guests is not None and args.guests < 1:
-        raise UsageError(f"vkemu serve: --guests {args.guests}, expected at least 1")
     scenario = host_of(args)
     with ExitStack() as stack:
         log = folder = None

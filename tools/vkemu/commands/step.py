@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vkemu.commands.arguments import name, path
+from vkemu.commands.subject import check_policy
 from vkemu.verdict import Status, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", help="a scenario or litmus test in TOML, or a window (W07)")
-    parser.add_argument("--policy", help="reverse map of the host (the file's)")
-    parser.add_argument("--variant", default="", help="one of the litmus test's variants")
     parser.add_argument(
-        "--save", type=Path, default=Path("step.token"), metavar="FILE", help="(step.token)"
+        "file", help="a scenario or litmus test in TOML, a window (W07), or a token saved here"
+    )
+    parser.add_argument("--policy", type=name, help="reverse map of the host (the file's)")
+    parser.add_argument("--variant", type=name, help="one of the litmus test's variants")
+    parser.add_argument(
+        "--save", type=path, default=Path("step.token"), metavar="FILE", help="(step.token)"
     )
 
 
@@ -22,8 +26,16 @@ def run(args: argparse.Namespace) -> int:
         from vkemu.inspect.step_app import StepApp
     except ImportError:
         raise UsageError("vkemu step: needs Textual, `pip install 'vkemu[tui]'`") from None
+    from vkemu.inspect import step_token
     from vkemu.inspect.stages import Subject
 
-    subject = Subject(args.file, args.policy, args.variant)
-    StepApp(subject.stepper(), subject.name, subject.token, args.save).run()
+    if args.file.startswith(step_token.PREFIX):
+        if args.policy is not None or args.variant is not None:
+            raise UsageError("step: --policy and --variant, expected none: the token says them")
+        subject, stepper = Subject.at(args.file)
+    else:
+        check_policy(args.policy)
+        subject = Subject(args.file, args.policy, args.variant or "")
+        stepper = subject.stepper()
+    StepApp(stepper, subject.name, subject.token, args.save).run()
     return Status.PASS

@@ -13,6 +13,7 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.replaying import tell
 from vkemu.exploration.run import Run
 from vkemu.exploration.shrink import Witness
+from vkemu.inspect.step_token import StepToken, parse
 from vkemu.inspect.stepper import Stepper
 from vkemu.litmus.decide import Test
 from vkemu.litmus.file import Litmus, load_litmus
@@ -77,12 +78,47 @@ class Subject:
             return Stepper(lambda: StagedLitmus(loaded, self.policy))
         return Stepper(lambda: StagedScenario(loaded))
 
-    def token(self, stepper: Stepper) -> str | None:
-        """The word that replays what was stepped, which must be at its end; None when it has none:
-        a litmus test's token is that of a failure."""
-        assert stepper.over
-        if isinstance(self.loaded, Litmus):
-            return self._litmus_token(stepper)
+    @classmethod
+    def at(cls, word: str) -> tuple[Subject, Stepper]:
+        """Where a token was saved, to go on from there."""
+        found = parse(word)
+        subject = cls(found.source, found.policy, found.variant)
+        for what, then, now in (
+            (found.source, found.identity, subject.identity),
+            ("the kernels", found.model, token.model_digest()),
+        ):
+            if then != now:
+                raise UsageError(
+                    f"step: {what} changed since this token was made, expected the same "
+                    "(a schedule means nothing to another program)"
+                )
+        stepper = subject.stepper()
+        try:
+            stepper.replay(list(token.unpack(found.choices)))
+        except ValueError as error:
+            raise UsageError(f"step: damaged token, {error}") from None
+        return subject, stepper
+
+    @property
+    def identity(self) -> str:
+        """What it means, whatever its comments and layout."""
+        loaded = self.loaded
+        return identity(loaded) if isinstance(loaded, Litmus) else str(loaded.identity.hex()[:12])
+
+    def token(self, stepper: Stepper) -> str:
+        """The word that replays what was stepped: that of a whole run, of a failing litmus test,
+        else of the place where the stepper stands."""
+        if stepper.over:
+            litmus = isinstance(self.loaded, Litmus)
+            word = self._litmus_token(stepper) if litmus else self._run_token(stepper)
+            if word is not None:
+                return word
+        variant = self.loaded.variant if isinstance(self.loaded, Litmus) else ""
+        choices = token.pack(array("H", stepper.choices))
+        model = token.model_digest()
+        return str(StepToken(self.source, self.policy, variant, self.identity, model, choices))
+
+    def _run_token(self, stepper: Stepper) -> str:
         choices = array("H", stepper.choices)
         verdict = "pass" if stepper.error is None else "fail"
         outcome = Outcome(verdict, choices, stepper.error)  # type: ignore[arg-type]

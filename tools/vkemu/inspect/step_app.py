@@ -52,7 +52,7 @@ class StepApp(App[str]):
         self,
         stepper: Stepper,
         name: str,
-        token: Callable[[Stepper], str | None],
+        token: Callable[[Stepper], str],
         save_to: Path,
     ) -> None:
         super().__init__()
@@ -119,18 +119,13 @@ class StepApp(App[str]):
         self.show()
 
     def action_save(self) -> None:
-        """The token of this schedule, run on to its end in a copy if it is not there."""
-        stepper = self.stepper
-        if not stepper.over:
-            ended = Stepper(stepper.stage)
-            ended.replay(stepper.choices)
-            ended.finish()
-            stepper = ended
-        word = self.token_of(stepper) if stepper.over else None
-        if word is None:
-            self.notify("it passes: there is no failure to save", severity="warning")
+        """The token of where it stands, whatever has happened there."""
+        word = self.token_of(self.stepper)
+        try:
+            self.save_to.write_text(word + "\n")
+        except OSError as error:
+            self.notify(f"{self.save_to}: {error.strerror}", severity="error")
             return
-        self.save_to.write_text(word + "\n")
         self.notify(f"vkemu replay {word}", title=f"saved in {self.save_to}", timeout=10)
 
     def show(self) -> None:

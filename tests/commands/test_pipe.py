@@ -1,0 +1,69 @@
+"""Whoever reads the output may stop (`| head`): the exit status is the verdict's all the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAILING = """
+max_steps = 6000
+host.pages = 200
+mutants = ["run-ref-kept"]
+[[guest]]
+name = "g1"
+memory = "512K"
+vcpus = 1
+workloads = ["touch"]
+"""
+MANY = """
+def many(k):
+    x = k.cell("x")
+    async def work():
+        for _ in range(300):
+            await x.add(1)
+        assert False
+    k.spawn("a", work)
+"""
+SIGPIPE = 141
+
+
+def unread(*argv: str) -> tuple[int, str]:
+    """Status and errors of a command whose output nobody reads."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "vkemu.cli", *argv],
+            stdout=out, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.toml").write_text(FAILING)
+    Path("m.py").write_text(MANY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (("run", "s.toml"), 1),
+        (("run", "s.toml", "--json"), 1),
+        (("run", "s.toml", "--max-steps", "20"), 3),
+        (("explore", "m.py:many"), 1),
+        (("explore", "W24", "--json"), 0),
+        (("matrix", "--windows", "W07", "--policies", "vptmapped", "--json"), 1),
+        (("mutants", "--list"), SIGPIPE),
+        (("log", "shipped"), SIGPIPE),
+    ],
+)
+def test_the_status_is_the_verdict(argv: tuple[str, ...], status: int) -> None:
+    """It was 0, whatever was found."""
+    assert unread(*argv) == (status, "")

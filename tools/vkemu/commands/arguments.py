@@ -1,0 +1,77 @@
+"""Types of options: what is not one of the values expected is one line that says what is."""
+
+from __future__ import annotations
+
+import math
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+JOBS_MAX: Final = 256
+SEED_MAX: Final = (1 << 64) - 1
+COUNT_MAX: Final = 10**15
+SHOWN: Final = 40  # characters of a value, in a message
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A number written in digits, from `least` to `most`."""
+    expected = f"at least {least}" if most is None else f"{least} to {most}"
+    bound = COUNT_MAX if most is None else most
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]+", text):
+            raise ArgumentTypeError(f"{clipped(text)}, expected a number, {expected}")
+        # Much longer ones Python refuses to read; none is in any range.
+        if len(text) > SHOWN or not least <= int(text) <= bound:
+            raise ArgumentTypeError(f"{clipped(text)[1:-1]}, expected {expected}")
+        return int(text)
+
+    return number
+
+
+positive = whole(1)
+count = whole(0)
+jobs = whole(1, JOBS_MAX)
+seed = whole(0, SEED_MAX)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"{clipped(text)}, expected seconds, more than 0")
+    return value
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between, at least one."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise ArgumentTypeError(f"{clipped(text)}, expected names with commas between")
+    return found
+
+
+def name(text: str) -> str:
+    if not text.strip():
+        raise ArgumentTypeError("'', expected a name")
+    return text
+
+
+def path(text: str) -> Path:
+    if not text:
+        raise ArgumentTypeError("'', expected a path")
+    return Path(text)
+
+
+def setting(text: str) -> str:
+    if not text.strip():
+        raise ArgumentTypeError("'', expected KEY=VALUE")
+    return text
+
+
+def clipped(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
