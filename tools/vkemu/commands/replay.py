@@ -12,6 +12,7 @@ from vkemu.chance import seeded
 from vkemu.commands.arguments import path
 from vkemu.commands.run import load_scenario, report
 from vkemu.controlled import Choose
+from vkemu.draw import drawn
 from vkemu.inspect import step_token
 from vkemu.outcome import recorded
 from vkemu.progress import Progress
@@ -119,7 +120,7 @@ def find_scenario(
     digest = found.scenario_digest
     problem = None
     try:
-        scenario = load_scenario(source or found.scenario, found.settings)
+        scenario = drawn(load_scenario(source or found.scenario, found.settings), found.seed)
         if scenario.identity.startswith(digest):
             return scenario
         problem = f"{source or found.scenario}: has changed since this token was made"
