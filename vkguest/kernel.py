@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from vkprotocol.effects import Cell, Lock, Spawn
+from vkprotocol.guarded import guarded_by
 from vkprotocol.messages import MEMIMAGE_FD
 
 from vkguest.errors import BootError, HostGone, VmWait
@@ -40,6 +41,7 @@ def no_events(name: str, *args: Any) -> None:
     """The default `emit`."""
 
 
+@guarded_by("proc_token", "allproc", "failed", "pipes", "results")
 class Vkernel:
     """A virtual kernel and what is running in it.
 

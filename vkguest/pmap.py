@@ -7,6 +7,7 @@ VPTEs are memory, reached through the DMAP, and the host looks at them only when
 from __future__ import annotations
 
 from vkprotocol.effects import Lock
+from vkprotocol.guarded import guarded_by
 from vkprotocol.insn import andn_bits, load
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SHIFT, PAGE_SIZE, SEG_MASK, SEG_SHIFT, SEG_SIZE
@@ -38,6 +39,7 @@ from vkguest.pv import PvEntry, pte_slot
 from vkguest.vm_page import PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, VmPage
 
 
+@guarded_by("pm_pteobj", "pt_pages", "pvs", "resident_count", "wired_count")
 class Pmap:
     """struct pmap. Everything below `pm_pteobj` belongs to it.
 

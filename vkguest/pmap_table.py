@@ -49,8 +49,6 @@ async def pmap_pinit(gd: GlobalData, pmap: Pmap) -> None:
         pmap.pm_pdirm = m
         pmap.pm_pml4 = await gd.kernel.kva.kmem_alloc_pageable(1)
         await gd.kernel.kva.pmap_kenter(gd, pmap.pm_pml4, m.frame)
-    pmap.resident_count = 0
-    pmap.wired_count = 0
 
 
 def _parent(pmap: Pmap, ptepindex: int) -> tuple[int | None, int]:
@@ -155,6 +153,8 @@ async def pmap_release(gd: GlobalData, pmap: Pmap) -> None:
     """
     async with pmap.pm_pteobj:
         assert not pmap.pvs, "pmap_release: still mapped"
+        pmap.resident_count = 0
+        pmap.wired_count = 0
         for ptepindex in sorted(pmap.pt_pages):
             m = pmap.pt_pages[ptepindex]
             above, slot = _parent(pmap, ptepindex)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from vkprotocol.effects import Lock, Mailbox
+from vkprotocol.guarded import guarded_by
 
 from vkguest.lockorder import SCHED_LOCK
 
@@ -24,6 +25,7 @@ class Runnable(Protocol):
     async def run(self, gd: GlobalData) -> None: ...
 
 
+@guarded_by("lock", "sleepq")
 class Scheduler:
     """One run queue for all vCPUs, first in first out. `lock` covers the sleep queues."""
 

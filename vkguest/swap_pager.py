@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock
+from vkprotocol.guarded import guarded_by
 
 from vkguest.dmap import pmap_copy_page
 from vkguest.lockorder import SWAP_LOCK
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vkguest.vm_page import VmPage
 
 
+@guarded_by("lock", "free", "taken")
 class SwapArea:
     """swapblist: the free slots, which are frame numbers, and how many were `taken` so far. `lock`
     covers both."""

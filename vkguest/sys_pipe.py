@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock
 from vkprotocol.errno import Errno
+from vkprotocol.guarded import guarded_by
 from vkprotocol.param import PAGE_SIZE
 
 from vkguest.dmap import load, store
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 PIPE_PAGES_MAX = 8
 
 
+@guarded_by("lock", "rpos", "wpos")
 class Pipe:
     """`lock` covers everything. Positions count words ever read and written."""
 
@@ -84,9 +86,9 @@ async def sys_pipe(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
 
 async def _free(gd: GlobalData, frames: list[VmPage]) -> None:
     for m in frames:
-        await vm_page_unwire(gd, m)
         took = await vm_page_busy_try(m)
         assert took, "nobody else knows a pipe's frames"
+        await vm_page_unwire(gd, m)
         await vm_page_free(gd, m)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock
+from vkprotocol.guarded import guarded_by
 from vkprotocol.insn import swap
 from vkprotocol.param import KERNEL_KVA_START, PAGE_SHIFT, PAGE_SIZE
 from vkprotocol.vpte import VPTE_RW, VPTE_U, VPTE_V
@@ -35,6 +36,7 @@ def kernel_pte(frame: int) -> int:
     return (frame << PAGE_SHIFT) | VPTE_RW | VPTE_V | VPTE_U
 
 
+@guarded_by("lock", "used")
 class Kva:
     """kernel_map, as far as it goes here: a first-fit list of pages. `lock` covers it.
 

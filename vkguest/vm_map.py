@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vkprotocol.effects import RWLock
+from vkprotocol.effects import RWLock, Thread
+from vkprotocol.guarded import guarded_by
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SHIFT, VM_MAX_USER_ADDRESS
 
@@ -49,13 +50,23 @@ class VmMapEntry:
         return self.offset + ((va - self.start) >> PAGE_SHIFT)
 
 
+def locked_or_private(vm_map: VmMap, thread: Thread, writing: bool) -> bool:
+    assert thread.held is not None
+    if vm_map.private:
+        return True
+    held = any(lock is vm_map.lock for lock in thread.held)
+    return held and (not writing or vm_map.lock.state[0] == thread.tid)
+
+
+@guarded_by("lock", "entries", guard=locked_or_private)
 class VmMap:
     """struct vm_map. `entries`, sorted by start, belongs to `lock`; a fault takes it shared."""
 
-    __slots__ = ("entries", "lock", "pmap")
+    __slots__ = ("entries", "lock", "pmap", "private")
 
     def __init__(self, name: str, pmap: Pmap) -> None:
         self.pmap = pmap
+        self.private = False  # being filled by fork: nobody else knows it yet
         self.lock = RWLock((name, "vm_map", pmap.id), MAP_LOCK)
         self.entries: list[VmMapEntry] = []
 

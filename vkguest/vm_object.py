@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock, fresh_key
+from vkprotocol.guarded import guarded_by
 from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 
 from vkguest.lockorder import OBJECT_LOCK
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vkguest.globaldata import GlobalData
 
 
+@guarded_by("lock", "backing", "pages", "ref_count", "swap")
 class VmObject:
     """Everything below `lock` belongs to it.
 

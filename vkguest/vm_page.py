@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkprotocol.effects import Effect, Lock, is_none, perform
+from vkprotocol.effects import Effect, Lock, Thread, is_none, perform
+from vkprotocol.guarded import guarded_by
 
 from vkguest.globaldata import GlobalData
-from vkguest.lockorder import PAGE_QUEUE, PAGE_SPIN
+from vkguest.lockorder import OBJECT_LOCK, PAGE_QUEUE, PAGE_SPIN, PTEOBJ_LOCK
 
 if TYPE_CHECKING:
     from vkguest.pv import PvEntry
@@ -37,6 +38,42 @@ VM_ALLOC_NORMAL: Final = "normal"
 VM_ALLOC_SYSTEM: Final = "system"
 
 
+def spinlocked(m: VmPage, thread: Thread, writing: bool) -> bool:
+    """By its spinlock; or it is nobody's page, and whoever has it busied is alone with it."""
+    assert thread.held is not None
+    nobodys = m.busy.state == thread.tid and m.object is None
+    return nobodys or any(lock is m.spin for lock in thread.held)
+
+
+def spinlocked_or_busied(m: VmPage, thread: Thread, writing: bool) -> bool:
+    """Nothing is added to the list of a page that somebody else has busied."""
+    return spinlocked(m, thread, writing) or (not writing and m.busy.state == thread.tid)
+
+
+def counted(m: VmPage, thread: Thread, writing: bool) -> bool:
+    """By the lock of the queues; the hold count of a page table says how many VPTEs are in it, and
+    belongs to its pmap."""
+    assert thread.held is not None
+    return any(lock is m.queue_lock or lock.rank == PTEOBJ_LOCK for lock in thread.held)
+
+
+def identified(m: VmPage, thread: Thread, writing: bool) -> bool:
+    """By its busy bit, or by the lock of its object, of which a tree has but one."""
+    assert thread.held is not None
+    return m.busy.state == thread.tid or any(lock.rank == OBJECT_LOCK for lock in thread.held)
+
+
+def counted_or_busied(m: VmPage, thread: Thread, writing: bool) -> bool:
+    """Nobody wires or unwires a page that somebody else has busied."""
+    return counted(m, thread, writing) or (not writing and m.busy.state == thread.tid)
+
+
+@guarded_by("queue_lock", "act_count", "queue", guard=counted)
+@guarded_by("queue_lock", "wire_count", guard=counted_or_busied)
+@guarded_by("queue_lock or pm_pteobj", "hold_count", guard=counted)
+@guarded_by("busy or object lock", "object", "pindex", guard=identified)
+@guarded_by("spin", "dirty", "flags", guard=spinlocked)
+@guarded_by("spin", "pv_list", guard=spinlocked_or_busied)
 class VmPage:
     """One frame.
 
@@ -46,11 +83,12 @@ class VmPage:
 
     __slots__ = (
         "act_count", "busy", "dirty", "flags", "frame", "hold_count", "object", "pindex",
-        "pv_list", "queue", "spin", "unbusied", "wire_count",
+        "pv_list", "queue", "queue_lock", "spin", "unbusied", "wire_count",
     )  # fmt: skip
 
-    def __init__(self, name: str, frame: int) -> None:
+    def __init__(self, name: str, frame: int, queue_lock: Lock) -> None:
         self.frame = frame
+        self.queue_lock = queue_lock
         self.spin = Lock((name, "page", frame, "spin"), PAGE_SPIN)
         self.busy = Lock((name, "page", frame, "busy"))
         self.unbusied = Effect(self.busy, "sleep_busy", write=False, guard=is_none)
@@ -65,9 +103,10 @@ class VmPage:
         self.pv_list: list[PvEntry] = []
 
     def __repr__(self) -> str:
-        return f"<VmPage {self.frame} {self.queue} pindex {self.pindex}>"
+        return f"<VmPage {self.frame}>"
 
 
+@guarded_by("lock", "deficit", "free", "pageout_wanted", "queues")
 class VmPageQueues:
     """vm_page_queues and vmstats. `lock` covers all of it and every page's counts."""
 
@@ -75,7 +114,7 @@ class VmPageQueues:
         self, name: str, first: int, end: int, ncpus: int, free_target: int | None = None
     ) -> None:
         self.lock = Lock((name, "vm_page_queues"), PAGE_QUEUE)
-        self.pages = {frame: VmPage(name, frame) for frame in range(first, end)}
+        self.pages = {frame: VmPage(name, frame, self.lock) for frame in range(first, end)}
         # A stack: the frame freed last is reused first, as the colour queues' heads are.
         self.free = list(range(end - 1, first - 1, -1))
         self.queues: dict[str, dict[int, VmPage]] = {PQ_ACTIVE: {}, PQ_INACTIVE: {}}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock
 from vkprotocol.errno import errno_name
+from vkprotocol.guarded import guarded_by
 from vkprotocol.messages import Reply
 from vkprotocol.mman import (
     MADV_NOSYNC,
@@ -50,6 +51,7 @@ class Vmspace:
         self.vm_map = VmMap(name, self.pmap)
 
 
+@guarded_by("lock", "free", "made")
 class VmspaceZone:
     """vmspace_cache: an objcache, so the vmspace freed last is used next. `lock` covers it."""
 
@@ -118,7 +120,9 @@ async def vmspace_fork(gd: GlobalData, old: Vmspace) -> Vmspace:
     """vm_map.c:vmspace_fork. The new vmspace comes first, since that can fail."""
     new = await vmspace_alloc(gd)
     await old.vm_map.lock.acquire_exclusive()
+    new.vm_map.private = True
     await vm_map_fork(gd, old.vm_map, new.vm_map)
+    new.vm_map.private = False
     await old.vm_map.lock.release()
     return new
 

@@ -6,11 +6,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from vkemu.assemble import Machine, WrongMemory, assemble
+from vkemu.assemble import Machine, WrongMemory, assemble, execution_for
 from vkemu.chance import seeded
 from vkemu.draw import drawn
 from vkemu.outcome import Outcome, Recorder, conduct
 from vkemu.scenario import Scenario, load
+from vkprotocol.effects import CURTHREAD
+from vkprotocol.guarded import checking
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +71,23 @@ def test_a_reverse_map_that_cannot_see_vptes_fails(policy: str) -> None:
     found = (run(seed, f"policy={policy}", "max_steps=200000")[0] for seed in range(1, 40))
 
     assert any(outcome.verdict == "fail" for outcome in found)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_every_field_of_both_kernels_is_touched_under_its_lock(seed: int) -> None:
+    scenario = drawn(load("mixed", ()), seed)
+    execution = execution_for(scenario)
+    execution.checking = True
+
+    def finish() -> None:
+        CURTHREAD[0] = None  # who looks afterwards is no thread of theirs
+        machine.finish()
+
+    with checking():
+        machine = assemble(scenario, None, execution)
+        outcome = conduct(execution, Recorder(seeded(seed)), scenario.max_steps, finish)
+
+    assert outcome.verdict == "pass", str(outcome.error)
 
 
 def workloads(scenario: Scenario) -> list[str]:

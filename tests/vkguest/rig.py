@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from vkemu.controlled import Execution
+from vkprotocol.effects import CURTHREAD
 from vkprotocol.messages import AnyRequest, Reply
 from vkprotocol.param import SEG_SHIFT
 from vkprotocol.vpte import VPTE_PAGE_ENTRIES, VPTE_PS, VPTE_V, vpte_frame
@@ -90,6 +91,7 @@ def on_fake(
     def choose(runnable: list[int]) -> int:
         run.steps += 1
         if after_step is not None:
+            CURTHREAD[0] = None  # the test itself may look at everything
             after_step(run)
         return random.choice(runnable)
 
@@ -97,6 +99,7 @@ def on_fake(
         execution.run(choose, STEPS)
     finally:
         execution.close()
+        CURTHREAD[0] = None
     return run
 
 

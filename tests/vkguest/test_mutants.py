@@ -112,5 +112,11 @@ def test_a_race_on_m_puts_it_back(bench: Bench) -> None:
 
 def test_a_freed_page_may_not_be_mapped(bench: Bench) -> None:
     _, m = bench.mapped()
+    m.busy.state = None
+
+    async def free() -> None:
+        await m.busy.acquire()
+        await vm_page_free(bench.gd, m)
+
     with pytest.raises(AssertionError, match="vm_page_free: mapped"):
-        bench.run(vm_page_free(bench.gd, m))
+        bench.run(free())
