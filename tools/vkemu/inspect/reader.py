@@ -18,7 +18,7 @@ from vkemu.rundir import EVENTS
 from vkemu.verdict import UsageError
 from vkemu.zstd import SUFFIX, open_zstd
 
-CHUNK_BYTES: Final = 1 << 17  # decoded lines that stay in the cache
+CHUNK_BYTES: Final = 1 << 16  # decoded lines that stay in the cache
 LINE_BYTES_MAX: Final = 1 << 24
 NAMES: Final = (EVENTS, EVENTS + SUFFIX)
 

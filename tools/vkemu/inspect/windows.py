@@ -24,33 +24,34 @@ import msgspec
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_V
 
-from vkemu.inspect.narrate import pte_frame
 from vkemu.inspect.reader import Log
+from vkhost.pmap_bits import PTE_V, pte_pfn
 
 KINDS: Final = (
     "edit-to-inval", "inval-to-flush", "unmap-to-free", "free-to-unmap", "walk-to-enter",
 )  # fmt: skip
 
 
-class Columns(msgspec.Struct, gc=False):
-    """The fields a window is made of. They hold numbers and words, so no cycle is possible."""
+class Columns(msgspec.Struct, kw_only=True, gc=False):
+    """The fields a window is made of, in the order of a line, in which they are found soonest.
+    They hold numbers and words, so no cycle is possible."""
 
     seq: int
+    step: int | None = None
     t: int
     actor: str
     event: str
-    step: int | None = None
-    pfn: int | None = None
-    idx: int | None = None
-    value: Any = None
-    vshift: Any = None
     map: Any = None
     pmap: Any = None
     va: int | None = None
     start: int | None = None
     end: int | None = None
+    pfn: int | None = None
+    idx: int | None = None
     old: Any = None
     new: Any = None
+    value: Any = None
+    vshift: Any = None
     ok: bool = True
 
 
@@ -127,10 +128,11 @@ class Windows:
         self._forget()
 
     def feed(self, events: Iterable[Columns]) -> None:
-        on = self._on
+        on = self._on.get
         for event in events:
-            if event.event in on:
-                on[event.event](event)
+            take = on(event.event)
+            if take is not None:
+                take(event)
 
     def finish(self, last: Columns | None) -> None:
         """The log is over: what is still open stays so."""
@@ -220,7 +222,8 @@ class Windows:
         if event.va is None:
             return
         place = event.pmap, event.va
-        gone, come = pte_frame(event.old), pte_frame(event.new)
+        gone = pte_pfn(event.old) if event.old & PTE_V else None
+        come = pte_pfn(event.new) if event.new & PTE_V else None
         if come is not None:
             self._enter(place, come, event)
         if gone is not None and gone != come:
