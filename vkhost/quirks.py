@@ -31,6 +31,9 @@ class Quirks(msgspec.Struct, frozen=True):
     object_beyond_size: Literal["fail", "zero-fill"] = "fail"
     # facts 3.2 F2: a fault on a writable VPAGETABLE entry is looked up as a write ([26]: not).
     lookup_vpagetable_as_write: bool = True
+    # vm_page.c:vm_page_cache: a page that has become dirty since its caller looked is a panic; and
+    # pmap_remove dirties a page without its busy.
+    cache_dirty_panic: bool = True
     # facts 3.2 F3: a wired entry turns every fault into one for its full protection ([26]: not).
     wired_full_protection: bool = True
 
@@ -47,5 +50,6 @@ class Quirks(msgspec.Struct, frozen=True):
             didcow_or=False,
             object_beyond_size="fail",
             lookup_vpagetable_as_write=True,
+            cache_dirty_panic=False,
             wired_full_protection=False,
         )

@@ -30,8 +30,13 @@ async def vm_page_cache(m: VmPage) -> None:
         kkassert(m.kernel, not flags & PG_MAPPED, f"vm_page_cache: page {m.pfn} is mapped")
         await vm_page_wakeup(m)
         return
-    dirty = await m.dirty.load()
-    kkassert(m.kernel, dirty == 0, f"vm_page_cache: caching a dirty page {m.pfn}")
+    if await m.dirty.load():
+        # The caller has looked, but pmap_remove on another CPU dirties a page without its busy.
+        panics = m.kernel.quirks.cache_dirty_panic
+        kkassert(m.kernel, not panics, f"vm_page_cache: caching a dirty page {m.pfn}")
+        await vm_page_deactivate(m)
+        await vm_page_wakeup(m)
+        return
     if "cache-without-protect" in m.kernel.mutants:
         flags = 0
     else:

@@ -1,0 +1,104 @@
+"""Windows of the real kernel that have nothing to do with VPAGETABLE, as its source has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from vkemu.controlled import Deadlock
+from vkemu.oracle import Violation
+from vkprotocol.mman import MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from vkprotocol.param import PAGE_SIZE
+
+from tests.oracle.host import Host, drive
+from tests.oracle.hunt import OneSwitch
+from tests.oracle.scenarios import QUIET, evict
+from vkhost.panic import Panic
+from vkhost.pmap_switch import swtch_in
+from vkhost.proc import proc_create
+from vkhost.quirks import Quirks
+from vkhost.vm import VM_PROT_NONE
+from vkhost.vm_mmap import sys_mmap
+from vkhost.vm_object import VmObject
+from vkhost.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
+from vkhost.vm_page_dirty import vm_page_protect
+from vkhost.vmspace import vmspace_fork
+
+STEPS_MAX = 120
+
+
+def failures(build: Callable[[], Host], first: int) -> list[str]:
+    """What happens when thread `first` is held after so many steps, for all numbers of them."""
+    found = []
+    for steps in range(STEPS_MAX):
+        host = build()
+        schedule = OneSwitch(sorted(host.execution.threads)[first], steps)
+        try:
+            host.execution.run(schedule, 10_000)
+            host.oracle.finish()
+        except (Violation, Panic, Deadlock) as failure:
+            found.append(str(failure))
+        finally:
+            host.execution.close()
+        if schedule.left:
+            break
+    return found
+
+
+@pytest.mark.parametrize("policy", ["pv_entry", "extent_scan"])
+def test_a_page_dirtied_between_test_and_cache_is_a_panic(policy: str) -> None:
+    """vm_pageout_page finds the page clean, a process stores to it and unmaps it, vm_page_cache
+    looks again and panics: also with an exact reverse map, since nobody waits for the busy bit."""
+    found = failures(lambda: evict(policy), first=1)
+
+    assert found
+    assert all("caching a dirty page" in text for text in found)
+
+
+def test_a_kernel_as_it_should_be_deactivates_it() -> None:
+    quirks = Quirks(cache_dirty_panic=False)
+
+    assert failures(lambda: evict("pv_entry", quirks=quirks), first=1) == []
+
+
+def shadowed(policy: str) -> Host:
+    """A process has forked, and stores to a page that both sides show. The pageout daemon comes
+    for that very page."""
+    host = Host(policy, cpus=2, **QUIET)
+    proc = proc_create(host.kernel, "native", None, 1)
+    assert proc is not None
+    (lwp,) = proc.lwps
+    drive(swtch_in(lwp))
+    flags = MAP_ANON | MAP_PRIVATE
+    error, va = drive(sys_mmap(proc, 0, PAGE_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0))
+    assert not error
+    drive(lwp.cpu.store(va, 1))
+    drive(vmspace_fork(proc.p_vmspace, "child"))
+    entry = proc.p_vmspace.vm_map.entries[0]
+    obj = entry.ba.object
+    assert obj is not None
+
+    async def page_out(source: VmObject) -> None:
+        async with source.token:
+            m = await vm_page_lookup_busy_wait(source, 0, "test")
+        assert m is not None
+        await vm_page_protect(m, VM_PROT_NONE)
+        await vm_page_wakeup(m)
+
+    async def store() -> None:
+        await lwp.cpu.store(va, 2)
+
+    host.on("parent", lwp.cpu, store())
+    host.execution.spawn("pagedaemon", page_out(obj))
+    return host
+
+
+@pytest.mark.parametrize(("policy", "finds"), [("extent_scan", True), ("pv_entry", False)])
+def test_between_detach_and_attach_a_scan_misses_the_mapping(policy: str, finds: bool) -> None:
+    """vm_map_entry_shadow takes the vm_map_backing off the object's list before it puts the copy
+    on it: the page is said to be unmapped, and a read-only PTE of it stays. A list of PTEs does
+    not depend on where the backing is."""
+    found = failures(lambda: shadowed(policy), first=0)
+
+    assert bool(found) == finds, found
+    assert all("invariant 3" in text for text in found)
