@@ -1,10 +1,10 @@
 """Executions taken again: does the program do the same under the same schedule?
 
 Every search relies on it, and so does a token. The depth-first strategies compare each prefix that
-they take again; whatever the strategy, the first execution and every 2^k-th are noted step by step
-and taken once more, the first also at the end, when what a program keeps from one execution to the
-next has had its effect. Compared are the effects, where in the source they stand, what they leave
-behind, the threads, and the end.
+they take again; whatever the strategy, the first execution, the 4th, the 16th and so on are noted
+step by step and taken once more, the first also at the end, when what a program keeps from one
+execution to the next has had its effect. Compared are the effects, where in the source they stand,
+what they leave behind, the threads, and the end.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Audit:
         """Whether the execution that is about to begin is one of those."""
         program = self.program
         program.begun = begun = program.begun + 1
-        return not begun & (begun - 1)
+        return not begun & (begun - 1) and begun.bit_length() % 2 == 1
 
     def check(self, run: Run) -> None:
         """It is over."""
