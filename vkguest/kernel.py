@@ -18,7 +18,7 @@ from vkguest.mutants import check_mutants
 from vkguest.param import FIRST_FREE_FRAME
 from vkguest.pmap import Pmap
 from vkguest.port import Port
-from vkguest.proc import FRESH_REGS, Lwp, Proc, Result
+from vkguest.proc import FRESH_REGS, Lwp, Proc, Result, Wrong
 from vkguest.sched import Scheduler
 from vkguest.swap_pager import SwapArea
 from vkguest.sys_pipe import Pipe
@@ -49,8 +49,8 @@ class Vkernel:
     events. `memory_pages` is the size of the image, of which the last `swap_pages` are its swap.
     `free_target`: how many frames the page daemon makes free once fewer than about half as many
     are; twice the memory keeps it busy all the time.
-    After the run: `results` by pid, `failed` (pid, va, expected, got) of programs that found their
-    memory wrong, `boot_error`, and `killed`, why the host ended it.
+    After the run: `results` by pid, `failed`, what programs found wrong, `boot_error`, and `killed`
+    (why the host ended it).
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Vkernel:
         self.allproc: list[Proc] = []
         self.pipes: dict[int, Pipe] = {}
         self.results: dict[int, Result] = {}
-        self.failed: list[tuple[int, int, int, int]] = []
+        self.failed: list[Wrong] = []
         self.text_objects = {
             program: VmObject(text=tuple(map(insn_word, program.text[:TEXT_WORDS])))
             for program in all_images(self.programs)

@@ -35,6 +35,23 @@ class Result(NamedTuple):
     checksum: int | None
 
 
+class Wrong(NamedTuple):
+    """What a program found and should not have: a word at `va`, or at va 0 what a system call
+    answered (a child's status of 137 is one killed for want of memory)."""
+
+    pid: int
+    va: int
+    expected: int
+    got: int
+
+    def __str__(self) -> str:
+        if self.va:
+            what = f"reads {self.got:#x} at {self.va:#x}, wrote"
+        else:
+            what = f"gets {self.got:#x} from a system call, expected"
+        return f"process {self.pid} {what} {self.expected:#x}"
+
+
 class Proc:
     """struct proc. The tree, `lwps`, the counts and how it ended belong to proc_token; `program`
     and `vmspace` change in exec, which only a process with one lwp may call.

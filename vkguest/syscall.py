@@ -18,6 +18,7 @@ from vkguest.errors import VmWait
 from vkguest.kern_exec import sys_execve
 from vkguest.kern_exit import STATUS_KILLED, exit1, join_channel, kern_wait, killproc, lwp_exit
 from vkguest.kern_fork import sys_fork, sys_lwp_create
+from vkguest.proc import Wrong
 from vkguest.sys_pipe import sys_pipe, sys_pipe_close, sys_pipe_read, sys_pipe_write
 from vkguest.vm_mmap import sys_madvise, sys_mmap, sys_mprotect, sys_msync, sys_munmap
 from vkguest.vm_pageout import vm_wait
@@ -135,7 +136,7 @@ async def sys_fail(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> None:
     va, expected, got = args[:3]
     kernel = gd.kernel
     async with kernel.proc_token:
-        kernel.failed.append((lp.proc.pid, va, expected, got))
+        kernel.failed.append(Wrong(lp.proc.pid, va, expected, got))
     kernel.emit("guest.fail", kernel.proc, lp.proc.pid, va, expected, got)
     await exit1(gd, lp, STATUS_FAIL)
 

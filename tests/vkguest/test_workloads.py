@@ -9,6 +9,7 @@ from tests.vkguest.fake_host import WORDS
 from tests.vkguest.rig import Run, assert_all_returned, check_pmaps_every, on_fake
 from vkguest.kern_exit import STATUS_KILLED
 from vkguest.param import DATA_ADDRESS
+from vkguest.proc import Wrong
 from vkguest.syscall import STATUS_FAIL
 from vkguest.workloads import WORKLOADS, workload
 from vkguest.workloads.words import STATUS_CHILD
@@ -111,3 +112,8 @@ def test_a_wrong_spec_is_one_line(spec: str, complaint: str) -> None:
 def test_parameters_count() -> None:
     assert len(workload("touch:rounds=5").text) > len(workload("touch:rounds=1").text)
     assert workload("hog:pages=7").data_pages == 8
+
+
+def test_a_wrong_answer_of_a_system_call_is_not_called_a_read() -> None:
+    assert str(Wrong(2, 0, 7, 137)) == "process 2 gets 0x89 from a system call, expected 0x7"
+    assert str(Wrong(2, 0x1000, 1, 0)) == "process 2 reads 0x0 at 0x1000, wrote 0x1"

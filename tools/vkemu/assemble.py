@@ -110,10 +110,8 @@ class Machine:
         if all(guest.boot_error is not None for guest in self.guests):
             raise NothingRan("; ".join(guest.boot_error or "" for guest in self.guests))
         for guest in self.guests:
-            for pid, va, expected, got in guest.failed:
-                raise WrongMemory(
-                    f"{guest.name}: process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}"
-                )
+            for wrong in guest.failed:
+                raise WrongMemory(f"{guest.name}: {wrong}")
         for native in self.natives:
             for va, expected, got in native.wrong:
                 raise WrongMemory(f"{native.name}: reads {got:#x} at {va:#x}, wrote {expected:#x}")

@@ -217,8 +217,8 @@ class Guest:
             for pid, result in results.items():
                 checksum = "killed" if result.checksum is None else f"{result.checksum:016x}"
                 print(f"{pid} {result.comm} status {result.status} registers {checksum}")
-        for pid, va, expected, got in wrong:
-            tell(f"process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}")
+        for found in wrong:
+            tell(str(found))
         if ending:
             tell(f"vkemu guest: {ending}")
         if wrong or ending.startswith(("panic", "deadlock")):

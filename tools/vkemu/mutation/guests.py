@@ -131,8 +131,7 @@ def _once(place: Guest, mutant: str, schedule: Schedule) -> str:
     finally:
         execution.close()
     if guest.failed:
-        pid, va, expected, got = guest.failed[0]
-        return f"process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}"
+        return str(guest.failed[0])
     return ""
 
 

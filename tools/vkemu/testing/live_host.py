@@ -148,10 +148,8 @@ class LiveGuest:
             raise
         if self.vkernel.boot_error is not None:
             raise BootFailed(f"{self.name}: {self.vkernel.boot_error}")
-        for pid, va, expected, got in self.vkernel.failed:
-            raise WrongMemory(
-                f"{self.name}: process {pid} reads {got:#x} at {va:#x}, wrote {expected:#x}"
-            )
+        for wrong in self.vkernel.failed:
+            raise WrongMemory(f"{self.name}: {wrong}")
         return dict(sorted(self.vkernel.results.items()))
 
 
