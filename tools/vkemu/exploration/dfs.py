@@ -80,11 +80,12 @@ class Dfs(Path):
         runnable = execution.runnable
         record = self.record
         tids = record.tids
+        limit = run.max_steps
         upcoming = self.upcoming
         self.upcoming = NOBODY
         if upcoming and upcoming[0] not in runnable:
             raise withheld(run, upcoming[0])
-        while len(tids) < run.max_steps:
+        while (left := limit - len(tids)) > 0:
             if not runnable:
                 if not execution.left or not execution.advance():
                     return
@@ -93,7 +94,6 @@ class Dfs(Path):
                 if not self._take(run, upcoming or runnable):
                     return
             else:
-                left = run.max_steps - len(tids)
                 going = execution.descend(tids, record.effects, self.untried, upcoming, left)
                 if not going and run.thread_failed():
                     return

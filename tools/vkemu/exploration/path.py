@@ -94,13 +94,21 @@ class Path(Strategy):
         return share + weight
 
     def conduct(self, run: Run) -> None:
-        run.schedule = self.record.tids
-        self.replay(run)
-        if self.kept:
-            run.execution.settle()
-            run.execution.failed = None
+        record = self.record
+        run.schedule = tids = record.tids
+        self.kept = kept = len(tids)
+        execution = run.execution
+        if record.advances:
+            self.replay_timed(run)
+        else:
+            position = execution.replay(tids, record.effects, 0, kept)
+            if position < kept:
+                raise diverged(run, record, position)
+        if kept:
+            execution.settle()
+            execution.failed = None
             # What goes wrong in a prefix is known from the first time.
-            if self.wrong is not None and self.wrong[2] <= self.kept:
+            if self.wrong is not None and self.wrong[2] <= kept:
                 run.error, run.blame, run.failed_at = self.wrong
         elif not run.settle():
             return
@@ -108,28 +116,22 @@ class Path(Strategy):
         if run.error is not None or self.wrong is not None:
             self.remember(run)
 
+    def replay_timed(self, run: Run) -> None:
+        """The steps of the path again, with the clock moving in between."""
+        record = self.record
+        position = 0
+        for at, clock in [*record.advances, (len(record), -1)]:
+            position = run.execution.replay(record.tids, record.effects, position, at)
+            if position < at:
+                raise diverged(run, record, position)
+            CLOCK[0] = max(clock, CLOCK[0])
+
     def remember(self, run: Run) -> None:
         self.wrong = None if run.error is None else (run.error, run.blame, run.failed_at)
 
     def extend(self, run: Run) -> None:
         """New steps, until the execution is over."""
         raise NotImplementedError
-
-    def replay(self, run: Run) -> None:
-        record = self.record
-        replay = run.execution.replay
-        tids = record.tids
-        effects = record.effects
-        self.kept = stop = len(tids)
-        position = 0
-        for at, clock in record.advances:
-            position = replay(tids, effects, position, at)
-            if position < at:
-                raise diverged(run, record, position)
-            CLOCK[0] = clock
-        position = replay(tids, effects, position, stop)
-        if position < stop:
-            raise diverged(run, record, position)
 
 
 def retrace(
