@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from vkemu.controlled import Choose, Execution
-from vkemu.report.width import Placed, Width, measure
+from vkemu.report.width import Lenient, Placed, Width, measure
 from vkprotocol.effects import Cell
 
 
@@ -154,3 +154,57 @@ def test_the_span_is_the_stretch_around_where_it_was() -> None:
     width = Width("a", 9, 5, (1, 4, 5, 6, 9), tuple(range(12)))
 
     assert width.span == (4, 6)
+
+
+def test_what_landed_elsewhere_is_an_end_of_the_stretch() -> None:
+    """The step was moved towards a place that it cannot get to a dozen times more."""
+    runs = 0
+
+    def program(choose: Choose) -> bool:
+        nonlocal runs
+        runs += 1
+        execution = Execution()
+        flag = Cell("flag")
+
+        async def victim() -> None:
+            for value in range(1, 3000):
+                await flag.store(value)
+
+        async def writer() -> None:
+            await flag.wait(lambda value: value >= 1000)
+            await flag.load()
+
+        execution.spawn("victim", victim())
+        execution.spawn("writer", writer())
+        execution.run(choose, 10_000)
+        return True
+
+    schedule = [0] * 2000 + [1, 1] + [0] * 999
+    width = measure(schedule, 2002, "writer", program, limit=20)
+
+    assert width.span == (1000, 2999)
+    assert runs < 20
+
+
+@pytest.mark.parametrize("position", [0, 1, 5, 11, 12, 13, 30])
+def test_what_is_taken_as_recorded_is_taken_at_once(position: int) -> None:
+    """As if every step had been thought about."""
+
+    class Slow(Placed):
+        def __init__(self, schedule: list[int], index: int, position: int) -> None:
+            super().__init__(schedule, index, position)
+            self._same = self.own = self.others = 0
+            self._schedule = Lenient(schedule)
+
+    schedule = schedule_of(Race(10, 4, 6, prelude=3), 12)
+    taken: list[list[int]] = []
+    for kind in (Placed, Slow):
+        placed = kind(schedule, 15, position)
+        taken.append([])
+
+        def choose(runnable: list[int], placed: Placed = placed) -> int:
+            taken[-1].append(placed(runnable))
+            return taken[-1][-1]
+
+        Race(10, 4, 6, prelude=3).run(choose)
+    assert taken[0] == taken[1]

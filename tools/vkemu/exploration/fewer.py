@@ -1,10 +1,10 @@
 """Few preemptions, by drawing: the first, cheap cuts in a failure of a whole scenario.
 
 A schedule drawn at random has thousands of preemptions, and leaving them out one by one would take
-thousands of executions. Most failures do not need them: so other schedules are drawn, first with
-no preemption at all, then with one in a thousand steps, in a hundred, in ten (as PCT does, most
-bugs are of small depth: Burckhardt et al., ASPLOS 2010). Of the first kind that fails in the same
-way the smallest is taken. The draws are the same in every process.
+thousands of executions. Most failures do not need them (most bugs are of small depth: Burckhardt et
+al., ASPLOS 2010). So other schedules are drawn, with one preemption in ten steps, in a hundred, in
+a thousand, at last with none, for as long as one of a kind fails in the same way. The draws are the
+same in every process.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from vkemu.exploration.strategy import Strategy
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
 
-RARITIES: Final = (0, 1000, 100, 10)  # one preemption in so many steps; 0: none
-EACH: Final = 4  # executions
+RARITIES: Final = (10, 100, 1000, 0)  # one preemption in so many steps; 0: none
+EACH: Final = 8  # executions, at most
 
 
 class Sticky(Strategy):
@@ -48,6 +48,7 @@ def drawn(run: Run, found: Witness, budget: Budget) -> Witness:
     `found`."""
     best = found
     for rarity in RARITIES:
+        before = best
         for seed in range(EACH):
             if budget.spent():
                 return best
@@ -59,7 +60,9 @@ def drawn(run: Run, found: Witness, budget: Budget) -> Witness:
                 witness = witness_of(run)._replace(preemptions=sticky.preemptions)
                 best = min(best, witness, key=size)
             budget.take(run, best)
-        if best is not found:
+            if best is not before:
+                break
+        else:
             break
     return best
 

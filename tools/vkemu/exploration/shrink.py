@@ -82,12 +82,12 @@ class Budget:
                 f"{len(best.schedule):,} steps"
             )
 
-    def text(self) -> str:
+    def text(self, best: Witness) -> str:
         found = self.found
         return (
-            f"from {len(found.schedule):,} steps and {found.preemptions:,} preemptions, in "
-            f"{self.executions} executions; a smaller one is not ruled out (bound: {TRIALS} "
-            f"executions or {self.bound:,} steps)"
+            f"from {len(found.schedule):,} steps and {found.preemptions:,} preemptions to "
+            f"{len(best.schedule):,} and {best.preemptions:,}, in {self.executions} executions; a "
+            f"smaller one is not ruled out (bound: {TRIALS} executions or {self.bound:,} steps)"
         )
 
 
@@ -196,7 +196,7 @@ def greedy(run: Run, best: Witness, budget: Budget) -> Witness:
 def exact(run: Run, found: Witness, budget: Budget) -> Witness:
     """The smallest witness of all, or `found` when the budget does not allow to tell."""
     longest = run.max_steps
-    unknown = found._replace(shrunk=budget.text())
+    unknown = found._replace(shrunk=budget.text(found))
     if len(found.schedule) > LONG:
         return unknown
     fewest = Fewest(run, lambda run: kind_of(run) == found.kind, STEPS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
 # Frames of these are the machinery of an effect; the kernel's own line is the one above.
@@ -32,18 +32,16 @@ class Place(NamedTuple):
 NOWHERE: Final = Place("", "")
 
 
-def stack(coro: Any) -> list[Place]:
-    """The functions a suspended coroutine is in, outermost first."""
-    places = []
+def frames(coro: Any) -> list[FrameType]:
+    """Of the functions a suspended coroutine is in, outermost first."""
+    found = []
     while coro is not None:
         frame: FrameType | None = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
         if frame is None:
             break
-        name = short(frame.f_code.co_filename)
-        if not name.endswith(_MACHINERY):
-            places.append(Place(frame.f_code.co_name, f"{name}:{frame.f_lineno}"))
+        found.append(frame)
         coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
-    return places
+    return found
 
 
 @cache
@@ -58,16 +56,29 @@ def short(filename: str) -> str:
 
 
 def here(coro: Any) -> Place:
-    """The kernel function in which the next effect is awaited."""
-    return telling(stack(coro)[::-1])
+    """The kernel function in which the next effect is awaited: of the stack, the innermost with a
+    name of the kernel's, else the innermost."""
+    found: FrameType | None = None
+    first: FrameType | None = None
+    for frame in reversed(frames(coro)):
+        named = names_a_place(frame.f_code)
+        if named:
+            found = frame
+            break
+        if named is not None and first is None:
+            first = frame
+    chosen = found or first
+    if chosen is None:
+        return NOWHERE
+    return Place(chosen.f_code.co_name, f"{short(chosen.f_code.co_filename)}:{chosen.f_lineno}")
 
 
-def telling(places: list[Place]) -> Place:
-    """Of a stack, innermost first, the function to name."""
-    for place in places:
-        if place.function.startswith(_NAMES):
-            return place
-    return places[0] if places else NOWHERE
+@cache
+def names_a_place(code: CodeType) -> bool | None:
+    """Whether a function's name is one of the kernel's; None for the machinery of an effect."""
+    if short(code.co_filename).endswith(_MACHINERY):
+        return None
+    return code.co_name.startswith(_NAMES)
 
 
 def caller() -> Place:

@@ -66,9 +66,9 @@ class Lenient:
     """Follows a schedule as far as it goes: a thread that cannot go yet is asked again later, and
     when the schedule is over the lowest goes first."""
 
-    def __init__(self, schedule: Sequence[int]) -> None:
+    def __init__(self, schedule: Sequence[int], start: int = 0) -> None:
         self._schedule = schedule
-        self._head = 0
+        self._head = start
         self._late: Counter[int] = Counter()  # turns in which a thread could not go
         self._early: Counter[int] = Counter()  # turns used up before they came
 
@@ -109,13 +109,19 @@ class Placed:
     def __init__(self, schedule: Sequence[int], index: int, position: int) -> None:
         self.tid = schedule[index]
         self.position = position
-        self.before = sum(1 for tid in schedule[:index] if tid == self.tid)
-        self.others = 0
-        self.own = 0
+        self.before = schedule[:index].count(self.tid)
         self.landed: int | None = None
-        self._schedule = Lenient(schedule)
+        self._same = verbatim(schedule, index, position)
+        self.own = schedule[: self._same].count(self.tid)
+        self.others = self._same - self.own
+        self._taken = 0
+        self._recorded = schedule
+        self._schedule = Lenient(schedule, self._same)
 
     def __call__(self, runnable: list[int]) -> int:
+        if self._taken < self._same:
+            self._taken += 1
+            return self._recorded[self._taken - 1]
         tid = self._next(set(runnable))
         if tid == self.tid:
             if self.own == self.before:
@@ -135,6 +141,18 @@ class Placed:
         return self._schedule.next(able)
 
 
+def verbatim(schedule: Sequence[int], index: int, position: int) -> int:
+    """How many steps are taken as recorded, before anything is different."""
+    if position <= 0:
+        return 0
+    others = 0
+    for n in range(index):
+        others += schedule[n] != schedule[index]
+        if others == position:
+            return n + 1
+    return index
+
+
 class Trial:
     """Tries positions. `fails` has those the step really went to."""
 
@@ -143,11 +161,14 @@ class Trial:
         self.index = step - 1
         self.rerun = rerun
         self.fails: dict[int, bool] = {}
+        self.landed: dict[int, int | None] = {}  # by position tried
         tid = schedule[self.index]
         self.here = sum(1 for other in schedule[: self.index] if other != tid)
 
     def lands(self, position: int) -> int | None:
         """Try a position; where the step went, None when the run was over before it could."""
+        if position in self.landed:
+            return self.landed[position]
         placed = Placed(self.schedule, self.index, position)
         failed = self.rerun(placed)
         landed = placed.landed
@@ -155,6 +176,7 @@ class Trial:
             landed = position  # it failed without: there is nothing to wait for
         if landed is not None:
             self.fails.setdefault(landed, failed)
+        self.landed[position] = landed
         return landed
 
     def failed_at(self, position: int) -> bool:
@@ -186,7 +208,10 @@ class Trial:
             if position < 0 or not self.failed_at(position):
                 bad = max(position, -1)
                 break
-            good, reach = position, reach * 2
+            good, reach = position, reach * 4
+        furthest = self.lands(bad) if bad >= 0 else None
+        if furthest is not None and furthest != bad and self.fails[furthest]:
+            return  # it cannot go further, and does the harm there
         # To a sixteenth of what was found is enough to say how wide it is.
         while abs(bad - good) > max(1, abs(good - self.here) >> 4):
             middle = (good + bad) // 2
