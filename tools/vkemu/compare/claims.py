@@ -59,7 +59,8 @@ CLAIMS: Final = (
         "shadow", "edits", "O(edits)", "6.4", "O(1) overhead on every guest PTE modification",
     ),
     Claim(
-        "hybrid", "guests", "O(1)", "7", "Use for precise invalidation instead of broad MADV_INVAL"
+        "hybrid", "pages", "O(1)", "7", "Use for precise invalidation instead of broad MADV_INVAL",
+        why="the first query of a page is the broad one; what maps it from then on is listed",
     ),
     Claim("nested", "vmspaces", "O(1)", "6.5", "Normal backing_list mechanism works", "visited"),
     Claim("nested", "mappings", "O(1)", "6.5", "Best possible performance"),
