@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vkemu.cli import main
@@ -91,6 +92,44 @@ def test_a_malformed_line_is_status_2_and_skipped_when_asked(
         assert "1 malformed lines left out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"seq":9,"t":1}', b'{"hello":[1]}', b"7", b'{"seq":"x","t":null,"actor":5,"event":7}',
+        b'{"seq":9,"t":1,"actor":null,"event":"page.free"}', b'{"seq":9,"t":1,"actor":"a"}',
+    ],
+)  # fmt: skip
+def test_a_foreign_line_that_is_no_event_of_any_log_is_named(
+    line: bytes, fleet_log: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """It is JSON, but has not what every line has."""
+    path = tmp_path / "x.ndjson"
+    lines = fleet_log.read_bytes().splitlines(keepends=True)[:30]
+    path.write_bytes(b"".join([*lines[:10], line, b"\n", *lines[10:]]))
+    commands: list[list[Any]] = [
+        ["show", path], ["show", path, "seq>=0"], ["timeline", path], ["stats", path],
+        ["windows", path], ["diff", path, fleet_log], ["diff", fleet_log, path],
+        *(["export", path, "--format", name] for name in ("chrome", "shiviz", "mermaid")),
+    ]  # fmt: skip
+    for command in commands:
+        assert log(*command) == Status.USAGE, command
+        assert f"{path}:11: malformed line".encode() in capsysbinary.readouterr().err
+        assert log(*command, "--skip-malformed") in {Status.PASS, Status.VIOLATION}, command
+        assert b"1 malformed lines left out" in capsysbinary.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_is_no_violation(fleet_log: Path) -> None:
+    command = [sys.executable, "-m", "vkemu.cli", "log", "show", str(fleet_log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode != Status.VIOLATION
+
+
 def test_windows_stats_timeline_query(fleet_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert log("windows", fleet_log) == Status.PASS
     assert "walk-to-enter" in said(capsys)
@@ -141,6 +180,22 @@ def test_shipped_files_are_where_it_says(capsys: pytest.CaptureFixture[str]) -> 
     assert (Path(said(capsys).strip()) / "vkemu.jq").is_file()
     assert log("shipped") == Status.PASS
     assert "vkemu_log.json" in said(capsys)
+
+
+def test_follow_takes_the_options_of_show(
+    fleet_log: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    path = tmp_path / "x.ndjson"
+    lines = fleet_log.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], b"{torn\n", b"{}\n", *lines[1:4]]))
+    options = ["--follow", "--json", "--first", 3]
+
+    assert log("show", path, *options, "--skip-malformed") == Status.PASS
+    out, err = capsysbinary.readouterr()
+    assert [json.loads(line)["seq"] for line in out.splitlines()] == [0, 1, 2]
+    assert b"2 malformed lines left out" in err
+    assert log("show", path, *options) == Status.USAGE
+    assert f"{path}:2: ".encode() in capsysbinary.readouterr().err
 
 
 @pytest.mark.slow

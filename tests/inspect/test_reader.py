@@ -139,7 +139,7 @@ def test_chunks_lose_nothing(values: list[int], chunk: int, last_newline: bool) 
         path.write_bytes(content if last_newline else content.rstrip(b"\n"))
         patch.setattr(reader, "CHUNK_BYTES", chunk)
 
-        assert [event["v"] for event in Log(path).events()] == values
+        assert [event["v"] for event in Log(path).rows(dict)] == values
 
 
 @pytest.mark.slow

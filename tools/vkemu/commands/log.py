@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,13 @@ def _told(log: Log) -> int:
 def _console(color: str) -> Console:
     from rich.console import Console
 
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            """rich would exit with 1, which says that there is a violation."""
+            raise BrokenPipeError
+
     forced = {"always": True, "never": False, "auto": None}[color]
-    return Console(
+    return Piped(
         force_terminal=forced, no_color=color == "never", highlight=False, markup=False, emoji=False
     )
 
@@ -130,17 +136,23 @@ def show(args: argparse.Namespace) -> int:
     log, terms = _open(args)
     columns = args.columns.split(",") if args.columns else list(view.COLUMNS)
     console = _console(args.color)
+    if not args.follow and not args.json:
+        view.show(log, terms, console, columns, first=args.first, last=args.last)
+        return _told(log)
+    events = view.selected(log, terms, args.first, args.last)
     if args.follow:
-        for event in view.follow(log.path, terms):
-            console.print(Text(view.row(event, columns), style=view.style(event)), soft_wrap=True)
-    elif args.json:
+        events = iter(islice(view.follow(log, terms), args.first))
+    if args.json:
         import orjson
 
-        for event in view.selected(log, terms, args.first, args.last):
+        for event in events:
             sys.stdout.buffer.write(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
+            if args.follow:
+                sys.stdout.buffer.flush()
         sys.stdout.buffer.flush()
     else:
-        view.show(log, terms, console, columns, first=args.first, last=args.last)
+        for event in events:
+            console.print(Text(view.row(event, columns), style=view.style(event)), soft_wrap=True)
     return _told(log)
 
 

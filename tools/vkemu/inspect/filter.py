@@ -21,6 +21,7 @@ from vkemu.inspect.reader import Log
 from vkemu.verdict import UsageError
 
 Test = Callable[[Any], bool]
+REQUIRED: Final[dict[str, type]] = {"seq": int, "t": int, "actor": str, "event": str}  # see Line
 
 HEADER: Final = (
     "seq", "t", "ts", "run", "step", "actor", "cpu", "guest", "event", "level", "vc",
@@ -53,11 +54,19 @@ class Filter:
         return list(dict.fromkeys(field for field, _ in self.terms))
 
     def columns(self) -> type[msgspec.Struct]:
-        """A Struct of just these fields. A field may be named like a Python keyword: `pass`."""
-        names = {f"f{i}": field for i, field in enumerate(self.fields)}
-        return msgspec.defstruct(
-            "Columns", [(name, Any, msgspec.UNSET) for name in names], rename=names
-        )
+        """A Struct of just these fields, and of those every line must have. A field may be named
+        like a Python keyword: `pass`."""
+        types: dict[str, Any] = dict(REQUIRED)
+        types |= {field: Any for field in self.fields if field not in REQUIRED}
+        names = {self._column(field): field for field in types}
+        fields = [
+            (name, types[field]) if field in REQUIRED else (name, types[field], msgspec.UNSET)
+            for name, field in names.items()
+        ]
+        return msgspec.defstruct("Columns", fields, rename=names, gc=False)
+
+    def _column(self, field: str) -> str:
+        return f"f{self.fields.index(field)}" if field in self.fields else field
 
     def matches(self, event: dict[str, Any]) -> bool:
         return all(field in event and test(event[field]) for field, test in self.terms)

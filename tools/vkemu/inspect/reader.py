@@ -68,8 +68,10 @@ class Log:
         self.cut = ""
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Every event with all its fields."""
-        return self.rows(cast("type[dict[str, Any]]", dict[str, Any]))
+        """Every event with all its fields, of which those of `Line` are what they should be."""
+        decode = msgspec.json.Decoder(dict[str, Any]).decode_lines
+        for _, chunk in self.batches(Line):
+            yield from decode(chunk)
 
     def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Every event with the number of its line."""
@@ -83,7 +85,7 @@ class Log:
                     event = decode(line)
                 except msgspec.MsgspecError as error:
                     if line.strip():
-                        self._malformed(number, line, error)
+                        self.malformed(number, line, error)
                 else:
                     yield number, event
 
@@ -115,13 +117,13 @@ class Log:
             except msgspec.MsgspecError as error:
                 if not line.strip():
                     continue
-                self._malformed(number + offset, line, error)
+                self.malformed(number + offset, line, error)
             else:
                 decoded.append(row)
                 kept.append(line)
         return decoded, b"\n".join(kept) + b"\n"
 
-    def _malformed(self, number: int, line: bytes, error: Exception) -> None:
+    def malformed(self, number: int, line: bytes, error: Exception) -> None:
         """Leave the line out, or say what is wrong with it."""
         if not self.skip_malformed:
             what = "truncated" if "truncated" in str(error) else "malformed"

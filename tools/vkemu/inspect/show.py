@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any, Final
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from vkemu.inspect.filter import Filter
 from vkemu.inspect.narrate import Event, narrate, value_text
-from vkemu.inspect.reader import BadLog, Log, is_compressed
+from vkemu.inspect.reader import BadLog, Line, Log, is_compressed
 
 COLUMNS: Final = ("seq", "t", "actor", "event", "text")
 # Widths of what is usual; a longer value pushes its own line only.
@@ -83,16 +82,21 @@ def show(
     return count
 
 
-def follow(path: Path, terms: Filter) -> Iterator[Event]:
+def follow(log: Log, terms: Filter) -> Iterator[Event]:
     """The matching events, and those still to come, until interrupted."""
+    path = log.path
     if is_compressed(path):
         raise BadLog(f"{path}: a compressed log cannot be followed")
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    check = msgspec.json.Decoder(Line).decode
     with path.open("rb") as file:
         for number, line in enumerate(arriving(file), 1):
             try:
-                event: Any = json.loads(line)
-            except ValueError as error:
-                raise BadLog(f"{path}:{number}: malformed line ({error})") from None
+                check(line)
+            except msgspec.MsgspecError as error:
+                log.malformed(number, line, error)
+                continue
+            event = decode(line)
             if terms.matches(event):
                 yield event
 
