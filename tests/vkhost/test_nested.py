@@ -226,3 +226,22 @@ def test_a_region_that_is_read_only_for_the_host_is_so_for_the_guest() -> None:
     assert g.store(PAGE, 2) is None
     g.k.do(vm_map_protect(g.vmspace.vm_map, 0, SPACE, 7))
     assert g.store(PAGE, 2) == 0
+
+
+def test_the_resident_set_is_that_of_the_second_stage() -> None:
+    """W36: RLIMIT_RSS of the vkernel holds what its guests use, and gives it up everywhere."""
+    g = Guest(vptes={i: DATA + i << 12 | RWM for i in range(8)})
+    for vpn in range(8):
+        assert g.load(vpn * PAGE) == 0
+    g.k.proc.rlimit_rss, g.k.proc.rss_hysteresis = 6 * PAGE, 0
+    roots = g.vmspace.pmap.roots
+    assert roots is not None
+    stage = roots.state[0].ept.pmap
+    assert g.k.do(g.k.kernel.rmap.resident_pmap(g.vmspace.pmap)) is stage
+    assert stage.resident_count >= 12  # four tables and eight pages
+
+    g.protect(DATA, VM_PROT_NONE)
+    assert g.load(0) == 0  # a fault, after which the limit is looked at
+
+    assert stage.resident_count <= 6
+    assert [g.load(vpn * PAGE) for vpn in range(8)] == [0] * 8
