@@ -12,9 +12,10 @@ from vkemu.chance import seeded
 from vkemu.commands.arguments import name, path, positive, setting, whole
 from vkemu.draw import drawn
 from vkemu.log import shown_on
-from vkemu.outcome import Outcome
+from vkemu.outcome import Outcome, recorded
 from vkemu.progress import Progress
 from vkemu.scenario import Scenario, load
+from vkemu.token import pack
 from vkemu.trial import Origin, Record, attempt, record
 from vkemu.verdict import OF_VERDICT, UsageError, telling
 
@@ -74,25 +75,42 @@ def run(args: argparse.Namespace) -> int:
     scenario = load_scenario(args.scenario, settings)
     first = scenario.seed if args.seed is None else args.seed
     if args.live:
-        if args.seeds > 1:
-            raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 with --live")
-        if scenario.timers == "any":
-            raise UsageError(f"{args.scenario}:timers: 'any', expected 'last' to run --live")
-        from vkemu.live_run import run_live_scenario
-
-        return run_live_scenario(scenario, args)
-    with Progress(scenario.name, enabled=not (args.json or args.events)) as progress:
-        seed = find_seed(scenario, first, args.seeds, progress)
-        origin = Origin(args.scenario, settings, "random", seed)
-        shown = (shown_on(sys.stderr),) if args.events else ()
-        done = record(
-            drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
-            zstd=args.zstd, processors=shown,
-        )  # fmt: skip
+        done = run_live(scenario, first, settings, args)
+    else:
+        done = run_controlled(scenario, first, settings, args)
     status = OF_VERDICT[done.outcome.verdict]
     with telling(status):
         report(done, as_json=args.json)
     return status
+
+
+def run_controlled(
+    scenario: Scenario, first: int, settings: tuple[str, ...], args: argparse.Namespace
+) -> Record:
+    with Progress(scenario.name, enabled=not (args.json or args.events)) as progress:
+        seed = find_seed(scenario, first, args.seeds, progress)
+        origin = Origin(args.scenario, settings, "random", seed)
+        shown = (shown_on(sys.stderr),) if args.events else ()
+        return record(
+            drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
+            zstd=args.zstd, processors=shown,
+        )  # fmt: skip
+
+
+def run_live(
+    scenario: Scenario, seed: int, settings: tuple[str, ...], args: argparse.Namespace
+) -> Record:
+    if args.seeds > 1:
+        raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 with --live")
+    if scenario.timers == "any":
+        raise UsageError(f"{args.scenario}:timers: 'any', expected 'last' to run --live")
+    from vkemu.live_run import live_schedule
+
+    scenario = drawn(scenario, seed)
+    shown = sys.stderr if args.events else None
+    schedule = live_schedule(scenario, args.backend, seed, shown)
+    origin = Origin(args.scenario, settings, "live", seed, pack(schedule))
+    return record(scenario, recorded(schedule), origin, args.runs, zstd=args.zstd)
 
 
 def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:
