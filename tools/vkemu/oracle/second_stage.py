@@ -34,11 +34,11 @@ class SecondStage:
         t.nested = True
         if second is None or second.pfn != t.pfn:
             if self.frames:
-                raise self._violation(2, t, f"cpu {cpu} caches what no second-stage PTE maps, at")
+                raise self._violation(2, t, f"cpu {cpu} caches what no second-stage PTE maps")
             return
         t.gen, t.owner = second.gen, second.owner
         if self.rights and t.bits & ~second.bits & PTE_RW | second.bits & ~t.bits & PTE_NX:
-            raise self._violation(6, t, f"cpu {cpu} caches more than the second stage permits, at")
+            raise self._violation(6, t, f"cpu {cpu} caches more than the second stage permits")
 
     def page_queue(self, pfn: int, old: int, new: int) -> None:
         if self.walked and QUEUES[new] == "cache":
@@ -56,14 +56,14 @@ class SecondStage:
                 in_use = self.shadow.in_use.get(t.pmap, 0) >> cpu & 1
                 if t.nested and t.frame is frame and in_use:
                     raise self._violation(
-                        2, t, f"frame {frame.pfn} is {what}, and cpu {cpu} still has it cached at"
+                        2, t, f"frame {frame.pfn} is {what}, and cpu {cpu} still has it cached"
                     )
 
     def _violation(self, invariant: int, t: Translation, message: str) -> Violation:
         shadow, now = self.shadow, self.shadow.now()
         return Violation(
             invariant,
-            f"{message} {shadow.place(t)}",
+            f"{message}: {shadow.place(t)}",
             check="free-frame" if invariant == 2 else "read-only",
             accesses=(t.installed, None if t.installed == now else now),
             frame=t.pfn,
