@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vkemu.litmus.decide import decide
-from vkemu.litmus.file import load_litmus
+from vkemu.litmus.file import load_litmus, read
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_RW
 
@@ -258,3 +260,54 @@ def test_a_search_ends(variant: str) -> None:
 
     assert decision.verdict == "pass"
     assert decision.result.exhausted
+
+
+CROSSED = """
+[litmus]
+name = "crossed"
+
+[host]
+cpus = 3
+
+[va.a]
+va = 0x400000
+
+[va.b]
+va = 0x600000
+
+[[thread]]
+name = "U"
+kind = "user"
+cpu = 0
+run = ["await 1", "r0 = store a 0"]
+
+[[thread]]
+name = "V"
+kind = "user"
+cpu = 1
+run = ["await 1", "r0 = store b 0"]
+
+[[thread]]
+name = "B"
+kind = "guest"
+cpu = 2
+run = ["vset a 4 V|RW|U|A|M", "vset b 3 V|RW|U|A|M", "post 1"]
+
+[outcome]
+forbidden = ["U.r0 == 0 and V.r0 == 0", "U.r0 != 0 and V.r0 != 0"]
+"""
+
+
+@pytest.mark.slow
+def test_two_stores_each_to_the_vpte_that_the_other_goes_by() -> None:
+    """a shows the leaf table of b, and b that of a: one of the stores is done, and the other then
+    has no VPTE. Neither waits for the other with what the other wants. (At random: vm_fault's own
+    starts on a busy page can make the two walks chase each other for ever, on any policy.)"""
+    litmus = read(tomllib.loads(CROSSED), Path("crossed.toml"))
+
+    for strategy in ("random", "pos"):
+        decision = decide(litmus, "shadow", strategy=strategy, max_executions=20)
+        assert decision.verdict == "pass"
+        assert len(decision.outcomes.states) == 2
+    careless = decide(litmus, "vpte_list", strategy="random", shrink=False)
+    assert careless.verdict == "fail"  # with no INVAL both are done

@@ -23,8 +23,9 @@ or copied over, or the kernel writes it. So a store that found an ordinary page,
 repeated, finds a table at the next try or such an operation has been done between. A fault starts
 again only if a word of its path has been written: by an edit that, once it has counted, waits for
 nobody but who is entering a PTE, and is then done. Every repetition is paid for by a store of
-somebody else that is done; a guest that ends has no schedule that does not. One fault may starve
-under edits without end, as in any VMM.
+somebody else that is done. (What vm_fault does on its own account is another matter: it starts
+again on a busy page, and two walks through each other's data page may chase each other for ever,
+on any policy.) One fault may starve under edits without end, as in any VMM.
 Lock order: table busy, shadow lock, PTE placemark, list spinlock.
 Cost: a fault for every store to a table, with a shootdown for each PTE that came from the word; 24
 bytes a mapping for the list and 16 for its place under each of the 4 tables. Nothing for VPTEs that
