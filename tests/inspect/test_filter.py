@@ -49,7 +49,7 @@ def test_a_term_that_says_nothing_is_refused(text: str) -> None:
 
 def test_a_misspelt_field_is_noted() -> None:
     assert "did you mean pfn?" in Filter(["pfm=3"]).unknown_fields()[0]
-    assert Filter(["pfn=3 seq=1"]).unknown_fields() == []
+    assert Filter(["pfn=3 seq=1 expected=1 last=4"]).unknown_fields() == []
 
 
 TERMS = st.sampled_from(

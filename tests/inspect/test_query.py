@@ -56,6 +56,17 @@ def test_a_field_that_comes_late_is_a_column(tmp_path: Path) -> None:
     assert list(query(path, "SELECT pfn FROM events WHERE pfn IS NOT NULL")[1]) == [(7,)]
 
 
+def test_what_a_run_has_bound_and_fields_of_one_event_are_columns(tmp_path: Path) -> None:
+    emit = streams.Stream()
+    events = [emit("a", "ipi.ack", cpu=0), emit("a", "log.dropped", count=3, first=2, last=4)]
+    for event in events:
+        event |= {"experiment": "e7", "it's": 1}
+    path = streams.write(tmp_path / "x.ndjson", events)
+    sql = 'SELECT experiment, "it\'s", first FROM events WHERE last = 4'
+
+    assert list(query(path, sql)[1]) == [("e7", "1", 2)]
+
+
 def test_wrong_sql_is_one_line(fleet_log: Path) -> None:
     with pytest.raises(UsageError, match="vkemu log query: "):
         query(fleet_log, "SELECT nothing FROM nowhere")

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import msgspec
-from vkprotocol.events import FIELDS
+from vkprotocol.events import EVENTS
 
 from vkemu.inspect.reader import Log
 from vkemu.verdict import UsageError
@@ -101,9 +101,10 @@ class Filter:
     def unknown_fields(self) -> list[str]:
         """Notes on fields no event of the table has; a run may have bound others."""
         notes = []
+        known = [*HEADER, *(f.name for event in EVENTS.values() for f in event.fields)]
         for field in self.fields:
-            if field not in HEADER and field not in FIELDS:
-                close = get_close_matches(field, (*HEADER, *FIELDS), 1)
+            if field not in known:
+                close = get_close_matches(field, known, 1)
                 hint = f", did you mean {close[0]}?" if close else ""
                 notes.append(f"no event of the table has a field {field}{hint}")
         return notes

@@ -1,8 +1,8 @@
 """`vkemu log query`: SQL over the events, through DuckDB.
 
 The table is `events`: the head of every line and every field of the event table as columns, NULL
-where an event has none. `.zst` is read as it is. Ids are text, since some are numbers and others
-names.
+where an event has none; and as text what else the first line has, which the run has bound. `.zst`
+is read as it is. Ids are text, since some are numbers and others names.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.events import FIELDS
+from vkprotocol.events import EVENTS
 
+from vkemu.inspect.reader import BadLog, Log
 from vkemu.verdict import UsageError
 
 if TYPE_CHECKING:
@@ -32,10 +33,18 @@ _MIXED: Final = {"old": "VARCHAR", "new": "VARCHAR"}
 BATCH: Final = 1000
 
 
-def columns() -> dict[str, str]:
+def columns(path: Path | None = None) -> dict[str, str]:
     """Column -> SQL type."""
-    own = {name: _SQL_TYPES[kind] for name, (kind, _) in FIELDS.items()}
-    return {**own, **_MIXED, **_HEAD}
+    own = {f.name: _SQL_TYPES[f.kind] for event in EVENTS.values() for f in event.fields}
+    known = {**own, **_MIXED, **_HEAD}
+    return {**dict.fromkeys(first_line(path) if path else {}, "VARCHAR"), **known}
+
+
+def first_line(path: Path) -> dict[str, Any]:
+    try:
+        return next(Log(path).rows(dict), {})
+    except BadLog:
+        return {}  # DuckDB says it, with the rest of what is wrong
 
 
 def connect(path: Path) -> DuckDBPyConnection:
@@ -48,13 +57,16 @@ def connect(path: Path) -> DuckDBPyConnection:
             " `vkemu log show FIELD=VALUE ...` filters without it"
         ) from None
     db = duckdb.connect()
-    types = ", ".join(f"'{name}': '{kind}'" for name, kind in columns().items())
-    quoted = str(path).replace("'", "''")
+    types = ", ".join(f"{_quoted(name)}: '{kind}'" for name, kind in columns(path).items())
     db.execute(
-        f"CREATE VIEW events AS SELECT * FROM read_json('{quoted}', "
+        f"CREATE VIEW events AS SELECT * FROM read_json({_quoted(str(path))}, "
         f"format='newline_delimited', columns={{{types}}})"
     )
     return db
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def query(path: Path, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
