@@ -34,7 +34,12 @@ class Told:
     too long to be looked at."""
 
     text: str
-    page: str = ""
+    failure: Failure | None = None
+
+    @property
+    def page(self) -> str:
+        """Made when it is asked for: it takes a second for a long run."""
+        return "" if self.failure is None else html.render(self.failure)
 
 
 def explain(
@@ -71,7 +76,7 @@ def explain(
         if again(other, same) is None:
             what = "schedule, as far as it goes," if searched else "seed"
             failure.closed_by.append(f"{name} (the same {what} passes)")
-    return Told(text.render(failure), html.render(failure))
+    return Told(text.render(failure), failure)
 
 
 def closers(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:

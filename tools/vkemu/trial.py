@@ -80,7 +80,7 @@ def record(
         folder.write_json(rundir.SUMMARY, summary)
         if told is not None:
             folder.write_text(rundir.FAILURE, told.text)
-            if told.page:
+            if told.failure is not None:
                 folder.write_text(rundir.REPORT, told.page)
     return Record(folder.path, summary, outcome, "" if told is None else told.text)
 

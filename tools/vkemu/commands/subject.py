@@ -143,9 +143,9 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
 
 def told_by(failure: Report) -> Told:
     from vkemu.failure import Told
-    from vkemu.report import html, text
+    from vkemu.report import text
 
-    return Told(text.render(failure), html.render(failure))
+    return Told(text.render(failure), failure)
 
 
 def schedule_of(failure: Failure) -> str:
