@@ -189,13 +189,12 @@ def test_a_second_signal_ends_a_host_that_waits_for_a_process(backend: str, tmp_
 
 
 @pytest.mark.slow
-@backends
-def test_a_deadlocked_guest_ends_and_names_its_processes(backend: str, tmp_path: Path) -> None:
+def test_a_deadlocked_guest_ends_and_names_its_processes(tmp_path: Path) -> None:
     """Nothing is asked of the host any more, so nothing will come from there."""
     path = tmp_path / "host"
     (tmp_path / "read.s").write_text(DEADLOCKED)
-    line = ["guest", "--socket", str(path), "-m", "64M", "--backend", backend]
-    with serve_command(path, "--guests", "2", "--backend", backend) as host:
+    line = ["guest", "--socket", str(path), "-m", "64M"]
+    with serve_command(path, "--guests", "2") as host:
         with command(*line, "--program", str(tmp_path / "read.s"), "-n", "2") as guest:
             _, err = guest.communicate(timeout=50)
         assert guest.returncode == 1
