@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -48,6 +49,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("s.toml").write_text(FAILING)
     Path("m.py").write_text(MANY)
+    Path("empty").write_text("")
+    event = {"event": "console", "seq": 0, "t": 0, "actor": "a", "text": "x" * 200}
+    Path("log").write_text(f"{json.dumps(event)}\n" * 500)
 
 
 @pytest.mark.slow
@@ -61,6 +65,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("explore", "W24", "--json"), 0),
         (("matrix", "--windows", "W07", "--policies", "vptmapped", "--json"), 1),
         (("mutants", "--list"), SIGPIPE),
+        (("mutants", "--list", "--json"), 0),
+        (("compare", "--quick", "--axis", "vcpus", "--policies", "pv_entry"), 0),
+        (("log", "check", "empty"), 0),
+        (("log", "show", "log"), SIGPIPE),
         (("log", "shipped"), SIGPIPE),
     ],
 )

@@ -17,7 +17,7 @@ from vkemu.compare.costs import COSTS
 from vkemu.compare.measure import Series, measure_all
 from vkemu.compare.page import render
 from vkemu.compare.text import lines
-from vkemu.verdict import UsageError
+from vkemu.verdict import Status, UsageError, telling
 from vkhost.rmap import POLICIES
 
 # Under `removed` no vkernel boots: mmap refuses MAP_VPAGETABLE.
@@ -46,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
     claims = [] if args.quick else list(judged(found))
     if args.html is not None:
         args.html.write_text(render(found, claims))
-    if args.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document(found, claims))))
-        sys.stdout.buffer.write(b"\n")
-    else:
-        print("\n".join(lines(found, claims)))
-    return 0
+    with telling(Status.PASS):
+        if args.json:
+            text = msgspec.json.format(msgspec.json.encode(document(found, claims)))
+            sys.stdout.buffer.write(text + b"\n")
+        else:
+            print("\n".join(lines(found, claims)))
+    return Status.PASS
 
 
 def writable(file: Path) -> None:

@@ -25,7 +25,7 @@ from vkemu.live import BACKENDS, Live, on_backend
 from vkemu.scenario import size_bytes
 from vkemu.session import GuestSession
 from vkemu.transport import connect
-from vkemu.verdict import Status, UsageError
+from vkemu.verdict import Status, UsageError, telling
 from vkguest.errors import BootError, GuestPanic, HostGone
 from vkguest.image import create_image
 from vkguest.kern_exec import Program
@@ -212,18 +212,23 @@ class Guest:
                 "failed": wrong,
                 "environment": self.options.environment,
             }
-            print(msgspec.json.encode(summary).decode())
+            lines = [msgspec.json.encode(summary).decode()]
         else:
-            for pid, result in results.items():
-                checksum = "killed" if result.checksum is None else f"{result.checksum:016x}"
-                print(f"{pid} {result.comm} status {result.status} registers {checksum}")
+            lines = [
+                f"{pid} {result.comm} status {result.status} registers "
+                + ("killed" if result.checksum is None else f"{result.checksum:016x}")
+                for pid, result in results.items()
+            ]
         for found in wrong:
             tell(str(found))
         if ending:
             tell(f"vkemu guest: {ending}")
+        status = Status.UNKNOWN if ending else Status.PASS
         if wrong or ending.startswith(("panic", "deadlock")):
-            return Status.VIOLATION
-        return Status.UNKNOWN if ending else Status.PASS
+            status = Status.VIOLATION
+        with telling(status):
+            print(*lines, sep="\n", end="\n" if lines else "")
+        return status
 
 
 def checked(option: str, check: Any, text: str) -> Any:

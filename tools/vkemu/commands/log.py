@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vkemu.commands.arguments import count, positive, whole
-from vkemu.verdict import OF_VERDICT, Status, UsageError
+from vkemu.verdict import OF_VERDICT, Status, UsageError, telling
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -241,7 +241,8 @@ def diff(args: argparse.Namespace) -> int:
     if found is None:
         print("the runs are equal")
         return _told(a) or _told(b)
-    print(compare.report(found, a, b))
+    with telling(Status.VIOLATION):
+        print(compare.report(found, a, b))
     _told(a)
     _told(b)
     return Status.VIOLATION
@@ -253,8 +254,10 @@ def check(args: argparse.Namespace) -> int:
     log, _ = _open(args)
     found = offline.check(log, args.checks.split(",") if args.checks else None)
     _told(log)
-    print(offline.report_json(found) if args.json else offline.report(found, log))
-    return OF_VERDICT[found.verdict]
+    status = OF_VERDICT[found.verdict]
+    with telling(status):
+        print(offline.report_json(found) if args.json else offline.report(found, log))
+    return status
 
 
 def export(args: argparse.Namespace) -> int:

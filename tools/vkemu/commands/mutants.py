@@ -14,7 +14,7 @@ import msgspec
 
 from vkemu.commands import arguments
 from vkemu.oracle.violation import INVARIANTS
-from vkemu.verdict import UsageError
+from vkemu.verdict import Status, UsageError, telling
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
 from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS
 
@@ -54,11 +54,13 @@ def run(args: argparse.Namespace) -> int:
         judged.append(row)
         if not args.json:
             show(row)
-    if args.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(judged)) + b"\n")
-    elif not args.list:
-        print(summary(judged))
-    return int(any(row.status == "survived" for row in judged))
+    status = Status(any(row.status == "survived" for row in judged))
+    with telling(status):
+        if args.json:
+            sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(judged)) + b"\n")
+        elif not args.list:
+            print(summary(judged))
+    return status
 
 
 def hunted(found: list[Row], jobs: int) -> Iterator[Row]:

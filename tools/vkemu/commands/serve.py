@@ -22,7 +22,7 @@ from vkemu.outcome import FAILURES, headline
 from vkemu.scenario import Scenario, lay_over, load, read, read_setting
 from vkemu.server import Server
 from vkemu.transport import listen
-from vkemu.verdict import OF_VERDICT, UsageError, Verdict
+from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 
 # What the host is when no scenario says it; a stand-in for the guests, which come from outside.
 DEFAULTS = {"host": {"pages": 4096, "cpus": 8}}
@@ -95,13 +95,19 @@ def run(args: argparse.Namespace) -> int:
             folder.write_json(rundir.SUMMARY, summary)
             if failure:
                 folder.write_text(rundir.FAILURE, failure)
-    if args.json:
+    status = OF_VERDICT[summary["verdict"]]
+    with telling(status):
+        report(summary, failure, as_json=args.json)
+    return status
+
+
+def report(summary: dict[str, Any], failure: str, *, as_json: bool) -> None:
+    if as_json:
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
     else:
         if failure:
             print(failure)
         print(f"{summary['verdict']}: {summary['guests']} guests, {summary['steps']:,} steps")
-    return OF_VERDICT[summary["verdict"]]
 
 
 def host_of(args: argparse.Namespace) -> Scenario:
