@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vkemu.inspect.reader import Log
-from vkemu.inspect.window_report import report
+from vkemu.inspect.window_report import Report, Tally
 from vkemu.inspect.windows import Window, wants_inval, windows
 
 from tests.inspect.streams import PTE_RW, Event, Stream, fleet, write
@@ -157,6 +159,26 @@ def test_a_long_run(tmp_path: Path) -> None:
     assert {"edit-to-inval", "inval-to-flush", "walk-to-enter"} <= kinds
     assert all(w.closed_by for w in found if w.kind in {"inval-to-flush", "walk-to-enter"})
     assert all(w.steps == 3 for w in found if w.kind == "walk-to-enter")
-    text = report(found, worst=2)
+    report = Report(worst=2)
+    for window in found:
+        report.add(window)
+    text = str(report)
     assert "walk-to-enter, width in steps:" in text
     assert all(len(line) <= 120 for line in text.splitlines())
+
+
+@given(st.lists(st.integers(0, 40), min_size=1), st.integers(0, 4))
+def test_a_tally_keeps_what_the_whole_list_would_say(steps: list[int], worst: int) -> None:
+    tally = Tally(worst)
+    made = [
+        Window("walk-to-enter", "w", "a", seq, 0, "a", seq + n, 7 * n, n)
+        for seq, n in enumerate(steps)
+    ]
+    for window in made:
+        tally.add(window)
+
+    widths = sorted(steps)
+    assert tally.widest == sorted(made, key=lambda w: (-w.steps, w.opened))[:worst]
+    for percent in (0, 50, 99):
+        assert tally.quantile(percent) == widths[len(widths) * percent // 100]
+    assert tally.max_ns == 7 * widths[-1]

@@ -18,7 +18,7 @@ from vkemu.inspect.reader import Log
 from vkemu.inspect.show import row
 from vkemu.inspect.stats import report as stats_report
 from vkemu.inspect.stats import stats
-from vkemu.inspect.windows import Windows, windows
+from vkemu.inspect.windows import Window, find
 from vkemu.live_log import LiveLog, Writer, open_log, to_stream, zstd_pack
 from vkemu.rundir import RunFolder
 from vkprotocol.effects import CURTHREAD
@@ -237,8 +237,9 @@ def test_a_violation_before_the_gap_is_one(gapped: Path) -> None:
 
 
 def test_windows_do_not_span_the_gap(gapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    finder = Windows()
-    assert windows(Log(gapped), finder) == []
+    found: list[Window] = []
+    finder = find(Log(gapped), found.append)
+    assert found == []
     assert (finder.gaps, finder.cut) == (1, 1)
     assert main(["log", "windows", str(gapped)]) == 0
     assert "events were dropped at 1 place: 1 open window left out" in capsys.readouterr().out

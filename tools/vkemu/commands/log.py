@@ -180,23 +180,22 @@ def query(args: argparse.Namespace) -> int:
 
 
 def windows(args: argparse.Namespace) -> int:
-    from vkemu.inspect import windows as found
-    from vkemu.inspect.window_report import report
+    from vkemu.inspect.window_report import Report
+    from vkemu.inspect.windows import find
 
     log, _ = _open(args)
-    finder = found.Windows()
-    every = found.windows(log, finder)
     if args.json:
         import msgspec
 
-        for window in every:
-            print(msgspec.json.encode(window).decode())
-    else:
-        print(report(every, args.worst))
-        if finder.gaps:
-            places = f"{finder.gaps} place{'s' * (finder.gaps > 1)}"
-            which = f"{finder.cut} open window{'s' * (finder.cut != 1)}"
-            print(f"\nevents were dropped at {places}: {which} left out")
+        find(log, lambda window: print(msgspec.json.encode(window).decode()))
+        return _told(log)
+    report = Report(args.worst)
+    finder = find(log, report.add)
+    print(report)
+    if finder.gaps:
+        places = f"{finder.gaps} place{'s' * (finder.gaps > 1)}"
+        which = f"{finder.cut} open window{'s' * (finder.cut != 1)}"
+        print(f"\nevents were dropped at {places}: {which} left out")
     return _told(log)
 
 

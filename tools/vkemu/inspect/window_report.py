@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,43 +19,81 @@ def bar(part: float, width: int) -> str:
     return "█" * whole + (BARS[rest] if rest else "")
 
 
-def histogram(widths: list[int]) -> Iterator[str]:
+def histogram(widths: Counter[int]) -> Iterator[str]:
     """Widths in powers of two."""
-    buckets: dict[int, int] = {}
-    for width in widths:
-        buckets[width.bit_length()] = buckets.get(width.bit_length(), 0) + 1
+    buckets: Counter[int] = Counter()
+    for width, count in widths.items():
+        buckets[width.bit_length()] += count
     most = max(buckets.values())
     for bits in range(min(buckets), max(buckets) + 1):
         low, high = (1 << bits) >> 1, (1 << bits) - 1
         label = f"{low}" if low >= high else f"{low}-{high}"
-        count = buckets.get(bits, 0)
+        count = buckets[bits]
         yield f"  {label:>15} {count:>8} {bar(count / most, 40)}".rstrip()
 
 
-def report(found: list[Window], worst: int) -> str:
+class Tally:
+    """The windows of one kind: how many of each width, and the widest. It keeps no others."""
+
+    def __init__(self, worst: int) -> None:
+        self.worst = worst
+        self.widths: Counter[int] = Counter()
+        self.still = 0  # open at the end
+        self.max_ns = 0
+        self.widest: list[Window] = []
+
+    def add(self, window: Window) -> None:
+        self.widths[window.steps] += 1
+        self.still += window.closed_by is None
+        self.max_ns = max(self.max_ns, window.ns)
+        if len(self.widest) < self.worst or (
+            self.worst and _by_width(window) < _by_width(self.widest[-1])
+        ):
+            insort(self.widest, window, key=_by_width)
+            del self.widest[self.worst :]
+
+    def quantile(self, percent: int) -> int:
+        """The width that so many per cent of the windows do not reach."""
+        rank = self.widths.total() * percent // 100
+        for width in sorted(self.widths):
+            rank -= self.widths[width]
+            if rank < 0:
+                return width
+        raise ValueError("no windows")
+
+
+def _by_width(window: Window) -> tuple[int, int]:
+    return -window.steps, window.opened
+
+
+class Report:
     """The table, a histogram of each kind, and the widest windows."""
-    lines = [
-        f"{'window':<15} {'count':>8} {'median':>8} {'p99':>8} {'max':>8} {'max ns':>14}  open"
-    ]
-    by_kind = {kind: [w for w in found if w.kind == kind] for kind in KINDS}
-    for kind, some in by_kind.items():
-        if not some:
-            lines.append(f"{kind:<15} {0:>8}")
-            continue
-        widths = sorted(w.steps for w in some)
-        still = sum(w.closed_by is None for w in some)
-        lines.append(
-            f"{kind:<15} {len(some):>8} {widths[len(widths) // 2]:>8}"
-            f" {widths[len(widths) * 99 // 100]:>8} {widths[-1]:>8}"
-            f" {max(w.ns for w in some):>14,}  {still or '-'}"
-        )
-    for kind, some in by_kind.items():
-        if some:
-            lines += ["", f"{kind}, width in steps:", *histogram([w.steps for w in some])]
-            lines.append(f"  the widest {min(worst, len(some))}:")
-            widest = sorted(some, key=lambda w: (-w.steps, w.opened))[:worst]
-            lines += [f"    {describe(w)}" for w in widest]
-    return "\n".join(lines)
+
+    def __init__(self, worst: int) -> None:
+        self.tallies = {kind: Tally(worst) for kind in KINDS}
+
+    def add(self, window: Window) -> None:
+        self.tallies[window.kind].add(window)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'window':<15} {'count':>8} {'median':>8} {'p99':>8} {'max':>8} {'max ns':>14}  open"
+        ]
+        for kind, tally in self.tallies.items():
+            if not tally.widths:
+                lines.append(f"{kind:<15} {0:>8}")
+                continue
+            lines.append(
+                f"{kind:<15} {tally.widths.total():>8} {tally.quantile(50):>8}"
+                f" {tally.quantile(99):>8} {max(tally.widths):>8}"
+                f" {tally.max_ns:>14,}  {tally.still or '-'}"
+            )
+        for kind, tally in self.tallies.items():
+            if tally.widths:
+                lines += ["", f"{kind}, width in steps:", *histogram(tally.widths)]
+                lines.append(f"  the widest {len(tally.widest)}:")
+                lines += [f"    {describe(window)}" for window in tally.widest]
+        return "\n".join(lines)
 
 
 def describe(window: Window) -> str:

@@ -85,10 +85,10 @@ Word = tuple[int | None, int | None]  # (frame, index): a VPTE
 
 
 class Windows:
-    """Finds windows as events pass. `step` takes one event and gives the windows it closes."""
+    """Finds windows as events pass, and gives each to `take` when it closes."""
 
-    def __init__(self) -> None:
-        self.found: list[Window] = []
+    def __init__(self, take: Callable[[Window], None]) -> None:
+        self._take = take
         self.gaps = 0  # places where events were dropped
         self.cut = 0  # windows that were open there
         self._forget()
@@ -149,7 +149,7 @@ class Windows:
             steps = event.step - first.step
         else:
             steps = event.seq - first.seq
-        self.found.append(
+        self._take(
             Window(
                 kind=opened.kind,
                 what=opened.what,
@@ -323,13 +323,20 @@ def wants_inval(old: Any, new: Any) -> bool:
     return bool(old & ~new) or bool((new & ~old) & ~(VPTE_A | VPTE_M))
 
 
-def windows(log: Log, finder: Windows | None = None) -> list[Window]:
+def windows(log: Log) -> list[Window]:
     """Every window of the log, in the order they closed."""
-    finder = finder or Windows()
+    found: list[Window] = []
+    find(log, found.append)
+    return found
+
+
+def find(log: Log, take: Callable[[Window], None]) -> Windows:
+    """As `windows`, one at a time."""
+    finder = Windows(take)
     last: Columns | None = None
     for rows, _ in log.batches(Columns):
         finder.feed(rows)
         if rows:
             last = rows[-1]
     finder.finish(last)
-    return finder.found
+    return finder
