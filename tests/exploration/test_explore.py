@@ -145,6 +145,30 @@ def test_all_a_strategy_may_have() -> None:
     assert strategy.finished == [True]
 
 
+class Fixed:
+    """One that always says the same."""
+
+    def __init__(self, said: Any) -> None:
+        self.said = said
+
+    def choose(self, runnable: list[int], execution: Execution) -> int:
+        return self.said  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("said", [99, -7, None, "0", 0])
+def test_a_strategy_that_chooses_what_cannot_run_is_refused(said: Any) -> None:
+    """0 can, at first."""
+    with pytest.raises(
+        ExplorationError, match=rf"strategy Fixed: choose\(\) gave {said!r}, expected one of \["
+    ):
+        explore(adds(2), strategy=Fixed(said))
+
+
+def test_a_strategy_that_gives_everything_up_comes_to_an_end() -> None:
+    found = explore(adds(2), strategy=Fixed(ABANDON), max_executions=3)
+    assert (found.executions, found.blocked, found.exhausted) == (0, 3, False)
+
+
 def test_progress_is_told_and_the_share_grows_to_all() -> None:
     shares: list[float] = []
 

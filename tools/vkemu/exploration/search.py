@@ -65,6 +65,7 @@ class Search:
         audit = Audit(run)
         start = getattr(strategy, "start", always)
         finish = getattr(strategy, "finish", None)
+        exhaustive = getattr(strategy, "exhaustive", False)
         conduct = getattr(strategy, "conduct", None)
         if conduct is None:
             conduct = by_choice(strategy)
@@ -97,6 +98,7 @@ class Search:
                 continue
             if run.blocked:
                 result.blocked += 1
+                left -= not exhaustive  # else it would be free to abandon everything, for ever
             elif run.cut:
                 result.cut += 1
                 left -= 1

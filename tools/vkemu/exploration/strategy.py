@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vkemu.exploration.result import ExplorationError
+
 if TYPE_CHECKING:
     from vkemu.controlled import Execution
     from vkemu.exploration.run import Run
@@ -50,11 +52,21 @@ class Strategy:
                 run.cut = True
                 return
             tid = choose(runnable, execution)
-            if tid < 0:
-                run.blocked = True
+            if tid not in runnable:
+                run.blocked = abandoned(self, tid, runnable)
                 return
             schedule.append(tid)
             if not execution.step(tid) and run.thread_failed():
                 return
             if run.watched and not run.watch():
                 return
+
+
+def abandoned(strategy: object, tid: int, runnable: list[int]) -> bool:
+    """Whether it chose to give up; ExplorationError when it chose what there is not."""
+    if tid == ABANDON:
+        return True
+    name = getattr(strategy, "name", type(strategy).__name__)
+    raise ExplorationError(
+        f"strategy {name}: choose() gave {tid!r}, expected one of {runnable} or ABANDON"
+    )
