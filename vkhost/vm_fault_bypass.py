@@ -33,7 +33,7 @@ async def vm_fault_bypass(fs: FaultState, first_pindex: int) -> bool:
     m = await vm_page_hash_get(obj, first_pindex)
     if m is None:
         return False
-    if not await _usable(m, fs.prot):
+    if not await _usable(m, fs.prot) or (fs.write is not None and await kernel.rmap.intercepts(m)):
         await vm_page_sbusy_drop(m)
         return False
     fs.m = m

@@ -105,6 +105,10 @@ class Rmap:
         """F16: what the PTE of m, busied, may allow."""
         return fs.prot
 
+    async def intercepts(self, m: VmPage) -> bool:
+        """Is a write of m, soft-busied, to be done by `emulate`? Then the shortcut is none."""
+        return False
+
     async def emulate(self, fs: FaultState, m: VmPage) -> bool | None:
         """F17: fs.write, if there is one, of m, busied, may have to be done by the fault itself.
 

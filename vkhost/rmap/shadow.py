@@ -175,12 +175,20 @@ class Shadow(VpteList):
 
     # Writing.
 
+    async def intercepts(self, m: VmPage) -> bool:
+        """What the fault writes leaves no M anywhere, and a laundering, which is soft-busy too, may
+        be about to call the page clean."""
+        table = self.table(m)
+        return table is not None and bool(await table.known.load())
+
     async def emulate(self, fs: FaultState, m: VmPage) -> bool | None:
         """m, busied so that nobody walks it, is to be written through fs.va. If it is a table: take
         away what came from the word, then write it."""
         write, table = fs.write, self.table(m)
         if write is None or table is None or not await table.known.load():
             return None
+        if fs.msoftonly:
+            return False  # it has become a table since the shortcut asked
         await self.lock.acquire_exclusive()
         stands = self._stands(fs)
         if stands:
