@@ -21,9 +21,8 @@ import orjson
 from vkprotocol.events import EVENTS, validate
 
 from vkemu.inspect.narrate import Event
-from vkemu.inspect.reader import BadLog, Log
+from vkemu.inspect.reader import DROPPED, BadLog, Log
 from vkemu.inspect.show import COLUMNS, row
-from vkemu.live_log import DROPPED
 from vkemu.oracle import CHECKS, DEFAULT_CHECKS, Oracle, Violation
 from vkemu.verdict import UsageError, Verdict
 

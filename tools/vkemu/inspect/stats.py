@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from vkemu.inspect.filter import Filter
-from vkemu.inspect.reader import Log
-from vkemu.live_log import DROPPED
+from vkemu.inspect.reader import DROPPED, Log
 
 
 class Columns(msgspec.Struct, gc=False):
