@@ -9,7 +9,9 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Iterable
 
-from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, key_text, reset_setup
+from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, reset_setup
+
+from vkemu.announced import blocked_on, may_go_on, no_effect, same_effect
 
 Tids = dict[tuple[int, ...], int]
 Choose = Callable[[list[int]], int]
@@ -398,44 +400,6 @@ class Execution:
                 _abandon(thread)
 
 
-def may_go_on(effect: Effect, state: object) -> bool:
-    """Whether a guarded effect could run with its object in `state`.
-
-    Also when the guard raises: the thread then goes on, and fails in its own step.
-    """
-    assert effect.guard is not None
-    if effect.deadline is not None and effect.deadline <= CLOCK[0]:
-        return True
-    try:
-        return bool(effect.guard(state))
-    except Exception:
-        return True
-
-
-def no_effect(awaited: object) -> TypeError:
-    """What a thread awaits that belongs to an event loop, or to nobody."""
-    return TypeError(f"awaits {shown(awaited)}, expected an effect of a shared object")
-
-
-def shown(value: object) -> str:
-    """repr, where there is one: not of a number of too many digits, of what is too deep, or of
-    what cannot say it."""
-    try:
-        return repr(value)
-    except Exception:
-        return f"<{type(value).__name__}>"
-
-
-def same_effect(one: Effect | None, other: Effect) -> bool:
-    """Whether two effects, of two executions, announce the same operation."""
-    return (
-        one is not None
-        and one.op == other.op
-        and one.write == other.write
-        and one.obj.key == other.obj.key
-    )
-
-
 def _abandon(thread: Thread) -> None:
     # A coroutine closed inside `async with lock` would await the release: it must see the
     # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same;
@@ -449,15 +413,6 @@ def _abandon(thread: Thread) -> None:
         except Exception:
             pass
         return
-
-
-def blocked_on(thread: Thread) -> str:
-    """`b waits to acquire l (held: ...)` for messages."""
-    effect = thread.pending
-    if effect is None:
-        return f"{thread.name} is done"
-    what = f"{effect.op} {key_text(effect.obj.key)}"
-    return f"{thread.name} waits to {what} (now {shown(effect.obj.state)})"
 
 
 def replay_schedule(schedule: Iterable[int]) -> Choose:

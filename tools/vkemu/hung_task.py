@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from vkprotocol.effects import Mailbox, Thread
 
-from vkemu.controlled import Deadlock, blocked_on
+from vkemu.announced import blocked_on
+from vkemu.controlled import Deadlock
 
 if TYPE_CHECKING:
     from vkemu.live import Live

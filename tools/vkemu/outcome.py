@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from vkprotocol.effects import LockOrderError
 
-from vkemu.controlled import Choose, Execution, StepBound, blocked_on
+from vkemu.announced import blocked_on
+from vkemu.controlled import Choose, Execution, StepBound
 from vkemu.verdict import UsageError, Verdict
 from vkguest.errors import GuestPanic
 from vkhost.panic import Panic

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Effect
 
-from vkemu.controlled import may_go_on
+from vkemu.announced import may_go_on
 
 if TYPE_CHECKING:
     from vkemu.exploration.trace import Trace

@@ -60,12 +60,7 @@ def explore(
     if checkpoint is not None:
         checkpoint = fspath(checkpoint)
     built = Program(program, {}, check=check)
-    if isinstance(strategy, str):
-        name = strategy
-        chosen = strategy_named(name, seed, built.numbers)
-    else:
-        chosen = strategy
-        name = getattr(strategy, "name", type(strategy).__name__)
+    chosen, name = chosen_strategy(strategy, seed, built)
     exhaustive = getattr(chosen, "exhaustive", False)
     if max_executions is None and max_seconds is None and not exhaustive:
         max_executions = EXECUTIONS_DEFAULT
@@ -77,10 +72,7 @@ def explore(
         bound_fails=on_step_bound == "fail",
     )
     if jobs > 1 or checkpoint is not None or workers is not None:
-        if not isinstance(strategy, str) or name.partition(":")[0] not in DIVISIBLE:
-            raise ExplorationError(f"jobs: {name} cannot be divided, only {', '.join(DIVISIBLE)}")
-        if each is not None:
-            raise ExplorationError("jobs: each() would be called in other processes")
+        check_divisible(strategy, each)
         from vkemu.exploration.jobs import Task
         from vkemu.exploration.parallel import explore_in_parts
 
@@ -96,10 +88,25 @@ def explore(
     )  # fmt: skip
     try:
         search.go()
+        ended = search.finished or not exhaustive
     except KeyboardInterrupt:
-        return concluded(result, run, search.witnesses.values(), False, progress)
-    ended = search.finished or not exhaustive
+        ended = False
     return concluded(result, run, search.witnesses.values(), ended, progress)
+
+
+def chosen_strategy(strategy: Any, seed: int, program: Program) -> tuple[Any, str]:
+    """It, and its name."""
+    if isinstance(strategy, str):
+        return strategy_named(strategy, seed, program.numbers), strategy
+    return strategy, getattr(strategy, "name", type(strategy).__name__)
+
+
+def check_divisible(strategy: Any, each: object) -> None:
+    if not isinstance(strategy, str) or strategy.partition(":")[0] not in DIVISIBLE:
+        name = strategy if isinstance(strategy, str) else type(strategy).__name__
+        raise ExplorationError(f"jobs: {name} cannot be divided, only {', '.join(DIVISIBLE)}")
+    if each is not None:
+        raise ExplorationError("jobs: each() would be called in other processes")
 
 
 def concluded(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vkprotocol.effects import Effect, key_text
 
-from vkemu.controlled import shown
+from vkemu.announced import shown
 from vkemu.exploration.conflicts import Conflicts
 from vkemu.exploration.stepwise import source_of
 from vkemu.exploration.token import Fingerprint, Token, digest_of

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Shared, Thread
 
-from vkemu.controlled import Execution, Tids, same_effect
+from vkemu.announced import same_effect
+from vkemu.controlled import Execution, Tids
 from vkemu.exploration.access_order import DataRace, History, Order, Place
 from vkemu.exploration.closures import HEAP_TYPE, NOTHING, OURS, Closures, Frame, is_foreign
 from vkemu.exploration.code_accesses import Access, Term, text_of

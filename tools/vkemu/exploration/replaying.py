@@ -7,7 +7,7 @@ from typing import Any
 
 from vkprotocol.effects import key_text
 
-from vkemu.controlled import blocked_on
+from vkemu.announced import blocked_on
 from vkemu.exploration.arguments import check_token
 from vkemu.exploration.audit import confirm, depends_on_the_stack
 from vkemu.exploration.guards import enforcing

@@ -17,7 +17,8 @@ from typing import TypeAlias
 
 from vkprotocol.effects import Effect, Thread
 
-from vkemu.controlled import Execution, may_go_on
+from vkemu.announced import may_go_on
+from vkemu.controlled import Execution
 from vkemu.exploration import commuting
 from vkemu.exploration.footprint import Footprint, Objects
 from vkemu.exploration.path import Record

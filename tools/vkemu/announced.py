@@ -1,0 +1,52 @@
+"""What a thread has announced: whether it may go on, whether it is the same, and in words."""
+
+from __future__ import annotations
+
+from vkprotocol.effects import CLOCK, Effect, Thread, key_text
+
+
+def may_go_on(effect: Effect, state: object) -> bool:
+    """Whether a guarded effect could run with its object in `state`.
+
+    Also when the guard raises: the thread then goes on, and fails in its own step.
+    """
+    assert effect.guard is not None
+    if effect.deadline is not None and effect.deadline <= CLOCK[0]:
+        return True
+    try:
+        return bool(effect.guard(state))
+    except Exception:
+        return True
+
+
+def same_effect(one: Effect | None, other: Effect) -> bool:
+    """Whether two effects, of two executions, announce the same operation."""
+    return (
+        one is not None
+        and one.op == other.op
+        and one.write == other.write
+        and one.obj.key == other.obj.key
+    )
+
+
+def no_effect(awaited: object) -> TypeError:
+    """What a thread awaits that belongs to an event loop, or to nobody."""
+    return TypeError(f"awaits {shown(awaited)}, expected an effect of a shared object")
+
+
+def blocked_on(thread: Thread) -> str:
+    """`b waits to acquire l (held: ...)` for messages."""
+    effect = thread.pending
+    if effect is None:
+        return f"{thread.name} is done"
+    what = f"{effect.op} {key_text(effect.obj.key)}"
+    return f"{thread.name} waits to {what} (now {shown(effect.obj.state)})"
+
+
+def shown(value: object) -> str:
+    """repr, where there is one: not of a number of too many digits, of what is too deep, or of
+    what cannot say it."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
