@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from pathlib import Path
 from random import Random
@@ -9,6 +10,7 @@ from random import Random
 import pytest
 from vkemu.assemble import assemble
 from vkemu.cli import main
+from vkemu.inspect.reader import Log
 from vkemu.live import BACKENDS, Live, on_backend
 from vkemu.log import EventLog
 from vkemu.scenario import Guest, Host, Scenario
@@ -74,3 +76,19 @@ def test_a_live_run_is_recorded_and_replays(
     first = Path("runs/latest/events.ndjson").read_bytes()
     assert main(["replay", "runs/latest"]) == 0
     assert Path("runs/latest/events.ndjson").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_a_live_run_shows_its_events_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are those of its record, but for the clocks, which only the record has."""
+    monkeypatch.chdir(tmp_path)
+    Path("one.toml").write_text(TEXT)
+
+    assert main(["run", "one.toml", "--live", "--events"]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    recorded = list(Log(Path("runs/latest")).events())
+    for event in recorded:
+        event.pop("vc")
+    assert shown == recorded
