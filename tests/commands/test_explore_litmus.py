@@ -21,7 +21,6 @@ def herd(out: str) -> str:
     ("argv", "counts"),
     [
         (("W15", "--all"), "24"),
-        (("W41", "--policy", "vptmapped", "--strategy", "dfs", "--all"), "4"),
         (("W09", "--policy", "vptmapped"), "2"),
         (("W24", "--variant", "keeps-cr3", "--strategy", "pos", "--max-executions", "100"), "4"),
     ],

@@ -59,11 +59,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("argv", "status"),
     [
         (("run", "s.toml"), 1),
-        (("run", "s.toml", "--json"), 1),
         (("run", "s.toml", "--max-steps", "20"), 3),
         (("explore", "m.py:many"), 1),
         (("explore", "W24", "--json"), 0),
-        (("matrix", "--windows", "W07", "--policies", "vptmapped", "--json"), 1),
         (("mutants", "--list"), SIGPIPE),
         (("mutants", "--list", "--json"), 0),
         (("compare", "--quick", "--axis", "vcpus", "--policies", "pv_entry"), 0),
