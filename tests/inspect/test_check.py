@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import orjson
 import pytest
-from vkemu.inspect.check import arguments, check, content, report
+from vkemu.cli import main
+from vkemu.inspect.check import arguments, check, content, report, report_json
 from vkemu.inspect.reader import BadLog, Log
 from vkemu.litmus.decide import Test as LitmusTest
 from vkemu.litmus.decide import decide
@@ -22,6 +24,7 @@ from vkemu.report.explored import Observed
 from vkemu.verdict import UsageError
 from vkprotocol.events import EVENTS, validate
 
+from tests.inspect.small import SMALL
 from tests.inspect.streams import Stream, write
 
 POLICIES = ("vptmapped", "extent_scan", "pv_entry")
@@ -128,7 +131,80 @@ def test_missing_lines_are_said(tmp_path: Path) -> None:
     found = check(log)
 
     assert found.missing == 4
-    assert "4 events are missing" in report(found, log)
+    assert found.verdict == "unknown"
+    assert report(found, log) == (
+        "unknown: no violation in the 3 events before seq 3; 4 events are missing there, and"
+        " nothing after them can be judged"
+    )
+
+
+def test_a_violation_after_missing_lines_is_unknown_and_said(tmp_path: Path) -> None:
+    emit = Stream()
+    events = [emit("a", "ipi.ack", cpu=0) for _ in range(3)]
+    events += [emit(who, name, **of) for who, name, of in FREED]
+    whole = Log(write(tmp_path / "whole.ndjson", events))
+    assert check(whole).verdict == "fail"
+    for log in (
+        Log(write(tmp_path / "hole.ndjson", [events[0], *events[2:]])),
+        Log(write(tmp_path / "head.ndjson", events[2:])),
+    ):
+        found = check(log)
+        assert (found.verdict, found.line) == ("unknown", len(list(log.events())))
+        assert json.loads(report_json(found))["verdict"] == "unknown"
+        told = report(found, log)
+        assert told.startswith(f"unknown: no violation in the {found.before} events before seq ")
+        assert "this comes after what is missing, and may come of it:" in told
+        assert f"{found.line}: invariant 2" in told
+
+
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that passes."""
+    return SMALL.record(tmp_path_factory.mktemp("runs")).folder
+
+
+def without_tail(passing: Path, tmp_path: Path, kept: int, **summary: int) -> Path:
+    lines = (passing / "events.ndjson").read_bytes().splitlines(keepends=True)
+    (tmp_path / "events.ndjson").write_bytes(b"".join(lines[:kept]))
+    (tmp_path / "summary.json").write_bytes(orjson.dumps({"verdict": "pass", **summary}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("tenths", [1, 3, 6, 9])
+@pytest.mark.parametrize("counter", ["dropped", "events"])
+def test_a_log_without_its_tail_is_unknown(
+    passing: Path, tmp_path: Path, tenths: int, counter: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, or the 5 s at the end: no event says it, only summary.json."""
+    count = len((passing / "events.ndjson").read_bytes().splitlines())
+    kept = count * tenths // 10
+    number = {"dropped": count - kept, "events": count}[counter]
+    folder = without_tail(passing, tmp_path, kept, **{counter: number})
+
+    assert main(["log", "check", str(folder)]) == 3
+    assert capsys.readouterr().out == (
+        f"unknown: no violation in the {kept} events that are there; {count - kept} events are"
+        " missing at the end (checks of the end left out)\n"
+    )
+
+
+def test_a_whole_log_is_judged_to_its_end(passing: Path, tmp_path: Path) -> None:
+    count = len((passing / "events.ndjson").read_bytes().splitlines())
+    folder = without_tail(passing, tmp_path, count, dropped=0, events=count)
+
+    found = check(Log(folder))
+    assert (found.verdict, found.finished, found.events) == ("pass", True, count)
+
+
+def test_a_last_line_cut_in_two_leaves_out_the_end(passing: Path, tmp_path: Path) -> None:
+    lines = (passing / "events.ndjson").read_bytes().splitlines(keepends=True)
+    path = tmp_path / "x.ndjson"
+    path.write_bytes(b"".join(lines[:200]) + lines[200][:30])
+    found = check(Log(path, skip_malformed=True))
+
+    assert (found.verdict, found.finished, found.before) == ("unknown", False, 200)
+    path.write_bytes(b"no event\n" + b"".join(lines))
+    assert check(Log(path, skip_malformed=True)).verdict == "pass"
 
 
 def test_an_unknown_check_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """`vkemu log check`: the oracle over a recorded log, whoever wrote it.
 
 The oracle needs nothing but events. Each line is first held against the event table; one that does
-not fit is malformed, as one that is no JSON is. Lines that are missing (a gap in `seq`) are said,
-since what the oracle did not hear it cannot judge; where the log itself says that events were
-dropped the oracle stops, and what came after is unknown.
+not fit is malformed, as one that is no JSON is. What the oracle did not hear it cannot judge: from
+the first hole on - a gap in `seq`, a `log.dropped`, an end that summary.json says there was - all
+is unknown, and what the end should leave behind is looked for only in a log that is whole.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from vkemu.oracle import CHECKS, DEFAULT_CHECKS, Oracle, Violation
 from vkemu.verdict import UsageError, Verdict
 
 COMPRESSED: Final = "z:"
+LATER: Final = ", and nothing after them can be judged"
+LEFT_OUT: Final = " (checks of the end left out)"
 _FIELDS: Final = {
     name: tuple((f.name, f.kind) for f in event.fields) for name, event in EVENTS.items()
 }
@@ -37,7 +39,9 @@ class Checked:
     """What the oracle said of a log. It stops at the first violation, as a live run does."""
 
     events: int = 0
-    missing: int = 0  # lines that `seq` says there were
+    before: int = 0  # those before the first hole
+    hole: str = ""  # where that is, and what is missing there; empty when nothing is
+    missing: int = 0  # lines that `seq` and summary.json say there were
     checks: tuple[str, ...] = ()
     finished: bool = True  # whether the checks of the end were made
     line: int = 0  # where the violation is; 0: at the end
@@ -48,9 +52,45 @@ class Checked:
 
     @property
     def verdict(self) -> Verdict:
-        if self.violation is not None:
-            return "fail"
-        return "pass" if self.dropped is None else "unknown"
+        if self.hole:
+            return "unknown"
+        return "pass" if self.violation is None else "fail"
+
+    def lacks(self, what: str) -> None:
+        """The log has a hole here."""
+        if not self.hole:
+            self.hole, self.before = what, self.events
+
+
+class Numbers:
+    """The `seq` of the lines heard so far, against what they should be."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.last: int | None = None
+        self._accounted = 0  # of the lines left out, those that were no events of this run
+
+    def missing(self, seq: int) -> int:
+        """How many events there were between the last one and this."""
+        # Some count from 1.
+        gap = seq - self.last - 1 if self.last is not None else seq * (seq > 1)
+        self.last = seq
+        if gap <= 0:
+            self._accounted = self.log.skipped
+        return max(gap, 0)
+
+    def missing_at_end(self, summary: dict[str, Any]) -> int:
+        dropped, events = summary.get("dropped"), summary.get("events")
+        heard = -1 if self.last is None else self.last
+        return max(
+            dropped if isinstance(dropped, int) else 0,
+            events - heard - 1 if isinstance(events, int) else 0,
+        )
+
+    @property
+    def unaccounted(self) -> int:
+        """Lines left out after which no `seq` says that they were none of the run's."""
+        return self.log.skipped - self._accounted
 
 
 def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
@@ -64,7 +104,7 @@ def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
     oracle = Oracle(wanted)
     actor = ""
     oracle.actor = lambda: actor
-    seq: int | None = None
+    numbers = Numbers(log)
     try:
         for number, event in log.numbered():
             args = arguments(event)
@@ -75,22 +115,38 @@ def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
             actor = str(event.get("actor", ""))
             here = event.get("seq")
             if event["event"] == DROPPED:
-                found.dropped = event["count"], event["first"], event["last"]
+                count, first, last = found.dropped = event["count"], event["first"], event["last"]
+                what = f"{count} were dropped from there to seq {last}"
+                found.lacks(f"before seq {first}; {what}{LATER}")
                 break
-            if isinstance(here, int):
-                if seq is not None and here > seq + 1:
-                    found.missing += here - seq - 1
-                seq = here
+            if isinstance(here, int) and (gap := numbers.missing(here)):
+                found.missing += gap
+                found.lacks(f"before seq {here - gap}; {gap} events are missing there{LATER}")
             found.events += 1
             found.line, found.event = number, event
             oracle(event["event"], *args)
         found.line, found.event = 0, None
-        found.finished = ends_properly(summary) and not log.cut and found.dropped is None
+        if found.dropped is None:
+            look_at_end(found, log, numbers, summary)
+        found.finished = ends_properly(summary) and not found.hole
         if found.finished:
             oracle.finish()
     except Violation as violation:
         found.violation = violation
     return found
+
+
+def look_at_end(found: Checked, log: Log, numbers: Numbers, summary: dict[str, Any]) -> None:
+    """Whether the last line is the last event."""
+    missing = numbers.missing_at_end(summary)
+    found.missing += missing
+    if missing:
+        found.lacks(f"that are there; {missing} events are missing at the end{LEFT_OUT}")
+    elif log.cut:
+        found.lacks(f"that are there; the log is {log.cut}{LEFT_OUT}")
+    elif numbers.unaccounted:
+        lines = numbers.unaccounted
+        found.lacks(f"that are there; {lines} lines left out may be events{LEFT_OUT}")
 
 
 def skip(log: Log, found: Checked, number: int, wrong: str) -> None:
@@ -146,22 +202,25 @@ def ends_properly(summary: dict[str, Any]) -> bool:
 
 
 def report(found: Checked, log: Log) -> str:
-    lines = []
-    if found.missing:
-        lines.append(f"{log.path}: {found.missing} events are missing, the verdict may be wrong")
-    if found.dropped is not None:
-        count, first, last = found.dropped
-        lines.append(
-            f"unknown: no violation in the {found.events} events before seq {first}; {count} were"
-            f" dropped from there to seq {last}, and nothing after them can be judged"
-        )
-        return "\n".join(lines)
+    if found.hole:
+        return unknown(found, log)
     if found.violation is None:
         end = "" if found.finished else " (the run did not end; checks of the end left out)"
-        lines.append(f"no violation in {found.events} events{end}")
-        return "\n".join(lines)
+        return f"no violation in {found.events} events{end}"
+    return violation_of(found, log)
+
+
+def unknown(found: Checked, log: Log) -> str:
+    lines = [f"unknown: no violation in the {found.before} events {found.hole}"]
+    if found.violation is not None:
+        lines += ["", "this comes after what is missing, and may come of it:"]
+        lines += [violation_of(found, log)]
+    return "\n".join(lines)
+
+
+def violation_of(found: Checked, log: Log) -> str:
     where = f"{log.path}:{found.line}" if found.line else f"{log.path}: at the end"
-    lines += [f"{where}: {found.violation}"]
+    lines = [f"{where}: {found.violation}"]
     if found.event is not None:
         lines += ["", row(found.event, COLUMNS)]
     return "\n".join(lines)
