@@ -67,3 +67,27 @@ def test_a_root_that_is_a_file_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="expected a folder for runs"):
         make(tmp_path / "runs")
+
+
+def test_a_latest_that_is_no_link_is_said_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+
+    with (
+        pytest.raises(UsageError, match=r"latest: exists and is no link, expected a link to a run"),
+        new_run(tmp_path, "a"),
+    ):
+        pytest.fail("it ran")
+    assert visible(tmp_path) == ["latest"]
+
+
+def test_a_complete_run_is_kept_when_latest_cannot_point_to_it(tmp_path: Path) -> None:
+    def run() -> None:
+        with new_run(tmp_path, "a") as folder:
+            folder.write_text("failure.txt", "words")
+            (tmp_path / "latest").mkdir()
+
+    with pytest.raises(UsageError, match=r"latest: Is a directory.*; the run is .*/a-1$") as raised:
+        run()
+    assert "\n" not in str(raised.value)
+    assert visible(tmp_path) == ["a-1", "latest"]
+    assert (tmp_path / "a-1/failure.txt").read_text() == "words"

@@ -35,7 +35,8 @@ class RunFolder:
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
         self.name = name
-        self.path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+        self._hidden = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+        self.path = self._hidden
 
     def events_path(self, *, zstd: bool) -> Path:
         return self.path / (EVENTS + SUFFIX if zstd else EVENTS)
@@ -79,14 +80,18 @@ class RunFolder:
         return final
 
     def discard(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what is not complete; never a run that has its name."""
+        shutil.rmtree(self._hidden, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def new_run(root: Path, name: str) -> Iterator[RunFolder]:
     """A folder to fill; published at the end, removed when an exception passes."""
+    latest = root / LATEST
     try:
         root.mkdir(parents=True, exist_ok=True)
+        if latest.exists() and not latest.is_symlink():
+            raise UsageError(f"{latest}: exists and is no link, expected a link to a run")
         folder = RunFolder(root, name)
     except OSError as error:
         message = f"{root}: {error.strerror}, expected a folder for runs"
@@ -108,10 +113,11 @@ def numbers(root: Path, name: str) -> list[int]:
 def point_latest(root: Path, target: str) -> None:
     """Replace the link in one step: a reader finds the old or the new run, never none."""
     link = root / f".{LATEST}-{target}"  # ours alone, as the target is
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
     try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
         link.replace(root / LATEST)
     except OSError as error:
-        link.unlink()
-        raise UsageError(f"{root / LATEST}: {error.strerror}, expected a link to a run") from None
+        link.unlink(missing_ok=True)
+        what = f"{error.strerror}, expected a link to a run"
+        raise UsageError(f"{root / LATEST}: {what}; the run is {root / target}") from None
