@@ -219,7 +219,7 @@ def test_latest_that_is_no_link_stays_as_it_is(shell: Shell) -> None:
     status, out, err = shell("run", "s.toml")
 
     assert (status, out) == (2, "")
-    assert err == "runs/latest: Is a directory, expected a link to a run\n"
+    assert err == "runs/latest: exists and is no link, expected a link to a run\n"
     assert [entry.name for entry in (shell.cwd / "runs").iterdir()] == ["latest"]
 
 
