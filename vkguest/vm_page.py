@@ -63,13 +63,15 @@ def identified(m: VmPage, thread: Thread, writing: bool) -> bool:
     return m.busy.state == thread.tid or any(lock.rank == OBJECT_LOCK for lock in thread.held)
 
 
-def counted_or_busied(m: VmPage, thread: Thread, writing: bool) -> bool:
+def queued_or_busied(m: VmPage, thread: Thread, writing: bool) -> bool:
     """Nobody wires or unwires a page that somebody else has busied."""
-    return counted(m, thread, writing) or (not writing and m.busy.state == thread.tid)
+    assert thread.held is not None
+    mine = not writing and m.busy.state == thread.tid
+    return mine or any(lock is m.queue_lock for lock in thread.held)
 
 
-@guarded_by("queue_lock", "act_count", "queue", guard=counted)
-@guarded_by("queue_lock", "wire_count", guard=counted_or_busied)
+@guarded_by("queue_lock", "act_count", "queue")
+@guarded_by("queue_lock", "wire_count", guard=queued_or_busied)
 @guarded_by("queue_lock or pm_pteobj", "hold_count", guard=counted)
 @guarded_by("busy or object lock", "object", "pindex", guard=identified)
 @guarded_by("spin", "dirty", "flags", guard=spinlocked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from random import Random
 
 import pytest
 from vkprotocol.insn import Op
@@ -19,6 +20,7 @@ from vkguest.syscall import Sys
 from vkguest.vm_object import VmObject, vm_object_madvise
 from vkguest.vm_page import PQ_INACTIVE, PQ_NONE
 from vkguest.workloads import workload
+from vkguest.workloads.drawn import Drawn
 
 SWAP = 12
 TIGHT = 42  # pages, swap included: two processes hardly fit
@@ -44,6 +46,16 @@ def test_nothing_a_process_can_do_is_left_out() -> None:
     drawn = sum((calls(workload(f"random:seed={seed}")) for seed in range(30)), Counter[int]())
 
     assert {call for call in Sys if not drawn[call]} == set()
+
+
+def test_no_two_processes_of_a_program_store_the_same_word() -> None:
+    drawn = Drawn(Random(1), 4)
+    stored: list[int] = []
+    for _ in range(3):
+        drawn._fork(lambda child: stored.append(child._next()))
+        stored.append(drawn._next())
+
+    assert len(set(stored)) == len(stored)
 
 
 @pytest.mark.parametrize("seed", range(8))

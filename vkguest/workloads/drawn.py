@@ -272,6 +272,7 @@ class Drawn:
         self._wait(done)
         asm.label(label)
         body(child)
+        self.stores = max(self.stores, child.stores)  # the next child starts beyond
         asm.exit(STATUS_CHILD)
         asm.label(done)
 
