@@ -110,9 +110,9 @@ class Division:
             state.begun(thread, touched)
         return parts
 
-    def take(self) -> Part:
-        """A part to be explored, with what is known by now of the states above it."""
-        frontier, above = self.parts.popleft()
+    def first(self) -> Part:
+        """The part to be explored next, with what is known by now of the states above it."""
+        frontier, above = self.parts[0]
         steps = known(frontier.steps, above)
         return Part(frontier._replace(steps=steps), above)
 
@@ -178,8 +178,6 @@ class Coordinator:
         self.under_way: dict[int, tuple[Part, int]] = {}
 
     def account(self, report: Report, granted: int) -> None:
-        if report.error is not None:
-            raise report.error
         self.granted -= granted
         result = self.result
         result.executions += report.executions
@@ -194,8 +192,10 @@ class Coordinator:
             if len(self.witnesses) < WITNESSES_MAX:
                 self.witnesses.setdefault(witness.kind, witness)
         result.seconds = perf_counter() - self.began
+
+    def show(self) -> None:
         if self.progress is not None:
-            self.progress(result)
+            self.progress(self.result)
 
     def grant(self, waiting: int) -> int:
         """How many executions a job may have: a share of what is left of the budget."""
@@ -222,10 +222,11 @@ class Coordinator:
                 granted = self.grant(len(division.parts))
                 if not granted:
                     break
-                part = division.take()
+                part = division.first()
                 self.number += 1
                 self.granted += granted
                 under_way[self.number] = part, granted
+                division.parts.popleft()
                 spread = len(under_way) + len(division.parts) < self.count
                 alone = self.result.executions < self.alone
                 seconds = FIRST_SLICE_SECONDS if spread and not alone else SLICE_SECONDS
@@ -234,32 +235,43 @@ class Coordinator:
                 )
             if not under_way:
                 break
-            for report in self.workers.results():
-                part, granted = under_way.pop(report.number)
+            reports = self.workers.results()
+            refuse_errors(reports)
+            stale = next((report.stale for report in reports if report.stale is not None), None)
+            if stale is not None:
+                self._begin_again(division, {report.number for report in reports}, *stale)
+                continue
+            for report in reports:
+                # Under way until all of it is accounted for: whatever ends the search before that,
+                # a checkpoint has the part, and the next run takes it up.
+                part, granted = under_way[report.number]
                 self.account(report, granted)
-                if report.stale is not None:
-                    self.options = {"see_all": report.stale[0], "ordered": report.stale[1]}
-                    self._begin_again(division, under_way)
-                    continue
                 alone = self.result.executions < self.alone
-                division.take_back(part, report, 0 if alone else self.count - len(under_way))
+                idle = 0 if alone else self.count - len(under_way) + 1
+                division.take_back(part, report, idle)
+                del under_way[report.number]
+                self.show()
             if self.witnesses and self.stop_on_failure:
                 return
             if save is not None:
                 save()
         self.finished = not division.parts
 
-    def _begin_again(self, division: Division, under_way: dict[int, tuple[Part, int]]) -> None:
+    def _begin_again(
+        self, division: Division, reported: set[int], see_all: bool, ordered: tuple[Any, ...]
+    ) -> None:
         """More depends on each other than was known: what has been done does not count."""
-        while under_way:
-            for report in self.workers.results():
-                under_way.pop(report.number)
+        while not reported >= self.under_way.keys():
+            reports = self.workers.results()
+            refuse_errors(reports)
+            reported.update(report.number for report in reports)
+        self.options = {"see_all": see_all, "ordered": ordered}
         self.granted = 0
         result = self.result
         result.executions = result.blocked = result.cut = result.failures = 0
         self.endings.clear()
-        division.parts.clear()
-        division.parts.append(Part(Frontier()))
+        division.parts = deque([Part(Frontier())])
+        self.under_way.clear()
 
     def sampled(self) -> None:
         """Random executions, by blocks. The failure with the lowest number is the one that counts,
@@ -292,9 +304,17 @@ class Coordinator:
             while added in reports:
                 report = reports.pop(added)
                 added += 1
+                refuse_errors([report])
                 self.account(report, 0)
+                self.show()
                 if report.failures and self.stop_on_failure:
                     return
+
+
+def refuse_errors(reports: list[Report]) -> None:
+    for report in reports:
+        if report.error is not None:
+            raise report.error
 
 
 def explore_in_parts(
