@@ -1,0 +1,97 @@
+"""A search that is stopped - by Ctrl-C, by an error - knows what it knows and forgets nothing."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vkemu import explore
+from vkemu.exploration import NondeterminismError
+from vkemu.exploration.frontier import Frontier
+from vkemu.exploration.jobs import Job, Report
+from vkemu.exploration.parallel import Coordinator, Division, Part
+from vkemu.exploration.result import Result
+
+from .divided import lost_update
+
+
+def summed(k: Any) -> None:
+    lost_update(k, 3)
+    k.ends.clear()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_checkpoint_loses_no_part(tmp_path: Path, at: int, error: type[BaseException]) -> None:
+    """What was being accounted for when the search ended was in nobody's hands."""
+    calls = itertools.count(1)
+
+    def stop(result: Result) -> None:
+        if next(calls) == at:
+            raise error
+
+    options: dict[str, Any] = {"checkpoint": tmp_path / "search"}
+    budget = {"max_executions": 8}  # in slices of 4, 2, 1 and 1
+    if error is KeyboardInterrupt:
+        assert explore(summed, progress=stop, **budget, **options).verdict == "unknown"
+    else:
+        with pytest.raises(error):
+            explore(summed, progress=stop, **budget, **options)
+    whole = explore(summed)
+    rest = explore(summed, **options)
+    assert rest.exhausted
+    assert rest.executions == whole.executions
+
+
+def test_a_checkpoint_after_an_error_has_the_part_it_came_from(tmp_path: Path) -> None:
+    builds = itertools.count()
+
+    def program(k: Any) -> None:
+        x, y = k.cell("x", 0), k.cell("y", 0)
+        odd = next(builds) == 7
+
+        async def increment() -> None:
+            v = await (y if odd else x).load()
+            await x.store(v + 1)
+
+        k.spawn("a", increment)
+        k.spawn("b", increment)
+
+    options: dict[str, Any] = {"strategy": "dfs", "checkpoint": tmp_path / "search"}
+    with pytest.raises(NondeterminismError):
+        explore(program, **options)
+    assert explore(program, **options).executions == 6
+
+
+class Batches:
+    """Workers that have several reports at once, the first ones stale."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.stale = True
+
+    def submit(self, job: Job) -> None:
+        self.numbers.append(job.number)
+
+    def results(self) -> list[Report]:
+        assert self.numbers, "asked for with nothing under way: it would be waited for for ever"
+        numbers, self.numbers = self.numbers, []
+        stale = (True, ()) if self.stale else None
+        self.stale = False
+        return [Report(n, executions=1, stale=stale) for n in numbers]
+
+    def close(self) -> None:
+        pass
+
+
+def test_reports_that_come_with_a_stale_one_are_not_waited_for() -> None:
+    division = Division()
+    division.parts.append(Part(Frontier()))
+    result = Result("dpor", 0)
+    options: dict[str, Any] = {"stop_on_failure": True, "max_executions": None}
+    coordinator = Coordinator(Batches(), 2, result, max_seconds=None, progress=None, **options)
+    coordinator.exhaustive(division)
+    assert (coordinator.finished, result.executions) == (True, 1)
+    assert coordinator.options["see_all"]
