@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -53,11 +53,31 @@ class Slow:
         return [json.loads(line) for line in self.content.splitlines()]
 
 
+class Watched(Writer):
+    """A test may wait until all is written."""
+
+    def __init__(self, write_some: Callable[[bytes], int], **options: Any) -> None:
+        self.written = threading.Event()
+        super().__init__(write_some, **options)
+
+    def _batch(self) -> bool:
+        going = super()._batch()
+        self.written.set()
+        return going
+
+    def flush(self) -> None:
+        while True:
+            self.written.clear()
+            if not self._lines:
+                break
+            assert self.written.wait(PATIENCE)
+
+
 @contextmanager
 def stalled(limit: int = 500) -> Iterator[tuple[Slow, LiveLog]]:
     """A log with room for about three events, whose writer hangs in the first write."""
     file = Slow()
-    log = LiveLog(Writer(file.write, limit=limit), "live")
+    log = LiveLog(Watched(file.write, limit=limit), "live")
     log.emit("page.alloc", 1, 1, "o", 0)
     assert file.asked.wait(PATIENCE)
     yield file, log
@@ -86,7 +106,8 @@ def test_a_stalled_writer_costs_events_and_no_time() -> None:
         kept = 5001 - log.dropped
         assert kept < 10
         file.allowed.set()
-        assert log.writer.flush(PATIENCE)
+        assert isinstance(log.writer, Watched)
+        log.writer.flush()
         log.emit("page.free", 7, 2)
         assert log.close() == f"{log.dropped} events are not in the log"
 
@@ -128,16 +149,17 @@ def test_a_full_disk_ends_the_log_and_not_the_host() -> None:
     log.writer._thread.join(PATIENCE)
     for pfn in range(10):
         log.emit("page.free", pfn, 1)
-    assert log.close() == "12 events are not in the log: No space left on device"
+    assert log.close() == "11 events are not in the log: No space left on device"
 
 
 def test_a_compressed_log_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     pytest.importorskip("backports.zstd")
     path = tmp_path / "events.ndjson.zst"
     with path.open("wb", 0) as file:
-        log = LiveLog(Writer(file.write, pack=zstd_pack()), "live")
+        writer = Watched(file.write, pack=zstd_pack())
+        log = LiveLog(writer, "live")
         log.emit("page.free", 1, 1)
-        assert log.writer.flush(PATIENCE)
+        writer.flush()
         part = Log(path, skip_malformed=True)
         assert [event["pfn"] for event in part.events()] == [1]
         assert part.cut
@@ -180,10 +202,71 @@ def test_what_is_only_shown_may_be_dropped_alone() -> None:
     writer = Writer(file.write, limit=10)
     for line in (b"0123456789\n", b"x\n", b"y\n"):
         writer.offer(line)
-    assert writer.refused == 2
     file.allowed.set()
-    assert writer.close() == 0
+    assert writer.close() == 2
     assert file.content == b"0123456789\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("closed file"), RuntimeError("zstd")])
+@pytest.mark.parametrize("where", ["write", "pack", "both"])
+def test_whatever_ends_the_writer_is_kept_and_told(error: Exception, where: str) -> None:
+    """Not OSError alone: a closed stream and a compressor raise others."""
+
+    def fails(*_: object, **__: object) -> Any:
+        raise error
+
+    writers = {
+        "write": lambda: Writer(fails),
+        "pack": lambda: Writer(len, pack=fails),
+        "both": lambda: Writer(fails, end=fails),
+    }
+    log = LiveLog(writers[where](), "live")
+    log.emit("page.free", 1, 1)
+    log.writer._thread.join(PATIENCE)
+    assert log.writer.error is error
+    log.emit("page.free", 2, 1)
+
+    assert log.close() == f"2 events are not in the log: {type(error).__name__}: {error}"
+    assert log.dropped == 2
+
+
+def test_a_file_that_cannot_be_closed_is_told() -> None:
+    def full() -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    log = LiveLog(Writer(len, end=full), "live")
+    log.emit("page.free", 1, 1)
+    assert log.close() == "the log may lack its end: Disk quota exceeded"
+
+
+def test_a_writer_that_has_ended_keeps_nothing() -> None:
+    """`tell` asks nobody whether there is room."""
+    stream = StringIO()
+    log = LiveLog(Writer(to_stream(stream)), "live")
+    log.beside = log.writer
+    stream.close()
+    log.tell("first")
+    log.writer._thread.join(PATIENCE)
+    for _ in range(100):
+        log.tell("a guest left")
+
+    assert log.writer._waiting == []
+    assert log.writer.close() == 101
+
+
+def test_what_was_not_shown_is_told_at_the_end(tmp_path: Path) -> None:
+    """The log has all of it, the console has not."""
+    file = Slow()
+    log = open_log("live", RunFolder(tmp_path, "serve"), shown=StringIO())
+    assert log.beside is not None
+    log.beside._write_some = file.write
+    log.beside.limit = 1
+    for pfn in range(4):
+        log.emit("page.free", pfn, 1)
+    file.allowed.set()
+
+    assert log.close() == "3 lines were not shown"
+    assert log.dropped == 0
 
 
 def test_a_stream_without_a_file_is_written_to() -> None:

@@ -63,8 +63,8 @@ class Writer:
         end: Callable[[], None] = lambda: None,
     ) -> None:
         self.limit = limit
-        self.refused = 0  # lines for which there was no room
-        self.error: OSError | None = None  # what ended the writing
+        self.refused = 0  # lines for which there was no room, or nobody to write them
+        self.error: Exception | None = None  # what ended the writing
         self._write_some = write_some
         self._pack = pack
         self._end = end
@@ -83,6 +83,9 @@ class Writer:
     def write(self, line: bytes) -> None:
         """Put it down. It is not looked whether there is room."""
         with self._changed:
+            if self.error is not None:
+                self.refused += 1
+                return
             self._waiting.append(line)
             self._unwritten += len(line)
             self._lines += 1
@@ -96,27 +99,35 @@ class Writer:
         else:
             self.write(line)
 
-    def flush(self, seconds: float) -> bool:
-        """Wait until all is written; False when that takes longer."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._lines, seconds)
-
     def close(self, seconds: float = CLOSE_SECONDS) -> int:
-        """Let the thread finish. How many lines it could not write."""
+        """Let the thread finish. How many lines were not written."""
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
         self._thread.join(seconds)
-        return self._lines
+        return self._lines + self.refused
+
+    def why(self, seconds: float) -> str:
+        """Once closed: what kept lines from being written, if it was not the room."""
+        error = self.error
+        if isinstance(error, OSError) and error.strerror:
+            return f": {error.strerror}"
+        if error is not None:
+            return f": {type(error).__name__}: {error}"
+        late = self._thread.is_alive()
+        return f": it could not be written within {seconds:g} s" if late else ""
 
     def _run(self) -> None:
         try:
-            while self._batch():
-                pass
-        except OSError as error:
-            self.error = error
-        finally:
-            self._end()
+            try:
+                while self._batch():
+                    pass
+            finally:
+                self._end()
+        except Exception as error:  # of the file, the stream or the compressor
+            with self._changed:
+                self.error = error
+                self._waiting.clear()
 
     def _batch(self) -> bool:
         with self._changed:
@@ -132,7 +143,6 @@ class Writer:
         with self._changed:
             self._unwritten -= sum(map(len, lines))
             self._lines -= len(lines)
-            self._changed.notify_all()
         return not last
 
 
@@ -183,20 +193,22 @@ class LiveLog(EventLog):
         return self._missing
 
     def _close(self, seconds: float) -> str:
-        if self._gap:
+        if self._gap and self.writer.error is None:
             self._say_gap()
-        if self.beside is not None and self.beside is not self.writer:
-            self.beside.close(seconds)
-        unwritten = self.writer.close(seconds)
-        self.dropped += unwritten
-        if not self.dropped:
-            return ""
-        why = ""
-        if self.writer.error is not None:
-            why = f": {self.writer.error.strerror}"
-        elif unwritten:
-            why = f": it could not be written within {seconds:g} s"
-        return f"{self.dropped} events are not in the log{why}"
+        unshown = 0
+        beside = self.beside
+        if beside is not None and beside is not self.writer:
+            unshown = beside.close(seconds)
+        self.dropped += self.writer.close(seconds)
+        missing = []
+        why = self.writer.why(seconds)
+        if self.dropped:
+            missing.append(f"{self.dropped} events are not in the log{why}")
+        elif self.writer.error is not None:
+            missing.append(f"the log may lack its end{why}")
+        if beside is not None and unshown:
+            missing.append(f"{unshown} lines were not shown{beside.why(seconds)}")
+        return "; ".join(missing)
 
     def __enter__(self) -> LiveLog:
         return self

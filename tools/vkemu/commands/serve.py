@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"vkemu serve: --time-scale {args.time_scale:g}, expected up to {TIME_SCALE_MAX:g}"
         )
+    if args.zstd and args.runs is None:
+        raise UsageError("vkemu serve: --zstd is about the log, expected with --runs DIR")
     scenario = host_of(args)
     with ExitStack() as stack:
         log = folder = None
