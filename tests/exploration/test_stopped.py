@@ -12,7 +12,12 @@ from vkemu.exploration import NondeterminismError
 from vkemu.exploration.frontier import Frontier
 from vkemu.exploration.jobs import Job, Report
 from vkemu.exploration.parallel import Coordinator, Division, Part
+from vkemu.exploration.program import Program
+from vkemu.exploration.random_walk import RandomWalk
 from vkemu.exploration.result import Result
+from vkemu.exploration.run import Run
+from vkemu.exploration.search import Search
+from vkemu.exploration.shrink import Witness
 
 from .divided import lost_update
 
@@ -33,7 +38,7 @@ def test_a_checkpoint_loses_no_part(tmp_path: Path, at: int, error: type[BaseExc
             raise error
 
     options: dict[str, Any] = {"checkpoint": tmp_path / "search"}
-    budget = {"max_executions": 8}  # in slices of 4, 2, 1 and 1
+    budget: dict[str, Any] = {"max_executions": 8}  # in slices of 4, 2, 1 and 1
     if error is KeyboardInterrupt:
         assert explore(summed, progress=stop, **budget, **options).verdict == "unknown"
     else:
@@ -95,3 +100,53 @@ def test_reports_that_come_with_a_stale_one_are_not_waited_for() -> None:
     coordinator.exhaustive(division)
     assert (coordinator.finished, result.executions) == (True, 1)
     assert coordinator.options["see_all"]
+
+
+class Interrupted(Batches):
+    """Ctrl-C before the first block is done, when the second has a failure."""
+
+    def __init__(self, *witnesses: Witness) -> None:
+        super().__init__()
+        self.witnesses = witnesses
+
+    def results(self) -> list[Report]:
+        if 2 not in self.numbers:
+            raise KeyboardInterrupt
+        self.numbers.remove(2)
+        return [Report(2, executions=1, failures=len(self.witnesses), witnesses=self.witnesses)]
+
+
+@pytest.mark.parametrize("strategy", ["random", "pct", "pos", "urw"])
+def test_an_interrupted_sample_in_parts_is_no_pass(strategy: str) -> None:
+    options: dict[str, Any] = {"strategy": strategy, "max_executions": 1000, "jobs": 2}
+    found = explore(summed, workers=Interrupted(), **options)
+    assert (found.verdict, found.exhausted) == ("unknown", False)
+    assert explore(summed, strategy=strategy, jobs=1, max_seconds=0.01).verdict == "pass"
+
+
+def test_a_time_that_is_up_is_a_pass_in_parts() -> None:
+    options: dict[str, Any] = {"strategy": "random", "max_seconds": 1e-9, "jobs": 2}
+    assert explore(summed, workers=Batches(), **options).verdict == "pass"
+
+
+def two(k: Any) -> None:
+    lost_update(k, 2)
+
+
+def failing(program: Any) -> Witness:
+    """As another process would have found it."""
+    search = Search(Run(Program(program, {}), 100), RandomWalk(1), Result("random", 1))
+    search.go()
+    (witness,) = search.witnesses.values()
+    return witness
+
+
+def test_an_interrupted_sample_in_parts_keeps_the_failure_it_had() -> None:
+    known = explore(two)
+    assert known.failure is not None
+    found = explore(
+        two, strategy="random", max_executions=1000, jobs=2, workers=Interrupted(failing(two))
+    )
+    assert found.verdict == "fail"
+    assert found.failure is not None
+    assert found.failure.token == known.failure.token

@@ -81,7 +81,7 @@ def explore(
             program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
             max_executions=max_executions, max_seconds=max_seconds, progress=progress,
         )  # fmt: skip
-        return concluded(result, run, witnesses, ended or not exhaustive, progress)
+        return concluded(result, run, witnesses, ended, progress)
     search = Search(
         run, chosen, result,
         max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,

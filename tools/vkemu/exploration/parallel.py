@@ -276,9 +276,18 @@ class Coordinator:
     def sampled(self) -> None:
         """Random executions, by blocks. The failure with the lowest number is the one that counts,
         and what comes after it does not."""
+        reports: dict[int, Report] = {}
+        try:
+            self._sampled(reports)
+        except KeyboardInterrupt:  # what waits for the blocks before it is known all the same
+            for block in sorted(reports):
+                if reports[block].error is None:
+                    self.account(reports[block], 0)
+            raise
+
+    def _sampled(self, reports: dict[int, Report]) -> None:
         assert self.max_executions is not None or self.deadline is not None
         under_way: dict[int, tuple[int, int]] = {}
-        reports: dict[int, Report] = {}
         block = added = 0
         last = None
         if self.max_executions is not None:
