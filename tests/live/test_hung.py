@@ -165,6 +165,7 @@ def test_a_stuck_lwp_ends_the_host_and_is_named(backend: str, tmp_path: Path) ->
 @backends
 def test_a_second_signal_ends_a_host_that_waits_for_a_process(backend: str, tmp_path: Path) -> None:
     server = host()
+    server.hung_tasks.every = 1000.0  # not before the signal
     told: list[str] = []
     server.tell = told.append
 
