@@ -110,6 +110,36 @@ def test_of_a_program(name: str, options: list[str], capsys: pytest.CaptureFixtu
     assert said == path.read_text(), f"if it is meant: VKEMU_SNAPSHOTS=1, then look at {path}"
 
 
+BLAMED = """
+def blamed(k):
+    x, y, own = k.cell("x"), k.cell("y"), k.cell("own")
+    seen = []
+    async def writer():
+        await x.store(1)
+        seen.append(await y.wait(lambda y: y == 1))
+    async def reader():
+        await x.wait(lambda x: x == 1)
+        await y.store(1)
+        await own.load()
+        assert not seen
+    k.spawn("writer", writer)
+    k.spawn("the: reader", reader)
+"""
+
+
+def test_of_names_with_spaces_and_colons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The objects of a deadlock, and who failed, were found by splitting the message."""
+    text = PROGRAM.replace('"left"', '"lock left"').replace('"right"', '"lock; right"')
+    text = text.replace('"a", dine', '"t: a", dine').replace('"b", dine', '"t b", dine')
+    (folder / "p.py").write_text(text + BLAMED)
+    assert main(["explore", "p.py:deadlock"]) == 1
+    said = capsys.readouterr().out
+    assert "\n acquire:  t b   lock; right: None -> 1  step 2  p.py:13\n" in said
+    assert "\n acquire:  t: a  lock left: None -> 0    step 1  p.py:13\n" in said
+    assert main(["explore", "p.py:blamed", "--strategy", "dfs"]) == 1
+    assert "\n wait:   the: reader  x: 1" in capsys.readouterr().out
+
+
 def test_of_a_program_in_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "p.py:lost", "--report", "here"]) == 1
     assert (folder / "here" / "failure.txt").read_text() in capsys.readouterr().out

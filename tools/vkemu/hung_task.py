@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from vkprotocol.effects import Mailbox, Thread
 
-from vkemu.announced import blocked_on
 from vkemu.controlled import Deadlock
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ class HungTasks:
             await anyio.sleep(self.every)
             hung = self.look()
             if hung:
-                names = "; ".join(map(blocked_on, hung))
-                self.live.stop(Deadlock(f"deadlock: {names}"))
+                self.live.stop(Deadlock.of(hung))
 
     def look(self) -> list[Thread]:
         """The threads that will not go on, if it is clear by now."""

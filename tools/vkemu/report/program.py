@@ -103,9 +103,8 @@ def accesses_of(found: Found) -> tuple[Access, ...]:
         return tuple(access_of_place(race.variable, place, records) for place in places)
     if isinstance(found.error, Deadlock):
         return tuple(map(access_of, taken_by_others(records, found.error)))
-    blamed = found.message.partition(": ")[0]
     late = [record for record in records if any(n < record.position for n in record.conflicts)]
-    own = [record for record in late if record.thread == blamed]
+    own = [record for record in late if found.message.startswith(f"{record.thread}: ")]
     if not late:
         return tuple(map(access_of, records[-1:]))
     second = (own or late)[-1]
@@ -129,7 +128,6 @@ def access_of_place(variable: str, place: Place, records: list[StepRecord]) -> A
 
 def taken_by_others(records: list[StepRecord], error: Deadlock) -> Iterator[StepRecord]:
     """The last step on each object that somebody waits for."""
-    waits = [wait.partition(" waits to ")[2].split() for wait in str(error).split("; ")]
-    for name in dict.fromkeys(words[1] for words in waits if len(words) > 1):
+    for name in dict.fromkeys(error.objects):
         touched = [record for record in records if record.object == name]
         yield from touched[-1:]
