@@ -51,3 +51,35 @@ def test_the_flag_may_go_once_the_page_is_dirty() -> None:
     store(feed)
     feed.say("syncer", "page.dirty", 8, 255)
     write_protect_blindly(feed)
+
+
+def written_out() -> Feed:
+    feed = mapped()
+    feed.say("fault0", "page.dirty", 8, 255)
+    feed.say("syncer", "page.flags", 8, 0, PG_WRITEABLE)
+    feed.say("syncer", "pager.put", "image", 8, 8)
+    return feed
+
+
+def test_a_store_to_what_was_written_out_and_called_clean_leaves_no_trace() -> None:
+    feed = written_out()
+    feed.say("syncer", "page.dirty", 8, 0)
+
+    with pytest.raises(Violation, match="leaves no trace"):
+        store(feed)
+
+
+def test_what_is_called_clean_after_such_a_store_is_not() -> None:
+    feed = written_out()
+    store(feed)
+
+    with pytest.raises(Violation, match="written out, and changed, and is clean") as caught:
+        feed.say("syncer", "page.dirty", 8, 0)
+
+    assert caught.value.invariant == 4
+
+
+def test_what_is_freed_may_be_called_clean() -> None:
+    feed = mapped()
+    store(feed)
+    feed.say("exit", "page.dirty", 8, 0)

@@ -3,7 +3,8 @@
 It knows when m->dirty is set, or when pmap_testbit would find M in a PTE, or when somebody has
 just swapped such a PTE out and has the M in hand. Changed bytes that none of these tells of are
 lost as soon as the page is dropped; the check fires at the store where the kernel could already
-not know, where it stops being able to, and at the drop itself.
+not know, where it stops being able to, and at the drop itself. A store and the step that ends the
+knowledge touch nothing in common, and a search takes them in one order: so both are judged.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Dirt:
         self.in_hand: dict[int, Happening] = {}
         self.cleaned: dict[int, Happening] = {}  # when dirty became 0
         self.unqueued: dict[int, int] = {}  # step in which it left its queue
+        self.written: set[int] = set()  # by a pager, and not yet called clean for it
 
     def known(self, frame: Frame) -> bool:
         """Would anybody who asks now learn that the page is dirty?"""
@@ -51,8 +53,7 @@ class Dirt:
     mem_emulate = mem_store
 
     def page_flags(self, pfn: int, set: int, clear: int) -> None:  # noqa: A002 - the field
-        """PG_WRITEABLE goes: from here on no PTE is asked. Store and flag commute in the kernel,
-        so this and `mem_store` are one violation in its two orders."""
+        """PG_WRITEABLE goes: from here on no PTE is asked."""
         if clear & PG_WRITEABLE:
             frame = self.shadow.frame(pfn)
             if frame.changed is not None and not frame.free and not self.known(frame):
@@ -61,12 +62,21 @@ class Dirt:
     def page_dirty(self, pfn: int, value: int) -> None:
         if value:
             self.in_hand.pop(pfn, None)
-        else:
-            self.cleaned[pfn] = self.shadow.now()
+            return
+        frame = self.shadow.frame(pfn)
+        # Without a pager it is a decision: the page is freed, or MADV_FREE gives its changes up.
+        if pfn in self.written and frame.changed is not None and not self.known(frame):
+            raise self._violation(frame, f"frame {pfn} was written out, and changed, and is clean")
+        self.written.discard(pfn)
+        self.cleaned[pfn] = self.shadow.now()
+
+    def pager_put(self, obj: Id, pindex: int, pfn: int) -> None:
+        self.written.add(pfn)
 
     def page_alloc(self, pfn: int, gen: int, obj: Id, pindex: int) -> None:
         self.in_hand.pop(pfn, None)
         self.cleaned.pop(pfn, None)
+        self.written.discard(pfn)
 
     def pte_write(self, pmap: Id, va: int, old: int, new: int, why: str) -> None:
         if not old & PTE_V or not old & PTE_M:
