@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from vkprotocol.effects import Effect, key_text
+from vkprotocol.effects import key_text
 
 from vkemu.announced import shown
 from vkemu.exploration.conflicts import Conflicts
@@ -161,7 +161,3 @@ def table(steps: Sequence[StepRecord]) -> list[str]:
     if any(step.conflicts for step in steps):
         lines.append("* another thread touches the same object, and one of the two writes")
     return lines
-
-
-def describe(effect: Effect) -> str:
-    return f"{effect.op} {key_text(effect.obj.key)}"
