@@ -91,6 +91,7 @@ class Write:
         if idx is None:
             yield Effect(frame.bulk, access.op, write=True)
             frame.put_bytes(self.operand)
+            self._emit(frame, 0, frame.words[0])
             kernel.emit("page.write", frame.pfn, self.operand)
         else:
             yield frame.word(idx).write
@@ -98,8 +99,12 @@ class Write:
             new = modified(access.op, old, self.operand)
             self.result = old == self.operand[0] if access.op == "cmpset" else old
             frame.words[idx] = new
-            kernel.emit("mem.emulate", access.cpu.id, self.pmap.id, access.va, frame.pfn, idx, new)
+            self._emit(frame, idx, new)
         self.done = True
+
+    def _emit(self, frame: Frame, idx: int, new: int) -> None:
+        cpu, va = self.access.cpu, self.access.va
+        cpu.kernel.emit("mem.emulate", cpu.id, self.pmap.id, va, frame.pfn, idx, new)
 
 
 def modified(op: str, old: int, operand: Any) -> int:

@@ -179,6 +179,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "shadow: an edit is not counted, so a fault that has read the VPTE before enters it after",
         "rmap.shadow:Shadow._edited", (1,), ("W02",),
     ),
+    "shadow-emulate-unchecked": Mutant(
+        "shadow: a store is emulated whether or not the VPTEs it went by are as they were read",
+        "rmap.shadow:Shadow.emulate", (1,), ("W02",),
+    ),
     "shadow-withdrawn-after-store": Mutant(
         "shadow: the VPTE is written first, then what came from it goes: before the edit returns,"
         " another CPU of the guest already goes by what it reads",

@@ -176,7 +176,7 @@ debug mem.cmpset cpu pmap va pfn idx value=new_value ok
   a locked compare-and-set through the TLB
   hardware
 debug mem.emulate cpu pmap va pfn idx value=new_value
-  a write of one word to a page table is done by the fault it has caused, in the CPU's place
+  a write to a page table, of a page its first word, is done by the fault it has caused
   none; Linux arch/x86/kvm/x86.c:emulator_write_phys
 debug vpte.read pfn idx value vshift
   the host walker reads a VPTE; vshift is what remains of the index below it

@@ -69,6 +69,7 @@ ELSEWHERE = {
     "wired-full-protection": "needs the wired policy",
     "wire-never-dropped": "accounting: the page is never reclaimed",
     "copied-page-kept-mapped": "what a guest reads after the host's write: litmus W26",
+    "shadow-emulate-unchecked": "a process that is mapped its own page table: test_rmap_shadow.py",
     "shadow-withdrawn-after-store": "what another CPU of the guest does meanwhile: litmus W03",
     "notifier-write-back-unchecked": "data of the guest: litmus W16",
     "nested-reclaim-without-flush": "in TLBs only: litmus W06",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from vkemu.oracle import Violation
 
-from tests.oracle.feed import RO, RW, Feed
+from tests.oracle.feed import GUEST, RO, RW, Feed
 
 
 def reused(*checks: str) -> Feed:
@@ -104,3 +104,11 @@ def test_an_access_nobody_explained_is_no_log_of_ours() -> None:
 
     with pytest.raises(ValueError, match="without a TLB entry"):
         feed.load("user", 0, 8)
+
+
+def test_a_store_is_emulated_to_a_freed_frame() -> None:
+    feed = Feed("freed-access").guest()
+    feed.free("pagedaemon", 8)
+
+    with pytest.raises(Violation, match="cpu 0 writes a freed frame"):
+        feed.say("fault0", "mem.emulate", 0, GUEST, 0, 8, 0, 5)

@@ -95,3 +95,17 @@ def test_a_translation_that_is_in_a_tlb_only_is_looked_at_in_the_end() -> None:
 
     with pytest.raises(Violation, match="no INVAL followed the edit"):
         feed.oracle.finish()
+
+
+@pytest.mark.parametrize("checks", [("freed-access",), ("freed-access", "read-only")])
+def test_a_walk_through_a_second_stage_pte_of_an_earlier_owner(checks: tuple[str, ...]) -> None:
+    """What a translation is worth does not depend on which other checks are on."""
+    feed = Feed(*checks).guest()
+    feed.say("set-up", "pte.write", STAGE, 8 << 12, 0, 8 << 12 | RO, "enter")
+    feed.free("pagedaemon", 8)
+    feed.alloc("other", 8, 0, "other")
+    walk(feed, RO)
+
+    with pytest.raises(Violation, match="now belongs to other") as caught:
+        feed.load("user", 0, 8)
+    assert caught.value.check == "freed-access"

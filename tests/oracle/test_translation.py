@@ -6,7 +6,7 @@ import pytest
 from vkemu.oracle import Violation
 from vkprotocol.vpte import VPTE_M, VPTE_NX, VPTE_RW, VPTE_V
 
-from tests.oracle.feed import GUEST, LEAF, NO_EXECUTE, OWN, RO, RW, TABLE, Feed
+from tests.oracle.feed import DMAP, GUEST, LEAF, NO_EXECUTE, OWN, RO, RW, TABLE, Feed
 
 STALE = "stale-translation"
 RIGHTS = "read-only"
@@ -248,3 +248,50 @@ def test_no_execute_carried_over_is_fine() -> None:
     feed.enter("fault0", 0, 8, RO | NO_EXECUTE)
     feed.resolved("fault0", 0)
     feed.oracle.finish()
+
+
+def emulated(feed: Feed, va: int = 0, pfn: int = 8, pmap: int = GUEST) -> None:
+    feed.say("fault0", "mem.emulate", 0, pmap, va, pfn, va >> 3 & 511, 5)
+
+
+def test_an_emulated_store_goes_where_the_page_table_leads() -> None:
+    feed = Feed().guest()
+    feed.edit(0, 8 << 12 | LEAF | VPTE_M)
+    feed.fault("fault0", 0, "write")
+    emulated(feed)
+    emulated(feed, DMAP + (3 << 12), 3, OWN)
+
+
+@pytest.mark.parametrize(
+    ("vpte", "check"),
+    [(0, STALE), (9 << 12 | LEAF | VPTE_M, STALE), (8 << 12 | LEAF, RIGHTS),
+     (8 << 12 | VPTE_V | VPTE_M, RIGHTS)],
+)  # fmt: skip
+def test_an_emulated_store_after_an_edit(vpte: int, check: str) -> None:
+    """The fault began before it, and no INVAL has come: the other stores are allowed that."""
+    feed = Feed(check).guest()
+    feed.edit(0, 8 << 12 | LEAF | VPTE_M)
+    feed.fault("fault0", 0, "write")
+    feed.edit(0, vpte)
+
+    with pytest.raises(Violation, match="a store is emulated") as caught:
+        emulated(feed)
+    assert caught.value.check == check
+
+
+def test_an_emulated_store_to_the_vpte_it_goes_by() -> None:
+    feed = Feed(STALE).guest()
+    feed.edit(0, 3 << 12 | LEAF | VPTE_M)
+    feed.fault("fault0", 0, "write")
+    emulated(feed, 0, 3)
+
+    with pytest.raises(Violation, match="a store is emulated"):
+        emulated(feed, 0, 3)
+
+
+@pytest.mark.parametrize("va", [0, DMAP + (2 << 12)])
+def test_an_emulated_store_to_what_an_ordinary_mapping_does_not_show(va: int) -> None:
+    feed = Feed(STALE).guest()
+
+    with pytest.raises(Violation, match="a store is emulated"):
+        emulated(feed, va, 3, OWN)

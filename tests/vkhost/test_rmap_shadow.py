@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from vkemu.litmus.actor import FAULTED
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import load_litmus, read
+from vkemu.oracle import Oracle, Violation
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_RW
 
@@ -124,8 +126,9 @@ def test_a_page_that_is_all_written_is_a_table_no_more(how: str) -> None:
     assert not any(w.mapped(i) for i in range(3))
     assert w.word(LEAF, 0) == (0 if how == "zero" else 12)
     assert w.rmap.statistics().rmap_bytes % TABLE_LINK_BYTES == 0
+    assert w.emulated() == 1
     drive(w.kern.store(at + 8, 1))
-    assert w.emulated() == 0
+    assert w.emulated() == 1
     assert w.dmap_writable(LEAF)
 
 
@@ -191,6 +194,35 @@ def test_a_fault_that_read_a_word_before_its_edit_starts_again(mutants: tuple[st
     retries = [args[2] for _, name, args in w.host.events if name == "fault.retry"]
     assert ("invalidated" in retries) is not bool(mutants)
     assert w.mapped(3) is bool(mutants)
+
+
+@pytest.mark.parametrize("mutants", [(), ("shadow-emulate-unchecked",)])
+@pytest.mark.parametrize("page", [False, True])
+def test_a_store_by_a_vpte_that_is_edited_under_it_is_seen(
+    page: bool, mutants: tuple[str, ...]
+) -> None:
+    w = Walked(mutants=mutants)
+    at = 8 * PAGE_SIZE
+    drive(w.user.load(at + 8))
+    leaf = w.guest.image.memq[LEAF]
+    access = w.user.zero_page(at) if page else w.user.store(at + 20 * 8, 0xDEAD)
+    fault = w.host.on("user", w.user, access)
+    before = len(w.host.events)
+    # Until its walk has read the leaf table and let go of it.
+    while not any(
+        name == "page.unbusy" and args[0] == leaf.pfn for _, name, args in w.host.events[before:]
+    ):
+        w.host.execution.step(fault.tid)
+    drive(w.kern.store(w.guest.dmap(LEAF, 8), 0))
+    while not fault.done:
+        w.host.execution.step(fault.tid)
+
+    oracle = Oracle()
+    oracle.actor = lambda: speaker
+    with pytest.raises(Violation, match="emulated") if mutants else nullcontext():
+        for who, name, args in w.host.events:
+            speaker = str(who)
+            oracle(name, *args)
 
 
 def test_the_links_of_an_edited_word_are_given_back() -> None:

@@ -190,7 +190,7 @@ class Shadow(VpteList):
         if fs.msoftonly:
             return False  # it has become a table since the shortcut asked
         await self.lock.acquire_exclusive()
-        stands = self._stands(fs)
+        stands = self._stands(fs) or "shadow-emulate-unchecked" in self.kernel.mutants
         if stands:
             await vm_page_dirty(m)
             await self._write(table, write, m)

@@ -79,6 +79,7 @@ PLACES: Final[dict[str, Place]] = {
     "shadow-dmap-unprotected": Litmus("edit-without-inval", "shadow"),
     "shadow-derived-kept": Litmus("edit-without-inval", "shadow"),
     "shadow-edit-uncounted": Litmus("W02-inval-before-edit", "shadow", "misbehaving"),
+    "shadow-emulate-unchecked": Litmus("edit-under-a-store", "shadow"),
     "shadow-withdrawn-after-store": Litmus("edit-seen-by-another", "shadow"),
     "nested-reclaim-without-flush": Litmus(W06, "nested"),
     "nested-protection-ignored": Litmus("W12-lost-dirty", "nested"),

@@ -76,9 +76,9 @@ class Oracle:
         """The state first, then the checks that look at it."""
         shadow = self.shadow
         memory = Memory(shadow)
-        parts: list[Any] = [shadow, memory]
-        if checks & {"free-frame", "read-only"}:
-            parts.append(SecondStage(shadow, "free-frame" in checks, "read-only" in checks))
+        # Of the second stage also whose frame a nested translation leads to, for all checks.
+        second = SecondStage(shadow, "free-frame" in checks, "read-only" in checks)
+        parts: list[Any] = [shadow, memory, second]
         simple: dict[str, Callable[[Shadow], Any]] = {
             "content": Content,
             "freed-access": FreedAccess,

@@ -70,6 +70,12 @@ class FreedAccess:
 
     mem_store = mem_load
 
+    def mem_emulate(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        """By no translation; to whom the frame belongs, if to anybody, is in translation.py."""
+        frame = self.shadow.frame(pfn)
+        if frame.free:
+            self._freed(cpu, Translation(pmap, va >> 12, frame, 0, frame.gen, self.shadow.now()))
+
     def mem_cmpset(
         self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
     ) -> None:

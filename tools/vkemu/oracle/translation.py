@@ -20,6 +20,7 @@ from types import EllipsisType
 from vkemu.oracle.frame import PTE_FRAME, PTE_NX, PTE_RW, PTE_V, Frame, Id, Translation
 from vkemu.oracle.memory import Memory, Walk
 from vkemu.oracle.shadow import Shadow
+from vkemu.oracle.space import Extent
 from vkemu.oracle.violation import Happening, Violation
 
 
@@ -191,6 +192,26 @@ class Translations:
             # >= and not >: a SETMAP edits in the step it begins with.
             if covers and inval.began.step >= agreed:
                 raise self._violation(t, invariant, inval.began, "returned before")
+
+    def mem_emulate(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        """It goes by no TLB, so that an INVAL is still to come is no excuse: the page table says so
+        up to this step, which may write one of the words that the store itself went by."""
+        frame = self.shadow.frame(pfn)
+        extent = self.shadow.extent(pmap, va >> 12)
+        now = self.shadow.now()
+        t = Translation(pmap, va >> 12, frame, PTE_V | PTE_RW | PTE_NX, frame.gen, now)
+        if extent is None or extent.maptype != "vpagetable":
+            invariant = 0 if self._linear(t, extent) or not self.stale else 1
+        else:
+            *_, (_, walk) = self.memory.walks_since(pmap, t.vpn, self.shadow.step)
+            invariant = self.wrong(t, walk)
+        if invariant:
+            raise self._violation(t, invariant, None, "a store is emulated in the CPU's place")
+
+    def _linear(self, t: Translation, extent: Extent | None) -> bool:
+        if extent is None:
+            return False
+        return self.memory.leads_to(extent.object, t.vpn - extent.start + extent.offset, t.frame)
 
     # Nested walks: what they enter is in a TLB only.
 
