@@ -307,6 +307,13 @@ class ScenarioProgram:
 
     scenario: Scenario
 
+    @property
+    def identity(self) -> str:
+        """Which scenario on which kernels: what is left of a search means nothing to another."""
+        from vkemu.token import model_digest
+
+        return f"{self.scenario.identity.hex()} {model_digest().hex()}"
+
     def __call__(self, k: Any) -> None:
         from vkemu.assemble import scenario_program
 
@@ -323,12 +330,20 @@ class PythonProgram:
         self.path = path
         self.function = function
         module = load_module(Path(path), function)
+        self.source = Path(path).read_bytes()
         found = getattr(module, function, None)
         if is_explored(found):
             found = found.__wrapped__  # type: ignore[union-attr]
         if found is None or not callable(found):
             raise UsageError(f"{path}: no function {function!r}, expected one that takes k")
         self.build: Callable[..., Any] = found
+
+    @property
+    def identity(self) -> str:
+        """Which function of which source."""
+        from hashlib import sha256
+
+        return f"{self.function} {sha256(self.source).hexdigest()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PythonProgram, (self.path, self.function)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import key_text
 
+from vkemu.exploration.identity import identity_of
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import ExplorationError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vkemu.exploration.origin import Build
     from vkemu.exploration.parallel import Coordinator, Division
 
-VERSION: Final = 2
+VERSION: Final = 3
 EVERY_SECONDS: Final = 5.0
 ALLOWED: Final = {
     ("vkemu.exploration.frontier", "Frontier"),
@@ -100,12 +101,11 @@ class Checkpoint:
 
 
 def beginning_of(build: Build) -> int:
-    """A digest of what the threads of a program are about to do first, and of what the program
-    says it is (`identity`), when it does."""
+    """A digest of what the threads of a program are about to do first, and of which it is."""
     program = Program(build, {})
     execution = program.begin()
     execution.settle()
-    text = str(getattr(build, "identity", ""))
+    text = identity_of(build) + "\n"
     text += "\n".join(
         f"{thread.name} {thread.pending.op} {key_text(thread.pending.obj.key)}"
         for thread in execution.threads.values()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vkemu.exploration.workers import Workers
 
 EXECUTIONS_DEFAULT: Final = 1000  # of a strategy that never ends by itself, without a budget
+SAVED: Final = ("dfs", "dpor")
 DIVISIBLE: Final = ("dfs", "dpor", "random", "pct", "pos", "urw")
 
 
@@ -72,7 +73,7 @@ def explore(
         bound_fails=on_step_bound == "fail",
     )
     if jobs > 1 or checkpoint is not None or workers is not None:
-        check_divisible(strategy, each)
+        check_divisible(strategy, each, checkpoint)
         from vkemu.exploration.jobs import Task
         from vkemu.exploration.parallel import explore_in_parts
 
@@ -101,7 +102,10 @@ def chosen_strategy(strategy: Any, seed: int, program: Program) -> tuple[Any, st
     return strategy, getattr(strategy, "name", type(strategy).__name__)
 
 
-def check_divisible(strategy: Any, each: object) -> None:
+def check_divisible(strategy: Any, each: object, checkpoint: object) -> None:
+    if checkpoint is not None and strategy not in SAVED:
+        name = strategy if isinstance(strategy, str) else type(strategy).__name__
+        raise ExplorationError(f"checkpoint: {name} cannot be saved, expected dfs or dpor")
     if not isinstance(strategy, str) or strategy.partition(":")[0] not in DIVISIBLE:
         name = strategy if isinstance(strategy, str) else type(strategy).__name__
         raise ExplorationError(f"jobs: {name} cannot be divided, only {', '.join(DIVISIBLE)}")

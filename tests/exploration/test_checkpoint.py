@@ -1,0 +1,123 @@
+"""A search is taken up again by the program it was saved from, and by no other."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import msgspec
+import pytest
+from vkemu import explore
+from vkemu.commands.subject import PythonProgram, ScenarioProgram
+from vkemu.exploration import ExplorationError
+from vkemu.exploration.checkpoint import beginning_of
+from vkemu.exploration.identity import identity_of
+from vkemu.scenario import load
+
+SOURCE = """
+LIMIT = 2
+
+def predicate(x):
+    return x.value <= LIMIT
+
+def program(k, least=0):
+    x = k.cell("x", 0)
+    async def increment():
+        v = await x.load()
+        await x.store(v + 1)
+    k.spawn("a", increment)
+    k.spawn("b", increment)
+    k.at_end(lambda: x.value >= least and predicate(x))
+"""
+EDITS = {
+    "in a thread": ("v + 1", "v + 2"),
+    "in a predicate": ("x.value >= least", "x.value > least"),
+    "in what it calls": ("x.value <= LIMIT", "x.value < LIMIT"),
+    "of a constant of the module": ("LIMIT = 2", "LIMIT = 1"),
+    "of a default": ("least=0", "least=1"),
+    "of a name": ("await x.load()", "await x.swap()"),
+}
+
+
+def compiled(source: str) -> FunctionType:
+    module: dict[str, Any] = {"__name__": "p"}
+    exec(source, module)
+    found = module["program"]
+    assert isinstance(found, FunctionType)
+    return found
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_program_is_another_one(edit: str) -> None:
+    edited = SOURCE.replace(*EDITS[edit])
+    assert edited != SOURCE
+    assert identity_of(compiled(edited)) != identity_of(compiled(SOURCE))
+
+
+def bound(program: Any, least: int) -> Any:
+    return lambda k: program(k, least)
+
+
+@pytest.mark.parametrize("least", [partial, bound])
+def test_other_arguments_make_another_program(least: Any) -> None:
+    program = compiled(SOURCE)
+    identities = [identity_of(least(program, least=n)) for n in (1, 2, 1)]
+    assert identities[0] == identities[2] != identities[1]
+
+
+def test_what_changes_while_it_runs_does_not_matter() -> None:
+    seen: list[int] = []
+
+    def program(k: Any) -> None:
+        seen.append(len(seen))
+        compiled(SOURCE)(k)
+
+    before = identity_of(program)
+    explore(program)
+    assert seen
+    assert identity_of(program) == before
+    moved = compiled("\n\n# moved\n" + SOURCE)
+    assert identity_of(moved) == identity_of(compiled(SOURCE))
+
+
+def test_a_checkpoint_of_an_edited_program_is_refused(tmp_path: Path) -> None:
+    """It begins the same way; and the saved search had no failure to tell."""
+    file = tmp_path / "search"
+    weak = SOURCE.replace("x.value >= least and predicate(x)", "True")
+    assert explore(compiled(weak), checkpoint=file, max_executions=3).verdict == "unknown"
+    with pytest.raises(ExplorationError, match="the program is another one"):
+        explore(partial(compiled(SOURCE), least=2), checkpoint=file)
+    assert explore(compiled(weak), checkpoint=file).verdict == "pass"
+
+
+def test_a_python_file_is_known_by_its_source(tmp_path: Path) -> None:
+    file = tmp_path / "p.py"
+    beginnings = []
+    for source in (SOURCE, SOURCE.replace("least=0", "least=2"), SOURCE):
+        file.write_text(source)
+        beginnings.append(beginning_of(PythonProgram(str(file), "program")))
+    assert beginnings[0] == beginnings[2] != beginnings[1]
+
+
+def test_a_scenario_is_known_by_all_that_it_says() -> None:
+    scenario = load("oom-innocent")
+    host = msgspec.structs.replace(scenario.host, interlock=False)
+    others = [
+        scenario,
+        msgspec.structs.replace(scenario, policy="shadow"),
+        msgspec.structs.replace(scenario, host=host),
+    ]
+    assert len({beginning_of(ScenarioProgram(other)) for other in others}) == 3
+    said = msgspec.structs.replace(scenario, about="in other words")
+    assert beginning_of(ScenarioProgram(said)) == beginning_of(ScenarioProgram(scenario))
+
+
+@pytest.mark.parametrize("strategy", ["random", "pct:2", "pos", "urw", "bounded", "portfolio"])
+def test_a_checkpoint_of_a_search_that_cannot_be_saved_is_refused(
+    tmp_path: Path, strategy: str
+) -> None:
+    with pytest.raises(ExplorationError, match=f"^checkpoint: {strategy} .*expected dfs or dpor$"):
+        explore(compiled(SOURCE), strategy=strategy, checkpoint=tmp_path / "search")
+    assert not (tmp_path / "search").exists()
