@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.effects import Mailbox, Step
+from vkprotocol.effects import Cell, Mailbox, Step
 
 from vkhost.cpu_access import PAGE, Access, Write, modified, walk
 from vkhost.nested_walk import GUEST_FAULT, VIOLATION, Root, Roots, walk_nested
@@ -70,6 +70,8 @@ class Cpu:
         self.lwp: Lwp | None = None
         self.tlb = Tlb(self)
         self.ipi = Mailbox(("ipi", cpuid))
+        # The second stage that an EPT violation of this CPU is resolved in: a reference to it.
+        self.violation = Cell(("violation", cpuid), None)
         self.faults = Mailbox(("faults", cpuid))
         self.fault_results = Mailbox(("fault_results", cpuid))
         self._loads: dict[int, Access] = {}
@@ -252,7 +254,8 @@ class Cpu:
             raise Fault(access.va, access.fault_type, KERN_FAILURE)
         if walked == VIOLATION:
             result = yield from self.take_fault(root.ept.vm_map, at.gpa, at.needs)
-            # A second stage that has been released meanwhile resolves nothing.
+            yield from self.violation.store(None)
+            # With its entry gone, the access is to fault for that.
             if result != KERN_SUCCESS and root in (yield from roots.load()):
                 raise Fault(access.va, access.fault_type, result)
 

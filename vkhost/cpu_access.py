@@ -55,7 +55,8 @@ class Access(Effect):
             roots = pmap.roots
             if roots is None:
                 return ((slot, True), (pmap.pte(self.va), True))
-            return ((slot, True), (pmap.pte(self.va), True), (roots, False))
+            walk = (self.cpu.tlb.walk, roots.at(self.va) is not None)
+            return ((slot, True), (pmap.pte(self.va), True), (roots, False), walk)
         frame = entry.frame
         writes = self.fault_type == VM_PROT_WRITE
         if self.width == PAGE:

@@ -86,13 +86,15 @@ class Walk:
     is asked for). `interrupted`: the TLB was flushed, so that what was read no longer counts."""
 
     __slots__ = (
-        "fault_type", "frames", "gpa", "idx", "interrupted", "leaf", "root", "slot", "tlb_root",
-        "va",
+        "fault_type", "flushes", "frames", "gpa", "idx", "interrupted", "leaf", "root", "slot",
+        "tlb_root", "va", "violation",
     )  # fmt: skip
 
     def __init__(self, cpu: Cpu, root: Root, slot: TlbSlot, va: int, fault_type: int) -> None:
         self.frames = cpu.kernel.physmem.frames
         self.tlb_root = cpu.tlb.root
+        self.flushes: Also = ((cpu.tlb.root, False), (cpu.tlb.walk, True))
+        self.violation = cpu.violation
         self.root = root
         self.slot = slot
         self.va = va
@@ -158,13 +160,12 @@ class _ReadVpte(Effect):
         walk = self.walk
         frame = walk.table()
         if frame is None:
-            return ()
+            return ((walk.violation, True), *walk.flushes)
         word = frame.word(walk.idx)
         if not walk.writes(frame):
             return ((word, False), (frame.bulk, False))
         return (
-            (walk.second, True), (word, True), (frame.bulk, False), (walk.tlb_root, False),
-            (walk.slot, False),
+            (walk.second, True), (word, True), (frame.bulk, False), *walk.flushes,
         )  # fmt: skip
 
 
@@ -184,9 +185,11 @@ class _End(Effect):
     @property
     def also(self) -> Also:  # type: ignore[override]
         walk = self.walk
+        slot, flushes = (walk.slot, True), walk.flushes
         if walk.idx != NO_WORD:
-            return ((walk.slot, True),)
-        return ((walk.slot, True), (walk.second, bool(walk.marks & ~walk.second.state)))
+            return (slot, *flushes)
+        marks = bool(walk.marks & ~walk.second.state)
+        return (slot, (walk.second, marks), (walk.violation, True), *flushes)
 
 
 def permits(vpte: int, fault_type: int) -> bool:
@@ -235,7 +238,7 @@ def _walk(cpu: Cpu, pmap: Pmap, walk: Walk) -> Step:
         yield _ReadVpte(walk)
         frame = walk.table()
         if frame is None:
-            return VIOLATION
+            return INTERRUPTED if _interrupted(cpu, walk) else _violation(walk)
         if walk.writes(frame) and _interrupted(cpu, walk):
             return INTERRUPTED
         vpte = _read_vpte(cpu, walk, frame, vshift)
@@ -285,6 +288,13 @@ def _guest_fault(cpu: Cpu, pmap: Pmap, walk: Walk) -> str:
     return GUEST_FAULT
 
 
+def _violation(walk: Walk) -> str:
+    """The fault is counted in the step that finds it: a flush of this CPU, without which nobody
+    releases the second stage, has not come."""
+    walk.violation.state = walk.root.ept
+    return VIOLATION
+
+
 def _fill(cpu: Cpu, pmap: Pmap, walk: Walk, rights: int) -> str:
     """The page itself. In a step that writes the TLB slot and may write the second-stage PTE."""
     second, prot = walk.second, walk.root.prot
@@ -293,7 +303,7 @@ def _fill(cpu: Cpu, pmap: Pmap, walk: Walk, rights: int) -> str:
     if ignored and permitted:
         permitted = VM_PROT_ALL
     if walk.fault_type & ~permitted:
-        return VIOLATION
+        return _violation(walk)
     pte = _mark(cpu, walk)
     bits = PTE_V | PTE_U | pte & (PTE_A | PTE_M)
     if rights & VPTE_RW and prot & permitted & VM_PROT_WRITE:

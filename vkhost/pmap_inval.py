@@ -212,7 +212,7 @@ async def inval_intr(cpu: Cpu) -> None:
 @coroutine
 def _flush_and_acknowledge(cpu: Cpu, request: InvalRequest) -> Step:
     pmap, va, npgs = request.pmap, request.va, request.npgs
-    flushed = ((cpu.tlb.flushed_object(pmap, va, npgs), True),)
+    flushed = cpu.tlb.flushed(pmap, va, npgs)
     yield Effect(request.pending, "flush", write=True, also=flushed)
     cpu.tlb.drop(pmap, va, npgs)
     request.pending.state &= ~cpu.mask
@@ -259,8 +259,9 @@ class _Rendezvous(Effect):
     def also(self) -> Also:  # type: ignore[override]
         pmap = self.pmap
         va = self.pte.va if pmap.users is None else INVLTLB
-        slots = (cpu.tlb.flushed_object(pmap, va) for cpu in _running_on(pmap))
-        also = ((self.pte, True), *self.pte.install.also, *((slot, True) for slot in slots))
+        also: Also = ((self.pte, True), *self.pte.install.also)
+        for cpu in _running_on(pmap):
+            also = (*also, *cpu.tlb.flushed(pmap, va))
         if pmap.users is None:
             return also
         active = dict.fromkeys(space.pm_active for space in _spaces(pmap))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.effects import Effect, Shared, Step
+from vkprotocol.effects import Also, Effect, Shared, Step
 from vkprotocol.param import PAGE_SHIFT
 
 from vkhost.pmap_bits import PTE_M, PTE_NX, PTE_RW
@@ -46,9 +46,9 @@ class TlbSlot(Shared):
 
     __slots__ = ("_flush",)
 
-    def __init__(self, cpu: int, asid: int | str, vpn: int) -> None:
+    def __init__(self, cpu: int, asid: int | str, vpn: int, interrupts: Also) -> None:
         super().__init__(("tlb", cpu, asid, vpn))
-        self._flush = Effect(self, "invlpg", write=True)
+        self._flush = Effect(self, "invlpg", write=True, also=interrupts)
 
 
 class Tlb:
@@ -57,10 +57,16 @@ class Tlb:
     `root` is %cr3: its state is the pmap being run on. Every access through the TLB reads it,
     every flush of the whole TLB writes it, in place of all the slots.
 
-    `walking`: the nested walk that the CPU is in the middle of, if any.
+    `walking`: the nested walk that the CPU is in the middle of, if any. An IPI is taken between
+    instructions, so a flush interrupts it, whatever page it is of. `walk` is what the two depend on
+    each other by: a flush of one page reads it, a step of a walk that minds being interrupted
+    writes it, and so flushes do not depend on one another.
     """
 
-    __slots__ = ("_filled", "_flush", "_load_cr3", "cpu", "root", "slots", "spaces", "walking")
+    __slots__ = (
+        "_filled", "_flush", "_interrupts", "_load_cr3", "cpu", "root", "slots", "spaces", "walk",
+        "walking",
+    )  # fmt: skip
 
     def __init__(self, cpu: Cpu) -> None:
         self.cpu = cpu
@@ -69,6 +75,8 @@ class Tlb:
         self.slots: dict[int, TlbSlot] = {}
         self._filled: dict[TlbSlot, None] = {}
         self.walking: Walk | None = None
+        self.walk = Shared(("walk", cpu.id))
+        self._interrupts: Also = ((self.walk, False),) if cpu.kernel.rmap.walks else ()
         self._flush = Effect(self.root, "invltlb", write=True)
         self._load_cr3 = Effect(self.root, "load_cr3", write=True)
 
@@ -76,7 +84,7 @@ class Tlb:
         space = self.spaces.setdefault(pmap.asid, {})
         slot = space.get(vpn)
         if slot is None:
-            slot = space[vpn] = TlbSlot(self.cpu.id, pmap.asid, vpn)
+            slot = space[vpn] = TlbSlot(self.cpu.id, pmap.asid, vpn, self._interrupts)
         return slot
 
     def fill(self, slot: TlbSlot, entry: TlbEntry) -> None:
@@ -102,23 +110,25 @@ class Tlb:
         yield self._flush if whole else self.slot(pmap, va >> PAGE_SHIFT)._flush
         self.drop(pmap, va, npgs)
 
-    def flushed_object(self, pmap: Pmap, va: int, npgs: int = 1) -> Shared:
-        """What a flush writes. Several pages are announced as the whole TLB, which they are not."""
-        whole = va == INVLTLB or npgs > 1
-        return self.root if whole else self.slot(pmap, va >> PAGE_SHIFT)
+    def flushed(self, pmap: Pmap, va: int, npgs: int = 1) -> Also:
+        """What a flush touches. Several pages are announced as the whole TLB, which they are not:
+        every step of a walk that minds being interrupted reads that, too."""
+        if va == INVLTLB or npgs > 1:
+            return ((self.root, True),)
+        return ((self.slot(pmap, va >> PAGE_SHIFT), True), *self._interrupts)
 
     def drop(self, pmap: Pmap, va: int, npgs: int = 1) -> None:
-        """In a step that writes `flushed_object`."""
+        """In a step that touches what is `flushed`."""
         if va == INVLTLB:
             self.clear()
             return
+        if self.walking is not None:
+            self.walking.interrupted = True
         for vpn in range(va >> PAGE_SHIFT, (va >> PAGE_SHIFT) + npgs):
             slot = self.slot(pmap, vpn)
             if slot.state is not None:
                 slot.state = None
                 self._filled.pop(slot, None)
-            if self.walking is not None and self.walking.slot is slot:
-                self.walking.interrupted = True
             self.cpu.kernel.emit("tlb.flush", self.cpu.id, vpn << PAGE_SHIFT)
 
     def clear(self) -> None:

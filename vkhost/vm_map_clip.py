@@ -83,12 +83,14 @@ async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
         if entry.ba.object is None:
             entry.ba.offset = 0
         await vm_map_entry_dispose(prev)
+        await vm_map.kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
         i -= 1
     if i + 1 < len(vm_map.entries) and _continues(vm_map, entry, vm_map.entries[i + 1]):
         after = vm_map.entries[i + 1]
         vm_map_entry_unlink(vm_map, after)
         await vm_map_backing_adjust_end(entry, after.end)
         await vm_map_entry_dispose(after)
+        await vm_map.kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
 
 
 def _continues(vm_map: VmMap, a: VmMapEntry, b: VmMapEntry) -> bool:

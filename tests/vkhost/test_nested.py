@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from vkprotocol.mman import MADV_SETMAP
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_NX, VPTE_PS
 
 from tests.vkhost.nesting import DATA, OTHER_ROOT, PAGE, RWM, SPACE, Guest, accessed
@@ -13,10 +14,11 @@ from vkhost.pmap_bits import PTE_A, PTE_M
 from vkhost.pmap_switch import pmap_setlwpvm, swtch_in
 from vkhost.rmap.nested import PAGE_TABLE_BYTES
 from vkhost.rmap.pv_entry import PV_ENTRY_BYTES
-from vkhost.vm import VM_PROT_NONE, VM_PROT_READ
+from vkhost.vm import VM_INHERIT_COPY, VM_INHERIT_SHARE, VM_PROT_NONE, VM_PROT_READ
 from vkhost.vm_fault_page import vm_fault_page
 from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_protect import vm_map_protect
+from vkhost.vm_map_madvise import vm_map_madvise
+from vkhost.vm_map_protect import vm_map_inherit, vm_map_protect
 from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
 from vkhost.vm_page_wire import vm_page_unhold
 from vkhost.vmspace import vmspace_fork, vmspace_rel
@@ -136,6 +138,40 @@ def test_a_walk_that_a_flush_overtakes_leaves_nothing() -> None:
     assert g.cached() == 0
 
 
+@pytest.mark.parametrize("page", [1, 2])
+def test_no_walk_goes_on_after_a_flush_of_whatever_page(page: int) -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    assert g.load(PAGE) == 0
+    g.inval(0, 512)
+    g.dstore(ROOT + 3, 1, DATA << 12 | RW)
+    walking = g.k.spawn("user", accessed(g.user.load(PAGE)))
+    g.k.until(walking, "vpte.read", g.page(ROOT + 2).pfn)  # type: ignore[union-attr]
+    g.dstore(ROOT + 2, 0, 0)
+    g.inval(page * PAGE)
+    # The guest has been told that CPU 0 has flushed: the table is its own again.
+    g.k.kernel.emit("guest.free", g.k.proc.pid, ROOT + 3)
+
+    g.k.finish(walking)
+
+    assert g.walks()[-2:] == ["interrupted", "guest-fault"]
+    assert g.leaf(1) == DATA << 12 | RW  # without A
+
+
+def test_what_an_interrupted_walk_has_read_is_no_violation() -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    assert g.load(PAGE) == 0
+    g.inval(0, 512)
+    walking = g.k.spawn("user", accessed(g.user.load(PAGE)))
+    g.k.until(walking, "vpte.read", g.page(ROOT + 1).pfn)  # type: ignore[union-attr]
+    g.dstore(ROOT + 1, 0, 0)
+    g.inval(2 * PAGE)
+    g.dstore(ROOT + 2, 0, 1 << 35 << 12 | RWM)  # no table any more
+
+    g.k.finish(walking)
+
+    assert g.walks()[-2:] == ["interrupted", "guest-fault"]
+
+
 @pytest.mark.parametrize("shootdown", ["stream", "rendezvous"])
 def test_the_queries_ask_the_second_stage(shootdown: str) -> None:
     k = Vkernel("nested", shootdown=shootdown)
@@ -191,6 +227,50 @@ def test_the_last_process_takes_the_second_stage_along() -> None:
     assert g.load(PAGE) is None
     g.k.do(pmap_setlwpvm(g.user.lwp, g.k.own))  # type: ignore[arg-type]
     g.k.do(vmspace_rel(g.vmspace))
+
+
+def test_a_fault_keeps_the_second_stage_it_is_in() -> None:
+    g = Guest(vptes={1: DATA << 12 | RWM})
+    assert g.load(PAGE) == 0
+    (stage,) = (pmap for pmap in g.k.kernel.pmaps.values() if pmap.users is not None)
+    g.page_out(DATA)
+    faulting = g.k.spawn("user", accessed(g.user.load(PAGE)))
+    g.k.until(faulting, "walk.end", 0, g.vmspace.pmap.id, PAGE, "violation")
+
+    unmapping = g.k.spawn("munmap", vm_map_remove(g.vmspace.vm_map, 0, SPACE))
+    g.k.blocked(unmapping)
+
+    assert stage.id in g.k.kernel.pmaps
+    assert ("map.remove", stage.id) not in [event[:2] for event in g.k.named("map.remove")]
+    g.k.until(faulting, "fault.end")
+    while not unmapping.done:
+        g.k.step(unmapping if unmapping.runnable else faulting)
+    assert stage.id not in g.k.kernel.pmaps
+    g.k.finish(faulting)
+
+
+@pytest.mark.parametrize("merged", [0, 1 << 29])
+def test_an_entry_that_grows_is_walked_by_its_own_root(merged: int) -> None:
+    """W20: a half with a page table of its own is merged with the other, which has that then."""
+    g = Guest(vptes={1: DATA << 12 | RWM, 2: DATA << 12 | RWM})
+    half = 1 << 29
+    vm_map, end = g.vmspace.vm_map, merged + half
+    g.k.do(vm_map_inherit(vm_map, merged, end, VM_INHERIT_COPY))
+    assert g.load(2 * PAGE) == 0
+    assert g.load(half + PAGE) is None
+
+    pde = OTHER_ROOT << 12 | RW
+    g.k.do(vm_map_madvise(vm_map, merged, end, MADV_SETMAP, pde))
+    assert g.load(half - merged + PAGE) == (0 if merged else None)
+    g.k.do(vm_map_inherit(vm_map, merged, end, VM_INHERIT_SHARE))
+
+    assert [entry.master_pde for entry in vm_map.entries] == [pde]
+    assert g.load(PAGE) == 0  # so in either table
+    assert g.load(half + PAGE) is None
+    assert g.load(2 * PAGE) is None  # in the new one there is nothing
+    roots = g.vmspace.pmap.roots
+    assert roots is not None
+    assert [(root.start, root.end, root.pde) for root in roots.state] == [(0, SPACE, pde)]
 
 
 def test_a_copy_of_the_host_replaces_what_the_second_stage_maps() -> None:

@@ -93,6 +93,8 @@ class Nested(PvEntry):
         async with self._stages:
             roots = await self._roots(pmap).load()
             if not any(root.start <= fs.va < root.end for root in roots):
+                # One that covers less than the entry went when the entry grew, by a merge.
+                assert not any(r.start < entry.end and entry.start < r.end for r in roots)
                 ept = await self._second_stage(fs)
                 users = ept.pmap.users
                 assert users is not None
@@ -118,7 +120,8 @@ class Nested(PvEntry):
             await self._forget(root, pmap)
 
     async def _forget(self, root: Root, pmap: Pmap) -> None:
-        """No walk from this root is left. The last user releases the second stage."""
+        """No walk from this root is left. The last user releases the second stage, when no fault
+        is in it any more: one that sleeps holds no lock of its map."""
         ept = root.ept
         async with self._stages:
             users = ept.pmap.users
@@ -129,6 +132,8 @@ class Nested(PvEntry):
             if left:
                 return
             self._stages.of = {o: s for o, s in self._stages.of.items() if s is not ept}
+        for cpu in self.kernel.cpus:
+            await cpu.violation.wait(lambda stage: stage is not ept)
         await vmspace_rel(ept)
 
     @staticmethod
