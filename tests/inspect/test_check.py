@@ -21,6 +21,7 @@ from vkemu.log import plain
 from vkemu.oracle.violation import Violation
 from vkemu.outcome import recorded
 from vkemu.report.explored import Observed
+from vkemu.rundir import new_run
 from vkemu.verdict import UsageError
 from vkprotocol.events import EVENTS, validate
 
@@ -186,6 +187,17 @@ def test_a_log_without_its_tail_is_unknown(
         f"unknown: no violation in the {kept} events that are there; {count - kept} events are"
         " missing at the end (checks of the end left out)\n"
     )
+
+
+def test_the_log_of_a_run_that_goes_on_is_unknown(passing: Path, tmp_path: Path) -> None:
+    """As `vkemu serve` says where it is."""
+    count = len((passing / "events.ndjson").read_bytes().splitlines())
+    with new_run(tmp_path, "serve") as folder:
+        without_tail(passing, folder.path, count // 2)
+        (folder.path / "summary.json").unlink()
+        found = check(Log(folder.path))
+        assert (found.verdict, found.finished, found.before) == ("unknown", False, count // 2)
+        assert "the run is not complete (checks of the end left out)" in found.hole
 
 
 def test_a_whole_log_is_judged_to_its_end(passing: Path, tmp_path: Path) -> None:

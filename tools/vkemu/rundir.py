@@ -104,6 +104,11 @@ def new_run(root: Path, name: str) -> Iterator[RunFolder]:
         raise
 
 
+def is_hidden(folder: Path) -> bool:
+    """Whether its run goes on, or was killed."""
+    return folder.name.startswith(".")
+
+
 def numbers(root: Path, name: str) -> list[int]:
     pattern = re.compile(rf"{re.escape(name)}-(\d+)")
     found = (pattern.fullmatch(entry.name) for entry in root.iterdir())

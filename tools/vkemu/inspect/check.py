@@ -24,6 +24,7 @@ from vkemu.inspect.narrate import Event
 from vkemu.inspect.reader import DROPPED, BadLog, Log
 from vkemu.inspect.show import COLUMNS, row
 from vkemu.oracle import CHECKS, DEFAULT_CHECKS, Oracle, Violation
+from vkemu.rundir import is_hidden
 from vkemu.verdict import UsageError, Verdict
 
 COMPRESSED: Final = "z:"
@@ -144,6 +145,8 @@ def look_at_end(found: Checked, log: Log, numbers: Numbers, summary: dict[str, A
         found.lacks(f"that are there; {missing} events are missing at the end{LEFT_OUT}")
     elif log.cut:
         found.lacks(f"that are there; the log is {log.cut}{LEFT_OUT}")
+    elif not summary and is_hidden(log.path.parent):
+        found.lacks(f"that are there; the run is not complete{LEFT_OUT}")
     elif numbers.unaccounted:
         lines = numbers.unaccounted
         found.lacks(f"that are there; {lines} lines left out may be events{LEFT_OUT}")
