@@ -35,8 +35,8 @@ class Pmap:
     a shootdown is in progress.
 
     With nested paging `roots` is where the CPU walks the guest's own page tables, and `users` makes
-    this the second stage of those walks: the pmaps they begin in, one for each root. No CPU has a
-    second stage in %cr3, so its own pm_active stays 0.
+    this the second stage of those walks: the pmaps they begin in. No CPU has a second stage in
+    %cr3, so its own pm_active stays 0.
     """
 
     __slots__ = (

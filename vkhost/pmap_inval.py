@@ -90,11 +90,6 @@ async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: s
         pte.put(new, generation)
         pmap.kernel.emit("pte.write", pmap.id, pte.va, old, new, why)
         return old
-    if pmap.users is not None:
-        old = await pte_swap(pmap, pte, new, generation, why)
-        if old:
-            await _shoot_users(pmap)
-        return old
     mask = await _interlock(pmap)
     if "pte-load-then-store" in pmap.kernel.mutants:
         old = await pte.load()
@@ -102,7 +97,7 @@ async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: s
     else:
         old = await pte_swap(pmap, pte, new, generation, why)
     if old:
-        await _shoot(pmap, mask, pte.va)
+        await _shoot_pte(pmap, mask, pte)
     await _deinterlock(pmap)
     return old
 
@@ -112,16 +107,10 @@ async def pmap_inval_smp_cmpset(pmap: Pmap, pte: Pte, old: int, new: int, why: s
     if pmap.kernel.config.shootdown == "rendezvous":
         await _rendezvous(pmap, pte)
         return _cmpset(pmap, pte, old, new, why)
-    done: bool
-    if pmap.users is not None:
-        done = await pte_cmpset(pmap, pte, old, new, why)
-        if done:
-            await _shoot_users(pmap)
-        return done
     mask = await _interlock(pmap)
-    done = await pte_cmpset(pmap, pte, old, new, why)
+    done: bool = await pte_cmpset(pmap, pte, old, new, why)
     if done:
-        await _shoot(pmap, mask, pte.va)
+        await _shoot_pte(pmap, mask, pte)
     await _deinterlock(pmap)
     return done
 
@@ -151,20 +140,30 @@ async def pmap_inval_walks(pmap: Pmap, start: int, end: int) -> None:
         await _shoot(pmap, mask, start, npgs)
 
 
-async def _shoot_users(ept: Pmap) -> None:
+async def _shoot_pte(pmap: Pmap, mask: int, pte: Pte) -> None:
+    if pmap.users is None:
+        await _shoot(pmap, mask, pte.va)
+    else:
+        await _shoot_users(pmap, pmap.users)
+
+
+async def _shoot_users(ept: Pmap, users: Cell) -> None:
     """A second-stage PTE has been changed: flush everything, on every CPU that runs a pmap whose
     walks lead through there. The TLB keeps no way back from a page to what it was combined to.
+
+    A step for each of those pmaps; hardware's kernel has one mask of the CPUs in guest mode.
     """
     if "nested-reclaim-without-flush" in ept.kernel.mutants:
         return
-    assert ept.users is not None
     mask = 0
-    for pmap in dict.fromkeys(await ept.users.load()):
+    for pmap in tuple(await users.load()):
         mask |= await pmap.pm_active.load()
     await _shoot(ept, mask & ~CPULOCK_EXCL, INVLTLB)
 
 
 async def _interlock(pmap: Pmap) -> int:
+    if pmap.users is not None:
+        return 0  # nobody has it in %cr3: a CPU that comes walks by what the PTE is then
     if "inval-without-excl" in pmap.kernel.mutants:
         return int(await pmap.pm_active.load()) & ~CPULOCK_EXCL
     mask: int = await pmap.interlock()
@@ -172,7 +171,7 @@ async def _interlock(pmap: Pmap) -> int:
 
 
 async def _deinterlock(pmap: Pmap) -> None:
-    if "inval-without-excl" not in pmap.kernel.mutants:
+    if pmap.users is None and "inval-without-excl" not in pmap.kernel.mutants:
         await pmap.deinterlock()
 
 
@@ -231,7 +230,7 @@ def _rendezvous(pmap: Pmap, pte: Pte) -> Step:
 
 def _spaces(pmap: Pmap) -> tuple[Pmap, ...]:
     """The pmaps that CPUs run on which use this one's PTEs."""
-    return (pmap,) if pmap.users is None else pmap.users.state
+    return (pmap,) if pmap.users is None else tuple(pmap.users.state)
 
 
 def _running_on(pmap: Pmap) -> list[Cpu]:
@@ -264,5 +263,5 @@ class _Rendezvous(Effect):
             also = (*also, *cpu.tlb.flushed(pmap, va))
         if pmap.users is None:
             return also
-        active = dict.fromkeys(space.pm_active for space in _spaces(pmap))
-        return (*also, (pmap.users, False), *((word, False) for word in active))
+        active = ((space.pm_active, False) for space in _spaces(pmap))
+        return (*also, (pmap.users, False), *active)

@@ -25,16 +25,19 @@ entry that needs a copy is shadowed before it gets one.
 Relies on: the guest, for its INVALs, and nothing else of it.
 Lock order: map lock, second-stage map lock, vnode lock, EPT_LOCK, PTE placemark.
 Cost: a miss is up to (4 + 1) * (4 + 1) - 1 = 24 loads where it was 4, the pages of the second-stage
-tables, 80 bytes a page of an image that is mapped, a full flush for each page reclaimed.
+tables, 80 bytes a page of an image that is mapped, a full flush for each page reclaimed, and before
+it a step for each of the guest's processes, to see which CPUs run them: O(processes), where a
+kernel that enters guests keeps one mask of the CPUs in guest mode.
 Left out: a wired VPAGETABLE entry wires nothing (no call wires one); resident sets are those of the
 second stages.
 """
 
 from __future__ import annotations
 
+from types import coroutine
 from typing import TYPE_CHECKING, Final
 
-from vkprotocol.effects import Cell, Lock, RWLock, fresh_key, key_text
+from vkprotocol.effects import Cell, Lock, RWLock, Step, fresh_key, key_text
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import VM_MAX_USER_ADDRESS
 
@@ -71,6 +74,21 @@ class SecondStages(Lock):
         self.of: dict[int | str, Vmspace] = {}
 
 
+class Users(Cell):
+    """How many roots each pmap has that lead to a second stage. Changed under EPT_LOCK."""
+
+    __slots__ = ()
+
+    @coroutine
+    def count(self, pmap: Pmap, roots: int) -> Step:
+        """As many more or less. Is there any left?"""
+        yield self._write
+        left = self.state.pop(pmap, 0) + roots
+        if left:
+            self.state[pmap] = left
+        return bool(self.state)
+
+
 class Nested(PvEntry):
     name = "nested"
     walks = True
@@ -96,10 +114,8 @@ class Nested(PvEntry):
                 # One that covers less than the entry went when the entry grew, by a merge.
                 assert not any(r.start < entry.end and entry.start < r.end for r in roots)
                 ept = await self._second_stage(fs)
-                users = ept.pmap.users
-                assert users is not None
                 # First a user, so that no walk begins there whose CPU a shootdown does not know of.
-                await users.store((*users.state, pmap))
+                await self._users(ept).count(pmap, 1)
                 root = Root(
                     entry.start, entry.end, entry.ba.offset, entry.master_pde, entry.protection, ept
                 )
@@ -124,12 +140,7 @@ class Nested(PvEntry):
         is in it any more: one that sleeps holds no lock of its map."""
         ept = root.ept
         async with self._stages:
-            users = ept.pmap.users
-            assert users is not None
-            left = list(await users.load())
-            left.remove(pmap)
-            await users.store(tuple(left))
-            if left:
+            if await self._users(ept).count(pmap, -1):
                 return
             self._stages.of = {o: s for o, s in self._stages.of.items() if s is not ept}
         for cpu in self.kernel.cpus:
@@ -140,6 +151,11 @@ class Nested(PvEntry):
     def _roots(pmap: Pmap) -> Roots:
         assert pmap.roots is not None
         return pmap.roots
+
+    @staticmethod
+    def _users(ept: Vmspace) -> Users:
+        assert isinstance(ept.pmap.users, Users)
+        return ept.pmap.users
 
     async def flush_walks(self, pmap: Pmap, start: int, end: int) -> None:
         roots: tuple[Root, ...] = await self._roots(pmap).load()
@@ -157,7 +173,7 @@ class Nested(PvEntry):
             ept = self._stages.of[obj.id] = vmspace_alloc(
                 self.kernel, f"ept {obj.id}", fs.vm_map.proc, key_text(fresh_key("ept"))
             )
-            ept.pmap.users = Cell(("ept.users", ept.pmap.id), ())
+            ept.pmap.users = Users(("ept.users", ept.pmap.id), {})
             await self._map_image(ept, fs.entry)
         return ept
 
