@@ -16,7 +16,7 @@ from vkhost.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_unlock
 from vkhost.vm_object import OBJT_DEFAULT, OBJT_VNODE, VmObject
 from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm_page_alloc import vm_page_free
-from vkhost.vm_page_busy import vm_page_io_finish, vm_page_wakeup
+from vkhost.vm_page_busy import vm_page_wakeup
 from vkhost.vm_page_lru import vm_page_deactivate
 
 if TYPE_CHECKING:
@@ -163,10 +163,9 @@ async def unlock_things(fs: FaultState) -> None:
 
 
 async def release_page(fs: FaultState) -> None:
+    """Precondition: fs.m hard-busied; what the shortcut finds is entered as it is, or left."""
     assert fs.m is not None
-    if fs.msoftonly:
-        await vm_page_io_finish(fs.m)
-    else:
-        await vm_page_deactivate(fs.m)
-        await vm_page_wakeup(fs.m)
+    assert not fs.msoftonly
+    await vm_page_deactivate(fs.m)
+    await vm_page_wakeup(fs.m)
     fs.m = None

@@ -14,14 +14,16 @@ from vkemu.litmus.actor import FAULTED
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import load_litmus, read
 from vkemu.oracle import Oracle, Violation
-from vkprotocol.param import PAGE_SIZE
+from vkprotocol.param import PAGE_MASK, PAGE_SIZE
 from vkprotocol.vpte import VPTE_RW
 
 from tests.oracle.host import DMAP, LEAF_BITS, Guest, Host, drive
 from tests.oracle.scenarios import touch
 from vkhost.cpu import Cpu
 from vkhost.pmap_bits import PTE_RW
-from vkhost.rmap.shadow import TABLE_LINK_BYTES, Shadow
+from vkhost.pmap_pte import Pte
+from vkhost.pmap_remove import pmap_remove
+from vkhost.rmap.shadow import TABLE_LINK_BYTES, Shadow, Word
 from vkhost.vm import VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm_fault import vm_fault
 from vkhost.vm_fault_page import vm_fault_page
@@ -232,6 +234,56 @@ def test_the_links_of_an_edited_word_are_given_back() -> None:
     drive(w.kern.store(w.guest.dmap(LEAF, 0), 0))
 
     assert before - w.rmap.statistics().rmap_bytes == 24 + TABLE_LINK_BYTES
+
+
+class CountedPte(Pte):
+    """Counts how often one is compared with another."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountedPte.compared += 1
+        return self is other
+
+    __hash__ = Pte.__hash__
+
+
+def test_a_link_is_made_without_looking_at_the_others() -> None:
+    """One word of a directory has as many as there are pages below it."""
+    w = Walked()
+    pmap, word = w.guest.vmspace.pmap, Word(("word",))
+    ptes = [CountedPte(pmap.pte(0).table, vpn) for vpn in range(200)]
+    CountedPte.compared = 0
+
+    for _ in range(2):
+        for pte in ptes:
+            assert drive(w.rmap._link(word, 0, pmap, pte))
+
+    assert word.state == (0, len(ptes))
+    assert list(word.derived) == ptes
+    assert CountedPte.compared <= 3 * len(ptes)
+
+
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+def test_a_page_that_the_shortcut_has_busied_becomes_no_table_under_it(steps: int) -> None:
+    """A store to what is about to be a table: done by the CPU before that, or emulated after."""
+    w = Walked(pages=0)
+    at = w.guest.dmap(LEAF, 5)
+    drive(w.kern.store(w.guest.dmap(LEAF), w.guest.data << 12 | LEAF_BITS))
+    drive(pmap_remove(w.guest.own.pmap, at & ~PAGE_MASK, (at & ~PAGE_MASK) + PAGE_SIZE))
+    store = w.host.on("kern", w.kern, w.kern.store(at, 77))
+    walk = w.host.on("user", w.user, w.user.load(0))
+    for _ in range(steps):
+        if not store.done:
+            w.host.execution.step(store.tid)
+
+    w.host.execution.run(lambda tids: walk.tid if walk.tid in tids else tids[0], 10_000)
+
+    assert w.word(LEAF, 5) == 77
+    assert not w.dmap_writable(LEAF)
+    assert w.guest.vmspace.pmap.pte(0).state
+    assert any(args[1] == "soft" for _, name, args in w.host.events if name == "page.busy")
 
 
 Operation = tuple[str, int, int, int]

@@ -28,15 +28,17 @@ again on a busy page, and two walks through each other's data page may chase eac
 on any policy.) One fault may starve under edits without end, as in any VMM.
 Lock order: table busy, shadow lock, PTE placemark, list spinlock.
 Cost: a fault for every store to a table, with a shootdown for each PTE that came from the word; 24
-bytes a mapping for the list and 16 for its place under each of the 4 tables. Nothing for VPTEs that
-are not written. VMMs also give up a table that is much written and little walked (KVM's
+bytes a mapping for the list and 16 for its place under each of the 4 tables; the latter stay when
+INVAL or reclaim takes the PTE, one a page below the word, until the word is written: which then
+looks at a PTE too many, or takes one that came by another way. Nothing for VPTEs that are not
+written. VMMs also give up a table that is much written and little walked (KVM's
 write_flooding_count): here one that is used again without being zeroed costs a fault a store.
 """
 
 from __future__ import annotations
 
 from types import coroutine
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Cell, RWLock, Step
 
@@ -57,14 +59,17 @@ if TYPE_CHECKING:
 
 TABLE_LINK_BYTES: Final = 16
 
-Link = tuple[Pmap, Pte]
-
 
 class Word(Cell):
-    """A VPTE that walks have read; state: (how often it has been written, the PTEs that came from
-    it since). Written with the page busied and the shadow lock; a link is added without either."""
+    """A VPTE that walks have read; state: (how often it has been written, how many PTEs came from
+    it since). Written with the page busied and the shadow lock; a link is added without either.
+    `derived`: those PTEs, and their pmaps; changes in the steps that write the state."""
 
-    __slots__ = ()
+    __slots__ = ("derived",)
+
+    def __init__(self, key: tuple[Any, ...]) -> None:
+        super().__init__(key, (0, 0))
+        self.derived: dict[Pte, Pmap] = {}
 
     @property
     def edits(self) -> int:
@@ -87,7 +92,7 @@ class Table:
     def word(self, idx: int) -> Word:
         word = self.words.get(idx)
         if word is None:
-            word = self.words[idx] = Word(("shadow.vpte", *self.place, idx), (0, ()))
+            word = self.words[idx] = Word(("shadow.vpte", *self.place, idx))
         return word
 
 
@@ -156,20 +161,20 @@ class Shadow(VpteList):
         were. An edit that comes after finds it, if only to wait for the placemark."""
         if fs.entry.maptype != VM_MAPTYPE_VPAGETABLE:
             return True
-        link = (fs.vm_map.pmap, fs.vm_map.pmap.pte(fs.va))
+        pmap = fs.vm_map.pmap
         for word, edits in fs.seen or ():
-            if not await self._link(word, edits, link):
+            if not await self._link(word, edits, pmap, pmap.pte(fs.va)):
                 return False
         return True
 
     @coroutine
-    def _link(self, word: Word, edits: int, link: Link) -> Step:
+    def _link(self, word: Word, edits: int, pmap: Pmap, pte: Pte) -> Step:
         yield word._write
-        now, derived = word.state
-        if now != edits:
+        if word.edits != edits:
             return False
-        if link not in derived:
-            word.state = (now, (*derived, link))
+        if pte not in word.derived:
+            word.derived[pte] = pmap
+            word.state = (edits, len(word.derived))
             self.grow(TABLE_LINK_BYTES)
         return True
 
@@ -187,8 +192,8 @@ class Shadow(VpteList):
         write, table = fs.write, self.table(m)
         if write is None or table is None or not await table.known.load():
             return None
-        if fs.msoftonly:
-            return False  # it has become a table since the shortcut asked
+        # The shortcut asks `intercepts` with its soft busy, and a page becomes a table hard-busied.
+        assert not fs.msoftonly
         await self.lock.acquire_exclusive()
         stands = self._stands(fs) or "shadow-emulate-unchecked" in self.kernel.mutants
         if stands:
@@ -225,19 +230,20 @@ class Shadow(VpteList):
 
     async def _withdraw(self, word: Word) -> None:
         """Nothing that came from the word stays, or will be entered."""
-        for pmap, pte in await self._edited(word):
+        for pte, pmap in (await self._edited(word)).items():
             await pmap_remove_pte(pmap, pte)
 
     @coroutine
     def _edited(self, word: Word) -> Step:
         """One edit more; the links it finds."""
         yield word._write
-        edits, derived = word.state
+        edits, derived = word.edits, word.derived
         if "shadow-edit-uncounted" not in self.kernel.mutants:
             edits += 1
         if "shadow-derived-kept" in self.kernel.mutants:
-            word.state = (edits, derived)
-            return ()
-        word.state = (edits, ())
+            word.state = (edits, len(derived))
+            return {}
+        word.derived = {}
+        word.state = (edits, 0)
         self.grow(-TABLE_LINK_BYTES * len(derived))
         return derived
