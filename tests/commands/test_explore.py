@@ -8,11 +8,13 @@ import pty
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from vkemu.cli import main
 from vkemu.commands.explore import as_dict, progress_line
+from vkemu.commands.subject import Subject, subject_of
 from vkemu.exploration.result import Result
 
 from tests.commands.conftest import Shell
@@ -186,6 +188,12 @@ def test_a_scenario_is_explored(explore: Shell) -> None:
         (["p.py:lost", "--runs", "r"], "--runs r: expected a scenario, without --check"),
         (["W07", "--runs", "r"], "--runs r: expected a scenario, without --check or --livelock"),
         (["p.py:lost", "--strategy", "portfolio", "--jobs", "2"], ".*portfolio cannot be divided"),
+        (["quickstart", "--jobs", "2"], "--jobs 2: portfolio, .*, expected --strategy random, "),
+        (["quickstart", "--checkpoint", "c"], "--checkpoint: portfolio, .*, expected --strategy "),
+        (
+            ["p.py:fine", "--checkpoint", "c", "--strategy", "random"],
+            "p.py:fine: checkpoint: random cannot be saved, expected dfs or dpor",
+        ),
         (["p.py:fine", "--checkpoint", "no/where"], ".*no/where"),
         (["p.py:fine", "--checkpoint", "p.py"], ".*p.py"),
         (["W07", "--checkpoint", "p.py"], ".*checkpoint p.py: cannot be read"),
@@ -202,6 +210,33 @@ def test_bad_input_is_one_line(explore: Shell, argv: list[str], said: str) -> No
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1, err
     assert re.match(said, err), err
+
+
+def test_a_replayed_failure_is_kept_like_any_other(explore: Shell) -> None:
+    found = explore.json("p.py:lost")[1]["failure"]
+    status, out, err = explore("p.py:lost", "--replay", found["token"], "--report", "kept")
+    assert (status, err) == (1, "")
+    assert Path("kept/failure.txt").read_text() == out
+    assert Path("kept/report.html").exists()
+    argv = ("p.py:lost", "--replay", found["token"], "--report", "kept/too")
+    assert explore.json(*argv)[1]["failure"]["token"] == found["token"]
+    assert Path("kept/too/failure.txt").read_text() == out
+
+
+def test_a_replayed_failure_of_a_scenario_is_a_run_folder(
+    explore: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = explore.json("p.py:lost")[1]["failure"]["token"]
+
+    def scenario(args: Namespace) -> Subject:
+        subject = subject_of(args)
+        subject.keep = lambda failure, runs: (f"{failure.message}\n", runs / "s-1")
+        return subject
+
+    monkeypatch.setattr("vkemu.commands.explore.subject_of", scenario)
+    status, out, err = explore("p.py:lost", "--replay", token, "--runs", "kept")
+    assert (status, err) == (1, "")
+    assert re.match(r"does not hold: .*\nkept/s-1\n$", out)
 
 
 def command(*argv: str) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vkemu import explore
+from vkemu import explore, replay
 from vkemu.exploration import NondeterminismError
 from vkemu.exploration.frontier import Frontier
 from vkemu.exploration.jobs import Job, Report
@@ -150,3 +152,48 @@ def test_an_interrupted_sample_in_parts_keeps_the_failure_it_had() -> None:
     assert found.verdict == "fail"
     assert found.failure is not None
     assert found.failure.token == known.failure.token
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 5, 20])
+@pytest.mark.parametrize("strategy", ["random", "dpor"])
+def test_a_failure_is_told_although_its_shrinking_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch, after: int, strategy: str
+) -> None:
+    """Ctrl-C in the n-th execution of what comes after the search."""
+    builds: Iterator[int] | None = None
+
+    def program(k: Any) -> None:
+        lost_update(k, 4)
+        if builds is not None and next(builds) == after:
+            raise KeyboardInterrupt
+
+    def shrinking(result: Result) -> None:
+        nonlocal builds
+        if result.failures and builds is None:
+            builds = itertools.count()
+
+    found = explore(program, strategy=strategy, seed=3, progress=shrinking)
+    assert found.verdict == "fail"
+    assert found.failure is not None
+    assert found.failure.shrunk.endswith("(interrupted)")
+    assert replay(program, found.failure.token).message == found.failure.message
+
+
+def test_what_was_left_out_before_an_interruption_stays_out() -> None:
+    """The best so far is the one that is told."""
+    said = []
+
+    def program(k: Any) -> None:
+        lost_update(k, 8)
+
+    def stop(result: Result) -> None:
+        said.append(result.stage)
+        if "shrinking: 4 " in result.stage:
+            raise KeyboardInterrupt
+
+    found = explore(program, strategy="random", seed=3, progress=stop).failure
+    assert found is not None
+    drawn = re.match("from [0-9]+ steps and ([0-9]+) preemptions to ", found.shrunk)
+    assert drawn is not None
+    assert found.preemptions < int(drawn[1])
+    assert f"shrinking: 4 executions, {found.preemptions} preemptions" in said[-1]

@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
     args.variant = args.variant or ""
     subject = subject_of(args)
     if args.strategy is None:
-        divided = args.jobs > 1 or args.checkpoint is not None
-        args.strategy = "dpor" if divided else subject.strategy
+        args.strategy = subject.strategy
+        check_divisible(args)
     if args.runs is not None and subject.keep is None:
         raise UsageError(f"--runs {args.runs}: expected a scenario, without --check or --livelock")
     if args.replay is not None:
-        return replay_token(subject, args.replay, check=args.check, as_json=args.json)
+        return replay_token(subject, args.replay, args)
     result = search(subject, args)
     if result.failure is not None and isinstance(result.failure.error, UsageError):
         raise result.failure.error  # found at an end: that no guest could run, say
@@ -91,6 +91,22 @@ def check_strategy(name: str) -> None:
         strategy_named(name, 0, Objects())
     except ExplorationError as error:
         raise UsageError(f"--strategy: {error}") from None
+
+
+def check_divisible(args: argparse.Namespace) -> None:
+    """The strategy that nobody asked for is not exchanged for another, with another verdict."""
+    if args.strategy == "dpor":
+        return
+    if args.checkpoint is not None:
+        raise UsageError(
+            f"--checkpoint: {args.strategy}, the default here, cannot be saved, expected "
+            "--strategy dfs or dpor"
+        )
+    if args.jobs > 1:
+        raise UsageError(
+            f"--jobs {args.jobs}: {args.strategy}, the default here, cannot be divided, expected "
+            "--strategy random, pct, pos, urw, dfs or dpor"
+        )
 
 
 def search(subject: Subject, args: argparse.Namespace) -> Result:
@@ -116,9 +132,10 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
                 f"{error.filename or args.checkpoint}: {error.strerror}, expected a file to write"
             ) from None
         except KeyboardInterrupt:
-            # Not in the search itself, which ends by returning: while a failure was shrunk, say.
+            # Not in the search itself, nor while a failure is shrunk: both end by returning. Once
+            # more, while it is told: that there is one is known.
             known = live.last or Result(args.strategy, args.seed)
-            known.verdict = "unknown"
+            known.verdict = "fail" if known.failures else "unknown"
             return known
 
 
@@ -216,22 +233,23 @@ def failure_dict(subject: Subject, failure: Failure) -> dict[str, Any]:
     }
 
 
-def replay_token(subject: Subject, token: str, *, check: bool, as_json: bool) -> int:
-    """Tell one schedule again; the failure it shows is the expected end."""
+def replay_token(subject: Subject, token: str, args: argparse.Namespace) -> int:
+    """Tell one schedule again; the failure it shows is the expected end. Kept like any other."""
     from vkemu import replay
 
     if token.startswith(WHOLE):
         word = token if len(token) <= TOKEN_SHOWN else "TOKEN"
         raise UsageError(f"--replay: this token says its program, expected `vkemu replay {word}`")
     try:
-        failure = replay(subject.program, token, check=check)
+        failure = replay(subject.program, token, check=args.check)
     except ExplorationError as error:
         raise UsageError(f"replay: {error}") from None
-    if as_json:
+    said = ""
+    if not args.json or args.runs is not None or args.report is not None:
+        said = "".join(tell(subject, failure, args))
+    if args.json:
         told = {"name": subject.name, "verdict": "fail", "failure": failure_dict(subject, failure)}
         said = json.dumps(told, indent=2) + "\n"
-    else:
-        said = subject.tell(failure).text
     with telling(OF_VERDICT["fail"]):
         print(said, end="")
     return OF_VERDICT["fail"]
@@ -249,10 +267,11 @@ def replay_explored(token: str, *, as_json: bool) -> int:
         )
     found = litmus_token.parse(token)
     args = argparse.Namespace(
-        file=found.source, policy=found.policy, variant=found.variant, check=False, livelock=False
-    )
+        file=found.source, policy=found.policy, variant=found.variant, check=False, livelock=False,
+        json=as_json, report=None, runs=None,
+    )  # fmt: skip
     subject = litmus_subject(args, found.litmus())
-    return replay_token(subject, found.schedule, check=False, as_json=as_json)
+    return replay_token(subject, found.schedule, args)
 
 
 class Live:

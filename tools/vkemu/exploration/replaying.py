@@ -15,7 +15,7 @@ from vkemu.exploration.narration import Recorder, Told
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import Failure, TokenError, differs
 from vkemu.exploration.run import BOUND, TOO_DEEP, Run
-from vkemu.exploration.shrink import Witness, fresh, kind_of, smallest
+from vkemu.exploration.shrink import INTERRUPTED, Witness, fresh, kind_of, measured, smallest
 from vkemu.exploration.token import Token, digest_of, parse
 
 CHANGED = "the program is not the one this token was made from"
@@ -107,9 +107,12 @@ def failure_of_witnesses(
 ) -> Failure:
     """Confirmed, shrunk, and told; with a token that was tried."""
     witnesses = list(witnesses)
-    for witness in witnesses:
-        confirm(fresh(found_by), witness)
-    witness = smallest(witnesses, found_by, progress)
+    try:
+        for witness in witnesses:
+            confirm(fresh(found_by), witness)
+        witness = smallest(witnesses, found_by, progress)
+    except KeyboardInterrupt:  # before the first was tried with less
+        witness = measured(witnesses[0], found_by)._replace(shrunk=f"not at all {INTERRUPTED}")
     told = tell(fresh(found_by), witness)
     where = f"the end, after {len(told.steps)} steps,"
     if told.token is None or kind_of(told.run) != witness.kind:

@@ -25,6 +25,7 @@ TRIALS: Final = 400  # the budget of what comes before, in executions
 TRIAL_STEPS: Final = 1_000_000  # and in steps
 LONG: Final = 10_000  # steps of a schedule that is too long for the exact part
 
+INTERRUPTED: Final = "(interrupted)"  # at the end of how far it was shrunk
 Path = tuple[int, ...]
 
 
@@ -64,6 +65,7 @@ class Budget:
 
     def __init__(self, found: Witness, steps: int, progress: Callable[[str], None] | None) -> None:
         self.found = found
+        self.best = found
         self.bound = steps
         self.left = steps
         self.executions = 0
@@ -76,18 +78,20 @@ class Budget:
         """An execution more; and say how far it is."""
         self.left -= len(run.schedule)
         self.executions += 1
+        self.best = best
         if self.progress is not None:
             self.progress(
                 f"shrinking: {self.executions} executions, {best.preemptions:,} preemptions, "
                 f"{len(best.schedule):,} steps"
             )
 
-    def text(self, best: Witness) -> str:
+    def text(self, best: Witness, *, interrupted: bool = False) -> str:
         found = self.found
+        bound = f"(bound: {TRIALS} executions or {self.bound:,} steps)"
         return (
             f"from {len(found.schedule):,} steps and {found.preemptions:,} preemptions to "
             f"{len(best.schedule):,} and {best.preemptions:,}, in {self.executions} executions; a "
-            f"smaller one is not ruled out (bound: {TRIALS} executions or {self.bound:,} steps)"
+            f"smaller one is not ruled out {INTERRUPTED if interrupted else bound}"
         )
 
 
@@ -181,9 +185,11 @@ def greedy(run: Run, best: Witness, budget: Budget) -> Witness:
                 return best
             kept = points[:start] + points[start + size :]
             smaller = attempt(run, best, set(kept))
-            budget.take(run, best)
-            if smaller is not None and smaller.preemptions < best.preemptions:
+            shrunk = smaller is not None and smaller.preemptions < best.preemptions
+            if smaller is not None and shrunk:
                 best = smaller
+            budget.take(run, best)
+            if shrunk:
                 points = preemption_points(run, best)
                 break
         else:
@@ -221,17 +227,32 @@ def shrink(
     steps: int = TRIAL_STEPS,
     progress: Callable[[str], None] | None = None,
 ) -> Witness:
-    """A smallest witness of the same failure."""
+    """A smallest witness of the same failure. When interrupted, the best so far, marked so."""
     from vkemu.exploration.fewer import drawn
 
-    run = fresh(found_by)
-    found = found._replace(preemptions=len(preemption_points(run, found)))
+    found = measured(found, found_by)
     budget = Budget(found, steps, progress)
     best = found
-    if len(found.schedule) > LONG:
-        best = drawn(run, found, budget)
-    best = greedy(run, best, budget)
-    return exact(fresh(found_by), best, budget)
+    run = fresh(found_by)
+    try:
+        if len(found.schedule) > LONG:
+            best = drawn(run, found, budget)
+        best = greedy(run, best, budget)
+        run = fresh(found_by)
+        return exact(run, best, budget)
+    except KeyboardInterrupt:
+        run.execution.close()
+        best = min(best, budget.best, key=lambda witness: witness.size)
+        return best._replace(shrunk=budget.text(best, interrupted=True))
+
+
+def measured(found: Witness, found_by: Run) -> Witness:
+    """With its preemptions counted."""
+    run = fresh(found_by)
+    try:
+        return found._replace(preemptions=len(preemption_points(run, found)))
+    finally:
+        run.execution.close()
 
 
 def smallest(
@@ -240,7 +261,11 @@ def smallest(
     """Of several failures the one that is shown."""
     witnesses = list(witnesses)
     steps = TRIAL_STEPS // max(1, len(witnesses))
-    shrunk = [shrink(witness, found_by, steps, progress) for witness in witnesses]
+    shrunk = []
+    for witness in witnesses:
+        shrunk.append(shrink(witness, found_by, steps, progress))
+        if shrunk[-1].shrunk.endswith(INTERRUPTED):
+            break
     return min(shrunk, key=lambda witness: (*witness.size, witness.kind, witness.schedule))
 
 
