@@ -51,7 +51,7 @@ class Access(Effect):
         pmap: Pmap = self.obj.state
         slot = self.cpu.tlb.slot(pmap, self.va >> 12)
         entry: TlbEntry | None = slot.state
-        if entry is None or not permits(entry, self.fault_type):
+        if entry is None or not tlb_permits(entry, self.fault_type):
             roots = pmap.roots
             if roots is None:
                 return ((slot, True), (pmap.pte(self.va), True))
@@ -123,7 +123,7 @@ def modified(op: str, old: int, operand: Any) -> int:
     return new
 
 
-def permits(entry: TlbEntry, fault_type: int) -> bool:
+def tlb_permits(entry: TlbEntry, fault_type: int) -> bool:
     if fault_type == VM_PROT_WRITE:
         return entry.writable
     return fault_type == VM_PROT_READ or entry.executable

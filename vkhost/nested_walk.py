@@ -33,8 +33,8 @@ from vkprotocol.vpte import (
     VPTE_PS,
     VPTE_ROOT_SHIFT,
     VPTE_RW,
-    VPTE_V,
     vpte_frame,
+    vpte_permits,
 )
 
 from vkhost.pmap_bits import PTE_A, PTE_M, PTE_NX, PTE_RW, PTE_U, PTE_V, pte_pfn, pte_prot
@@ -127,7 +127,7 @@ class Walk:
 
     def written_back(self, vpte: int) -> int:
         """The VPTE with A, and M in the last one of a write, if it permits the access."""
-        if not permits(vpte, self.fault_type):
+        if not vpte_permits(vpte, self.fault_type):
             return vpte
         last = self.leaf or vpte & VPTE_PS
         return vpte | (VPTE_A | VPTE_M if last and self.fault_type & VM_PROT_WRITE else VPTE_A)
@@ -192,14 +192,6 @@ class _End(Effect):
         return (slot, (walk.second, marks), (walk.violation, True), *flushes)
 
 
-def permits(vpte: int, fault_type: int) -> bool:
-    if not vpte & VPTE_V:
-        return False
-    if fault_type & VM_PROT_WRITE and not vpte & VPTE_RW:
-        return False
-    return not (fault_type & VM_PROT_EXECUTE and vpte & VPTE_NX)
-
-
 FILLED: Final = "filled"
 GUEST_FAULT: Final = "guest-fault"
 VIOLATION: Final = "violation"  # of the second stage
@@ -230,7 +222,7 @@ def _walk(cpu: Cpu, pmap: Pmap, walk: Walk) -> Step:
     vpte = root.pde
     rights = _rights(vpte)
     cpu.kernel.emit("vpte.read", -1, 0, vpte, vshift)
-    while permits(vpte, fault_type) and not vpte & VPTE_PS and vshift:
+    while vpte_permits(vpte, fault_type) and not vpte & VPTE_PS and vshift:
         vshift -= VPTE_PAGE_BITS
         walk.gpa = vpte_frame(vpte) << PAGE_SHIFT
         walk.idx = index >> vshift & VPTE_PAGE_MASK
@@ -243,7 +235,7 @@ def _walk(cpu: Cpu, pmap: Pmap, walk: Walk) -> Step:
             return INTERRUPTED
         vpte = _read_vpte(cpu, walk, frame, vshift)
         rights &= _rights(vpte)
-    if not permits(vpte, fault_type):
+    if not vpte_permits(vpte, fault_type):
         yield _End(walk)
         return _guest_fault(cpu, pmap, walk)
     # RW without M is not cached: the first store walks again, and sets it. The master pde, where

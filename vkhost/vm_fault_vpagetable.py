@@ -26,6 +26,7 @@ from vkprotocol.vpte import (
     VPTE_RW,
     VPTE_V,
     vpte_frame,
+    vpte_permits,
 )
 
 from vkhost.vm import (
@@ -56,7 +57,7 @@ async def vm_fault_vpagetable(
     kernel.emit("vpte.read", -1, 0, vpte, vshift)
     while True:
         # F8
-        if not _permits(vpte, fault_type):
+        if not vpte_permits(vpte, fault_type):
             await unlock_things(fs)
             return KERN_FAILURE, 0
         if vpte & VPTE_PS or vshift == 0:
@@ -90,14 +91,6 @@ async def vm_fault_vpagetable(
     # F14
     _downgrade(fs, vpte, fault_type)
     return KERN_SUCCESS, vpte_frame(vpte) + (pindex & (1 << vshift) - 1)
-
-
-def _permits(vpte: int, fault_type: int) -> bool:
-    if not vpte & VPTE_V:
-        return False
-    if fault_type & VM_PROT_WRITE and not vpte & VPTE_RW:
-        return False
-    return not (fault_type & VM_PROT_EXECUTE and vpte & VPTE_NX)
 
 
 async def _write_back(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from vkprotocol.mman import PROT_EXEC, PROT_WRITE
+
 VPTE_V: Final = 0x001
 VPTE_RW: Final = 0x002
 VPTE_U: Final = 0x004
@@ -38,6 +40,15 @@ _NAMES: Final = (
 def vpte_frame(vpte: int) -> int:
     """The frame it names: a page index of the object the mapping maps."""
     return (vpte & VPTE_FRAME) >> 12
+
+
+def vpte_permits(vpte: int, prot: int) -> bool:
+    """Does a walk for an access of this PROT_* (VM_PROT_* is the same) go on by it?"""
+    if not vpte & VPTE_V:
+        return False
+    if prot & PROT_WRITE and not vpte & VPTE_RW:
+        return False
+    return not (prot & PROT_EXEC and vpte & VPTE_NX)
 
 
 def vpte_text(vpte: int) -> str:

@@ -25,7 +25,7 @@ from vkemu.litmus.file import Litmus
 from vkemu.litmus.tables import MASTER_PDE
 from vkhost.config import HostConfig
 from vkhost.cpu import Cpu, Fault
-from vkhost.cpu_access import Access, permits
+from vkhost.cpu_access import Access, tlb_permits
 from vkhost.kernel import Emit, Kernel
 from vkhost.lwp import File, Lwp, Proc
 from vkhost.pmap_remove import pmap_remove
@@ -99,7 +99,7 @@ def translate(cpu: Cpu, va: int, kind: int) -> Step:
     while True:
         yield access
         slot = cpu.tlb.slots.get(va >> 12)
-        if slot is not None and slot.state is not None and permits(slot.state, kind):
+        if slot is not None and slot.state is not None and tlb_permits(slot.state, kind):
             return
         yield from cpu._miss(access)
 
