@@ -323,3 +323,21 @@ def test_a_quoted_line_ends_before_its_comment() -> None:
         'does not hold: k.at_end(lambda: x.value == "# no comment")',
         "does not hold: lambda: x.value",
     ]
+
+
+class Ambiguous:
+    """As an array with several elements."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+@pytest.mark.parametrize("when", ["at_end", "always"])
+def test_a_predicate_whose_value_has_no_truth_is_a_failure(when: str) -> None:
+    def program(k: Any) -> None:
+        k.spawn("a", k.cell("x").load)
+        getattr(k, when)(Ambiguous)
+
+    found = explore(program)
+    assert found.failure is not None
+    assert found.failure.message == "ValueError: the truth value of an array is ambiguous"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
 import pytest
 from vkemu import explore
 from vkemu.exploration import NondeterminismError
+from vkemu.exploration.jobs import Hand, Job, Task
 from vkemu.exploration.strategies import NAMES
+from vkemu.exploration.workers import Here
 
 Program = Callable[[Any], None]
 
@@ -207,3 +210,32 @@ def test_it_is_found_out_by_every_strategy(
 ) -> None:
     with pytest.raises(NondeterminismError, match=f"not deterministic: {named}.* under the same"):
         explore(kind(), strategy=strategy, stop_on_failure=False, max_executions=200)
+
+
+def late(k: Any, builds: Iterator[int]) -> None:
+    """A hundred executions alike in every process, and then others."""
+    x = k.cell("x")
+    value = 2 if next(builds) >= 100 else 1
+    for name in "ab":
+        k.spawn(name, x.store, value)
+
+
+@pytest.mark.parametrize("strategy", ["random", "pct", "pos", "urw"])
+def test_what_is_kept_from_one_part_to_the_next_is_found_out(strategy: str) -> None:
+    program = partial(late, builds=itertools.count())
+    task = Task(strategy, 0, 100, False, "unknown", False)
+    with pytest.raises(NondeterminismError, match="was store x leaving 1 and is store x leaving 2"):
+        explore(program, strategy=strategy, jobs=2, max_executions=600, workers=Here(program, task))
+
+
+def test_the_first_execution_is_not_taken_again_after_every_short_part() -> None:
+    builds = itertools.count()
+
+    def program(k: Any) -> None:
+        next(builds)
+        k.spawn("a", k.cell("x").load)
+
+    hand = Hand(program, Task("random", 0, 100, False, "unknown", False))
+    for n in range(100):
+        assert hand.perform(Job(n, n, 1, 60.0)).executions == 1
+    assert 100 < next(builds) < 100 + 20

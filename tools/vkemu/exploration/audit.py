@@ -10,7 +10,7 @@ what they leave behind, the threads, and the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vkemu.controlled import Execution
 from vkemu.exploration.result import differs
@@ -19,6 +19,9 @@ from vkemu.exploration.stepwise import Path, Seen, Stepwise, announced
 
 if TYPE_CHECKING:
     from vkemu.exploration.shrink import Witness
+
+
+OFTEN: Final = 16  # executions of the parts of a search before the first is taken again
 
 
 class Noted(NamedTuple):
@@ -64,6 +67,7 @@ class Audit:
             bound_fails=run.bound_fails,
         )
         self.first: Noted | None = None
+        self.concluded = 1  # executions, when the first was last taken again
 
     def due(self) -> bool:
         """Whether the execution that is about to begin is one of those."""
@@ -81,8 +85,10 @@ class Audit:
         take_again(self.again, was)
 
     def conclude(self) -> None:
-        """The search is over."""
-        if self.first is not None and self.program.begun > 1:
+        """The search is over, or a part of it: of many short ones not after each."""
+        begun = self.program.begun
+        if self.first is not None and begun >= min(2 * self.concluded, self.concluded + OFTEN):
+            self.concluded = begun
             take_again(self.again, self.first)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from vkemu.exploration.audit import Audit
 from vkemu.exploration.frontier import Found, Frontier, Names
 from vkemu.exploration.origin import Build
 from vkemu.exploration.program import Program
@@ -80,6 +81,17 @@ class Hand:
         self.program = Program(build, {}, check=task.check)
         self.counting = counting_of(build)
         self.endings: Counter[Any] = Counter()  # of the job at hand
+        # Of all jobs: what the program keeps may show in the hundredth, and not within any.
+        self.audit = Audit(self.run())
+
+    def run(self) -> Run:
+        task = self.task
+        return Run(
+            self.program,
+            task.max_steps,
+            stop_on_failure=task.stop_on_failure,
+            bound_fails=task.on_step_bound == "fail",
+        )
 
     def note(self, run: Run) -> None:
         assert self.counting is not None
@@ -99,12 +111,7 @@ class Hand:
         for key in job.ordered:
             objects.order(key)
         strategy = strategy_named(task.strategy, task.seed, objects)
-        run = Run(
-            self.program,
-            task.max_steps,
-            stop_on_failure=task.stop_on_failure,
-            bound_fails=task.on_step_bound == "fail",
-        )
+        run = self.run()
         names = Names(self.program.tids, objects)
         if isinstance(job.part, Frontier):
             if job.part != Frontier():
@@ -120,6 +127,7 @@ class Hand:
             max_executions=job.executions,
             max_seconds=job.seconds,
             each=self.note if self.counting is not None else None,
+            audit=self.audit,
         )
         search.may_restart = False
         search.go()

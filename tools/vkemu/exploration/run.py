@@ -162,13 +162,14 @@ def violation(predicate: Predicate, when: str) -> BaseException | None:
     """The error of a predicate that does not hold; None and True are what holding looks like."""
     try:
         held = predicate()
+        if held is None or held is True:
+            return None
+        holds = bool(held)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return error
-    if held is None or held is True:
-        return None
-    if held:
+    if holds:
         mistake = never_runs(when, predicate, held)
         if mistake is not None:
             raise mistake

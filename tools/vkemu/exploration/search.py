@@ -32,6 +32,7 @@ class Search:
         max_seconds: float | None = None,
         progress: Progress | None = None,
         each: Callable[[Run], None] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.run = run
         self.strategy = strategy
@@ -40,6 +41,7 @@ class Search:
         self.max_seconds = max_seconds
         self.progress = progress
         self.each = each
+        self.audit = audit or Audit(run)
         self.witnesses: dict[str, Witness] = {}  # by kind of failure, in the order they were found
         self.may_restart = True
         self.stale = False  # a part of a search may not restart: all of it has to
@@ -62,7 +64,7 @@ class Search:
         each = self.each
         result = self.result
         strategy = self.strategy
-        audit = Audit(run)
+        audit = self.audit
         start = getattr(strategy, "start", always)
         finish = getattr(strategy, "finish", None)
         exhaustive = getattr(strategy, "exhaustive", False)

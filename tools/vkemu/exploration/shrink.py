@@ -57,7 +57,23 @@ def kind_of(run: Run) -> str:
         return "deadlock"
     if isinstance(error, PredicateError):
         return str(error)
-    return type(error).__name__
+    name = type(error).__name__
+    said = getattr(error, "kind", None)  # which check of the oracle, say
+    if isinstance(said, str):
+        return f"{name} {said}"
+    if isinstance(error, AssertionError):
+        return f"{name} {line_of(error)}"
+    return name
+
+
+def line_of(error: BaseException) -> str:
+    """Where it was raised."""
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place
 
 
 class Budget:

@@ -74,6 +74,11 @@ class Violation(AssertionError):
         self.events = tuple(events)
         super().__init__(self.text())
 
+    @property
+    def kind(self) -> str:
+        """What two violations that are one defect have in common."""
+        return f"{self.invariant} {self.check}".rstrip()
+
     def text(self) -> str:
         lines = [f"invariant {self.invariant} ({INVARIANTS[self.invariant]}): {self.message}"]
         if self.frame is not None:
