@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-MAXCPU: Final = 256  # bits of a cpumask_t
+MAXCPU: Final = 256  # bits of a cpumask_t: sys/cpu/x86_64/include/param.h:SMP_MAXCPU
 
 # What a host may have of each, least and most.
 BOUNDS: Final = {

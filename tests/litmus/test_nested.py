@@ -4,8 +4,10 @@ and W39 means what facts 8 says."""
 from __future__ import annotations
 
 import pytest
+from vkemu.controlled import Execution
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import load_litmus
+from vkemu.litmus.machine import Machine
 
 
 def reached(window: str, strategy: str, limit: int | None) -> set[str]:
@@ -43,3 +45,12 @@ def test_a_vcpu_that_flushes_only_itself(variant: str, verdict: str) -> None:
 
 def test_without_nested_paging_w39_has_no_question() -> None:
     assert "TLB of its own" in load_litmus("W39").not_applicable("pv_entry")
+
+
+@pytest.mark.parametrize(("variant", "bypass"), [("", 0), ("bypass", 1)])
+def test_the_bypass_of_w09_is_as_its_variant_says(variant: str, bypass: int) -> None:
+    ex = Execution()
+    machine = Machine(load_litmus("W09", variant), "nested", ex.spawn, lambda *_: None)
+
+    assert machine.kernel.vmmeter.tunables["fault_bypass"] == bypass
+    assert machine.kernel.vmmeter.tunables["prefault_pages"] == 0

@@ -118,6 +118,7 @@ class Variant(Table, frozen=True):
     host: dict[str, Any] = msgspec.field(default_factory=dict)
     quirks: dict[str, Any] = msgspec.field(default_factory=dict)
     mutants: tuple[str, ...] = ()
+    tunables: dict[str, int] = msgspec.field(default_factory=dict)
     thread: tuple[ThreadTable, ...] = ()
     outcome: OutcomeTable | None = None
     na: dict[str, str] = msgspec.field(default_factory=dict)
@@ -272,7 +273,11 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
         raise UsageError(f"{where}.thread: {min(unknown)!r} is no thread of the test")
     host = {**msgspec.structs.asdict(file.host), **variant.host}
     quirks = {**msgspec.structs.asdict(file.quirks), **variant.quirks}
-    heading = msgspec.structs.replace(file.litmus, na={**file.litmus.na, **variant.na})
+    heading = msgspec.structs.replace(
+        file.litmus,
+        na={**file.litmus.na, **variant.na},
+        tunables={**file.litmus.tunables, **variant.tunables},
+    )
     changed = msgspec.structs.replace(
         file,
         litmus=heading,

@@ -86,8 +86,8 @@ async def fault(lwp: Lwp | None, vmspace: Vmspace, va: int, kind: int) -> int:
     try:
         await translate(lwp.cpu, va, kind)
         result = KERN_SUCCESS
-    except Fault as fault:
-        result = fault.result
+    except Fault as failed:
+        result = failed.result
     await pmap_setlwpvm(lwp, before)
     return result
 
