@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -340,9 +341,6 @@ class PythonProgram:
 
     @property
     def identity(self) -> str:
-        """Which function of which source."""
-        from hashlib import sha256
-
         return f"{self.function} {sha256(self.source).hexdigest()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
