@@ -8,6 +8,8 @@ that returned while the fault was on its way.
 
 An edit that no INVAL ever follows is the guest's own defect. It shows when the guest declares the
 frame free (`guest.free`), or at the end of the run.
+
+A store that a fault does in the CPU's place (`mem.emulate`) has to agree with the tree of its step.
 """
 
 from __future__ import annotations
@@ -206,7 +208,8 @@ class Translations:
             *_, (_, walk) = self.memory.walks_since(pmap, t.vpn, self.shadow.step)
             invariant = self.wrong(t, walk)
         if invariant:
-            raise self._violation(t, invariant, None, "a store is emulated in the CPU's place")
+            how = "a store is emulated in the CPU's place"
+            raise self._violation(t, invariant, None, how, verb="goes to")
 
     def _linear(self, t: Translation, extent: Extent | None) -> bool:
         if extent is None:
@@ -292,6 +295,7 @@ class Translations:
         inval: Happening | None,
         how: str,
         second: Happening | EllipsisType | None = ...,
+        verb: str = "still maps",
     ) -> Violation:
         shadow = self.shadow
         walk = self.memory.walk(t.pmap, t.vpn)
@@ -306,7 +310,7 @@ class Translations:
         now = shadow.now() if second is ... else second
         return Violation(
             invariant,
-            message + f"{shadow.place(t)} still maps {shadow.owner(frame.object, frame.pindex)}, "
+            message + f"{shadow.place(t)} {verb} {shadow.owner(frame.object, frame.pindex)}, "
             f"the page table says {says}",
             check="read-only" if invariant == 6 else "stale-translation",
             accesses=(t.installed if t.installed != now else inval, now),
