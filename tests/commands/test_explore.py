@@ -239,6 +239,21 @@ def test_a_replayed_failure_of_a_scenario_is_a_run_folder(
     assert re.match(r"does not hold: .*\nkept/s-1\n$", out)
 
 
+def test_a_failure_that_is_not_told_to_its_end_can_be_replayed(
+    explore: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vkemu.commands.explore.tell", interrupted)
+        status, out, err = explore("p.py:lost")
+    assert (status, err) == (1, "")
+    replay = re.search(r"^ replay: vkemu (explore p.py:lost --replay vkx1\S+)$", out, re.MULTILINE)
+    assert replay is not None
+    assert explore(*replay[1].split()[1:])[0] == 1
+
+
 def command(*argv: str) -> list[str]:
     return [sys.executable, "-m", "vkemu.cli", "explore", *argv]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from vkemu import explore, replay
-from vkemu.exploration import NondeterminismError
+from vkemu.exploration import NondeterminismError, replaying
 from vkemu.exploration.frontier import Frontier
 from vkemu.exploration.jobs import Job, Report
 from vkemu.exploration.parallel import Coordinator, Division, Part
@@ -197,3 +197,22 @@ def test_what_was_left_out_before_an_interruption_stays_out() -> None:
     assert drawn is not None
     assert found.preemptions < int(drawn[1])
     assert f"shrinking: 4 executions, {found.preemptions} preemptions" in said[-1]
+
+
+def test_a_failure_is_told_although_its_telling_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = explore(two).failure
+    tell = replaying.tell
+    calls = itertools.count()
+
+    def interrupted(run: Run, witness: Witness) -> Any:
+        if not next(calls):
+            raise KeyboardInterrupt
+        return tell(run, witness)
+
+    monkeypatch.setattr(replaying, "tell", interrupted)
+    found = explore(two).failure
+    assert found is not None
+    assert expected is not None
+    assert (found.token, found.shrunk) == (expected.token, "")

@@ -144,7 +144,10 @@ def say(subject: Subject, result: Result, args: argparse.Namespace) -> int:
     failure = result.failure
     told = kept = ""
     if failure is not None and (not args.json or args.runs is not None or args.report is not None):
-        told, kept = tell(subject, failure, args)
+        try:
+            told, kept = tell(subject, failure, args)
+        except KeyboardInterrupt:
+            told = f"{failure.message}\n replay: {subject.replay(failure)}\nnot told: interrupted\n"
     status = int(OF_VERDICT[verdict])
     with telling(status):
         show(subject, result, verdict, told + kept, args)

@@ -113,6 +113,15 @@ def failure_of_witnesses(
         witness = smallest(witnesses, found_by, progress)
     except KeyboardInterrupt:  # before the first was tried with less
         witness = measured(witnesses[0], found_by)._replace(shrunk=f"not at all {INTERRUPTED}")
+    try:
+        return _told_twice(witness, found_by)
+    except KeyboardInterrupt:
+        if witness.shrunk.endswith(INTERRUPTED):
+            raise  # the second
+        return _told_twice(witness, found_by)  # of the first the failure is what there is to show
+
+
+def _told_twice(witness: Witness, found_by: Run) -> Failure:
     told = tell(fresh(found_by), witness)
     where = f"the end, after {len(told.steps)} steps,"
     if told.token is None or kind_of(told.run) != witness.kind:
