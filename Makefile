@@ -16,6 +16,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/pytest -q -n $(JOBS)
 

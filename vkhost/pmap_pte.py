@@ -167,8 +167,6 @@ class _Scan(Effect):
         return tuple((table.ptes[vpn], False) for vpn in table.listed)
 
 
-
-
 class _Count(Effect):
     """Reads every PTE of a pmap: what resident_count counts."""
 

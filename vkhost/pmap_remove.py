@@ -36,8 +36,7 @@ async def pmap_remove_pte(pmap: Pmap, pte: Pte, busied: VmPage | None = None) ->
 
 
 async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
-    """The same in an address space that nobody runs on: no IPIs, one local flush at the end (W23).
-    """
+    """The same where nobody runs any more: no IPIs, one local flush at the end (W23)."""
     for pte in await pmap.valid_ptes(start, end):
         async with pte.placemark:
             await _remove(pmap, pte, flush=False)

@@ -184,8 +184,6 @@ async def vm_page_free(m: VmPage) -> None:
     await vm_page_free_wakeup(kernel)
 
 
-
-
 async def vm_page_zero_fill(m: VmPage) -> None:
     """Page busied; validity is the caller's."""
     await m.frame.zero()

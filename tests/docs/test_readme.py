@@ -30,9 +30,7 @@ def examples() -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "output"), examples())
-def test_an_example_prints_what_the_readme_shows(
-    command: str, output: str, tmp_path: Path
-) -> None:
+def test_an_example_prints_what_the_readme_shows(command: str, output: str, tmp_path: Path) -> None:
     words = command.split()
     assert words[0] == "vkemu"
 

@@ -81,7 +81,6 @@ def test_a_state_between_independent_steps_is_seen(program: Any, strategy: str) 
 @pytest.mark.parametrize("strategy", REDUCTIONS)
 @settings(
     max_examples=60,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )

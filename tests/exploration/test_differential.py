@@ -51,7 +51,6 @@ def agree(source: Source) -> None:
 
 SETTINGS = settings(
     max_examples=500,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )

@@ -78,7 +78,6 @@ def test_no_interleaving_is_lost_or_had_twice(seed: int) -> None:
 @pytest.mark.slow
 @settings(
     max_examples=150,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )

@@ -186,7 +186,7 @@ def test_going_on_after_a_race_counts_the_executions() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(sources())
 def test_programs_that_share_by_effects_have_no_race(source: Source) -> None:
     def program(k: Any) -> None:

@@ -32,7 +32,6 @@ def ends(source: Source, bound: int) -> set[Any]:
 @pytest.mark.slow
 @settings(
     max_examples=60,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )

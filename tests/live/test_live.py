@@ -59,7 +59,7 @@ def live(program: Program, backend: str, **options: Any) -> tuple[Log, list[int]
 
 @pytest.mark.slow
 @backends
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(program=_programs, seed=st.integers(0, 1 << 32))
 def test_an_imposed_schedule_gives_the_controlled_events(
     backend: str, program: Program, seed: int
@@ -71,7 +71,7 @@ def test_an_imposed_schedule_gives_the_controlled_events(
 
 @pytest.mark.slow
 @backends
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(program=_programs)
 def test_a_free_run_replays_under_control(backend: str, program: Program) -> None:
     log, schedule, end = live(program, backend)

@@ -88,6 +88,6 @@ def seen(policy: str, program: list[tuple[Any, ...]]) -> tuple[list[int | None],
 
 @pytest.mark.slow
 @given(st.lists(operation, max_size=25))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_guest_cannot_tell_nested_from_pv_entry(program: list[tuple[Any, ...]]) -> None:
     assert seen("nested", program) == seen("pv_entry", program)

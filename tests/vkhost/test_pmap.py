@@ -302,9 +302,7 @@ def test_w23_remove_pages_flushes_nobody_else() -> None:
 
 @pytest.mark.parametrize("policy", ["extent_scan", "vptmapped"])
 @pytest.mark.parametrize(("mutants", "lost"), [((), False), (("no-interlock-count",), True)])
-def test_w33_replacement_and_remove_all(
-    policy: str, mutants: tuple[str, ...], lost: bool
-) -> None:
+def test_w33_replacement_and_remove_all(policy: str, mutants: tuple[str, ...], lost: bool) -> None:
     machine = Machine(policy, mutants=mutants)
     pmap = machine.pmap()
     obj, other = machine.object(), machine.object()

@@ -167,7 +167,7 @@ def apply(rmaps: Rmaps, operation: Operation) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [*EXACT, *FLUSHING])
 def test_a_query_answers_what_the_ptes_say(policy: str) -> None:
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=60, derandomize=True, database=None)
     @given(OPERATIONS)
     def run(operations: list[Operation]) -> None:
         rmaps = Rmaps(policy)

@@ -319,7 +319,7 @@ async def apply(guest: Guest, user: Cpu, kern: Cpu, operation: Operation) -> obj
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, derandomize=True, database=None)
 @given(OPERATIONS)
 def test_what_a_guest_sees_is_what_it_sees_on_other_policies(operations: list[Operation]) -> None:
     """Alone on its host it cannot tell: results, and all of memory, A and M included."""

@@ -92,7 +92,7 @@ def test_sleeping_loses_the_tokens_and_waking_has_them_again() -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_tokens_in_any_order_never_deadlock_and_always_exclude(seed: int) -> None:
     from random import Random
 

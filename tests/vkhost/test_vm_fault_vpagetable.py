@@ -248,7 +248,7 @@ MOSTLY_VALID = st.builds(lambda bits, n: bits | (VPTE_V if n else 0), BITS, st.i
     bits=st.lists(MOSTLY_VALID, min_size=5, max_size=5),
     faults=st.lists(st.sampled_from([READ, WRITE, EXECUTE]), min_size=1, max_size=3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_walks_follow_the_rules(bits: list[int], faults: list[int]) -> None:
     frames = [ROOT, ROOT + 1, ROOT + 2, ROOT + 3, 10]
     vptes = [frame << 12 | b for frame, b in zip(frames, bits, strict=True)]

@@ -108,7 +108,7 @@ OPERATION = st.one_of(
 
 @pytest.mark.slow
 @given(st.lists(OPERATION, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_map_is_what_a_list_of_pages_would_be(operations: list[Any]) -> None:
     k = Vkernel()
     reference: dict[int, Page] = {}

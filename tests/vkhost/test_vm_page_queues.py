@@ -156,7 +156,6 @@ class Model:
 
 
 @given(st.lists(st.tuples(st.sampled_from("thdam"), st.integers(0, 20)), max_size=40))
-@settings(deadline=None)
 def test_a_page_queue_is_a_list(operations: list[tuple[str, int]]) -> None:
     machine = Machine()
     model = Model()
@@ -195,7 +194,7 @@ def test_a_page_queue_is_a_list(operations: list[tuple[str, int]]) -> None:
 
 
 @given(st.integers(0, 1 << 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_counts_add_up_whatever_happens(seed: int) -> None:
     from random import Random
 
