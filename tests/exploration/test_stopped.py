@@ -19,7 +19,7 @@ from vkemu.exploration.random_walk import RandomWalk
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
-from vkemu.exploration.shrink import Witness
+from vkemu.exploration.witness import Witness
 
 from .divided import lost_update
 

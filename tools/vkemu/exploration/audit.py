@@ -18,7 +18,7 @@ from vkemu.exploration.run import BOUND, Run
 from vkemu.exploration.stepwise import Path, Seen, Stepwise, announced
 
 if TYPE_CHECKING:
-    from vkemu.exploration.shrink import Witness
+    from vkemu.exploration.witness import Witness
 
 
 OFTEN: Final = 16  # executions of the parts of a search before the first is taken again

@@ -31,7 +31,7 @@ ALLOWED: Final = {
     ("vkemu.exploration.jobs", "Task"),
     ("vkemu.exploration.parallel", "Part"),
     ("vkemu.exploration.parallel", "State"),
-    ("vkemu.exploration.shrink", "Witness"),
+    ("vkemu.exploration.witness", "Witness"),
 }
 COUNTS: Final = ("executions", "blocked", "cut", "failures", "steps", "depth")
 

@@ -15,7 +15,7 @@ from vkemu.exploration.search import Progress, Search
 from vkemu.exploration.strategies import strategy_named
 
 if TYPE_CHECKING:
-    from vkemu.exploration.shrink import Witness
+    from vkemu.exploration.witness import Witness
     from vkemu.exploration.workers import Workers
 
 EXECUTIONS_DEFAULT: Final = 1000  # of a strategy that never ends by itself, without a budget

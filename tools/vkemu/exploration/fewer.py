@@ -13,10 +13,11 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from vkemu.controlled import Execution
-from vkemu.exploration.shrink import Budget, Witness, kind_of, witness_of
 from vkemu.exploration.strategy import Strategy
+from vkemu.exploration.witness import Witness, kind_of, witness_of
 
 if TYPE_CHECKING:
+    from vkemu.exploration.budget import Budget
     from vkemu.exploration.run import Run
 
 RARITIES: Final = (10, 100, 1000, 0)  # one preemption in so many steps; 0: none

@@ -14,8 +14,8 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
-from vkemu.exploration.shrink import Witness
 from vkemu.exploration.strategies import strategy_named
+from vkemu.exploration.witness import Witness
 
 
 @runtime_checkable

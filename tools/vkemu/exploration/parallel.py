@@ -26,8 +26,8 @@ from vkemu.exploration.jobs import Job, Report, Task, counting_of
 from vkemu.exploration.origin import Build
 from vkemu.exploration.result import Result
 from vkemu.exploration.sampling import BLOCK
-from vkemu.exploration.shrink import WITNESSES_MAX, Witness
 from vkemu.exploration.wakeup import Reversals, Tree
+from vkemu.exploration.witness import WITNESSES_MAX, Witness
 from vkemu.exploration.workers import Here, Processes, Workers
 
 SLICE_SECONDS = 0.25

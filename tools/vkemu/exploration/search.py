@@ -12,7 +12,7 @@ from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 
 if TYPE_CHECKING:
-    from vkemu.exploration.shrink import Witness
+    from vkemu.exploration.witness import Witness
 
 PROGRESS_SECONDS = 0.2
 GARBAGE_OBJECTS = 50_000  # made and not freed, before the collector looks
@@ -126,7 +126,7 @@ class Search:
 
     def note(self, run: Run) -> None:
         """Keep a witness of every kind of failure."""
-        from vkemu.exploration.shrink import WITNESSES_MAX, kind_of, witness_of
+        from vkemu.exploration.witness import WITNESSES_MAX, kind_of, witness_of
 
         if len(self.witnesses) < WITNESSES_MAX and kind_of(run) not in self.witnesses:
             self.witnesses[kind_of(run)] = witness_of(run)

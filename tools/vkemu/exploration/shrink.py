@@ -11,104 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
-from vkemu.controlled import Deadlock, Execution
+from vkemu.controlled import Execution
+from vkemu.exploration.budget import INTERRUPTED, Budget
+from vkemu.exploration.fewer import drawn
 from vkemu.exploration.fewest import Fewest
 from vkemu.exploration.program import Program
-from vkemu.exploration.run import PredicateError, Run
+from vkemu.exploration.run import Run
 from vkemu.exploration.strategy import ABANDON, Strategy
+from vkemu.exploration.witness import Path, Witness, kind_of, witness_of
 
 STEPS: Final = 1_200_000  # the budget of the exact part
-WITNESSES_MAX: Final = 16  # kinds of failures of one exploration that are told apart
-TRIALS: Final = 400  # the budget of what comes before, in executions
-TRIAL_STEPS: Final = 1_000_000  # and in steps
+TRIAL_STEPS: Final = 1_000_000  # the budget of what comes before
 LONG: Final = 10_000  # steps of a schedule that is too long for the exact part
-
-INTERRUPTED: Final = "(interrupted)"  # at the end of how far it was shrunk
-Path = tuple[int, ...]
-
-
-class Witness(NamedTuple):
-    """A failing schedule, the threads named by where they come from."""
-
-    kind: str
-    message: str
-    schedule: list[Path]
-    preemptions: int = 0
-    shrunk: str = ""  # how far, when a smaller one is not ruled out
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.preemptions, len(self.schedule)
-
-
-def witness_of(run: Run) -> Witness:
-    """Of an execution that failed, just now."""
-    threads = run.execution.threads
-    paths = [threads[tid].path for tid in run.schedule]
-    return Witness(kind_of(run), run.message(), paths)
-
-
-def kind_of(run: Run) -> str:
-    """Two failures of one kind are taken for the same."""
-    error = run.error
-    if isinstance(error, Deadlock):
-        return "deadlock"
-    if isinstance(error, PredicateError):
-        return str(error)
-    name = type(error).__name__
-    said = getattr(error, "kind", None)  # which check of the oracle, say
-    if isinstance(said, str):
-        return f"{name} {said}"
-    if isinstance(error, AssertionError):
-        return f"{name} {line_of(error)}"
-    return name
-
-
-def line_of(error: BaseException) -> str:
-    """Where it was raised."""
-    place = ""
-    traceback = error.__traceback__
-    while traceback is not None:
-        place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return place
-
-
-class Budget:
-    """What the shrinking of one failure may still cost, before the exact part."""
-
-    def __init__(self, found: Witness, steps: int, progress: Callable[[str], None] | None) -> None:
-        self.found = found
-        self.best = found
-        self.bound = steps
-        self.left = steps
-        self.executions = 0
-        self.progress = progress
-
-    def spent(self) -> bool:
-        return self.left <= 0 or self.executions >= TRIALS
-
-    def take(self, run: Run, best: Witness) -> None:
-        """An execution more; and say how far it is."""
-        self.left -= len(run.schedule)
-        self.executions += 1
-        self.best = best
-        if self.progress is not None:
-            self.progress(
-                f"shrinking: {self.executions} executions, {best.preemptions:,} preemptions, "
-                f"{len(best.schedule):,} steps"
-            )
-
-    def text(self, best: Witness, *, interrupted: bool = False) -> str:
-        found = self.found
-        bound = f"(bound: {TRIALS} executions or {self.bound:,} steps)"
-        return (
-            f"from {len(found.schedule):,} steps and {found.preemptions:,} preemptions to "
-            f"{len(best.schedule):,} and {best.preemptions:,}, in {self.executions} executions; a "
-            f"smaller one is not ruled out {INTERRUPTED if interrupted else bound}"
-        )
 
 
 class Follow(Strategy):
@@ -244,8 +160,6 @@ def shrink(
     progress: Callable[[str], None] | None = None,
 ) -> Witness:
     """A smallest witness of the same failure. When interrupted, the best so far, marked so."""
-    from vkemu.exploration.fewer import drawn
-
     found = measured(found, found_by)
     budget = Budget(found, steps, progress)
     best = found

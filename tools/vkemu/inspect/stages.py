@@ -12,7 +12,7 @@ from vkemu.controlled import Execution
 from vkemu.exploration.program import Program
 from vkemu.exploration.replaying import tell
 from vkemu.exploration.run import Run
-from vkemu.exploration.shrink import Witness
+from vkemu.exploration.witness import Witness
 from vkemu.inspect.step_token import StepToken, parse
 from vkemu.inspect.stepper import Stepper
 from vkemu.litmus.decide import Test
