@@ -121,6 +121,15 @@ def test_a_change_after_the_snapshot_is_not_in_it() -> None:
     feed.say("pagedaemon", "pager.put", "image", 9, 9)
     feed.store("user", 0x1000, 9, 2)
     feed.remove("kern", 0x1000, 9, RW)
+
+    with pytest.raises(Violation, match="written out, and changed, and is clean"):
+        feed.say("pagedaemon", "page.dirty", 9, 0)
+
+
+def test_a_change_that_nobody_wrote_out_is_not_cached_as_clean() -> None:
+    feed = writable(DIRTY)
+    feed.store("user", 0x1000, 9, 2)
+    feed.remove("kern", 0x1000, 9, RW)
     feed.say("pagedaemon", "page.dirty", 9, 0)
 
     with pytest.raises(Violation, match="as clean, with changes"):
