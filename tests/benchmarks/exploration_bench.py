@@ -186,7 +186,7 @@ def main() -> None:
         "random, 3 x 4 independent steps", independent(3), lambda: RandomWalk(0), 4000
     )
     against_trampoline("dfs, 3 x 4 independent steps", independent(3), Dfs, 34650)
-    print("\ndpor, whole processes (others' figures: the issue's, another machine)")
+    print("\ndpor, whole processes (others' figures are of another machine)")
     whole_process("readers", 13, 3.5, 0.32)
     whole_process("lastzero", 10, 0.98, 0.23)
     whole_process("indexer", 15, 19.0, None)
