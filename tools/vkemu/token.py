@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import vkprotocol
@@ -30,6 +31,7 @@ PREFIX = "vk1."
 DIGEST_BYTES = 6
 CHOICES_MAX = 50_000_000
 TOKEN_CHARS = 1 << 20
+T = TypeVar("T")
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -46,16 +48,26 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     choices: bytes = b""
 
     def __str__(self) -> str:
-        payload = msgspec.msgpack.encode(self)
-        checked = payload + zlib.crc32(payload).to_bytes(4, "big")
-        return PREFIX + base64.urlsafe_b64encode(checked).decode().rstrip("=")
+        return sealed(PREFIX, self)
+
+
+def sealed(prefix: str, content: msgspec.Struct) -> str:
+    """As it is printed: the prefix, then content and checksum in letters, digits, - and _."""
+    payload = msgspec.msgpack.encode(content)
+    checked = payload + zlib.crc32(payload).to_bytes(4, "big")
+    return prefix + base64.urlsafe_b64encode(checked).decode().rstrip("=")
 
 
 def parse(text: str) -> Token:
+    return unsealed(PREFIX, text, Token)
+
+
+def unsealed(prefix: str, text: str, kind: type[T]) -> T:
+    """UsageError says what is wrong with a token that was not printed by `sealed`."""
     text = text.strip()
-    if not text.startswith(PREFIX):
-        raise UsageError(f"token: does not start with {PREFIX!r}, expected one printed by vkemu")
-    body = text.removeprefix(PREFIX)
+    if not text.startswith(prefix):
+        raise UsageError(f"token: does not start with {prefix!r}, expected one printed by vkemu")
+    body = text.removeprefix(prefix)
     if len(body) > TOKEN_CHARS:
         raise UsageError(f"token: {len(body)} characters, expected at most {TOKEN_CHARS}")
     try:
@@ -66,7 +78,7 @@ def parse(text: str) -> Token:
     if zlib.crc32(payload).to_bytes(4, "big") != check:
         raise UsageError("token: damaged or cut short, its checksum does not match")
     try:
-        return msgspec.msgpack.decode(payload, type=Token)
+        return msgspec.msgpack.decode(payload, type=kind)
     except msgspec.MsgspecError:
         raise UsageError("token: made by another version of vkemu") from None
 
