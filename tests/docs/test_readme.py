@@ -28,6 +28,15 @@ def examples() -> list[tuple[str, str]]:
     return found
 
 
+def test_the_race_that_the_readme_opens_with_is_the_gallerys() -> None:
+    told = (ROOT / "docs/gallery/W07/failure.txt").read_text().splitlines()
+    start, _, _ = (ROOT / "README.md").read_text().partition("## Two commands")
+    shown = [line.removeprefix("    ") for line in start.splitlines() if line.startswith("    ")]
+
+    assert len(shown) > 10
+    assert [line for line in shown if line not in (*told, "...")] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "output"), examples())
 def test_an_example_prints_what_the_readme_shows(command: str, output: str, tmp_path: Path) -> None:
