@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from vkemu.assemble import Log
-from vkemu.controlled import Execution
-from vkemu.scenario import Scenario
+from vkemu.executors.controlled import Execution
+from vkemu.launch.assemble import Log
+from vkemu.launch.scenario import Scenario
 from vkprotocol.effects import CLOCK, Cell
 
 

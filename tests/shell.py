@@ -1,13 +1,12 @@
+"""`vkemu` as a user types it, and the scenario most tests type it for."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from vkemu import assemble
-from vkemu.cli import main
-
-from tests.cli import fake
+from vkemu.commands.cli import main
 
 TWO_GUESTS = """\
 [[guest]]
@@ -38,17 +37,3 @@ class Shell:
         raw = text if isinstance(text, bytes) else text.encode()
         (self.cwd / name).write_bytes(raw)
         return name
-
-
-@pytest.fixture
-def shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    return Shell(tmp_path, capsys)
-
-
-@pytest.fixture
-def fake_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every scenario runs on the fake machine, whatever its guests are."""
-    monkeypatch.setattr(assemble, "assemble", fake.assemble)

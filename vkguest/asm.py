@@ -5,7 +5,7 @@ from __future__ import annotations
 from vkprotocol.insn import Insn, addi, beq, bne, fetch, ld, li, st, syscall
 from vkprotocol.limits import U64
 
-from vkguest.syscall import Sys
+from vkguest.kern.syscall import Sys
 
 # Register conventions of the programs in workloads.py.
 R0, R1, R2, R3, R4, R5 = range(6)  # system call number and result, arguments

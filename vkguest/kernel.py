@@ -9,24 +9,24 @@ from vkprotocol.effects import Cell, Lock, Spawn
 from vkprotocol.guarded import guarded_by
 from vkprotocol.messages import MEMIMAGE_FD
 
-from vkguest.errors import BootError, HostGone, VmWait
-from vkguest.globaldata import GlobalData
-from vkguest.init import boot
-from vkguest.kern_exec import TEXT_WORDS, Program, exec_new_vmspace, insn_word
-from vkguest.lockorder import PROC_TOKEN
+from vkguest.kern.errors import BootError, HostGone, VmWait
+from vkguest.kern.kern_exec import TEXT_WORDS, Program, exec_new_vmspace, insn_word
+from vkguest.kern.lockorder import PROC_TOKEN
+from vkguest.kern.param import FIRST_FREE_FRAME
+from vkguest.kern.proc import FRESH_REGS, Lwp, Proc, Result, Wrong
+from vkguest.kern.sched import Scheduler
+from vkguest.kern.sys_pipe import Pipe
 from vkguest.mutants import check_mutants
-from vkguest.param import FIRST_FREE_FRAME
-from vkguest.pmap import Pmap
-from vkguest.port import Port
-from vkguest.proc import FRESH_REGS, Lwp, Proc, Result, Wrong
-from vkguest.sched import Scheduler
-from vkguest.swap_pager import SwapArea
-from vkguest.sys_pipe import Pipe
-from vkguest.vm_kern import Kva
-from vkguest.vm_object import VmObject
-from vkguest.vm_page import VmPageQueues
-from vkguest.vm_pageout import PageDaemon
-from vkguest.vmspace import VmspaceZone
+from vkguest.vkernel64.globaldata import GlobalData
+from vkguest.vkernel64.init import boot
+from vkguest.vkernel64.pmap import Pmap
+from vkguest.vkernel64.port import Port
+from vkguest.vm.swap_pager import SwapArea
+from vkguest.vm.vm_kern import Kva
+from vkguest.vm.vm_object import VmObject
+from vkguest.vm.vm_page import VmPageQueues
+from vkguest.vm.vm_pageout import PageDaemon
+from vkguest.vm.vmspace import VmspaceZone
 
 Emit: TypeAlias = Callable[..., None]
 

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vkprotocol.effects import Spawn, curthread
 
 from vkhost.config import HostConfig
-from vkhost.cpu import Cpu
-from vkhost.fault_worker import fault_worker
-from vkhost.physmem import PhysMem
-from vkhost.pmap_inval import inval_intr
+from vkhost.pc64.cpu import Cpu
+from vkhost.pc64.fault_worker import fault_worker
+from vkhost.pc64.physmem import PhysMem
+from vkhost.pc64.pmap_inval import inval_intr
 from vkhost.quirks import Quirks
 from vkhost.rmap import make_rmap
-from vkhost.swap_pager import SwapPager
-from vkhost.vm_meter import VmMeter, boot_thresholds
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_queue import PQ_FREE, VmPageQueues, Vmstats
-from vkhost.vm_pageout_wakeup import Pagedaemon
+from vkhost.vm.swap_pager import SwapPager
+from vkhost.vm.vm_meter import VmMeter, boot_thresholds
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_queue import PQ_FREE, VmPageQueues, Vmstats
+from vkhost.vm.vm_pageout_wakeup import Pagedaemon
 
 if TYPE_CHECKING:
-    from vkhost.cpu_access import Write
-    from vkhost.lwp import Proc
-    from vkhost.pmap import Pmap
-    from vkhost.vm_map import VmMap
-    from vkhost.vm_object import VmObject
+    from vkhost.kern.lwp import Proc
+    from vkhost.pc64.cpu_access import Write
+    from vkhost.pc64.pmap import Pmap
+    from vkhost.vm.vm_map import VmMap
+    from vkhost.vm.vm_object import VmObject
 
 
 class Emit(Protocol):
@@ -90,7 +90,7 @@ class Kernel:
             if self.config.fault_workers:
                 self.spawn(f"fault{cpu.id}", fault_worker(cpu), daemon=True)
         if self.config.pageout:
-            from vkhost.vm_pageout import vm_pageout_thread
+            from vkhost.vm.vm_pageout import vm_pageout_thread
 
             self.spawn("pagedaemon", vm_pageout_thread(self), daemon=True)
             if self.config.emergency:
@@ -105,7 +105,7 @@ class Kernel:
         write: Write | None = None,
     ) -> int:
         """vm_fault.c:vm_fault, whichever the kernel was built with (a litmus may replace it)."""
-        from vkhost.vm_fault import vm_fault
+        from vkhost.vm.vm_fault import vm_fault
 
         return await vm_fault(vm_map, va, fault_type, fault_flags, write)
 

@@ -5,7 +5,7 @@ log consume nothing else, so whatever a check must know is in here.
 
 Units: `va`, `start` and `end` are byte addresses (`end` exclusive); `pfn`, `pindex` and `offset`
 count pages; `idx` is a 64-bit word of a page. A map goes by the id of its pmap. A PTE is the
-integer of `vkhost.pmap` (PTE_* bits and the frame number shifted by 12).
+integer of `vkhost.pc64.pmap` (PTE_* bits and the frame number shifted by 12).
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(ROOT / "tools")]
 
-from vkemu.exploration.dfs import Dfs  # noqa: E402
 from vkemu.exploration.program import Program  # noqa: E402
-from vkemu.exploration.random_walk import RandomWalk  # noqa: E402
 from vkemu.exploration.run import Run  # noqa: E402
+from vkemu.exploration.strategies.dfs import Dfs  # noqa: E402
+from vkemu.exploration.strategies.random_walk import RandomWalk  # noqa: E402
 from vkprotocol.effects import CURTHREAD, Cell, Thread  # noqa: E402
 
 from tests.exploration.literature import Build, independent  # noqa: E402

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from vkemu.assemble import assemble
-from vkemu.chance import seeded
-from vkemu.controlled import Execution
-from vkemu.live import Live, on_backend
-from vkemu.outcome import Recorder
-from vkemu.scenario import Scenario, load
+from vkemu.executors.chance import seeded
+from vkemu.executors.controlled import Execution
+from vkemu.executors.live import Live, on_backend
+from vkemu.launch.assemble import assemble
+from vkemu.launch.outcome import Recorder
+from vkemu.launch.scenario import Scenario, load
 
 from vkhost.config import HostConfig
 from vkhost.kernel import Kernel

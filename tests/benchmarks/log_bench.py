@@ -25,7 +25,7 @@ from pathlib import Path
 
 from vkemu.inspect.reader import locate
 
-VKEMU = [sys.executable, "-m", "vkemu.cli"]
+VKEMU = [sys.executable, "-m", "vkemu"]
 COUNT = "import duckdb,sys; print(duckdb.sql(sys.argv[1]).fetchall())"
 COMMANDS = {
     "windows": ["windows"],

@@ -24,21 +24,21 @@ from typing import Any
 import anyio
 import msgpack
 from anyio.abc import SocketListener
-from vkemu.assemble import assemble
-from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.scenario import Host, Scenario
-from vkemu.server import Server
-from vkemu.session import GuestSession, HostSession
-from vkemu.transport import UnixStream, accept, connect, listen
+from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.launch.assemble import assemble
+from vkemu.launch.scenario import Host, Scenario
+from vkemu.serving.server import Server
+from vkemu.serving.session import GuestSession, HostSession
+from vkemu.serving.transport import UnixStream, accept, connect, listen
 from vkprotocol import insn
 from vkprotocol.codec import decode, encode, frame
 from vkprotocol.connection import Connection, Role
 from vkprotocol.messages import AnyRequest, CpuOps, Madvise, Mmap, Sysctl
 from vkprotocol.mman import MAP_SHARED, PROT_READ, PROT_WRITE
 
-from tests.live.stub import StubHost, hello
 from tests.protocol.examples import EXAMPLES
-from vkguest.port import MailboxPort
+from tests.serving.stub import StubHost, hello
+from vkguest.vkernel64.port import MailboxPort
 
 KINDS = ("bare", "stub", "host sysctl", "host load")
 REPEATS = 5

@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from vkemu.chance import seeded
-from vkemu.scenario import Scenario, load
-from vkemu.trial import Origin, attempt, record
+from vkemu.executors.chance import seeded
+from vkemu.launch.scenario import Scenario, load
+from vkemu.report.trial import Origin, attempt, record
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 
 PROGRAM = """
 import os, signal, time

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 
 LONG = "9" * 5000
 RUN = ("run", "late-enter", "--runs", "r")

@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.commands.explore import as_dict, progress_line
 from vkemu.commands.subject import Subject, subject_of
 from vkemu.exploration.result import Result
@@ -255,7 +255,7 @@ def test_a_failure_that_is_not_told_to_its_end_can_be_replayed(
 
 
 def command(*argv: str) -> list[str]:
-    return [sys.executable, "-m", "vkemu.cli", "explore", *argv]
+    return [sys.executable, "-m", "vkemu", "explore", *argv]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.report.text import COLUMNS
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"

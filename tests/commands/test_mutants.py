@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.cli.conftest import Shell
+from tests.shell import Shell
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
 from vkhost.mutants import MUTANTS
 

@@ -38,7 +38,7 @@ def unread(*argv: str) -> tuple[int, str]:
     os.close(ours)
     with os.fdopen(theirs, "wb") as out:
         done = subprocess.run(
-            [sys.executable, "-m", "vkemu.cli", *argv],
+            [sys.executable, "-m", "vkemu", *argv],
             stdout=out, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     return done.returncode, done.stderr

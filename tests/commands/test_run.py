@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from vkemu import rundir, token
-from vkemu.chance import seeded
+from vkemu.executors.chance import seeded
+from vkemu.record import rundir, token
 
-from tests.cli.conftest import TWO_GUESTS, Shell
+from tests.shell import TWO_GUESTS, Shell
 
 pytestmark = pytest.mark.usefixtures("fake_machine")
 RACY = ["--policy", "vptmapped"]
@@ -190,7 +190,7 @@ def test_nothing_half_written_is_left_when_a_run_is_interrupted(
 
 def test_help_imports_nothing_that_takes_time() -> None:
     heavy = "{'rich', 'structlog', 'trio', 'anyio', 'msgspec', 'orjson', 'vkhost', 'vkguest'}"
-    program = "import sys; from vkemu.cli import main; main(['--help'])\n"
+    program = "import sys; from vkemu.commands.cli import main; main(['--help'])\n"
     program += f"print({heavy} & {{*sys.modules}})"
     ended = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
@@ -228,7 +228,7 @@ def test_a_terminal_of_ascii(tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
     done = subprocess.run(
-        [sys.executable, "-m", "vkemu.cli", "run", "s.toml", "--mutant", "walk-without-m"],
+        [sys.executable, "-m", "vkemu", "run", "s.toml", "--mutant", "walk-without-m"],
         cwd=tmp_path, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True,
         check=False,
     )  # fmt: skip

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.compare.costs import COSTS
 
 ANSWERS = Path(__file__).parents[2] / "docs" / "answers.md"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.commands.compare import COMPARED
 from vkemu.compare import AXES, growth, measure
 from vkemu.compare.costs import COSTS, nanoseconds
 from vkemu.compare.situation import Shape, Situation
 
-from vkhost.pmap import pmap_remove_all
+from vkhost.pc64.pmap import pmap_remove_all
 from vkhost.rmap import POLICIES
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.inspect.reader import Log
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reading-runs.md").read_text()

@@ -44,7 +44,7 @@ def test_an_example_prints_what_the_readme_shows(command: str, output: str, tmp_
     assert words[0] == "vkemu"
 
     done = subprocess.run(
-        [sys.executable, "-m", "vkemu.cli", *words[1:]],
+        [sys.executable, "-m", "vkemu", *words[1:]],
         cwd=tmp_path,
         env={**os.environ, "NO_COLOR": "1"},
         capture_output=True,

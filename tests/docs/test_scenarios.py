@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from vkemu.chance import seeded
-from vkemu.outcome import headline
-from vkemu.scenario import load, shipped_names
-from vkemu.trial import attempt
+from vkemu.executors.chance import seeded
+from vkemu.launch.outcome import headline
+from vkemu.launch.scenario import load, shipped_names
+from vkemu.report.trial import attempt
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text("utf-8")
 

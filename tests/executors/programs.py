@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkprotocol.effects import (
     CLOCK,
     Cell,

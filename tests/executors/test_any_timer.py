@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from vkemu.any_timer import AnyTimer
-from vkemu.chance import seeded
-from vkemu.controlled import Execution
-from vkemu.outcome import Outcome, Recorder, Stalled, conduct
+from vkemu.executors.any_timer import AnyTimer
+from vkemu.executors.chance import seeded
+from vkemu.executors.controlled import Execution
+from vkemu.launch.outcome import Outcome, Recorder, Stalled, conduct
 from vkprotocol.effects import CLOCK, Cell, WaitChannel, pause
 
 

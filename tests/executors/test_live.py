@@ -10,11 +10,11 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vkemu.controlled import Deadlock, Execution, StepBound, replay_schedule
-from vkemu.live import BACKENDS, QUANTUM, Live, ScheduleError, on_backend, run_live
+from vkemu.executors.controlled import Deadlock, Execution, StepBound, replay_schedule
+from vkemu.executors.live import BACKENDS, QUANTUM, Live, ScheduleError, on_backend, run_live
 from vkprotocol.effects import CLOCK, CURTHREAD, Cell, Lock, Mailbox, curthread, pause
 
-from tests.live.programs import OPERATIONS, Log, Program, build
+from tests.executors.programs import OPERATIONS, Log, Program, build
 
 MAX_STEPS = 400
 

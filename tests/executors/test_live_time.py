@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from vkemu.live import BACKENDS, Live, on_backend
+from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkprotocol.effects import CLOCK, Mailbox, pause
 
 backends = pytest.mark.parametrize("backend", BACKENDS)

@@ -9,7 +9,7 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
 from vkprotocol.effects import CURTHREAD, Thread, WaitChannel, pause
 
-from vkhost.token import Token
+from vkhost.kern.token import Token
 
 Op = tuple[Any, ...]
 

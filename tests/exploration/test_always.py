@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from vkemu import explore
 
-from .generated import Built, Source, sources
+from tests.exploration.generated import Built, Source, sources
 
 REDUCTIONS = ["dpor", "source-dpor"]
 

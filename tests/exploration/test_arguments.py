@@ -9,7 +9,7 @@ import pytest
 from vkemu import explore, replay
 from vkemu.exploration.strategies import NAMES
 
-from .divided import lost_update
+from tests.exploration.divided import lost_update
 
 
 class Choosing:

@@ -12,7 +12,7 @@ from vkemu.exploration import TokenError
 from vkemu.exploration.strategies import NAMES
 from vkemu.exploration.token import STEPS_MAX, Stretch, Token, parse
 
-from . import corners
+from tests.exploration import corners
 
 # program, interleavings, traces, failing traces, the message of the failure that is shown
 TABLE: list[tuple[Any, int, int, int, str]] = [

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from vkemu import explore
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkemu.exploration import ABANDON, ExplorationError
 from vkemu.exploration.result import Result
 
-from .literature import adds, independent, lastzero, lost_update
+from tests.exploration.literature import adds, independent, lastzero, lost_update
 
 ROOT = Path(__file__).parents[2]
 

@@ -34,7 +34,7 @@ def test_awaiting_what_is_no_effect_is_the_thread_s_error(strategy: str, first: 
 
 def test_urw_weighs_a_thread_by_its_own_descendants() -> None:
     """Not by a look at every thread there ever was: 600 of them take no longer than 600 steps."""
-    from vkemu.exploration.urw import Urw
+    from vkemu.exploration.strategies.urw import Urw
 
     urw = Urw(1)
     urw.start()

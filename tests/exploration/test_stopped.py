@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from vkemu import explore, replay
 from vkemu.exploration import NondeterminismError, replaying
-from vkemu.exploration.frontier import Frontier
-from vkemu.exploration.jobs import Job, Report
-from vkemu.exploration.parallel import Coordinator, Division, Part
+from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.program import Program
-from vkemu.exploration.random_walk import RandomWalk
+from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
-from vkemu.exploration.witness import Witness
+from vkemu.exploration.sharing.jobs import Job, Report
+from vkemu.exploration.sharing.parallel import Coordinator, Division, Part
+from vkemu.exploration.strategies.random_walk import RandomWalk
 
-from .divided import lost_update
+from tests.exploration.divided import lost_update
 
 
 def summed(k: Any) -> None:

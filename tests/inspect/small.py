@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from vkemu.chance import seeded
-from vkemu.scenario import Guest, Host, Scenario
-from vkemu.trial import Origin, Record, record
+from vkemu.executors.chance import seeded
+from vkemu.launch.scenario import Guest, Host, Scenario
+from vkemu.report.trial import Origin, Record, record
 
 
 class Small:

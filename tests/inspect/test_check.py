@@ -11,17 +11,17 @@ from typing import Any
 
 import orjson
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.inspect.check import arguments, check, content, report, report_json
 from vkemu.inspect.reader import BadLog, Log
+from vkemu.launch.outcome import recorded
 from vkemu.litmus.decide import Test as LitmusTest
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import Litmus, load_litmus, shipped
-from vkemu.log import plain
 from vkemu.oracle.violation import Violation
-from vkemu.outcome import recorded
+from vkemu.record.log import plain
+from vkemu.record.rundir import new_run
 from vkemu.report.explored import Observed
-from vkemu.rundir import new_run
 from vkemu.verdict import UsageError
 from vkprotocol.events import EVENTS, validate
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from vkemu.inspect.export import FORMATS
-from vkemu.inspect.export.slices import marks
-from vkemu.inspect.narrate import Event
 from vkemu.inspect.reader import Log
-from vkemu.report.vector_clock import happens_before
+from vkemu.record.narrate import Event
+from vkemu.record.slices import marks
+from vkemu.record.vector_clock import happens_before
 from vkemu.verdict import UsageError
 
 from tests.inspect import streams

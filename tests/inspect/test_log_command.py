@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.verdict import Status
 
 from tests.inspect import streams
@@ -120,7 +120,7 @@ def test_a_foreign_line_that_is_no_event_of_any_log_is_named(
 
 @pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_violation(fleet_log: Path) -> None:
-    command = [sys.executable, "-m", "vkemu.cli", "log", "show", str(fleet_log)]
+    command = [sys.executable, "-m", "vkemu", "log", "show", str(fleet_log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -203,7 +203,7 @@ def test_follow_prints_what_arrives(fleet_log: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.ndjson"
     lines = fleet_log.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]))
-    command = [sys.executable, "-m", "vkemu.cli", "log", "show", "--follow", str(path)]
+    command = [sys.executable, "-m", "vkemu", "log", "show", "--follow", str(path)]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True) as process:
         assert process.stdout is not None

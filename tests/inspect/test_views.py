@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vkemu.inspect import show, stats
 from vkemu.inspect.diff import first_difference, report
-from vkemu.inspect.machine import Machine
-from vkemu.inspect.narrate import narrate, pte_text, span
 from vkemu.inspect.reader import Log
 from vkemu.inspect.timeline import timeline
+from vkemu.record.machine import Machine
+from vkemu.record.narrate import narrate, pte_text, span
 from vkprotocol.events import EVENTS, FIELDS, QUEUES
 
 from tests.inspect import streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vkemu.asm import assemble_text
+from vkemu.launch.asm import assemble_text
 from vkprotocol import insn as isa
 from vkprotocol.insn import Insn
 

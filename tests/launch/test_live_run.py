@@ -8,12 +8,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from vkemu.assemble import assemble
-from vkemu.cli import main
+from vkemu.commands.cli import main
+from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.inspect.reader import Log
-from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.log import EventLog
-from vkemu.scenario import Guest, Host, Scenario
+from vkemu.launch.assemble import assemble
+from vkemu.launch.scenario import Guest, Host, Scenario
+from vkemu.record.log import EventLog
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 

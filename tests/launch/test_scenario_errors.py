@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vkemu.scenario import Scenario, load, read, size_bytes
+from vkemu.launch.scenario import Scenario, load, read, size_bytes
 from vkemu.verdict import UsageError
 
-from tests.cli.conftest import TWO_GUESTS, Shell
+from tests.shell import TWO_GUESTS, Shell
 
 GUEST = '[[guest]]\nname = "g"\nmemory = "4M"\n'
 PROCESS = GUEST + '[[guest.process]]\nprogram = ""\n'

@@ -6,13 +6,13 @@ from random import Random
 
 import pytest
 from vkemu import explore
-from vkemu.exploration.jobs import Task
-from vkemu.exploration.parallel import Coordinator, Division
 from vkemu.exploration.result import Result
+from vkemu.exploration.sharing.jobs import Task
+from vkemu.exploration.sharing.parallel import Coordinator, Division
 from vkemu.litmus import decide
 from vkemu.litmus.file import load_litmus
 
-from tests.exploration.test_jobs import Torn
+from tests.exploration.sharing.test_jobs import Torn
 
 
 def torn(test: decide.Test, seed: int) -> Result:

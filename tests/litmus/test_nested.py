@@ -4,7 +4,7 @@ and W39 means what facts 8 says."""
 from __future__ import annotations
 
 import pytest
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import load_litmus
 from vkemu.litmus.machine import Machine

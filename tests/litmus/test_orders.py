@@ -11,11 +11,11 @@ from functools import partial
 from random import Random
 
 import pytest
+from vkemu.launch.outcome import recorded
 from vkemu.litmus import decide
 from vkemu.litmus.file import load_litmus
 from vkemu.matrix.cell import not_applicable
 from vkemu.matrix.compute import questions
-from vkemu.outcome import recorded
 from vkemu.report.explored import Observed
 from vkemu.report.recording import Step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.matrix import Cell, Question, compute
 from vkemu.matrix.cell import answer
 

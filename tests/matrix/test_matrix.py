@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from vkemu import replay
+from vkemu.launch.scenario import read_document
 from vkemu.litmus import token as litmus_token
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import load_litmus, read, shipped
@@ -14,7 +15,6 @@ from vkemu.litmus.verbs import check_statements
 from vkemu.matrix import Cell, Question, answer, questions
 from vkemu.matrix.document import document
 from vkemu.matrix.table import WIDTH, render
-from vkemu.scenario import read_document
 
 from vkhost.mutants import MUTANTS
 from vkhost.rmap import POLICIES

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.litmus.file import load_litmus
 from vkemu.mutation import EQUIVALENT, PLACES, hunt
 from vkemu.mutation.hunt import PROGRAMS

@@ -12,8 +12,8 @@ from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkprotocol.events import validate
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V
 
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_NX, PTE_RW, PTE_U, PTE_V
-from vkhost.vm_page import PG_MAPPED, PG_WRITEABLE
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_NX, PTE_RW, PTE_U, PTE_V
+from vkhost.vm.vm_page import PG_MAPPED, PG_WRITEABLE
 
 IMAGE = "image"
 GUEST, OWN = 1, 2

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkprotocol.effects import CURTHREAD, Body, Thread
 from vkprotocol.events import validate
@@ -19,25 +19,25 @@ from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V
 
 from vkhost.config import HostConfig
-from vkhost.cpu import Cpu
+from vkhost.kern.lwp import Lwp, Proc
 from vkhost.kernel import Kernel
-from vkhost.lwp import Lwp, Proc
-from vkhost.pmap_switch import swtch_in
+from vkhost.pc64.cpu import Cpu
+from vkhost.pc64.pmap_switch import swtch_in
 from vkhost.quirks import Quirks
-from vkhost.vm import (
+from vkhost.vm.vm import (
     KERN_SUCCESS,
     VM_INHERIT_SHARE,
     VM_MAPTYPE_NORMAL,
     VM_MAPTYPE_VPAGETABLE,
     VM_PROT_ALL,
 )
-from vkhost.vm_map import vm_map_find
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_map_protect import vm_map_inherit
-from vkhost.vm_object import VmObject, vm_object_reference
-from vkhost.vmspace import Vmspace, vmspace_alloc
-from vkhost.vnode import MemoryVnode
-from vkhost.vnode_pager import vnode_pager_alloc
+from vkhost.vm.vm_map import vm_map_find
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_map_protect import vm_map_inherit
+from vkhost.vm.vm_object import VmObject, vm_object_reference
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc
+from vkhost.vm.vnode import MemoryVnode
+from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 DMAP = 1 << 30
 SPAN = 1 << 21  # what a guest maps: one leaf table's worth

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vkemu.controlled import Deadlock
+from vkemu.executors.controlled import Deadlock
 from vkemu.oracle import Violation
 
 from tests.oracle.host import Host
-from vkhost.panic import Panic
+from vkhost.kern.panic import Panic
 
 Scenario = Callable[..., Host]
 

@@ -8,19 +8,19 @@ from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_M, VPTE_NX
 
 from tests.oracle.host import DMAP, LEAF_BITS, SPAN, TABLE_BITS, Guest, Host, drive
-from vkhost.cpu import Cpu, Fault
-from vkhost.pmap_remove import pmap_remove
-from vkhost.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
-from vkhost.vm import VM_MAPTYPE_NORMAL, VM_PROT_READ
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_page import PG_REFERENCED, VmPage
-from vkhost.vm_page_busy import vm_page_lookup_busy_wait
-from vkhost.vm_page_dirty import vm_page_flag_clear
-from vkhost.vm_page_lru import vm_page_deactivate
-from vkhost.vm_pageout_clean import OBJPC_TRY_TO_CACHE, vm_pageout_flush
-from vkhost.vm_pageout_page import Laundry, vm_pageout_page
+from vkhost.pc64.cpu import Cpu, Fault
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.pc64.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
+from vkhost.vm.vm import VM_MAPTYPE_NORMAL, VM_PROT_READ
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_page import PG_REFERENCED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_wait
+from vkhost.vm.vm_page_dirty import vm_page_flag_clear
+from vkhost.vm.vm_page_lru import vm_page_deactivate
+from vkhost.vm.vm_pageout_clean import OBJPC_TRY_TO_CACHE, vm_pageout_flush
+from vkhost.vm.vm_pageout_page import Laundry, vm_pageout_page
 
 QUIET: dict[str, Any] = {"fault_workers": False, "ipi_threads": False}
 

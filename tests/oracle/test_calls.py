@@ -15,10 +15,10 @@ from vkprotocol.param import PAGE_SIZE
 from tests.oracle.host import DMAP, LEAF_BITS, SPAN, TABLE_BITS, Host
 from tests.oracle.hunt import hunt, hunt_seeds
 from tests.oracle.scenarios import QUIET
-from vkhost.lwp import Lwp
-from vkhost.proc import proc_create, proc_start
+from vkhost.kern.lwp import Lwp
+from vkhost.kern.proc import proc_create, proc_start
 from vkhost.quirks import Quirks
-from vkhost.vnode import MemoryVnode
+from vkhost.vm.vnode import MemoryVnode
 
 FD = 3
 ID = 1

@@ -10,7 +10,7 @@ import pytest
 from vkemu.oracle import Violation
 
 from tests.oracle.feed import GUEST, RW, Feed
-from vkhost.vm_page import PG_WRITEABLE
+from vkhost.vm.vm_page import PG_WRITEABLE
 
 
 def mapped() -> Feed:

@@ -10,10 +10,10 @@ from vkprotocol.param import PAGE_SIZE
 from tests.oracle.host import Host, drive
 from tests.oracle.hunt import OneSwitch
 from tests.oracle.scenarios import QUIET
-from vkhost.lwp import Lwp
-from vkhost.pmap_switch import swtch_in
-from vkhost.proc import lwp_exit, proc_create
-from vkhost.vm_mmap import sys_mmap
+from vkhost.kern.lwp import Lwp
+from vkhost.kern.proc import lwp_exit, proc_create
+from vkhost.pc64.pmap_switch import swtch_in
+from vkhost.vm.vm_mmap import sys_mmap
 
 STEPS_MAX = 60  # more than the end of either thread takes
 

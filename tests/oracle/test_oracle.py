@@ -9,7 +9,7 @@ from tests.oracle.feed import RO, Feed
 from tests.oracle.host import Event, Host
 from tests.oracle.hunt import hunt_seeds
 from tests.oracle.scenarios import evict, invalidate
-from vkhost.panic import Panic
+from vkhost.kern.panic import Panic
 
 
 def test_an_unknown_check() -> None:

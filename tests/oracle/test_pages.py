@@ -6,7 +6,7 @@ import pytest
 from vkemu.oracle import Violation
 
 from tests.oracle.feed import DMAP, GUEST, OWN, RO, RW, Feed
-from vkhost.vm_page import PG_MAPPED, PG_WRITEABLE
+from vkhost.vm.vm_page import PG_MAPPED, PG_WRITEABLE
 
 INACTIVE, NONE, CACHE = 2, 0, 4
 DIRTY = "dirty"

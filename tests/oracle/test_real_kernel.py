@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from vkemu.controlled import Deadlock
+from vkemu.executors.controlled import Deadlock
 from vkemu.oracle import Violation
 from vkprotocol.mman import MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
@@ -13,16 +13,16 @@ from vkprotocol.param import PAGE_SIZE
 from tests.oracle.host import Host, drive
 from tests.oracle.hunt import OneSwitch
 from tests.oracle.scenarios import QUIET, evict
-from vkhost.panic import Panic
-from vkhost.pmap_switch import swtch_in
-from vkhost.proc import proc_create
+from vkhost.kern.panic import Panic
+from vkhost.kern.proc import proc_create
+from vkhost.pc64.pmap_switch import swtch_in
 from vkhost.quirks import Quirks
-from vkhost.vm import VM_PROT_NONE
-from vkhost.vm_mmap import sys_mmap
-from vkhost.vm_object import VmObject
-from vkhost.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_protect
-from vkhost.vmspace import vmspace_fork
+from vkhost.vm.vm import VM_PROT_NONE
+from vkhost.vm.vm_mmap import sys_mmap
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_protect
+from vkhost.vm.vmspace import vmspace_fork
 
 STEPS_MAX = 120
 

@@ -7,9 +7,9 @@ from vkemu.oracle import Violation
 
 from tests.oracle.host import DMAP, Host, drive
 from tests.oracle.scenarios import QUIET
-from vkhost.vm_page_busy import vm_page_lookup_busy_wait
-from vkhost.vm_page_lru import vm_page_activate
-from vkhost.vm_pageout_clean import vm_pageout_flush
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_wait
+from vkhost.vm.vm_page_lru import vm_page_activate
+from vkhost.vm.vm_pageout_clean import vm_pageout_flush
 
 LEAF = 3  # page of the image: a table
 

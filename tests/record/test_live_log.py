@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.inspect.check import check, report, report_json
 from vkemu.inspect.reader import Log
 from vkemu.inspect.show import row
 from vkemu.inspect.stats import report as stats_report
 from vkemu.inspect.stats import stats
 from vkemu.inspect.windows import Window, find
-from vkemu.live_log import LiveLog, Writer, open_log, to_stream, zstd_pack
-from vkemu.rundir import RunFolder
+from vkemu.record.live_log import LiveLog, Writer, open_log, to_stream, zstd_pack
+from vkemu.record.rundir import RunFolder
 from vkprotocol.effects import CURTHREAD
 
 from tests.inspect import streams

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vkemu import assemble
-from vkemu.chance import seeded
-from vkemu.controlled import Choose, Execution
+from vkemu.executors.chance import seeded
+from vkemu.executors.controlled import Choose, Execution
 from vkemu.inspect.check import check
 from vkemu.inspect.export import FORMATS
 from vkemu.inspect.reader import Log
 from vkemu.inspect.windows import windows
-from vkemu.outcome import Recorder, conduct, recorded
+from vkemu.launch import assemble
+from vkemu.launch.outcome import Recorder, conduct, recorded
+from vkemu.launch.scenario import load
 from vkemu.report.recording import Recording
-from vkemu.scenario import load
-from vkemu.trial import Origin, Record, record
+from vkemu.report.trial import Origin, Record, record
 
 Run = Callable[[str], Record]
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from vkemu.rundir import new_run
+from vkemu.record.rundir import new_run
 from vkemu.verdict import UsageError
 
 

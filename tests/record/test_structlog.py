@@ -18,8 +18,8 @@ import structlog
 from structlog.contextvars import bound_contextvars
 from structlog.testing import capture_logs
 from structlog.typing import EventDict, Processor
-from vkemu import log as event_log
-from vkemu.log import Console, EventLog, Shown, render, renderer_for
+from vkemu.record import log as event_log
+from vkemu.record.log import Console, EventLog, Shown, render, renderer_for
 from vkprotocol.effects import CLOCK, CURTHREAD
 
 from tests.inspect.small import SMALL
@@ -152,7 +152,7 @@ def test_a_stream_gets_lines_and_a_terminal_columns(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_run_events_on_a_terminal_and_in_a_file(no_color: str, tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(SMALL.text)
-    command = [sys.executable, "-m", "vkemu.cli", "run", "small.toml", "--events"]
+    command = [sys.executable, "-m", "vkemu", "run", "small.toml", "--events"]
     env = {**os.environ, "NO_COLOR": no_color}
     ours, theirs = pty.openpty()
     with subprocess.Popen(

@@ -7,7 +7,7 @@ from array import array
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vkemu.token import Token, pack, parse, schedule_crc, unpack
+from vkemu.record.token import Token, pack, parse, schedule_crc, unpack
 from vkemu.verdict import UsageError
 
 TOKENS = st.builds(

@@ -7,13 +7,13 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vkemu.controlled import Execution
-from vkemu.exploration.footprint import Objects
-from vkemu.exploration.trace import Trace
-from vkemu.outcome import recorded
+from vkemu.executors.controlled import Execution
+from vkemu.exploration.reduction.footprint import Objects
+from vkemu.exploration.reduction.trace import Trace
+from vkemu.launch.outcome import recorded
+from vkemu.record.vector_clock import VectorClocks, happens_before
 from vkemu.report.causes import causes
 from vkemu.report.recording import Recording
-from vkemu.report.vector_clock import VectorClocks, happens_before
 from vkprotocol.effects import CLOCK, Cell, Lock, pause
 
 from tests.report import w07

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
 from vkemu.inspect.reader import BadLog, Log
 from vkemu.verdict import UsageError
 

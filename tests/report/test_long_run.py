@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from vkemu import failure
-from vkemu.chance import seeded
-from vkemu.scenario import load
-from vkemu.trial import attempt
+from vkemu.executors.chance import seeded
+from vkemu.launch.scenario import load
+from vkemu.report import told as failure
+from vkemu.report.trial import attempt
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from vkemu.controlled import Choose, Execution
+from vkemu.executors.controlled import Choose, Execution
 from vkemu.report.width import Lenient, Placed, Width, measure
 from vkprotocol.effects import Cell
 

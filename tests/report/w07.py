@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vkemu.controlled import Choose, Execution
+from vkemu.executors.controlled import Choose, Execution
+from vkemu.launch.outcome import recorded
 from vkemu.oracle.violation import Happening, Violation
-from vkemu.outcome import recorded
 from vkemu.report.failure import Failure
 from vkemu.report.recording import Recording
 from vkprotocol.effects import CURTHREAD, Cell, Lock

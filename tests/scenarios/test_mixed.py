@@ -6,11 +6,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from vkemu.assemble import Machine, WrongMemory, assemble, execution_for
-from vkemu.chance import seeded
-from vkemu.draw import drawn
-from vkemu.outcome import Outcome, Recorder, conduct
-from vkemu.scenario import Scenario, load
+from vkemu.executors.chance import seeded
+from vkemu.launch.assemble import Machine, WrongMemory, assemble, execution_for
+from vkemu.launch.draw import drawn
+from vkemu.launch.outcome import Outcome, Recorder, conduct
+from vkemu.launch.scenario import Scenario, load
 from vkprotocol.effects import CURTHREAD
 from vkprotocol.guarded import checking
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from vkemu.assemble import InnocentKilled, assemble
-from vkemu.chance import seeded
-from vkemu.outcome import Outcome, Recorder, conduct
-from vkemu.scenario import load
+from vkemu.executors.chance import seeded
+from vkemu.launch.assemble import InnocentKilled, assemble
+from vkemu.launch.outcome import Outcome, Recorder, conduct
+from vkemu.launch.scenario import load
 
 pytestmark = pytest.mark.slow
 

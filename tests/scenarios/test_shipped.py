@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from vkemu.chance import seeded
-from vkemu.outcome import Outcome
-from vkemu.scenario import load, shipped_names
-from vkemu.trial import attempt
+from vkemu.executors.chance import seeded
+from vkemu.launch.outcome import Outcome
+from vkemu.launch.scenario import load, shipped_names
+from vkemu.report.trial import attempt
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +91,7 @@ def test_two_runs_of_a_seed_are_one_schedule(name: str) -> None:
 
 def vkemu(cwd: Path, hash_seed: str, *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "vkemu.cli", *argv],
+        [sys.executable, "-m", "vkemu", *argv],
         cwd=cwd,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-from vkemu.live import Live
-from vkemu.session import GuestSession, HostSession
-from vkemu.transport import MemoryStream, Stream, memory_pair
+from vkemu.executors.live import Live
+from vkemu.serving.session import GuestSession, HostSession
+from vkemu.serving.transport import MemoryStream, Stream, memory_pair
 from vkprotocol.codec import frame
 from vkprotocol.effects import Mailbox
 from vkprotocol.messages import Hello, Madvise
 
-from tests.live.stub import StubHost, asking, hello
-from vkguest.errors import HostGone
+from tests.serving.stub import StubHost, asking, hello
+from vkguest.kern.errors import HostGone
 
 GREETING = frame(hello("bad"))
 ASK = frame(Madvise(0, 1, 0, lwp=0, seq=1))

@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from vkemu.live import Live
-from vkemu.session import GuestSession, HostSession, Outlet, Refused
+from vkemu.executors.live import Live
+from vkemu.serving.session import GuestSession, HostSession, Outlet, Refused
 from vkprotocol.effects import Cell, Mailbox
 from vkprotocol.errno import Errno
 from vkprotocol.limits import SCHEMA
 from vkprotocol.messages import AnyMessage, Credentials, Hello, Madvise, Reply
 
-from vkguest.port import MailboxPort
+from vkguest.vkernel64.port import MailboxPort
 
 
 class StubLwp:

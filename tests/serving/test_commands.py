@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from vkemu.cli import main
+from vkemu.commands.cli import main
+from vkemu.executors.live import BACKENDS
 from vkemu.inspect.reader import Log
-from vkemu.live import BACKENDS
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -23,7 +23,7 @@ backends = pytest.mark.parametrize("backend", BACKENDS)
 @contextmanager
 def command(*args: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "vkemu.cli", *args],
+        [sys.executable, "-m", "vkemu", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,20 +10,20 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from vkemu.assemble import assemble
 from vkemu.commands.serve import Serving, Stopped
-from vkemu.controlled import Deadlock
-from vkemu.hung_task import PATIENT, STILL, HungTasks
-from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.server import Server
-from vkemu.transport import listen
+from vkemu.executors.controlled import Deadlock
+from vkemu.executors.hung_task import PATIENT, STILL, HungTasks
+from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.launch.assemble import assemble
+from vkemu.serving.server import Server
+from vkemu.serving.transport import listen
 from vkprotocol.effects import Cell, Lock, Mailbox
 from vkprotocol.errno import Errno
 from vkprotocol.messages import Goodbye, Mmap
 from vkprotocol.mman import MAP_SHARED, PROT_READ
 
-from tests.live.test_commands import command, serve_command
-from tests.live.test_server import HOST, Peer, peer
+from tests.serving.test_commands import command, serve_command
+from tests.serving.test_server import HOST, Peer, peer
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 DEADLOCKED = """

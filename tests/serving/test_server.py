@@ -11,12 +11,12 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import TaskGroup
-from vkemu.assemble import Machine, assemble
-from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.scenario import Guest, Host, QuirkTable, Scenario
-from vkemu.server import Server
-from vkemu.session import GuestSession
-from vkemu.transport import MemoryStream, Stream, UnixStream, connect, listen, memory_pair
+from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.launch.assemble import Machine, assemble
+from vkemu.launch.scenario import Guest, Host, QuirkTable, Scenario
+from vkemu.serving.server import Server
+from vkemu.serving.session import GuestSession
+from vkemu.serving.transport import MemoryStream, Stream, UnixStream, connect, listen, memory_pair
 from vkprotocol import insn
 from vkprotocol.codec import frame
 from vkprotocol.connection import Connection, Role
@@ -39,12 +39,12 @@ from vkprotocol.messages import (
 )
 from vkprotocol.mman import MAP_SHARED, PROT_READ, PROT_WRITE
 
-from tests.live.stub import hello
+from tests.serving.stub import hello
 from vkguest.kernel import Vkernel
-from vkguest.port import MailboxPort
+from vkguest.vkernel64.port import MailboxPort
 from vkguest.workloads import workload
-from vkhost.panic import Panic
-from vkhost.proc import idle_cpus
+from vkhost.kern.panic import Panic
+from vkhost.kern.proc import idle_cpus
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 HOST = Scenario(name="serve", host=Host(pages=400, cpus=3), guest=())

@@ -8,12 +8,10 @@ from typing import Any
 
 import anyio
 import pytest
-from vkemu import session as sessions
-from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.session import GuestSession, HostSession
-from vkemu.transport import (
-    memory_pair,
-)
+from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.serving import session as sessions
+from vkemu.serving.session import GuestSession, HostSession
+from vkemu.serving.transport import memory_pair
 from vkprotocol import limits
 from vkprotocol.codec import frame
 from vkprotocol.connection import Connection, Role
@@ -27,9 +25,9 @@ from vkprotocol.messages import (
     Signal,
 )
 
-from tests.live.serving import ASK, GREETING, Serving, guest, running, serving
-from tests.live.stub import hello
-from vkguest.errors import HostGone
+from tests.serving.serving import ASK, GREETING, Serving, guest, running, serving
+from tests.serving.stub import hello
+from vkguest.kern.errors import HostGone
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 

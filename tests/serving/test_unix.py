@@ -10,14 +10,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from vkemu.live import BACKENDS, on_backend
-from vkemu.transport import UnixStream, accept, connect, listen
+from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.serving.transport import UnixStream, accept, connect, listen
 from vkprotocol.codec import frame
 from vkprotocol.messages import Credentials, Madvise
 
-from tests.live.serving import ASK, GREETING, Serving, guest, serving
-from tests.live.stub import hello
-from vkguest.errors import HostGone
+from tests.serving.serving import ASK, GREETING, Serving, guest, serving
+from tests.serving.stub import hello
+from vkguest.kern.errors import HostGone
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vkemu import token
-from vkemu.controlled import Choose
-from vkemu.inspect import step_token
-from vkemu.inspect.stages import Subject
-from vkemu.inspect.stepper import Stepper
+from vkemu.executors.controlled import Choose
 from vkemu.oracle.violation import Violation
+from vkemu.record import token
+from vkemu.stepping import step_token
+from vkemu.stepping.stages import Subject
+from vkemu.stepping.stepper import Stepper
 from vkemu.verdict import UsageError
 
 from tests.report import w07
@@ -114,7 +114,7 @@ def drive(
     script: Callable[..., Awaitable[None]], tmp_path: Path, stage: Callable[[], object] = Staged
 ) -> None:
     """Run the application without a terminal, and `script(app, pilot)` against it."""
-    from vkemu.inspect.step_app import StepApp
+    from vkemu.stepping.step_app import StepApp
 
     async def run() -> None:
         stepper = Stepper(stage)  # type: ignore[arg-type]

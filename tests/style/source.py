@@ -90,4 +90,5 @@ def entry_points(root: Path = ROOT) -> set[str]:
     for group in project.get("entry-points", {}).values():
         targets += group.values()
     names = {target.partition(":")[0] for target in targets}
+    names |= {f"{package}.__main__" for package in PACKAGES}
     return names | set(re.findall(r"-m (vk[\w.]+)", (root / "Makefile").read_text()))

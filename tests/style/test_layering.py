@@ -47,14 +47,14 @@ def test_nothing_breaches_the_layers() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("vkhost.pmap", "import vkguest.pmap"),
-        ("vkguest.pmap", "from vkhost import vm_page"),
-        ("vkhost.cpu", "from vkemu.controlled import Execution"),
+        ("vkhost.pc64.pmap", "import vkguest.vkernel64.pmap"),
+        ("vkguest.vkernel64.pmap", "from vkhost import vm_page"),
+        ("vkhost.pc64.cpu", "from vkemu.executors.controlled import Execution"),
         ("vkprotocol.codec", "import vkhost"),
         ("vkprotocol.codec", "import asyncio"),
-        ("vkhost.cpu", "def f():\n    import trio"),
+        ("vkhost.pc64.cpu", "def f():\n    import trio"),
         ("vkguest.go_user", "from anyio import sleep"),
-        ("vkhost.vm_pageout", "from time import monotonic"),
+        ("vkhost.vm.vm_pageout", "from time import monotonic"),
         ("vkguest.workload", "from random import randrange"),
     ],
 )
@@ -65,11 +65,11 @@ def test_a_breach_is_seen(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("vkhost.cpu", "from vkprotocol.effects import Cell"),
+        ("vkhost.pc64.cpu", "from vkprotocol.effects import Cell"),
         ("vkhost.rmap", "from . import pv_entry"),
         ("vkhost.server", "import anyio"),
         ("vkguest.workload", "from random import Random"),
-        ("vkemu.live", "import trio, vkhost.kernel"),
+        ("vkemu.executors.live", "import trio, vkhost.kernel"),
     ],
 )
 def test_what_is_allowed_passes(name: str, text: str) -> None:

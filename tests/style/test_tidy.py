@@ -20,7 +20,9 @@ from tests.style.source import (
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
 # The exceptions, each with the reason.
-LONGER = {"vkemu.controlled": 440}  # a step is spelt out three times: a call costs as much as one
+LONGER = {
+    "vkemu.executors.controlled": 440
+}  # a step is spelt out three times: a call costs as much as one
 COLUMNS_MAX = 100
 LEFT_BEHIND = re.compile(r"\b(?:FIX" r"ME|TO" r"DO|XX" r"X|HA" r"CK)\b")
 LATER = "# {}DO later".format("TO")
@@ -103,7 +105,7 @@ def test_untidiness_is_seen(name: str, text: str) -> None:
 def test_an_unreached_module_is_seen() -> None:
     tree = [
         Module("vkemu", "vkemu/__init__.py", ""),
-        Module("vkemu.cli", "vkemu/cli.py", "COMMANDS = ['vkemu.commands.run']"),
+        Module("vkemu.commands.cli", "vkemu/commands/cli.py", "COMMANDS = ['vkemu.commands.run']"),
         Module("vkemu.commands", "vkemu/commands/__init__.py", ""),
         Module("vkemu.commands.run", "vkemu/commands/run.py", "from . import step"),
         Module("vkemu.commands.step", "vkemu/commands/step.py", ""),
@@ -111,4 +113,4 @@ def test_an_unreached_module_is_seen() -> None:
         Module("vkemu.also_lost", "vkemu/also_lost.py", ""),
     ]
 
-    assert unreached(tree, {"vkemu.cli"}) == {"vkemu.lost", "vkemu.also_lost"}
+    assert unreached(tree, {"vkemu.commands.cli"}) == {"vkemu.lost", "vkemu.also_lost"}

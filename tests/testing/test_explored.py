@@ -11,7 +11,7 @@ import pytest
 import vkemu
 from vkemu.testing.explored import ScheduleFailure, Undecided
 
-from tests.plugin.conftest import Suite
+from tests.testing.conftest import Suite
 
 FAILING = """
 @vkemu.explored()
@@ -290,13 +290,13 @@ def test_with_xdist_the_failure_is_told_too(suite: Suite) -> None:
 def test_the_plugin_imports_nothing_heavy() -> None:
     code = (
         "import sys, pytest; known = set(sys.modules); "
-        "import vkemu.pytest_plugin; print(*set(sys.modules) - known)"
+        "import vkemu.testing.pytest_plugin; print(*set(sys.modules) - known)"
     )
     imported = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     ours = {name for name in imported if name.partition(".")[0] in {"vkemu", "vkhost", "vkguest"}}
     assert ours == {
-        "vkemu", "vkemu.pytest_plugin", "vkemu.testing", "vkemu.testing.explored",
+        "vkemu", "vkemu.testing.pytest_plugin", "vkemu.testing", "vkemu.testing.explored",
     }  # fmt: skip
     assert not {"trio", "anyio", "msgspec", "rich", "hypothesis"} & set(imported)

@@ -10,7 +10,7 @@ from vkemu.oracle.violation import Violation
 from vkemu.testing.live_host import BootFailed, LiveHost
 from vkemu.verdict import UsageError
 
-from tests.plugin.conftest import Suite
+from tests.testing.conftest import Suite
 
 POLICIES = ["pv_entry", "vptmapped", "broadcast", "notifier"]
 UNMET = """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkprotocol import messages as msg
 from vkprotocol.effects import CURTHREAD
 from vkprotocol.insn import Mem, MemOp
@@ -22,15 +22,13 @@ from vkprotocol.vpte import vpte_text
 
 from tests.vkguest.fake_host import WORDS, FakeHost
 from tests.vkguest.rig import RecordingPort
-from vkguest.globaldata import GlobalData
-from vkguest.init import boot
 from vkguest.kernel import Vkernel
-from vkguest.pmap import (
-    pmap_enter,
-)
-from vkguest.pmap_inval import cpu_invlpg, cpu_invltlb
-from vkguest.vm_page import VM_ALLOC_NORMAL, VmPage, vm_page_alloc
-from vkguest.vmspace import Vmspace, vmspace_alloc
+from vkguest.vkernel64.globaldata import GlobalData
+from vkguest.vkernel64.init import boot
+from vkguest.vkernel64.pmap import pmap_enter
+from vkguest.vkernel64.pmap_inval import cpu_invlpg, cpu_invltlb
+from vkguest.vm.vm_page import VM_ALLOC_NORMAL, VmPage, vm_page_alloc
+from vkguest.vm.vmspace import Vmspace, vmspace_alloc
 
 VA = 0x40_0000
 RW = PROT_READ | PROT_WRITE

@@ -29,7 +29,7 @@ from vkprotocol.vpte import (
     vpte_frame,
 )
 
-from vkguest.port import MailboxPort
+from vkguest.vkernel64.port import MailboxPort
 
 WORDS = PAGE_SIZE // 8
 FAULT_ERR = {"r": PGEX_U, "w": PGEX_U | PGEX_W, "x": PGEX_U | PGEX_I}

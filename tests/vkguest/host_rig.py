@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkprotocol.param import PAGE_SIZE
 
 from vkguest.kernel import Vkernel
-from vkguest.port import MailboxPort, Port
+from vkguest.vkernel64.port import MailboxPort, Port
 from vkguest.workloads import workload
 from vkhost.config import HostConfig
+from vkhost.kern.proc import proc_create, proc_start
 from vkhost.kernel import Kernel
-from vkhost.proc import proc_create, proc_start
-from vkhost.vnode_pager import MemoryVnode
+from vkhost.vm.vnode_pager import MemoryVnode
 
 Choose = Callable[[list[int]], int]
 STEPS = 2_000_000

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkprotocol.effects import CURTHREAD
 from vkprotocol.messages import AnyRequest, Reply
 from vkprotocol.param import SEG_SHIFT
 from vkprotocol.vpte import VPTE_PAGE_ENTRIES, VPTE_PS, VPTE_V, vpte_frame
 
 from tests.vkguest.fake_host import WORDS, FakeHost
+from vkguest.kern.param import FIRST_FREE_FRAME
 from vkguest.kernel import Vkernel
-from vkguest.param import FIRST_FREE_FRAME
-from vkguest.port import Port
-from vkguest.pv import pte_slot
-from vkguest.vm_page import PQ_FREE
-from vkguest.vmspace import Vmspace
+from vkguest.vkernel64.port import Port
+from vkguest.vkernel64.pv import pte_slot
+from vkguest.vm.vm_page import PQ_FREE
+from vkguest.vm.vmspace import Vmspace
 from vkguest.workloads import workload
 
 Event = tuple[str, tuple[Any, ...]]

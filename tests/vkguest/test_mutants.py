@@ -10,17 +10,10 @@ from vkprotocol.param import (
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW
 
 from tests.vkguest.bench import INVAL, RW, VA, Bench, kva_functions
-from vkguest.pmap import (
-    pmap_enter,
-    pmap_remove,
-)
-from vkguest.pmap_page import (
-    pmap_clear_modify,
-    pmap_page_protect,
-    pmap_remove_all,
-)
-from vkguest.vm_page import vm_page_free
-from vkguest.vmspace import vmspace_terminate
+from vkguest.vkernel64.pmap import pmap_enter, pmap_remove
+from vkguest.vkernel64.pmap_page import pmap_clear_modify, pmap_page_protect, pmap_remove_all
+from vkguest.vm.vm_page import vm_page_free
+from vkguest.vm.vmspace import vmspace_terminate
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from vkprotocol.insn import Insn, ld, li
 from tests.vkguest import host_rig
 from tests.vkguest.host_rig import HostRun, at_random, on_host
 from tests.vkguest.rig import on_fake
-from tests.vkguest.test_workloads import RACY
-from vkguest.errors import GuestPanic
-from vkguest.kern_exec import Program
-from vkguest.param import DATA_ADDRESS
+from tests.vkguest.workloads.test_workloads import RACY
+from vkguest.kern.errors import GuestPanic
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.param import DATA_ADDRESS
 from vkguest.workloads import WORKLOADS, workload
-from vkhost.proc import killproc
+from vkhost.kern.proc import killproc
 
 # These find a real defect of the real guest kernel (W17, W18).
 BROKEN = {"large", "largetop"}

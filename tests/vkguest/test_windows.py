@@ -19,8 +19,8 @@ from vkprotocol.mman import MADV_INVAL
 from vkprotocol.param import PAGE_SIZE
 
 from tests.vkguest.host_rig import HostRun
-from vkguest.param import DATA_ADDRESS
-from vkguest.port import Port
+from vkguest.kern.param import DATA_ADDRESS
+from vkguest.vkernel64.port import Port
 
 Window = Callable[[msg.AnyRequest, msg.AnyRequest | None], bool]
 NOBODY = -1

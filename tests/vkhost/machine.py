@@ -8,20 +8,20 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkprotocol.effects import CURTHREAD, Body, Thread
 
 from vkhost.config import HostConfig
-from vkhost.cpu import Cpu
 from vkhost.kernel import Kernel
-from vkhost.pmap import Pmap
-from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import KERN_FAILURE, VM_MAPTYPE_NORMAL, VM_MAPTYPE_VPAGETABLE, VM_PROT_ALL
-from vkhost.vm_map import VmMapBacking
-from vkhost.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
-from vkhost.vm_page_busy import vm_page_wakeup
+from vkhost.pc64.cpu import Cpu
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm.vm import KERN_FAILURE, VM_MAPTYPE_NORMAL, VM_MAPTYPE_VPAGETABLE, VM_PROT_ALL
+from vkhost.vm.vm_map import VmMapBacking
+from vkhost.vm.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm.vm_page_busy import vm_page_wakeup
 
 Event = tuple[Any, ...]
 # pmap_enter and the extent scan want an entry; nothing here looks inside.
@@ -147,7 +147,7 @@ class Machine:
 
     def run_on(self, cpu: int, pmap: Pmap) -> Cpu:
         """Put the CPU on the pmap, with faults that nobody can resolve."""
-        from vkhost.pmap_switch import swtch_in
+        from vkhost.pc64.pmap_switch import swtch_in
 
         vmspace = SimpleNamespace(pmap=pmap, vm_map=SimpleNamespace(pmap=pmap))
         lwp: Any = SimpleNamespace(cpu=self.kernel.cpus[cpu], vmspace=vmspace)

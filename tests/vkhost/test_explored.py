@@ -12,18 +12,18 @@ from vkprotocol.effects import CURTHREAD
 
 from tests.vkhost.machine import ENTRY, SMALL
 from vkhost.config import HostConfig
-from vkhost.cpu import Fault
 from vkhost.kernel import Kernel
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, pte_make
-from vkhost.pmap_enter import pmap_enter
-from vkhost.pmap_remove import pmap_remove
-from vkhost.vm import KERN_FAILURE, VM_MAPTYPE_NORMAL, VM_PROT_ALL, VM_PROT_NONE
-from vkhost.vm_map import VmMapBacking
-from vkhost.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate
-from vkhost.vm_page import PBUSY_LOCKED, PG_MAPPED, PG_WRITEABLE, VmPage
-from vkhost.vm_page_dirty import vm_page_protect
-from vkhost.vm_page_queue import PQ_FREE, PQ_NONE
+from vkhost.pc64.cpu import Fault
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, pte_make
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.vm.vm import KERN_FAILURE, VM_MAPTYPE_NORMAL, VM_PROT_ALL, VM_PROT_NONE
+from vkhost.vm.vm_map import VmMapBacking
+from vkhost.vm.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate
+from vkhost.vm.vm_page import PBUSY_LOCKED, PG_MAPPED, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_protect
+from vkhost.vm.vm_page_queue import PQ_FREE, PQ_NONE
 
 VA = 0x5000
 

@@ -13,15 +13,15 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vpte import VPTE_RW, VPTE_U, VPTE_V
 
 from tests.vkhost.machine import Event, Machine
-from vkhost.lwp import Lwp, Proc
-from vkhost.pmap_bits import pte_prot
-from vkhost.proc import proc_create, proc_start
+from vkhost.kern.lwp import Lwp, Proc
+from vkhost.kern.proc import proc_create, proc_start
+from vkhost.pc64.pmap_bits import pte_prot
 from vkhost.quirks import Quirks
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_mmap import kern_mmap
-from vkhost.vmspace import Vmspace
-from vkhost.vnode import MemoryVnode
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_mmap import kern_mmap
+from vkhost.vm.vmspace import Vmspace
+from vkhost.vm.vnode import MemoryVnode
 
 FD = 3
 RWX = 7

@@ -11,14 +11,14 @@ from vkprotocol.limits import U64
 from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
-from vkguest.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
-from vkguest.proc import FRESH_REGS, Lwp
-from vkguest.vm_map import INHERIT_COPY, INHERIT_SHARE, VmMapEntry, vm_map_insert
-from vkguest.vm_object import VmObject, vm_object_reference
-from vkguest.vmspace import Vmspace, vmspace_alloc, vmspace_terminate
+from vkguest.kern.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
+from vkguest.kern.proc import FRESH_REGS, Lwp
+from vkguest.vm.vm_map import INHERIT_COPY, INHERIT_SHARE, VmMapEntry, vm_map_insert
+from vkguest.vm.vm_object import VmObject, vm_object_reference
+from vkguest.vm.vmspace import Vmspace, vmspace_alloc, vmspace_terminate
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
+    from vkguest.vkernel64.globaldata import GlobalData
 
 TEXT_WORDS: Final = 8  # of the text, put into its page for programs to fetch and check
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 from vkprotocol.errno import Errno
 from vkprotocol.vkernel import SIGKILL, SIGUSR1
 
-from vkguest.globaldata import RQF_AST_SIGNAL
-from vkguest.proc import Lwp, Proc, Result, register_checksum
-from vkguest.vmspace import vmspace_terminate
+from vkguest.kern.proc import Lwp, Proc, Result, register_checksum
+from vkguest.vkernel64.globaldata import RQF_AST_SIGNAL
+from vkguest.vm.vmspace import vmspace_terminate
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
+    from vkguest.vkernel64.globaldata import GlobalData
 
 STATUS_SIGNAL: Final = 128  # plus the signal: exit status of a process that was killed
 STATUS_KILLED: Final = STATUS_SIGNAL + SIGKILL

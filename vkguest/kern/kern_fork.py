@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.errno import Errno
 
-from vkguest.proc import PIDS_PER_PARENT, Lwp, Proc
-from vkguest.vmspace import vmspace_fork
+from vkguest.kern.proc import PIDS_PER_PARENT, Lwp, Proc
+from vkguest.vm.vmspace import vmspace_fork
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
+    from vkguest.vkernel64.globaldata import GlobalData
 
 
 async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:

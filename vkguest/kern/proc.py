@@ -9,9 +9,9 @@ from vkprotocol.insn import NREGS
 from vkprotocol.limits import U64
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.kern_exec import Program
-    from vkguest.vmspace import Vmspace
+    from vkguest.kern.kern_exec import Program
+    from vkguest.vkernel64.globaldata import GlobalData
+    from vkguest.vm.vmspace import Vmspace
 
 FNV_OFFSET: Final = 0xCBF29CE484222325
 FNV_PRIME: Final = 0x100000001B3
@@ -101,7 +101,7 @@ class Lwp:
         return f"<Lwp {self.proc.pid}.{self.tid}>"
 
     async def run(self, gd: GlobalData) -> None:
-        from vkguest.trap import go_user
+        from vkguest.vkernel64.trap import go_user
 
         await go_user(gd, self)
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 from vkprotocol.effects import Lock, Mailbox
 from vkprotocol.guarded import guarded_by
 
-from vkguest.lockorder import SCHED_LOCK
+from vkguest.kern.lockorder import SCHED_LOCK
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.proc import Lwp
+    from vkguest.kern.proc import Lwp
+    from vkguest.vkernel64.globaldata import GlobalData
 
 
 class Runnable(Protocol):

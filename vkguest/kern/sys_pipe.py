@@ -13,10 +13,10 @@ from vkprotocol.errno import Errno
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import PAGE_SIZE
 
-from vkguest.dmap import load, store
-from vkguest.errors import VmWait
-from vkguest.lockorder import OBJECT_LOCK
-from vkguest.vm_page import (
+from vkguest.kern.errors import VmWait
+from vkguest.kern.lockorder import OBJECT_LOCK
+from vkguest.vkernel64.dmap import load, store
+from vkguest.vm.vm_page import (
     VM_ALLOC_NORMAL,
     VmPage,
     vm_page_alloc,
@@ -29,8 +29,8 @@ from vkguest.vm_page import (
 )
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.proc import Lwp
+    from vkguest.kern.proc import Lwp
+    from vkguest.vkernel64.globaldata import GlobalData
 
 PIPE_PAGES_MAX = 8
 

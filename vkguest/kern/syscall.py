@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vkprotocol.errno import Errno
 
-from vkguest.copyio import fuword64, suword64
-from vkguest.errors import VmWait
-from vkguest.kern_exec import sys_execve
-from vkguest.kern_exit import STATUS_KILLED, exit1, join_channel, kern_wait, killproc, lwp_exit
-from vkguest.kern_fork import sys_fork, sys_lwp_create
-from vkguest.proc import Wrong
-from vkguest.sys_pipe import sys_pipe, sys_pipe_close, sys_pipe_read, sys_pipe_write
-from vkguest.vm_mmap import sys_madvise, sys_mmap, sys_mprotect, sys_msync, sys_munmap
-from vkguest.vm_pageout import vm_wait
+from vkguest.kern.errors import VmWait
+from vkguest.kern.kern_exec import sys_execve
+from vkguest.kern.kern_exit import STATUS_KILLED, exit1, join_channel, kern_wait, killproc, lwp_exit
+from vkguest.kern.kern_fork import sys_fork, sys_lwp_create
+from vkguest.kern.proc import Wrong
+from vkguest.kern.sys_pipe import sys_pipe, sys_pipe_close, sys_pipe_read, sys_pipe_write
+from vkguest.vkernel64.copyio import fuword64, suword64
+from vkguest.vm.vm_mmap import sys_madvise, sys_mmap, sys_mprotect, sys_msync, sys_munmap
+from vkguest.vm.vm_pageout import vm_wait
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.proc import Lwp
+    from vkguest.kern.proc import Lwp
+    from vkguest.vkernel64.globaldata import GlobalData
 
 ERRNO_REG = 15
 STATUS_FAIL = 99  # exit status of a program that found its own memory wrong

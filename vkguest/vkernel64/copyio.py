@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_MASK
 
-from vkguest.dmap import load, store
-from vkguest.param import phys_to_dmap
-from vkguest.vm_fault import vm_fault_page_quick
-from vkguest.vm_page import vm_page_unhold
+from vkguest.kern.param import phys_to_dmap
+from vkguest.vkernel64.dmap import load, store
+from vkguest.vm.vm_fault import vm_fault_page_quick
+from vkguest.vm.vm_page import vm_page_unhold
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.vm_map import VmMap
+    from vkguest.vkernel64.globaldata import GlobalData
+    from vkguest.vm.vm_map import VmMap
 
 
 async def fuword64(gd: GlobalData, vm_map: VmMap, va: int) -> int | None:

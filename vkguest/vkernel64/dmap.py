@@ -10,9 +10,9 @@ from vkprotocol import insn
 from vkprotocol.errno import errno_name
 from vkprotocol.insn import MemOp
 
-from vkguest.errors import GuestPanic
-from vkguest.globaldata import GlobalData
-from vkguest.param import phys_to_dmap
+from vkguest.kern.errors import GuestPanic
+from vkguest.kern.param import phys_to_dmap
+from vkguest.vkernel64.globaldata import GlobalData
 
 
 async def access(gd: GlobalData, *ops: MemOp) -> tuple[int, ...]:

@@ -30,8 +30,8 @@ from vkprotocol.vkernel import VMSPACE_CTL_RUN
 
 if TYPE_CHECKING:
     from vkguest.kernel import Vkernel
-    from vkguest.pmap import Pmap
-    from vkguest.port import Port
+    from vkguest.vkernel64.pmap import Pmap
+    from vkguest.vkernel64.port import Port
 
 RQF_AST_SIGNAL: Final = 0x0080  # globaldata.h: a signal, or the death of the process, is to be seen
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vkprotocol.param import PAGE_SIZE
 
-from vkguest.errors import BootError
+from vkguest.kern.errors import BootError
 
 IMAGE_MODE = 0o600
 

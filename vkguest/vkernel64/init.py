@@ -38,10 +38,8 @@ from vkprotocol.param import (
 )
 from vkprotocol.vpte import VPTE_RW, VPTE_U, VPTE_V
 
-from vkguest.dmap import access
-from vkguest.errors import BootError
-from vkguest.image import memory_banner
-from vkguest.param import (
+from vkguest.kern.errors import BootError
+from vkguest.kern.param import (
     DMAP_MIN_ADDRESS,
     FIRST_FREE_FRAME,
     KPD_FRAME,
@@ -52,10 +50,12 @@ from vkguest.param import (
     PML4_SHIFT,
     phys_to_dmap,
 )
-from vkguest.pv import pte_slot
+from vkguest.vkernel64.dmap import access
+from vkguest.vkernel64.image import memory_banner
+from vkguest.vkernel64.pv import pte_slot
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
+    from vkguest.vkernel64.globaldata import GlobalData
 
 PREZERO_BATCH = 256
 PROT_ALL = PROT_READ | PROT_WRITE | PROT_EXEC

@@ -24,19 +24,19 @@ from vkprotocol.vpte import (
     vpte_frame,
 )
 
-from vkguest.dmap import access, atomic_clear_long, atomic_set_long, atomic_swap_long
-from vkguest.globaldata import GlobalData
-from vkguest.lockorder import PTEOBJ_LOCK
-from vkguest.param import NUPDE
-from vkguest.pmap_inval import (
+from vkguest.kern.lockorder import PTEOBJ_LOCK
+from vkguest.kern.param import NUPDE
+from vkguest.vkernel64.dmap import access, atomic_clear_long, atomic_set_long, atomic_swap_long
+from vkguest.vkernel64.globaldata import GlobalData
+from vkguest.vkernel64.pmap_inval import (
     pmap_clean_pte,
     pmap_inval_loadandclear,
     pmap_inval_pde,
     pmap_setro_pte,
 )
-from vkguest.pmap_table import pmap_allocpte, pmap_unuse_pt
-from vkguest.pv import PvEntry, pte_slot
-from vkguest.vm_page import PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, VmPage
+from vkguest.vkernel64.pmap_table import pmap_allocpte, pmap_unuse_pt
+from vkguest.vkernel64.pv import PvEntry, pte_slot
+from vkguest.vm.vm_page import PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, VmPage
 
 
 @guarded_by("pm_pteobj", "pt_pages", "pvs", "resident_count", "wired_count")

@@ -15,13 +15,13 @@ from vkprotocol.mman import MADV_INVAL
 from vkprotocol.param import KERNEL_KVA_SIZE, KERNEL_KVA_START, PAGE_SIZE, SEG_MASK, SEG_SIZE
 from vkprotocol.vpte import VPTE_M, VPTE_RW
 
-from vkguest.dmap import access, atomic_cmpset_long, atomic_set_long, load, store
-from vkguest.errors import GuestPanic
-from vkguest.globaldata import GlobalData
+from vkguest.kern.errors import GuestPanic
+from vkguest.vkernel64.dmap import access, atomic_cmpset_long, atomic_set_long, load, store
+from vkguest.vkernel64.globaldata import GlobalData
 
 if TYPE_CHECKING:
-    from vkguest.pmap import Pmap
-    from vkguest.vm_page import VmPage
+    from vkguest.vkernel64.pmap import Pmap
+    from vkguest.vm.vm_page import VmPage
 
 
 async def pmap_inval_cpu(gd: GlobalData, pmap: Pmap, va: int, size: int) -> None:

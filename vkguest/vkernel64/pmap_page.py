@@ -11,13 +11,13 @@ from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_WIRED
 
-from vkguest.dmap import atomic_clear_long, load
-from vkguest.globaldata import GlobalData
-from vkguest.pmap import Pmap, pmap_note_bits, pmap_unlink_pv
-from vkguest.pmap_inval import pmap_clean_pte, pmap_inval_cpu, pmap_inval_loadandclear
-from vkguest.pmap_table import pmap_unuse_pt
-from vkguest.pv import PvEntry
-from vkguest.vm_page import PG_WRITEABLE, VmPage
+from vkguest.vkernel64.dmap import atomic_clear_long, load
+from vkguest.vkernel64.globaldata import GlobalData
+from vkguest.vkernel64.pmap import Pmap, pmap_note_bits, pmap_unlink_pv
+from vkguest.vkernel64.pmap_inval import pmap_clean_pte, pmap_inval_cpu, pmap_inval_loadandclear
+from vkguest.vkernel64.pmap_table import pmap_unuse_pt
+from vkguest.vkernel64.pv import PvEntry
+from vkguest.vm.vm_page import PG_WRITEABLE, VmPage
 
 TS_REFERENCED_ENOUGH: Final = 4
 

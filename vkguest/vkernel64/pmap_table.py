@@ -13,12 +13,12 @@ from vkprotocol.insn import store, zero_page
 from vkprotocol.param import PAGE_SHIFT, SEG_SHIFT
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V, VPTE_WIRED
 
-from vkguest.dmap import access
-from vkguest.errors import VmWait
-from vkguest.globaldata import GlobalData
-from vkguest.param import NUPDE, NUPDPE, PDP_SHIFT, phys_to_dmap
-from vkguest.pv import pte_slot
-from vkguest.vm_page import (
+from vkguest.kern.errors import VmWait
+from vkguest.kern.param import NUPDE, NUPDPE, PDP_SHIFT, phys_to_dmap
+from vkguest.vkernel64.dmap import access
+from vkguest.vkernel64.globaldata import GlobalData
+from vkguest.vkernel64.pv import pte_slot
+from vkguest.vm.vm_page import (
     VM_ALLOC_NORMAL,
     VM_ALLOC_SYSTEM,
     VmPage,
@@ -31,7 +31,7 @@ from vkguest.vm_page import (
 )
 
 if TYPE_CHECKING:
-    from vkguest.pmap import Pmap
+    from vkguest.vkernel64.pmap import Pmap
 
 
 async def pmap_pinit(gd: GlobalData, pmap: Pmap) -> None:

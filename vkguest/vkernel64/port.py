@@ -7,7 +7,7 @@ from typing import Protocol
 from vkprotocol.effects import Mailbox
 from vkprotocol.messages import AnyRequest, Goodbye, Reply
 
-from vkguest.errors import HostGone
+from vkguest.kern.errors import HostGone
 
 
 class Port(Protocol):

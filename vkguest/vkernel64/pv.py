@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from vkprotocol.param import PAGE_SHIFT
 from vkprotocol.vpte import VPTE_PAGE_MASK
 
-from vkguest.param import phys_to_dmap
+from vkguest.kern.param import phys_to_dmap
 
 if TYPE_CHECKING:
-    from vkguest.pmap import Pmap
-    from vkguest.vm_page import VmPage
+    from vkguest.vkernel64.pmap import Pmap
+    from vkguest.vm.vm_page import VmPage
 
 
 @dataclass(slots=True, eq=False)

@@ -19,16 +19,16 @@ from vkprotocol.vkernel import (
     T_SYSCALL,
 )
 
-from vkguest.errors import GuestPanic, VmWait
-from vkguest.kern_exit import STATUS_SIGNAL, killproc, lwp_exit
-from vkguest.pmap_inval import flush_deferred
-from vkguest.syscall import syscall2
-from vkguest.vm_fault import KERN_SUCCESS, vm_fault
-from vkguest.vm_pageout import vm_wait
+from vkguest.kern.errors import GuestPanic, VmWait
+from vkguest.kern.kern_exit import STATUS_SIGNAL, killproc, lwp_exit
+from vkguest.kern.syscall import syscall2
+from vkguest.vkernel64.pmap_inval import flush_deferred
+from vkguest.vm.vm_fault import KERN_SUCCESS, vm_fault
+from vkguest.vm.vm_pageout import vm_wait
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.proc import Lwp
+    from vkguest.kern.proc import Lwp
+    from vkguest.vkernel64.globaldata import GlobalData
 
 # What a process gets for a trap that is its own fault.
 SIGNAL_OF = {T_PRIVINFLT: SIGILL, T_ALIGNFLT: SIGBUS}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from vkprotocol.effects import Lock
 from vkprotocol.guarded import guarded_by
 
-from vkguest.dmap import pmap_copy_page
-from vkguest.lockorder import SWAP_LOCK
+from vkguest.kern.lockorder import SWAP_LOCK
+from vkguest.vkernel64.dmap import pmap_copy_page
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.vm_object import VmObject
-    from vkguest.vm_page import VmPage
+    from vkguest.vkernel64.globaldata import GlobalData
+    from vkguest.vm.vm_object import VmObject
+    from vkguest.vm.vm_page import VmPage
 
 
 @guarded_by("lock", "free", "taken")

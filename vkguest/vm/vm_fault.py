@@ -13,14 +13,14 @@ from vkprotocol.insn import store
 from vkprotocol.mman import PROT_WRITE
 from vkprotocol.param import PAGE_SIZE, trunc_page
 
-from vkguest.dmap import access, pmap_copy_page, pmap_zero_page
-from vkguest.errors import VmWait
-from vkguest.param import phys_to_dmap
-from vkguest.pmap import pmap_enter, pmap_remove
-from vkguest.swap_pager import swap_pager_freespace, swap_pager_getpage
-from vkguest.vm_map import VmMap, VmMapEntry, vm_map_entry_shadow, vm_map_lookup_entry
-from vkguest.vm_object import VmObject, vm_object_collapse
-from vkguest.vm_page import (
+from vkguest.kern.errors import VmWait
+from vkguest.kern.param import phys_to_dmap
+from vkguest.vkernel64.dmap import access, pmap_copy_page, pmap_zero_page
+from vkguest.vkernel64.pmap import pmap_enter, pmap_remove
+from vkguest.vm.swap_pager import swap_pager_freespace, swap_pager_getpage
+from vkguest.vm.vm_map import VmMap, VmMapEntry, vm_map_entry_shadow, vm_map_lookup_entry
+from vkguest.vm.vm_object import VmObject, vm_object_collapse
+from vkguest.vm.vm_page import (
     PQ_ACTIVE,
     VM_ALLOC_NORMAL,
     VmPage,
@@ -34,7 +34,7 @@ from vkguest.vm_page import (
 )
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
+    from vkguest.vkernel64.globaldata import GlobalData
 
 KERN_SUCCESS: Final = 0
 KERN_INVALID_ADDRESS: Final = 1

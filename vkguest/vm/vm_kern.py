@@ -14,15 +14,15 @@ from vkprotocol.insn import swap
 from vkprotocol.param import KERNEL_KVA_START, PAGE_SHIFT, PAGE_SIZE
 from vkprotocol.vpte import VPTE_RW, VPTE_U, VPTE_V
 
-from vkguest.dmap import access, store
-from vkguest.errors import GuestPanic
-from vkguest.lockorder import KVA_LOCK
-from vkguest.param import KPT_FRAME, KVA_PAGES, phys_to_dmap
-from vkguest.pmap_inval import pmap_inval_pte, pmap_invalidate_range
+from vkguest.kern.errors import GuestPanic
+from vkguest.kern.lockorder import KVA_LOCK
+from vkguest.kern.param import KPT_FRAME, KVA_PAGES, phys_to_dmap
+from vkguest.vkernel64.dmap import access, store
+from vkguest.vkernel64.pmap_inval import pmap_inval_pte, pmap_invalidate_range
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.pmap import Pmap
+    from vkguest.vkernel64.globaldata import GlobalData
+    from vkguest.vkernel64.pmap import Pmap
 
 
 def vtopte(va: int) -> int:

@@ -14,9 +14,9 @@ from vkprotocol.guarded import guarded_by
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SHIFT, VM_MAX_USER_ADDRESS
 
-from vkguest.lockorder import MAP_LOCK
-from vkguest.pmap import pmap_protect, pmap_remove
-from vkguest.vm_object import (
+from vkguest.kern.lockorder import MAP_LOCK
+from vkguest.vkernel64.pmap import pmap_protect, pmap_remove
+from vkguest.vm.vm_object import (
     VmObject,
     vm_object_deallocate,
     vm_object_madvise,
@@ -25,8 +25,8 @@ from vkguest.vm_object import (
 )
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.pmap import Pmap
+    from vkguest.vkernel64.globaldata import GlobalData
+    from vkguest.vkernel64.pmap import Pmap
 
 INHERIT_SHARE = 0
 INHERIT_COPY = 1

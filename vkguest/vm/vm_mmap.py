@@ -25,11 +25,11 @@ from vkprotocol.param import (
     round_page,
 )
 
-from vkguest.dmap import pmap_zero_page
-from vkguest.errors import VmWait
-from vkguest.param import LARGE_PAGES_MAX, MMAP_ADDRESS, phys_to_dmap
-from vkguest.pmap import pmap_enter_large
-from vkguest.vm_map import (
+from vkguest.kern.errors import VmWait
+from vkguest.kern.param import LARGE_PAGES_MAX, MMAP_ADDRESS, phys_to_dmap
+from vkguest.vkernel64.dmap import pmap_zero_page
+from vkguest.vkernel64.pmap import pmap_enter_large
+from vkguest.vm.vm_map import (
     INHERIT_COPY,
     INHERIT_SHARE,
     VmMap,
@@ -41,12 +41,12 @@ from vkguest.vm_map import (
     vm_map_madvise,
     vm_map_protect,
 )
-from vkguest.vm_object import VmObject, vm_object_deallocate
-from vkguest.vm_page import vm_contig_alloc
+from vkguest.vm.vm_object import VmObject, vm_object_deallocate
+from vkguest.vm.vm_page import vm_contig_alloc
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.proc import Lwp
+    from vkguest.kern.proc import Lwp
+    from vkguest.vkernel64.globaldata import GlobalData
 
 
 def _bad_range(addr: int, size: int) -> bool:

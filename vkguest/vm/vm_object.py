@@ -13,10 +13,10 @@ from vkprotocol.effects import Lock, fresh_key
 from vkprotocol.guarded import guarded_by
 from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 
-from vkguest.lockorder import OBJECT_LOCK
-from vkguest.pmap_page import pmap_clear_modify, pmap_remove_all
-from vkguest.swap_pager import swap_pager_freespace
-from vkguest.vm_page import (
+from vkguest.kern.lockorder import OBJECT_LOCK
+from vkguest.vkernel64.pmap_page import pmap_clear_modify, pmap_remove_all
+from vkguest.vm.swap_pager import swap_pager_freespace
+from vkguest.vm.vm_page import (
     VmPage,
     vm_page_busy_try,
     vm_page_dontneed,
@@ -27,7 +27,7 @@ from vkguest.vm_page import (
 )
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
+    from vkguest.vkernel64.globaldata import GlobalData
 
 
 @guarded_by("lock", "backing", "pages", "ref_count", "swap")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from vkprotocol.effects import Effect, Lock, Thread, is_none, perform
 from vkprotocol.guarded import guarded_by
 
-from vkguest.globaldata import GlobalData
-from vkguest.lockorder import OBJECT_LOCK, PAGE_QUEUE, PAGE_SPIN, PTEOBJ_LOCK
+from vkguest.kern.lockorder import OBJECT_LOCK, PAGE_QUEUE, PAGE_SPIN, PTEOBJ_LOCK
+from vkguest.vkernel64.globaldata import GlobalData
 
 if TYPE_CHECKING:
-    from vkguest.pv import PvEntry
-    from vkguest.vm_object import VmObject
+    from vkguest.vkernel64.pv import PvEntry
+    from vkguest.vm.vm_object import VmObject
 
 PG_WRITEABLE: Final = 0x10
 PG_MAPPED: Final = 0x20

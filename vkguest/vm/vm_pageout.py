@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.mman import PROT_READ
 
-from vkguest.kern_exit import STATUS_KILLED, killproc
-from vkguest.pmap_page import (
+from vkguest.kern.kern_exit import STATUS_KILLED, killproc
+from vkguest.vkernel64.pmap_page import (
     pmap_is_modified,
     pmap_page_protect,
     pmap_remove_all,
     pmap_ts_referenced,
 )
-from vkguest.swap_pager import swap_pager_putpage
-from vkguest.vm_page import (
+from vkguest.vm.swap_pager import swap_pager_putpage
+from vkguest.vm.vm_page import (
     ACT_ADVANCE,
     ACT_DECLINE,
     ACT_MAX,
@@ -33,8 +33,8 @@ from vkguest.vm_page import (
 )
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
-    from vkguest.proc import Lwp
+    from vkguest.kern.proc import Lwp
+    from vkguest.vkernel64.globaldata import GlobalData
 
 VM_PAGES_NEEDED: Final = "vm_pages_needed"  # the wait channel
 PASSES_MAX: Final = 8  # fruitless ones, before a process is killed

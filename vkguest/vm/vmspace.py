@@ -27,14 +27,14 @@ from vkprotocol.mman import (
 from vkprotocol.param import PAGE_SHIFT, VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
 from vkprotocol.vpte import VPTE_RW, VPTE_U, VPTE_V
 
-from vkguest.errors import GuestPanic
-from vkguest.lockorder import KVA_LOCK
-from vkguest.pmap import Pmap, pmap_remove_pages
-from vkguest.pmap_table import pmap_pinit, pmap_release
-from vkguest.vm_map import VmMap, vm_map_delete, vm_map_fork
+from vkguest.kern.errors import GuestPanic
+from vkguest.kern.lockorder import KVA_LOCK
+from vkguest.vkernel64.pmap import Pmap, pmap_remove_pages
+from vkguest.vkernel64.pmap_table import pmap_pinit, pmap_release
+from vkguest.vm.vm_map import VmMap, vm_map_delete, vm_map_fork
 
 if TYPE_CHECKING:
-    from vkguest.globaldata import GlobalData
+    from vkguest.vkernel64.globaldata import GlobalData
 
 USER_SIZE = VM_MAX_USER_ADDRESS - VM_MIN_USER_ADDRESS
 VMSPACE_ADDRESS = 0xFFFF_8000  # where the zone begins: an opaque number to the host

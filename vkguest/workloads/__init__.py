@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Final
 
-from vkguest.kern_exec import Program
+from vkguest.kern.kern_exec import Program
 from vkguest.workloads.drawn import drawn
 from vkguest.workloads.kernel import pipe, poke
 from vkguest.workloads.memory import hog, large, largetop, mmapper, sparse, touch

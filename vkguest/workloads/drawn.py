@@ -40,10 +40,10 @@ from vkguest.asm import (
     ZERO,
     Asm,
 )
-from vkguest.kern_exec import Program
-from vkguest.kern_exit import STATUS_KILLED
-from vkguest.param import DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS
-from vkguest.syscall import Sys
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.kern_exit import STATUS_KILLED
+from vkguest.kern.param import DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS
+from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import PAGE_STEP, ROUND_STEP, RW, STATUS_CHILD, begin, finish, value
 
 REGIONS: Final = (DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS)  # the last has a table of its own

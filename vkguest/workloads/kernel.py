@@ -5,9 +5,9 @@ from __future__ import annotations
 from vkprotocol.insn import addi, li, st
 
 from vkguest.asm import CHILD, PAGE_STRIDE, PID, R0, SCRATCH, SCRATCH2, VA, VALUE, ZERO
-from vkguest.kern_exec import Program
-from vkguest.param import DATA_ADDRESS
-from vkguest.syscall import Sys
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.param import DATA_ADDRESS
+from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import PAGE_STEP, ROUND_STEP, STATUS_CHILD, begin, finish, value
 
 

@@ -7,9 +7,15 @@ from vkprotocol.mman import MAP_ANON, MAP_FIXED, MAP_SIZEALIGN, PROT_READ
 from vkprotocol.param import PAGE_SIZE, SEG_SIZE, VM_MAX_USER_ADDRESS
 
 from vkguest.asm import VA, VALUE
-from vkguest.kern_exec import Program, insn_word
-from vkguest.param import DATA_ADDRESS, LARGE_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS, TEXT_ADDRESS
-from vkguest.syscall import Sys
+from vkguest.kern.kern_exec import Program, insn_word
+from vkguest.kern.param import (
+    DATA_ADDRESS,
+    LARGE_ADDRESS,
+    MMAP_ADDRESS,
+    SPARSE_ADDRESS,
+    TEXT_ADDRESS,
+)
+from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import CHILD_STEP, PAGE_STEP, ROUND_STEP, RW, begin, finish, value
 
 

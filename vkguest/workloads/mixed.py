@@ -9,9 +9,9 @@ from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
 from vkguest.asm import CHILD, PAGE_STRIDE, R0, VA, VALUE, ZERO, Asm
-from vkguest.kern_exec import Program
-from vkguest.param import MMAP_ADDRESS
-from vkguest.syscall import Sys
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.param import MMAP_ADDRESS
+from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import ROUND_STEP, RW, STATUS_CHILD, begin, finish, value
 
 

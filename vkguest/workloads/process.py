@@ -5,9 +5,9 @@ from __future__ import annotations
 from vkprotocol.insn import addi, cas, ld, li, st
 
 from vkguest.asm import CHILD, PAGE_STRIDE, PID, R0, ROUND, SCRATCH, SCRATCH2, VA, VALUE, ZERO, Asm
-from vkguest.kern_exec import Program
-from vkguest.param import DATA_ADDRESS
-from vkguest.syscall import Sys
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.param import DATA_ADDRESS
+from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import (
     CHILD_STEP,
     PAGE_STEP,

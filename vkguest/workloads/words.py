@@ -8,8 +8,8 @@ from vkprotocol.insn import addi
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 
 from vkguest.asm import PID, R0, VALUE, Asm
-from vkguest.kern_exec import Program
-from vkguest.syscall import Sys
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.syscall import Sys
 
 PAGE_STEP: Final = 0x1_0001  # from one page to the next
 ROUND_STEP: Final = 0x1_0000_0001  # from one round to the next

@@ -13,14 +13,14 @@ from vkprotocol.effects import Cell, Mailbox, Step
 from vkprotocol.guarded import guarded_by
 from vkprotocol.vkernel import SIGKILL
 
-from vkhost.token import Token
+from vkhost.kern.token import Token
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
     from vkhost.kernel import Kernel
-    from vkhost.vm_vmspace import VmspaceEntry
-    from vkhost.vmspace import Vmspace
-    from vkhost.vnode import Vnode
+    from vkhost.pc64.cpu import Cpu
+    from vkhost.vm.vm_vmspace import VmspaceEntry
+    from vkhost.vm.vmspace import Vmspace
+    from vkhost.vm.vnode import Vnode
 
 
 @guarded_by("token", "root")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.vkernel import SIGKILL
 
-from vkhost.lwp import File, Lwp, Proc, lwpsignal
-from vkhost.pmap_switch import swtch_out
-from vkhost.vm_object import vm_object_deallocate, vm_object_reference
-from vkhost.vm_vmspace import vkernel_exit, vkernel_lwp_exit
-from vkhost.vmspace import vmspace_alloc, vmspace_rel
+from vkhost.kern.lwp import File, Lwp, Proc, lwpsignal
+from vkhost.pc64.pmap_switch import swtch_out
+from vkhost.vm.vm_object import vm_object_deallocate, vm_object_reference
+from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
+from vkhost.vm.vmspace import vmspace_alloc, vmspace_rel
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
     from vkhost.kernel import Kernel
-    from vkhost.vnode import Vnode
+    from vkhost.pc64.cpu import Cpu
+    from vkhost.vm.vnode import Vnode
 
 KILLED: Final = object()  # in the request Mailbox of an lwp: there is nothing to wait for
 FIRST_PID: Final = 100
@@ -52,7 +52,7 @@ def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> P
 
 def proc_start(proc: Proc) -> None:
     """Let its threads run."""
-    from vkhost.syscall import lwp_main
+    from vkhost.kern.syscall import lwp_main
 
     for lwp in proc.lwps:
         proc.kernel.emit("lwp.create", proc.pid, lwp.id)

@@ -13,13 +13,13 @@ from vkprotocol.errno import Errno
 from vkprotocol.insn import Mem, MemOp
 from vkprotocol.vkernel import NSIG
 
-from vkhost.cpu import Fault
-from vkhost.lwp import Lwp, lwpsignal
-from vkhost.pmap_switch import swtch_in
-from vkhost.proc import KILLED, lwp_exit
-from vkhost.trap import vmspace_ctl
-from vkhost.vm_meter import SysctlError, sysctl, sysctl_table
-from vkhost.vm_mmap import (
+from vkhost.kern.lwp import Lwp, lwpsignal
+from vkhost.kern.proc import KILLED, lwp_exit
+from vkhost.pc64.cpu import Fault
+from vkhost.pc64.pmap_switch import swtch_in
+from vkhost.pc64.trap import vmspace_ctl
+from vkhost.vm.vm_meter import SysctlError, sysctl, sysctl_table
+from vkhost.vm.vm_mmap import (
     kern_mcontrol,
     kern_mmap,
     kern_munmap,
@@ -28,14 +28,14 @@ from vkhost.vm_mmap import (
     sys_mmap,
     sys_msync,
 )
-from vkhost.vm_vmspace import (
+from vkhost.vm.vm_vmspace import (
     VmspaceEntry,
     vkernel_find_vmspace,
     vmspace_create,
     vmspace_destroy,
     vmspace_entry_drop,
 )
-from vkhost.vm_vmspace_io import vmspace_pread, vmspace_pwrite
+from vkhost.vm.vm_vmspace_io import vmspace_pread, vmspace_pwrite
 
 Result = dict[str, Any]  # fields of the Reply
 Handler = Callable[[Lwp, Any], Awaitable[Result]]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Cell, Mailbox, Step
 
-from vkhost.cpu_access import PAGE, Access, Write, modified, walk
-from vkhost.nested_walk import GUEST_FAULT, VIOLATION, Root, Roots, walk_nested
-from vkhost.tlb import Tlb
-from vkhost.vm import (
+from vkhost.pc64.cpu_access import PAGE, Access, Write, modified, walk
+from vkhost.pc64.nested_walk import GUEST_FAULT, VIOLATION, Root, Roots, walk_nested
+from vkhost.pc64.tlb import Tlb
+from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_SUCCESS,
     VM_FAULT_BURST,
@@ -27,10 +27,10 @@ from vkhost.vm import (
 )
 
 if TYPE_CHECKING:
+    from vkhost.kern.lwp import Lwp
     from vkhost.kernel import Kernel
-    from vkhost.lwp import Lwp
-    from vkhost.pmap import Pmap
-    from vkhost.vm_map import VmMap
+    from vkhost.pc64.pmap import Pmap
+    from vkhost.vm.vm_map import VmMap
 
 REMEMBERED_ACCESSES: Final = 1 << 16  # effects kept for reuse, per CPU
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Also, Effect, Step
 
-from vkhost.pmap_bits import PTE_A, PTE_FRAME, PTE_M, PTE_NX, PTE_RW
-from vkhost.tlb import TlbEntry, TlbSlot
-from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.pc64.pmap_bits import PTE_A, PTE_FRAME, PTE_M, PTE_NX, PTE_RW
+from vkhost.pc64.tlb import TlbEntry, TlbSlot
+from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
-    from vkhost.physmem import Frame
-    from vkhost.pmap import Pmap
+    from vkhost.pc64.cpu import Cpu
+    from vkhost.pc64.physmem import Frame
+    from vkhost.pc64.pmap import Pmap
 
 WORD: Final = 0  # the access is to one word
 PAGE: Final = 1  # to all of the page's

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vkprotocol.effects import curthread
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
+    from vkhost.pc64.cpu import Cpu
 
 
 async def fault_worker(cpu: Cpu) -> None:

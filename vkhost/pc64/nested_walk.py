@@ -37,16 +37,16 @@ from vkprotocol.vpte import (
     vpte_permits,
 )
 
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_NX, PTE_RW, PTE_U, PTE_V, pte_pfn, pte_prot
-from vkhost.tlb import TlbEntry, TlbSlot
-from vkhost.vm import VM_PROT_ALL, VM_PROT_EXECUTE, VM_PROT_WRITE
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_NX, PTE_RW, PTE_U, PTE_V, pte_pfn, pte_prot
+from vkhost.pc64.tlb import TlbEntry, TlbSlot
+from vkhost.vm.vm import VM_PROT_ALL, VM_PROT_EXECUTE, VM_PROT_WRITE
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
-    from vkhost.physmem import Frame
-    from vkhost.pmap import Pmap
-    from vkhost.pmap_pte import Pte
-    from vkhost.vmspace import Vmspace
+    from vkhost.pc64.cpu import Cpu
+    from vkhost.pc64.physmem import Frame
+    from vkhost.pc64.pmap import Pmap
+    from vkhost.pc64.pmap_pte import Pte
+    from vkhost.vm.vmspace import Vmspace
 
 NO_WORD: Final = -1
 

@@ -13,13 +13,13 @@ from vkprotocol.effects import Cell, Effect, Step, fresh_key, key_text
 from vkprotocol.param import PAGE_MASK, PAGE_SHIFT
 
 from vkhost.config import MAXCPU
-from vkhost.pmap_bits import PT_SHIFT, pte_pfn
-from vkhost.pmap_pte import PageDirectory, Pte
+from vkhost.pc64.pmap_bits import PT_SHIFT, pte_pfn
+from vkhost.pc64.pmap_pte import PageDirectory, Pte
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.nested_walk import Roots
-    from vkhost.vm_page import VmPage
+    from vkhost.pc64.nested_walk import Roots
+    from vkhost.vm.vm_page import VmPage
 
 CPULOCK_EXCL: Final = 1 << MAXCPU  # the kernel has it in pm_active_lock, beside the mask
 

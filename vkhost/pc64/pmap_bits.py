@@ -6,7 +6,7 @@ from typing import Final
 
 from vkprotocol.param import PAGE_SHIFT
 
-from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
 PTE_V: Final = 0x001
 PTE_RW: Final = 0x002

@@ -7,21 +7,17 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Step
 
-from vkhost.panic import kkassert
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_RW, PTE_W, pte_make, pte_pfn
-from vkhost.pmap_inval import pmap_inval_smp, pte_swap
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_removed import (
-    pmap_interlock_drop,
-    pmap_interlock_hold,
-    pmap_removed_am,
-)
-from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
+from vkhost.kern.panic import kkassert
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_RW, PTE_W, pte_make, pte_pfn
+from vkhost.pc64.pmap_inval import pmap_inval_smp, pte_swap
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_removed import pmap_interlock_drop, pmap_interlock_hold, pmap_removed_am
+from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
 
 if TYPE_CHECKING:
-    from vkhost.vm_fault_state import FaultState
-    from vkhost.vm_map import VmMapEntry
+    from vkhost.vm.vm_fault_state import FaultState
+    from vkhost.vm.vm_map import VmMapEntry
 
 
 async def pmap_enter(

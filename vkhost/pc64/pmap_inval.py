@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 from vkprotocol.effects import Also, Cell, Effect, Step, curthread, fresh_key
 from vkprotocol.param import PAGE_SIZE
 
-from vkhost.pmap import CPULOCK_EXCL, Pmap, not_excl
-from vkhost.pmap_pte import Pte
-from vkhost.tlb import INVLTLB
+from vkhost.pc64.pmap import CPULOCK_EXCL, Pmap, not_excl
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.tlb import INVLTLB
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
+    from vkhost.pc64.cpu import Cpu
 
 MAX_INVAL_PAGES: Final = 128  # more than that and the whole TLB goes
 

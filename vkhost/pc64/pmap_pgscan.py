@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_MANAGED, pte_pfn
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_MANAGED, pte_pfn
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
 
 # Returns False to end the scan.
 ScanCallback = Callable[[int, VmPage], Awaitable[bool]]

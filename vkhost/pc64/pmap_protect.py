@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_NX, PTE_RW, pte_pfn
-from vkhost.pmap_inval import pmap_inval_smp_cmpset
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_remove import pmap_remove
-from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_NONE, VM_PROT_WRITE
-from vkhost.vm_page import PG_REFERENCED, VmPage
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_NX, PTE_RW, pte_pfn
+from vkhost.pc64.pmap_inval import pmap_inval_smp_cmpset
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_NONE, VM_PROT_WRITE
+from vkhost.vm.vm_page import PG_REFERENCED, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
 
 
 async def pmap_protect(pmap: Pmap, start: int, end: int, prot: int) -> None:

@@ -15,7 +15,7 @@ from types import coroutine
 from vkprotocol.effects import Also, Cell, Effect, Lock, Shared, Step
 from vkprotocol.param import PAGE_SHIFT
 
-from vkhost.lockorder import PLACEMARK
+from vkhost.kern.lockorder import PLACEMARK
 
 
 class Pte(Cell):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_MANAGED, PTE_W, pte_pfn
-from vkhost.pmap_inval import pmap_inval_smp, pte_swap
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_removed import (
-    pmap_interlock_drop,
-    pmap_interlock_hold,
-    pmap_removed_am,
-)
-from vkhost.tlb import INVLTLB
-from vkhost.vm_page import VmPage
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_MANAGED, PTE_W, pte_pfn
+from vkhost.pc64.pmap_inval import pmap_inval_smp, pte_swap
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_removed import pmap_interlock_drop, pmap_interlock_hold, pmap_removed_am
+from vkhost.pc64.tlb import INVLTLB
+from vkhost.vm.vm_page import VmPage
 
 
 async def pmap_remove(pmap: Pmap, start: int, end: int, busied: VmPage | None = None) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from vkprotocol.effects import CLOCK, Step
 
-from vkhost.panic import panic
-from vkhost.pmap_bits import PTE_A, PTE_M
-from vkhost.token import tsleep_until
-from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_REFERENCED, PG_WRITEABLE, VmPage
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
+from vkhost.kern.panic import panic
+from vkhost.kern.token import tsleep_until
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M
+from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_REFERENCED, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
 
 INTERLOCK_WAITER: Final = 1 << 62
 INTERLOCK_COUNT: Final = INTERLOCK_WAITER - 1

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Step, curthread
 
-from vkhost.pmap import CPULOCK_EXCL, Pmap, not_excl
+from vkhost.pc64.pmap import CPULOCK_EXCL, Pmap, not_excl
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
-    from vkhost.lwp import Lwp
-    from vkhost.vmspace import Vmspace
+    from vkhost.kern.lwp import Lwp
+    from vkhost.pc64.cpu import Cpu
+    from vkhost.vm.vmspace import Vmspace
 
 
 async def pmap_setlwpvm(lwp: Lwp, vmspace: Vmspace) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from vkprotocol.effects import Also, Effect, Shared, Step
 from vkprotocol.param import PAGE_SHIFT
 
-from vkhost.pmap_bits import PTE_M, PTE_NX, PTE_RW
+from vkhost.pc64.pmap_bits import PTE_M, PTE_NX, PTE_RW
 
 if TYPE_CHECKING:
-    from vkhost.cpu import Cpu
-    from vkhost.nested_walk import Walk
-    from vkhost.physmem import Frame
-    from vkhost.pmap import Pmap
+    from vkhost.pc64.cpu import Cpu
+    from vkhost.pc64.nested_walk import Walk
+    from vkhost.pc64.physmem import Frame
+    from vkhost.pc64.pmap import Pmap
 
 INVLTLB: Final = -1  # in place of a va: everything
 

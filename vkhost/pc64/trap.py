@@ -24,12 +24,12 @@ from vkprotocol.vkernel import (
     VMSPACE_CTL_RUN,
 )
 
-from vkhost.cpu import Fault
-from vkhost.lwp import Lwp, take_signals
-from vkhost.panic import kkassert
-from vkhost.pmap_switch import pmap_setlwpvm
-from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_WRITE
-from vkhost.vm_vmspace import (
+from vkhost.kern.lwp import Lwp, take_signals
+from vkhost.kern.panic import kkassert
+from vkhost.pc64.cpu import Fault
+from vkhost.pc64.pmap_switch import pmap_setlwpvm
+from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_WRITE
+from vkhost.vm.vm_vmspace import (
     VmspaceEntry,
     vkernel_find_vmspace,
     vmspace_entry_cache,

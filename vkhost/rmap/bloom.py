@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import Effect, Shared, Step
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_pte import Pte
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_pte import Pte
 from vkhost.rmap.extent_scan import ExtentScan, Scan, ScanBody
-from vkhost.vm import VM_MAPTYPE_VPAGETABLE
-from vkhost.vm_map import VmMapEntry
-from vkhost.vm_page import VmPage
+from vkhost.vm.vm import VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm_map import VmMapEntry
+from vkhost.vm.vm_page import VmPage
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -14,13 +14,13 @@ the page's object, and everything flushed there has to be faulted in again.
 
 from __future__ import annotations
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_A, PTE_M
-from vkhost.pmap_remove import pmap_remove_pte
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M
+from vkhost.pc64.pmap_remove import pmap_remove_pte
 from vkhost.rmap.extent_scan import ExtentScan, Scan, ScanBody
-from vkhost.vm import VM_MAPTYPE_VPAGETABLE
-from vkhost.vm_page import PG_REFERENCED, PG_VPTMAPPED, VmPage
-from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_flag_set
+from vkhost.vm.vm import VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm_page import PG_REFERENCED, PG_VPTMAPPED, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_flag_clear, vm_page_flag_set
 
 Region = tuple[Pmap, int, int]  # [start, end) of it
 

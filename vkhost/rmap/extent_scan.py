@@ -17,14 +17,14 @@ from typing import Final
 
 from vkprotocol.effects import CLOCK
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_RW, PTE_W, pte_pfn
-from vkhost.pmap_inval import pmap_inval_smp_cmpset, pte_clear_bits, pte_cmpset
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_removed import pmap_interlock_wait, pmap_removed_am
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW, PTE_W, pte_pfn
+from vkhost.pc64.pmap_inval import pmap_inval_smp_cmpset, pte_clear_bits, pte_cmpset
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_removed import pmap_interlock_wait, pmap_removed_am
 from vkhost.rmap.interface import Rmap
-from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_clear
+from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_clear
 
 MAX_REFERENCES: Final = 4  # pmap_ts_referenced stops counting after that
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_pte import Pte
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_pte import Pte
 from vkhost.rmap.broadcast import Broadcast
 from vkhost.rmap.extent_scan import Scan, ScanBody
 from vkhost.rmap.vpte_list import VpteList
-from vkhost.vm_map import VmMapEntry
-from vkhost.vm_page import PG_VPTMAPPED, VmPage
+from vkhost.vm.vm_map import VmMapEntry
+from vkhost.vm.vm_page import PG_VPTMAPPED, VmPage
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from vkhost.pmap_removed import pmap_removed_pte
-from vkhost.vm_page import VmPage
+from vkhost.pc64.pmap_removed import pmap_removed_pte
+from vkhost.vm.vm_page import VmPage
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.nested_walk import Roots
-    from vkhost.pmap import Pmap
-    from vkhost.pmap_pte import Pte
-    from vkhost.vm_fault_state import FaultState
-    from vkhost.vm_map import VmMapEntry
+    from vkhost.pc64.nested_walk import Roots
+    from vkhost.pc64.pmap import Pmap
+    from vkhost.pc64.pmap_pte import Pte
+    from vkhost.vm.vm_fault_state import FaultState
+    from vkhost.vm.vm_map import VmMapEntry
 
 
 class RmapStatistics(msgspec.Struct, frozen=True):

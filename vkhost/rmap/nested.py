@@ -41,20 +41,20 @@ from vkprotocol.effects import Cell, Lock, RWLock, Step, fresh_key, key_text
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import VM_MAX_USER_ADDRESS
 
-from vkhost.lockorder import EPT_LOCK, EPT_MAP_LOCK
-from vkhost.nested_walk import Root, Roots
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import pte_pfn
-from vkhost.pmap_inval import pmap_inval_walks
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_remove import pmap_remove_pte
+from vkhost.kern.lockorder import EPT_LOCK, EPT_MAP_LOCK
+from vkhost.pc64.nested_walk import Root, Roots
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import pte_pfn
+from vkhost.pc64.pmap_inval import pmap_inval_walks
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_remove import pmap_remove_pte
 from vkhost.rmap.pv_entry import PvEntry
-from vkhost.vm import KERN_SUCCESS, VM_MAPTYPE_NORMAL, VM_PROT_ALL
-from vkhost.vm_fault_state import FaultState, unlock_things
-from vkhost.vm_map import VmMapEntry, emit_map_insert, vm_map_entry_link
-from vkhost.vm_map_backing import copy_backing, vm_map_backing_replicated
-from vkhost.vm_page import VmPage
-from vkhost.vmspace import Vmspace, vmspace_alloc, vmspace_rel
+from vkhost.vm.vm import KERN_SUCCESS, VM_MAPTYPE_NORMAL, VM_PROT_ALL
+from vkhost.vm.vm_fault_state import FaultState, unlock_things
+from vkhost.vm.vm_map import VmMapEntry, emit_map_insert, vm_map_entry_link
+from vkhost.vm.vm_map_backing import copy_backing, vm_map_backing_replicated
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc, vmspace_rel
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

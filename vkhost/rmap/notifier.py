@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Cell, RWLock
 
-from vkhost.lockorder import MMU_LOCK
-from vkhost.pmap import Pmap
+from vkhost.kern.lockorder import MMU_LOCK
+from vkhost.pc64.pmap import Pmap
 from vkhost.rmap.vpte_list import VpteList
-from vkhost.vm import VM_MAPTYPE_VPAGETABLE
-from vkhost.vm_fault_state import FaultState
+from vkhost.vm.vm import VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm_fault_state import FaultState
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -13,16 +13,16 @@ from typing import Final
 from vkprotocol.effects import Lock
 from vkprotocol.guarded import guarded_by
 
-from vkhost.lockorder import PV_LIST
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_RW, PTE_W, pte_pfn
-from vkhost.pmap_inval import pmap_inval_smp, pmap_inval_smp_cmpset, pte_clear_bits, pte_cmpset
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_removed import pmap_removed_am
+from vkhost.kern.lockorder import PV_LIST
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW, PTE_W, pte_pfn
+from vkhost.pc64.pmap_inval import pmap_inval_smp, pmap_inval_smp_cmpset, pte_clear_bits, pte_cmpset
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_removed import pmap_removed_am
 from vkhost.rmap.interface import Rmap
-from vkhost.vm_map import VmMapEntry
-from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_clear
+from vkhost.vm.vm_map import VmMapEntry
+from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_clear
 
 PV_ENTRY_BYTES: Final = 80  # struct pv_entry: pmap, index, list and tree links, page, hold, flags
 MAX_REFERENCES: Final = 4

@@ -42,20 +42,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Cell, RWLock, Step
 
-from vkhost.lockorder import SHADOW_LOCK
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_RW
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_remove import pmap_remove_pte
+from vkhost.kern.lockorder import SHADOW_LOCK
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_RW
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_remove import pmap_remove_pte
 from vkhost.rmap.vpte_list import VpteList
-from vkhost.vm import VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
-from vkhost.vm_fault_state import FaultState
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm import VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
+from vkhost.vm.vm_fault_state import FaultState
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_dirty import vm_page_dirty
 
 if TYPE_CHECKING:
-    from vkhost.cpu_access import Write
     from vkhost.kernel import Kernel
+    from vkhost.pc64.cpu_access import Write
 
 TABLE_LINK_BYTES: Final = 16
 

@@ -18,13 +18,13 @@ from typing import Final
 from vkprotocol.effects import Lock
 from vkprotocol.guarded import guarded_by
 
-from vkhost.lockorder import PV_LIST
-from vkhost.pmap import Pmap
-from vkhost.pmap_pte import Pte
+from vkhost.kern.lockorder import PV_LIST
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_pte import Pte
 from vkhost.rmap.extent_scan import ExtentScan, Scan, ScanBody
-from vkhost.vm import VM_MAPTYPE_VPAGETABLE
-from vkhost.vm_map import VmMapEntry
-from vkhost.vm_page import VmPage
+from vkhost.vm.vm import VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm_map import VmMapEntry
+from vkhost.vm.vm_page import VmPage
 
 VPTE_RMAP_BYTES: Final = 24  # struct vpte_rmap: pmap, va and half of its two links
 

@@ -7,9 +7,9 @@ reaches the PTEs the scan misses.
 
 from __future__ import annotations
 
-from vkhost.pmap_bits import PTE_M, PTE_RW
+from vkhost.pc64.pmap_bits import PTE_M, PTE_RW
 from vkhost.rmap.extent_scan import ExtentScan
-from vkhost.vm_page import (
+from vkhost.vm.vm_page import (
     PG_MAPPED,
     PG_MAPPEDMULTI,
     PG_REFERENCED,
@@ -17,7 +17,7 @@ from vkhost.vm_page import (
     PG_WRITEABLE,
     VmPage,
 )
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_clear, vm_page_flag_set
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_clear, vm_page_flag_set
 
 
 class Vptmapped(ExtentScan):

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import curthread
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_W
-from vkhost.pmap_pte import Pte
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_W
+from vkhost.pc64.pmap_pte import Pte
 from vkhost.rmap.extent_scan import ExtentScan
-from vkhost.vm import MAP_ENTRY_VPAGETABLE_WIRED
-from vkhost.vm_map import VmMapEntry
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_wire import vm_page_unwire, vm_page_wire
+from vkhost.vm.vm import MAP_ENTRY_VPAGETABLE_WIRED
+from vkhost.vm.vm_map import VmMapEntry
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_wire import vm_page_unwire, vm_page_wire
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from vkprotocol.effects import Cell, Effect, Lock, Shared, Step
 from vkprotocol.guarded import guarded_by
 
-from vkhost.lockorder import SWAP_SPIN
-from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
-from vkhost.vm_page import PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_flag_set, vm_page_undirty
+from vkhost.kern.lockorder import SWAP_SPIN
+from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
+from vkhost.vm.vm_page import PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_flag_clear, vm_page_flag_set, vm_page_undirty
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.param import PAGE_SIZE, atop, trunc_page
 
-from vkhost.panic import panic
-from vkhost.pmap import pmap_resident_count
-from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import (
+from vkhost.kern.panic import panic
+from vkhost.pc64.pmap import pmap_resident_count
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm.vm import (
     FW_WIRED,
     KERN_FAILURE,
     KERN_INVALID_ADDRESS,
@@ -35,23 +35,23 @@ from vkhost.vm import (
     VM_PROT_WRITE,
     kern_name,
 )
-from vkhost.vm_fault_bypass import vm_fault_bypass, vm_page_sbusy_drop
-from vkhost.vm_fault_object import vm_fault_object
-from vkhost.vm_fault_prefault import vm_prefault
-from vkhost.vm_fault_state import FaultState, hold_first_object, release_page, unlock_things
-from vkhost.vm_fault_vpagetable import vm_fault_vpagetable
-from vkhost.vm_map import VmMap
-from vkhost.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
-from vkhost.vm_map_lookup import Lookup, vm_map_lookup
-from vkhost.vm_page import PG_REFERENCED, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_flag_set
-from vkhost.vm_page_lru import vm_page_activate
-from vkhost.vm_page_wire import vm_page_unwire, vm_page_wire
-from vkhost.vm_pageout_rss import vm_pageout_map_deactivate_pages
+from vkhost.vm.vm_fault_bypass import vm_fault_bypass, vm_page_sbusy_drop
+from vkhost.vm.vm_fault_object import vm_fault_object
+from vkhost.vm.vm_fault_prefault import vm_prefault
+from vkhost.vm.vm_fault_state import FaultState, hold_first_object, release_page, unlock_things
+from vkhost.vm.vm_fault_vpagetable import vm_fault_vpagetable
+from vkhost.vm.vm_map import VmMap
+from vkhost.vm.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
+from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup
+from vkhost.vm.vm_page import PG_REFERENCED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_flag_set
+from vkhost.vm.vm_page_lru import vm_page_activate
+from vkhost.vm.vm_page_wire import vm_page_unwire, vm_page_wire
+from vkhost.vm.vm_pageout_rss import vm_pageout_map_deactivate_pages
 
 if TYPE_CHECKING:
-    from vkhost.cpu_access import Write
+    from vkhost.pc64.cpu_access import Write
 
 
 def fault_name(fault_type: int) -> str:

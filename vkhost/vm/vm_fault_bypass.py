@@ -13,12 +13,12 @@ from types import coroutine
 
 from vkprotocol.effects import Effect, Step
 
-from vkhost.vm import VM_FAULT_WIRE_MASK, VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
-from vkhost.vm_fault_state import FaultState
-from vkhost.vm_object import VmObject
-from vkhost.vm_page import PBUSY_LOCKED, PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_busy import vm_page_io_finish
-from vkhost.vm_page_queue import PQ_ACTIVE
+from vkhost.vm.vm import VM_FAULT_WIRE_MASK, VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
+from vkhost.vm.vm_fault_state import FaultState
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_page import PBUSY_LOCKED, PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_busy import vm_page_io_finish
+from vkhost.vm.vm_page_queue import PQ_ACTIVE
 
 
 async def vm_fault_bypass(fs: FaultState, first_pindex: int) -> bool:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from vkprotocol.param import atop
 
-from vkhost.panic import kkassert
-from vkhost.swap_pager import swap_pager_haspage, swap_pager_unswapped
-from vkhost.vm import (
+from vkhost.kern.panic import kkassert
+from vkhost.vm.swap_pager import swap_pager_haspage, swap_pager_unswapped
+from vkhost.vm.vm import (
     FW_DIDCOW,
     KERN_FAILURE,
     KERN_PROTECTION_FAILURE,
@@ -25,17 +25,17 @@ from vkhost.vm import (
     VM_FAULT_DIRTY,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault_state import FaultState, release_page, unlock_things
-from vkhost.vm_object import OBJT_SWAP, VmObject
-from vkhost.vm_page import PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, VM_ALLOC_NULL_OK, vm_page_alloc, vm_page_free
-from vkhost.vm_page_busy import vm_page_lookup_busy_try, vm_page_sleep_busy, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty
-from vkhost.vm_page_fill import vm_page_copy, vm_page_zero_fill
-from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate, vm_page_unqueue_nowakeup
-from vkhost.vm_page_queue import PQ_CACHE
-from vkhost.vm_pager import VM_PAGER_ERROR, VM_PAGER_FAIL, VM_PAGER_OK, vm_pager_get_page
-from vkhost.vm_wait import vm_page_count_severe, vm_wait_pfault
+from vkhost.vm.vm_fault_state import FaultState, release_page, unlock_things
+from vkhost.vm.vm_object import OBJT_SWAP, VmObject
+from vkhost.vm.vm_page import PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, VM_ALLOC_NULL_OK, vm_page_alloc, vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_try, vm_page_sleep_busy, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm_page_fill import vm_page_copy, vm_page_zero_fill
+from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_deactivate, vm_page_unqueue_nowakeup
+from vkhost.vm.vm_page_queue import PQ_CACHE
+from vkhost.vm.vm_pager import VM_PAGER_ERROR, VM_PAGER_FAIL, VM_PAGER_OK, vm_pager_get_page
+from vkhost.vm.vm_wait import vm_page_count_severe, vm_wait_pfault
 
 _NEXT_LAYER = -1  # the layer does not have the page
 

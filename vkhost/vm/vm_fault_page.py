@@ -14,12 +14,12 @@ from types import coroutine
 from vkprotocol.effects import Effect, Step
 from vkprotocol.param import PAGE_SIZE, trunc_page
 
-from vkhost.panic import panic
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_RW, PTE_V, pte_pfn
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_remove import pmap_remove
-from vkhost.vm import (
+from vkhost.kern.panic import panic
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_RW, PTE_V, pte_pfn
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.vm.vm import (
     FW_DIDCOW,
     FW_WIRED,
     KERN_FAILURE,
@@ -33,16 +33,16 @@ from vkhost.vm import (
     VM_MAPTYPE_VPAGETABLE,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault_object import vm_fault_object
-from vkhost.vm_fault_state import FaultState, hold_first_object, unlock_things
-from vkhost.vm_fault_vpagetable import vm_fault_vpagetable
-from vkhost.vm_map import VmMap
-from vkhost.vm_map_lookup import Lookup, vm_map_lookup
-from vkhost.vm_page import PG_REFERENCED, VmPage
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
-from vkhost.vm_page_lru import vm_page_activate
-from vkhost.vm_page_wire import vm_page_hold, vm_page_unhold
+from vkhost.vm.vm_fault_object import vm_fault_object
+from vkhost.vm.vm_fault_state import FaultState, hold_first_object, unlock_things
+from vkhost.vm.vm_fault_vpagetable import vm_fault_vpagetable
+from vkhost.vm.vm_map import VmMap
+from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup
+from vkhost.vm.vm_page import PG_REFERENCED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
+from vkhost.vm.vm_page_lru import vm_page_activate
+from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_unhold
 
 Found = tuple[VmPage | None, int, bool]  # page, KERN_* result, whether it is busied (else held)
 

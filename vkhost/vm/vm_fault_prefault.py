@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from vkprotocol.param import PAGE_SIZE, atop
 
-from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import VM_MAPTYPE_NORMAL
-from vkhost.vm_fault_state import FaultState
-from vkhost.vm_page import VM_PAGE_BITS_ALL
-from vkhost.vm_page_busy import vm_page_lookup_busy_try, vm_page_wakeup
-from vkhost.vm_page_queue import PQ_CACHE
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm.vm import VM_MAPTYPE_NORMAL
+from vkhost.vm.vm_fault_state import FaultState
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_try, vm_page_wakeup
+from vkhost.vm.vm_page_queue import PQ_CACHE
 
 
 async def vm_prefault(fs: FaultState) -> None:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Effect, RWLock, Step, took
 
-from vkhost.token import tsleep_until
-from vkhost.vm import VM_FAULT_WIRE_MASK, VM_PROT_NONE
-from vkhost.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_unlock
-from vkhost.vm_object import OBJT_DEFAULT, OBJT_VNODE, VmObject
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_alloc import vm_page_free
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_lru import vm_page_deactivate
+from vkhost.kern.token import tsleep_until
+from vkhost.vm.vm import VM_FAULT_WIRE_MASK, VM_PROT_NONE
+from vkhost.vm.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_unlock
+from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_VNODE, VmObject
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_alloc import vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_lru import vm_page_deactivate
 
 if TYPE_CHECKING:
-    from vkhost.cpu_access import Write
-    from vkhost.vm_map_interlock import VmMapIlock
-    from vkhost.vnode_pager import Vnode
+    from vkhost.pc64.cpu_access import Write
+    from vkhost.vm.vm_map_interlock import VmMapIlock
+    from vkhost.vm.vnode_pager import Vnode
 
 
 class FaultState:

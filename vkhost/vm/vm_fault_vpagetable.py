@@ -29,7 +29,7 @@ from vkprotocol.vpte import (
     vpte_permits,
 )
 
-from vkhost.vm import (
+from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_SUCCESS,
     KERN_TRY_AGAIN,
@@ -37,12 +37,12 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault_object import vm_fault_object
-from vkhost.vm_fault_state import FaultState, cleanup_fault, release_page, unlock_things
-from vkhost.vm_page import PG_REFERENCED, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
-from vkhost.vm_page_lru import vm_page_activate
+from vkhost.vm.vm_fault_object import vm_fault_object
+from vkhost.vm.vm_fault_state import FaultState, cleanup_fault, release_page, unlock_things
+from vkhost.vm.vm_page import PG_REFERENCED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
+from vkhost.vm.vm_page_lru import vm_page_activate
 
 
 async def vm_fault_vpagetable(

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from vkprotocol.param import PAGE_SIZE, atop
 
-from vkhost.panic import panic
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_W, pte_pfn
-from vkhost.pmap_enter import pmap_enter
-from vkhost.pmap_inval import pte_cmpset
-from vkhost.token import tsleep
-from vkhost.vm import (
+from vkhost.kern.panic import panic
+from vkhost.kern.token import tsleep
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_W, pte_pfn
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_inval import pte_cmpset
+from vkhost.vm.vm import (
     KERN_SUCCESS,
     VM_FAULT_CHANGE_WIRING,
     VM_FAULT_USER_WIRE,
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkhost.vm_map import VmMap, VmMapEntry
-from vkhost.vm_object import VmObject
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_fill import vm_page_copy
-from vkhost.vm_page_lru import vm_page_activate
-from vkhost.vm_page_wire import vm_page_unwire
-from vkhost.vm_pageout_wakeup import NS_PER_SECOND
+from vkhost.vm.vm_map import VmMap, VmMapEntry
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_fill import vm_page_copy
+from vkhost.vm.vm_page_lru import vm_page_activate
+from vkhost.vm.vm_page_wire import vm_page_unwire
+from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND
 
 
 async def vm_fault_wire(vm_map: VmMap, start: int, end: int, *, user_wire: bool) -> int:
@@ -36,7 +36,7 @@ async def vm_fault_wire(vm_map: VmMap, start: int, end: int, *, user_wire: bool)
 
     The map is not locked: each page takes vm_fault's own way, interlock included.
     """
-    from vkhost.vm_fault import vm_fault
+    from vkhost.vm.vm_fault import vm_fault
 
     for va in range(start, end, PAGE_SIZE):
         if user_wire:

@@ -19,8 +19,8 @@ from vkprotocol.effects import Cell, Lock, RWLock, Thread, fresh_key
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import atop
 
-from vkhost.lockorder import ILOCK_SPIN, MAP_LOCK
-from vkhost.vm import (
+from vkhost.kern.lockorder import ILOCK_SPIN, MAP_LOCK
+from vkhost.vm.vm import (
     COWF_COPY_ON_WRITE,
     COWF_DISABLE_COREDUMP,
     COWF_DISABLE_SYNCER,
@@ -38,11 +38,11 @@ from vkhost.vm import (
 )
 
 if TYPE_CHECKING:
+    from vkhost.kern.lwp import Proc
     from vkhost.kernel import Kernel
-    from vkhost.lwp import Proc
-    from vkhost.pmap import Pmap
-    from vkhost.vm_map_interlock import VmMapIlock
-    from vkhost.vm_object import VmObject
+    from vkhost.pc64.pmap import Pmap
+    from vkhost.vm.vm_map_interlock import VmMapIlock
+    from vkhost.vm.vm_object import VmObject
 
 MAPTYPE_NAMES = {VM_MAPTYPE_NORMAL: "normal", VM_MAPTYPE_VPAGETABLE: "vpagetable"}
 
@@ -249,7 +249,7 @@ async def vm_map_insert(
 
     Precondition: exclusive lock. No prefault is ever attempted on a VPAGETABLE entry (W42).
     """
-    from vkhost.vm_map_backing import vm_map_backing_attach
+    from vkhost.vm.vm_map_backing import vm_map_backing_attach
 
     if start < vm_map.min_offset or end > vm_map.max_offset or start >= end:
         return KERN_INVALID_ADDRESS

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from vkprotocol.param import atop
 
-from vkhost.vm import MAP_ENTRY_NEEDS_COPY, VM_MAPTYPE_VPAGETABLE
-from vkhost.vm_map import VmMap, VmMapBacking, VmMapEntry
-from vkhost.vm_object import (
+from vkhost.vm.vm import MAP_ENTRY_NEEDS_COPY, VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm_map import VmMap, VmMapBacking, VmMapEntry
+from vkhost.vm.vm_object import (
     OBJT_DEFAULT,
     OBJT_SWAP,
     vm_object_allocate,

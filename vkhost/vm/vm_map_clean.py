@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from vkprotocol.param import atop
 
-from vkhost.vm import KERN_INVALID_ADDRESS, KERN_SUCCESS, VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
-from vkhost.vm_map import (
+from vkhost.vm.vm import KERN_INVALID_ADDRESS, KERN_SUCCESS, VM_MAPTYPE_VPAGETABLE, VM_PROT_WRITE
+from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
     entries_from,
@@ -20,9 +20,9 @@ from vkhost.vm_map import (
     vm_map_lookup_entry,
     vm_map_unlock,
 )
-from vkhost.vm_object import OBJT_VNODE, VmObject
-from vkhost.vm_object_page import vm_object_page_clean, vm_object_page_remove
-from vkhost.vm_pageout_clean import OBJPC_INVAL, OBJPC_SYNC
+from vkhost.vm.vm_object import OBJT_VNODE, VmObject
+from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm.vm_pageout_clean import OBJPC_INVAL, OBJPC_SYNC
 
 
 async def vm_map_clean(

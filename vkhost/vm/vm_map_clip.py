@@ -6,7 +6,7 @@ All need the exclusive map lock.
 
 from __future__ import annotations
 
-from vkhost.vm_map import (
+from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
     entries_from,
@@ -14,7 +14,7 @@ from vkhost.vm_map import (
     vm_map_entry_unlink,
     vm_map_lookup_entry,
 )
-from vkhost.vm_map_backing import (
+from vkhost.vm.vm_map_backing import (
     copy_entry,
     vm_map_backing_adjust_end,
     vm_map_backing_adjust_start,

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from vkhost.pmap_remove import pmap_remove
-from vkhost.vm import MAP_ENTRY_USER_WIRED, MAP_ENTRY_VPAGETABLE_WIRED
-from vkhost.vm_fault_wire import vm_fault_unwire
-from vkhost.vm_map import (
-    VmMap,
-    VmMapEntry,
-    vm_map_entry_unlink,
-    vm_map_lock,
-    vm_map_unlock,
-)
-from vkhost.vm_map_backing import vm_map_entry_dispose
-from vkhost.vm_map_clip import entries_clipped, vm_map_clip_end
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.vm.vm import MAP_ENTRY_USER_WIRED, MAP_ENTRY_VPAGETABLE_WIRED
+from vkhost.vm.vm_fault_wire import vm_fault_unwire
+from vkhost.vm.vm_map import VmMap, VmMapEntry, vm_map_entry_unlink, vm_map_lock, vm_map_unlock
+from vkhost.vm.vm_map_backing import vm_map_entry_dispose
+from vkhost.vm.vm_map_clip import entries_clipped, vm_map_clip_end
 
 
 async def vm_map_delete(vm_map: VmMap, start: int, end: int) -> None:

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Cell, Key, WaitChannel, fresh_key
 
-from vkhost.panic import panic
-from vkhost.token import tsleep
+from vkhost.kern.panic import panic
+from vkhost.kern.token import tsleep
 
 if TYPE_CHECKING:
-    from vkhost.vm_map import VmMap
+    from vkhost.vm.vm_map import VmMap
 
 ILOCK_WAITING = 0x1
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vkprotocol.param import atop
 
-from vkhost.vm import (
+from vkhost.vm.vm import (
     FW_DIDCOW,
     FW_WIRED,
     KERN_INVALID_ADDRESS,
@@ -23,7 +23,7 @@ from vkhost.vm import (
     VM_PROT_OVERRIDE_WRITE,
     VM_PROT_WRITE,
 )
-from vkhost.vm_map import (
+from vkhost.vm.vm_map import (
     VmMap,
     VmMapBacking,
     VmMapEntry,
@@ -34,7 +34,7 @@ from vkhost.vm_map import (
     vm_map_lookup_entry,
     vm_map_unlock,
 )
-from vkhost.vm_map_backing import vm_map_entry_allocate_object, vm_map_entry_shadow
+from vkhost.vm.vm_map_backing import vm_map_entry_allocate_object, vm_map_entry_shadow
 
 
 @dataclass(slots=True)

@@ -26,9 +26,9 @@ from vkprotocol.mman import (
 )
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS, atop
 
-from vkhost.panic import kkassert
-from vkhost.pmap_remove import pmap_remove
-from vkhost.vm import (
+from vkhost.kern.panic import kkassert
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.vm.vm import (
     MAP_ENTRY_BEHAV_MASK,
     MAP_ENTRY_BEHAV_RANDOM,
     MAP_ENTRY_BEHAV_SEQUENTIAL,
@@ -37,7 +37,7 @@ from vkhost.vm import (
     VM_MAPTYPE_NORMAL,
     VM_MAPTYPE_VPAGETABLE,
 )
-from vkhost.vm_map import (
+from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
     entries_from,
@@ -45,14 +45,9 @@ from vkhost.vm_map import (
     vm_map_lock_read,
     vm_map_unlock,
 )
-from vkhost.vm_map_clip import (
-    entries_clipped,
-    is_linked,
-    vm_map_clip_end,
-    vm_map_simplify_entry,
-)
-from vkhost.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
-from vkhost.vm_object_madvise import vm_object_madvise
+from vkhost.vm.vm_map_clip import entries_clipped, is_linked, vm_map_clip_end, vm_map_simplify_entry
+from vkhost.vm.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
+from vkhost.vm.vm_object_madvise import vm_object_madvise
 
 # Behaviours kept in the entry: bits cleared, bits set.
 ENTRY_FLAGS = {

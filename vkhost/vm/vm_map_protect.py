@@ -5,8 +5,8 @@ DragonFly sys/vm/vm_map.c:vm_map_protect, vm_map_inherit.
 
 from __future__ import annotations
 
-from vkhost.pmap_protect import pmap_protect
-from vkhost.vm import (
+from vkhost.pc64.pmap_protect import pmap_protect
+from vkhost.vm.vm import (
     KERN_INVALID_ARGUMENT,
     KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
@@ -15,13 +15,8 @@ from vkhost.vm import (
     VM_INHERIT_SHARE,
     VM_PROT_WRITE,
 )
-from vkhost.vm_map import VmMap, entries_from, vm_map_lock, vm_map_unlock
-from vkhost.vm_map_clip import (
-    entries_clipped,
-    is_linked,
-    vm_map_clip_end,
-    vm_map_simplify_entry,
-)
+from vkhost.vm.vm_map import VmMap, entries_from, vm_map_lock, vm_map_unlock
+from vkhost.vm.vm_map_clip import entries_clipped, is_linked, vm_map_clip_end, vm_map_simplify_entry
 
 
 async def vm_map_protect(vm_map: VmMap, start: int, end: int, new_prot: int) -> int:

@@ -18,7 +18,7 @@ import msgspec
 from vkprotocol.effects import Cell
 from vkprotocol.errno import Errno
 
-from vkhost.vm_page_queue import Vmstats
+from vkhost.vm.vm_page_queue import Vmstats
 
 if TYPE_CHECKING:
     from vkhost.config import HostConfig

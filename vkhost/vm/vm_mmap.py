@@ -28,8 +28,8 @@ from vkprotocol.mman import (
 )
 from vkprotocol.param import PAGE_MASK, VM_MAX_USER_ADDRESS, round_page, trunc_page
 
-from vkhost.lwp import Proc
-from vkhost.vm import (
+from vkhost.kern.lwp import Proc
+from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_INVALID_ADDRESS,
     KERN_SUCCESS,
@@ -37,18 +37,18 @@ from vkhost.vm import (
     add64,
     round_page64,
 )
-from vkhost.vm_map import (
+from vkhost.vm.vm_map import (
     vm_map_check_protection,
     vm_map_lock_read,
     vm_map_lookup_entry,
     vm_map_unlock,
 )
-from vkhost.vm_map_clean import vm_map_clean
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_mmap_map import vm_mmap
-from vkhost.vm_vmspace import vkernel_enabled
-from vkhost.vmspace import Vmspace
+from vkhost.vm.vm_map_clean import vm_map_clean
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_mmap_map import vm_mmap
+from vkhost.vm.vm_vmspace import vkernel_enabled
+from vkhost.vm.vmspace import Vmspace
 
 MMAP_BASE = 32 << 30  # where unhinted mappings start: past the heap's limit (vm_map_hint)
 PROT_RW = PROT_READ | PROT_WRITE

@@ -15,8 +15,8 @@ from vkprotocol.mman import (
 )
 from vkprotocol.param import PAGE_SIZE, SEG_MASK, SEG_SIZE, round_page
 
-from vkhost.lwp import Proc
-from vkhost.vm import (
+from vkhost.kern.lwp import Proc
+from vkhost.vm.vm import (
     COWF_COPY_ON_WRITE,
     COWF_DISABLE_COREDUMP,
     COWF_DISABLE_SYNCER,
@@ -28,13 +28,13 @@ from vkhost.vm import (
     VM_MAPTYPE_NORMAL,
     VM_MAPTYPE_VPAGETABLE,
 )
-from vkhost.vm_map import VmMap, vm_map_find, vm_map_lock_read, vm_map_unlock
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_protect import vm_map_inherit
-from vkhost.vm_object import VmObject, vm_object_deallocate
-from vkhost.vmspace import Vmspace
-from vkhost.vnode import Vnode
-from vkhost.vnode_pager import vnode_pager_alloc
+from vkhost.vm.vm_map import VmMap, vm_map_find, vm_map_lock_read, vm_map_unlock
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_protect import vm_map_inherit
+from vkhost.vm.vm_object import VmObject, vm_object_deallocate
+from vkhost.vm.vmspace import Vmspace
+from vkhost.vm.vnode import Vnode
+from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 MAX_PROC_MMAP = 1_000_000
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from vkprotocol.effects import Cell, Key, RWLock, fresh_key, key_text
 from vkprotocol.guarded import guarded_by
 
-from vkhost.lockorder import BACKING_LK
-from vkhost.panic import kkassert
-from vkhost.token import Token, tsleep_until
+from vkhost.kern.lockorder import BACKING_LK
+from vkhost.kern.panic import kkassert
+from vkhost.kern.token import Token, tsleep_until
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.vm_page import VmPage
-    from vkhost.vnode import Vnode
+    from vkhost.vm.vm_page import VmPage
+    from vkhost.vm.vnode import Vnode
 
 
 class ObjectType(IntEnum):
@@ -103,7 +103,7 @@ async def vm_object_reference(obj: VmObject) -> None:
 async def vm_object_deallocate(obj: VmObject) -> None:
     """Drop a reference. The last one of anonymous memory ends it; a file's object lives as long
     as the file is open or mapped."""
-    from vkhost.vm_object_page import vm_object_terminate
+    from vkhost.vm.vm_object_page import vm_object_terminate
 
     before = await obj.ref_count.add(-1)
     kkassert(obj.kernel, before > 0, f"vm_object_deallocate: {obj.id} not referenced")

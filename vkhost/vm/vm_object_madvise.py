@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 
-from vkhost.pmap import pmap_clearbit
-from vkhost.pmap_bits import PTE_M
-from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_cache import vm_page_dontneed
-from vkhost.vm_page_dirty import vm_page_undirty
+from vkhost.pc64.pmap import pmap_clearbit
+from vkhost.pc64.pmap_bits import PTE_M
+from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_dontneed
+from vkhost.vm.vm_page_dirty import vm_page_undirty
 
 
 async def vm_object_madvise(obj: VmObject, pindex: int, count: int, advise: int) -> None:

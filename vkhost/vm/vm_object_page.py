@@ -4,18 +4,18 @@ vm_object_page_clean, vm_object_terminate.
 
 from __future__ import annotations
 
-from vkhost.vm import VM_PROT_NONE, VM_PROT_READ
-from vkhost.vm_object import OBJT_VNODE, VmObject, vm_object_pip_wait
-from vkhost.vm_page import PG_CLEANCHK, PG_NOSYNC, VmPage
-from vkhost.vm_page_alloc import vm_page_free, vm_page_remove
-from vkhost.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
-from vkhost.vm_page_dirty import (
+from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ
+from vkhost.vm.vm_object import OBJT_VNODE, VmObject, vm_object_pip_wait
+from vkhost.vm.vm_page import PG_CLEANCHK, PG_NOSYNC, VmPage
+from vkhost.vm.vm_page_alloc import vm_page_free, vm_page_remove
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import (
     vm_page_flag_clear,
     vm_page_flag_set,
     vm_page_protect,
     vm_page_test_dirty,
 )
-from vkhost.vm_pageout_clean import OBJPC_NOSYNC, OBJPC_SYNC, vm_pageout_clean_helper
+from vkhost.vm.vm_pageout_clean import OBJPC_NOSYNC, OBJPC_SYNC, vm_pageout_clean_helper
 
 
 async def vm_object_page_remove(obj: VmObject, start: int, end: int, clean_only: bool) -> None:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 from vkprotocol.effects import CLOCK, Effect, RWLock, Step
 from vkprotocol.param import atop
 
-from vkhost.proc import killproc
-from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP
-from vkhost.vm_pageout_wakeup import NS_PER_SECOND, paging_counts
+from vkhost.kern.proc import killproc
+from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP
+from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND, paging_counts
 
 if TYPE_CHECKING:
+    from vkhost.kern.lwp import Proc
     from vkhost.kernel import Kernel
-    from vkhost.lwp import Proc
-    from vkhost.vm_map import VmMap
+    from vkhost.vm.vm_map import VmMap
 
 INIT_PID: Final = 1
 LOW_PID: Final = 48  # not killed while there is any swap

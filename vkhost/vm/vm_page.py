@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from vkprotocol.effects import Cell, Key, Thread
 from vkprotocol.guarded import guarded_by
 
-from vkhost.physmem import Frame
-from vkhost.vm_page_queue import PQ_FREE, PageQueue, QueueLink
+from vkhost.pc64.physmem import Frame
+from vkhost.vm.vm_page_queue import PQ_FREE, PageQueue, QueueLink
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.vm_object import VmObject
+    from vkhost.vm.vm_object import VmObject
 
 PG_VPTMAPPED: Final = 0x1  # the patch: reached through a VPTE, so unknown to the extent scan
 PG_WINATCFLS: Final = 0x4

@@ -6,23 +6,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkhost.panic import kkassert
-from vkhost.vm import VM_PROT_NONE
-from vkhost.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_not_busy, vm_page_wakeup
-from vkhost.vm_page_dirty import (
+from vkhost.kern.panic import kkassert
+from vkhost.vm.vm import VM_PROT_NONE
+from vkhost.vm.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_not_busy, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import (
     vm_page_dirty,
     vm_page_protect,
     vm_page_reusable,
     vm_page_undirty,
 )
-from vkhost.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
-from vkhost.vm_page_queue import PQ_CACHE, PQ_FREE, PQ_HOLD, PQ_NONE
-from vkhost.vm_pageout_wakeup import pagedaemon_wakeup, paging_counts, vm_page_free_wakeup
+from vkhost.vm.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
+from vkhost.vm.vm_page_queue import PQ_CACHE, PQ_FREE, PQ_HOLD, PQ_NONE
+from vkhost.vm.vm_pageout_wakeup import pagedaemon_wakeup, paging_counts, vm_page_free_wakeup
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.vm_object import VmObject
+    from vkhost.vm.vm_object import VmObject
 
 VM_ALLOC_NORMAL: Final = 0x01  # may take from the cache queue
 VM_ALLOC_SYSTEM: Final = 0x02  # may go below free_reserved

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Step
 
-from vkhost.panic import kkassert
-from vkhost.token import tsleep_until
-from vkhost.vm_page import PBUSY_LOCKED, PBUSY_MASK, PBUSY_SWAPINPROG, VmPage
+from vkhost.kern.panic import kkassert
+from vkhost.kern.token import tsleep_until
+from vkhost.vm.vm_page import PBUSY_LOCKED, PBUSY_MASK, PBUSY_SWAPINPROG, VmPage
 
 if TYPE_CHECKING:
-    from vkhost.vm_object import VmObject
+    from vkhost.vm.vm_object import VmObject
 
 _TAKEN = PBUSY_LOCKED | PBUSY_MASK
 

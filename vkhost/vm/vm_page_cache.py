@@ -6,15 +6,15 @@ A cached page keeps its identity - a fault finds it again - but nobody may map i
 
 from __future__ import annotations
 
-from vkhost.panic import kkassert
-from vkhost.vm import VM_PROT_NONE
-from vkhost.vm_page import PG_MAPPED, PG_NEED_COMMIT, PG_UNQUEUED, VmPage
-from vkhost.vm_page_alloc import vm_page_free
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_protect, vm_page_reusable, vm_page_test_dirty
-from vkhost.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
-from vkhost.vm_page_queue import PQ_CACHE
-from vkhost.vm_pageout_wakeup import vm_page_free_wakeup
+from vkhost.kern.panic import kkassert
+from vkhost.vm.vm import VM_PROT_NONE
+from vkhost.vm.vm_page import PG_MAPPED, PG_NEED_COMMIT, PG_UNQUEUED, VmPage
+from vkhost.vm.vm_page_alloc import vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_protect, vm_page_reusable, vm_page_test_dirty
+from vkhost.vm.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
+from vkhost.vm.vm_page_queue import PQ_CACHE
+from vkhost.vm.vm_pageout_wakeup import vm_page_free_wakeup
 
 
 async def vm_page_cache(m: VmPage) -> None:

@@ -9,10 +9,10 @@ from types import coroutine
 
 from vkprotocol.effects import Step
 
-from vkhost.panic import kkassert
-from vkhost.pmap_bits import PTE_M, PTE_RW
-from vkhost.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_page import PG_MAPPED, PG_WRITEABLE, VM_PAGE_BITS_ALL, VmPage
+from vkhost.kern.panic import kkassert
+from vkhost.pc64.pmap_bits import PTE_M, PTE_RW
+from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_page import PG_MAPPED, PG_WRITEABLE, VM_PAGE_BITS_ALL, VmPage
 
 
 @coroutine

@@ -7,7 +7,7 @@ from types import coroutine
 
 from vkprotocol.effects import Effect, Step
 
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
 
 
 @coroutine

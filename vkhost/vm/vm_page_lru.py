@@ -5,11 +5,11 @@ The page is hard-busied in all of these; that is what keeps m.queue still.
 
 from __future__ import annotations
 
-from vkhost.panic import kkassert
-from vkhost.vm_page import ACT_INIT, PG_WINATCFLS, VmPage
-from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_reusable
-from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE, PQ_NONE
-from vkhost.vm_pageout_wakeup import pagedaemon_wakeup
+from vkhost.kern.panic import kkassert
+from vkhost.vm.vm_page import ACT_INIT, PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_flag_clear, vm_page_reusable
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE, PQ_NONE
+from vkhost.vm.vm_pageout_wakeup import pagedaemon_wakeup
 
 
 async def vm_page_unqueue_nowakeup(m: VmPage) -> None:

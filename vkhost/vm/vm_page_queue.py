@@ -12,7 +12,7 @@ from typing import Any, Final
 from vkprotocol.effects import Cell, Effect, Lock, LockOrderError, Step, key_text
 from vkprotocol.guarded import guarded_by
 
-from vkhost.lockorder import PAGE_QUEUE
+from vkhost.kern.lockorder import PAGE_QUEUE
 
 PQ_NONE: Final = 0
 PQ_FREE: Final = 1

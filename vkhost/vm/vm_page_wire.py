@@ -10,10 +10,10 @@ from types import coroutine
 
 from vkprotocol.effects import Step
 
-from vkhost.panic import kkassert
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate, vm_page_unqueue
-from vkhost.vm_page_queue import PQ_FREE, PQ_HOLD, PQ_NONE
+from vkhost.kern.panic import kkassert
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_deactivate, vm_page_unqueue
+from vkhost.vm.vm_page_queue import PQ_FREE, PQ_HOLD, PQ_NONE
 
 
 async def vm_page_wire(m: VmPage) -> None:

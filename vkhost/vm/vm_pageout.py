@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import CLOCK, curthread
 
-from vkhost.token import tsleep
-from vkhost.vm_oom import oom
-from vkhost.vm_pageout_active import vm_pageout_scan_active
-from vkhost.vm_pageout_cache import vm_pageout_scan_cache
-from vkhost.vm_pageout_inactive import vm_pageout_scan_inactive
-from vkhost.vm_pageout_page import Laundry
-from vkhost.vm_pageout_scan import MAXSCAN_DIVIDER, pqaverage
-from vkhost.vm_pageout_stats import vm_pageout_page_stats, vm_pageout_scan_hold
-from vkhost.vm_pageout_wakeup import NS_PER_SECOND, VM_PAGE_FREE_HYSTERESIS, paging_counts
+from vkhost.kern.token import tsleep
+from vkhost.vm.vm_oom import oom
+from vkhost.vm.vm_pageout_active import vm_pageout_scan_active
+from vkhost.vm.vm_pageout_cache import vm_pageout_scan_cache
+from vkhost.vm.vm_pageout_inactive import vm_pageout_scan_inactive
+from vkhost.vm.vm_pageout_page import Laundry
+from vkhost.vm.vm_pageout_scan import MAXSCAN_DIVIDER, pqaverage
+from vkhost.vm.vm_pageout_stats import vm_pageout_page_stats, vm_pageout_scan_hold
+from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND, VM_PAGE_FREE_HYSTERESIS, paging_counts
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

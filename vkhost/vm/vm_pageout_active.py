@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vkhost.vm import VM_PROT_NONE
-from vkhost.vm_object import OBJT_VNODE
-from vkhost.vm_page import ACT_ADVANCE, ACT_MAX, PG_NEED_COMMIT, PG_REFERENCED, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_cache import vm_page_cache
-from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_protect
-from vkhost.vm_page_lru import vm_page_deactivate, vm_page_requeue, vm_page_unqueue_nowakeup
-from vkhost.vm_page_queue import PQ_ACTIVE
-from vkhost.vm_pageout_scan import PageScan
+from vkhost.vm.vm import VM_PROT_NONE
+from vkhost.vm.vm_object import OBJT_VNODE
+from vkhost.vm.vm_page import ACT_ADVANCE, ACT_MAX, PG_NEED_COMMIT, PG_REFERENCED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_cache
+from vkhost.vm.vm_page_dirty import vm_page_flag_clear, vm_page_protect
+from vkhost.vm.vm_page_lru import vm_page_deactivate, vm_page_requeue, vm_page_unqueue_nowakeup
+from vkhost.vm.vm_page_queue import PQ_ACTIVE
+from vkhost.vm.vm_pageout_scan import PageScan
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkhost.panic import kkassert
-from vkhost.vm_page import PG_MAPPED, PG_NEED_COMMIT, PG_UNQUEUED
-from vkhost.vm_page_alloc import vm_page_list_find
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_lru import vm_page_deactivate
-from vkhost.vm_page_queue import PQ_CACHE
-from vkhost.vm_pageout_page import vm_pageout_page_free
-from vkhost.vm_pageout_wakeup import pagedaemon_wakeup
+from vkhost.kern.panic import kkassert
+from vkhost.vm.vm_page import PG_MAPPED, PG_NEED_COMMIT, PG_UNQUEUED
+from vkhost.vm.vm_page_alloc import vm_page_list_find
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_lru import vm_page_deactivate
+from vkhost.vm.vm_page_queue import PQ_CACHE
+from vkhost.vm.vm_pageout_page import vm_pageout_page_free
+from vkhost.vm.vm_pageout_wakeup import pagedaemon_wakeup
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -11,33 +11,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkhost.panic import kkassert
-from vkhost.pmap_bits import PTE_M
-from vkhost.vm import VM_PROT_NONE, VM_PROT_READ
-from vkhost.vm_page import PG_NEED_COMMIT, PG_UNQUEUED, PG_WINATCFLS, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_busy import (
+from vkhost.kern.panic import kkassert
+from vkhost.pc64.pmap_bits import PTE_M
+from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ
+from vkhost.vm.vm_page import PG_NEED_COMMIT, PG_UNQUEUED, PG_WINATCFLS, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_busy import (
     vm_page_busy_wait,
     vm_page_io_finish,
     vm_page_io_start,
     vm_page_lookup_busy_try,
     vm_page_wakeup,
 )
-from vkhost.vm_page_cache import vm_page_try_to_cache
-from vkhost.vm_page_dirty import (
+from vkhost.vm.vm_page_cache import vm_page_try_to_cache
+from vkhost.vm.vm_page_dirty import (
     vm_page_flag_clear,
     vm_page_flag_set,
     vm_page_protect,
     vm_page_test_dirty,
     vm_page_undirty,
 )
-from vkhost.vm_page_lru import vm_page_deactivate
-from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE
-from vkhost.vm_pageout_wakeup import paging_counts
-from vkhost.vm_pager import VM_PAGER_BAD, VM_PAGER_OK, vm_pager_put_pages
+from vkhost.vm.vm_page_lru import vm_page_deactivate
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE
+from vkhost.vm.vm_pageout_wakeup import paging_counts
+from vkhost.vm.vm_pager import VM_PAGER_BAD, VM_PAGER_OK, vm_pager_put_pages
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.vm_object import VmObject
+    from vkhost.vm.vm_object import VmObject
 
 # vm_object.h: how pages are to be written.
 OBJPC_SYNC: Final = 0x1

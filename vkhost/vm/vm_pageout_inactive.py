@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vkhost.vm_object import OBJT_VNODE
-from vkhost.vm_page import PG_WINATCFLS, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_flag_set
-from vkhost.vm_page_queue import PQ_INACTIVE
-from vkhost.vm_pageout_clean import OBJPC_ALLOW_ACTIVE, OBJPC_TRY_TO_CACHE
-from vkhost.vm_pageout_page import Laundry, vm_pageout_page
-from vkhost.vm_pageout_scan import MAXSCAN_DIVIDER, PageScan
+from vkhost.vm.vm_object import OBJT_VNODE
+from vkhost.vm.vm_page import PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_flag_set
+from vkhost.vm.vm_page_queue import PQ_INACTIVE
+from vkhost.vm.vm_pageout_clean import OBJPC_ALLOW_ACTIVE, OBJPC_TRY_TO_CACHE
+from vkhost.vm.vm_pageout_page import Laundry, vm_pageout_page
+from vkhost.vm.vm_pageout_scan import MAXSCAN_DIVIDER, PageScan
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

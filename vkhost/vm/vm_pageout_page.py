@@ -9,30 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vkhost.pmap_bits import PTE_A
-from vkhost.vm import VM_PROT_NONE
-from vkhost.vm_map import vm_map_lock_read, vm_map_unlock
-from vkhost.vm_object import OBJT_VNODE, VmObject
-from vkhost.vm_page import ACT_ADVANCE, PG_NEED_COMMIT, PG_REFERENCED, PG_WINATCFLS, VmPage
-from vkhost.vm_page_alloc import vm_page_free
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_cache import vm_page_cache
-from vkhost.vm_page_dirty import (
+from vkhost.pc64.pmap_bits import PTE_A
+from vkhost.vm.vm import VM_PROT_NONE
+from vkhost.vm.vm_map import vm_map_lock_read, vm_map_unlock
+from vkhost.vm.vm_object import OBJT_VNODE, VmObject
+from vkhost.vm.vm_page import ACT_ADVANCE, PG_NEED_COMMIT, PG_REFERENCED, PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page_alloc import vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_cache
+from vkhost.vm.vm_page_dirty import (
     vm_page_dirty,
     vm_page_flag_clear,
     vm_page_flag_set,
     vm_page_protect,
     vm_page_test_dirty,
 )
-from vkhost.vm_page_lru import vm_page_activate, vm_page_requeue, vm_page_unqueue_nowakeup
-from vkhost.vm_page_queue import PQ_INACTIVE
-from vkhost.vm_page_wire import vm_page_hold, vm_page_unhold
-from vkhost.vm_pageout_clean import vm_pageout_clean_helper
-from vkhost.vm_pageout_wakeup import NS_PER_SECOND
+from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_requeue, vm_page_unqueue_nowakeup
+from vkhost.vm.vm_page_queue import PQ_INACTIVE
+from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_unhold
+from vkhost.vm.vm_pageout_clean import vm_pageout_clean_helper
+from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
-    from vkhost.vnode_pager import Vnode
+    from vkhost.vm.vnode_pager import Vnode
 
 
 @dataclass(slots=True)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
 
-from vkhost.pmap import Pmap, pmap_resident_count
-from vkhost.pmap_pgscan import pmap_pgscan
-from vkhost.vm_page import ACT_MAX, PG_MAPPED, PG_REFERENCED, PG_UNQUEUED, PG_WINATCFLS, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_flag_set
-from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate
-from vkhost.vm_page_queue import PQ_ACTIVE, PQ_INACTIVE
-from vkhost.vm_pageout_clean import OBJPC_ALLOW_ACTIVE, OBJPC_SYNC, OBJPC_TRY_TO_CACHE
-from vkhost.vm_pageout_page import Laundry, vm_pageout_page
+from vkhost.pc64.pmap import Pmap, pmap_resident_count
+from vkhost.pc64.pmap_pgscan import pmap_pgscan
+from vkhost.vm.vm_page import ACT_MAX, PG_MAPPED, PG_REFERENCED, PG_UNQUEUED, PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_flag_clear, vm_page_flag_set
+from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_deactivate
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_INACTIVE
+from vkhost.vm.vm_pageout_clean import OBJPC_ALLOW_ACTIVE, OBJPC_SYNC, OBJPC_TRY_TO_CACHE
+from vkhost.vm.vm_pageout_page import Laundry, vm_pageout_page
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

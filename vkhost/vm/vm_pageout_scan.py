@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_busy import vm_page_busy_try
-from vkhost.vm_page_queue import PageMarker, QueueLink
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_try
+from vkhost.vm.vm_page_queue import PageMarker, QueueLink
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

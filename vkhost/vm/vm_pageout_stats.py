@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vkhost.vm import VM_PROT_NONE
-from vkhost.vm_page import ACT_ADVANCE, ACT_DECLINE, ACT_MAX, PG_REFERENCED, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_flag_clear, vm_page_protect
-from vkhost.vm_page_lru import vm_page_deactivate, vm_page_requeue, vm_page_unqueue_nowakeup
-from vkhost.vm_page_queue import PQ_ACTIVE, PQ_HOLD
-from vkhost.vm_page_wire import vm_page_hold, vm_page_unhold
-from vkhost.vm_pageout_scan import PageScan
+from vkhost.vm.vm import VM_PROT_NONE
+from vkhost.vm.vm_page import ACT_ADVANCE, ACT_DECLINE, ACT_MAX, PG_REFERENCED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_flag_clear, vm_page_protect
+from vkhost.vm.vm_page_lru import vm_page_deactivate, vm_page_requeue, vm_page_unqueue_nowakeup
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_HOLD
+from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_unhold
+from vkhost.vm.vm_pageout_scan import PageScan
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

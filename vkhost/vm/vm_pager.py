@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from vkhost.swap_pager import swap_pager_getpage, swap_pager_haspage, swap_pager_putpage
-from vkhost.vm_object import OBJT_DEFAULT, OBJT_SWAP, OBJT_VNODE, VmObject
-from vkhost.vm_page import VmPage
-from vkhost.vnode_pager import vnode_pager_getpage, vnode_pager_haspage, vnode_pager_putpage
+from vkhost.vm.swap_pager import swap_pager_getpage, swap_pager_haspage, swap_pager_putpage
+from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, OBJT_VNODE, VmObject
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vnode_pager import vnode_pager_getpage, vnode_pager_haspage, vnode_pager_putpage
 
 VM_PAGER_OK: Final = 0
 VM_PAGER_BAD: Final = 1  # outside the object

@@ -15,10 +15,10 @@ from vkprotocol.effects import Cell, fresh_key
 from vkprotocol.errno import Errno
 from vkprotocol.limits import VMSPACES_PER_PROCESS
 
-from vkhost.lwp import Lwp, Proc, VkernelLwp, VkernelProc
-from vkhost.panic import kkassert, panic
-from vkhost.pmap_switch import pmap_setlwpvm
-from vkhost.vmspace import Vmspace, vmspace_alloc, vmspace_rel
+from vkhost.kern.lwp import Lwp, Proc, VkernelLwp, VkernelProc
+from vkhost.kern.panic import kkassert, panic
+from vkhost.pc64.pmap_switch import pmap_setlwpvm
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc, vmspace_rel
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -15,12 +15,12 @@ from vkprotocol.effects import Effect, Step
 from vkprotocol.limits import IO_BYTES
 from vkprotocol.param import PAGE_MASK, PAGE_SIZE, VM_MAX_USER_ADDRESS
 
-from vkhost.vm import VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_fault_page import vm_fault_page
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_wire import vm_page_unhold
-from vkhost.vmspace import Vmspace
+from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_wire import vm_page_unhold
+from vkhost.vm.vmspace import Vmspace
 
 
 async def vmspace_pread(vmspace: Vmspace, offset: int, nbyte: int) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vkhost.token import tsleep
-from vkhost.vm_pageout_wakeup import NS_PER_SECOND, pagedaemon_wakeup, paging_counts
+from vkhost.kern.token import tsleep
+from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND, pagedaemon_wakeup, paging_counts
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

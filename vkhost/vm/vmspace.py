@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
 
-from vkhost.pmap import Pmap
-from vkhost.pmap_protect import pmap_protect
-from vkhost.pmap_remove import pmap_release, pmap_remove_pages
-from vkhost.vm import (
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_protect import pmap_protect
+from vkhost.pc64.pmap_remove import pmap_release, pmap_remove_pages
+from vkhost.vm.vm import (
     MAP_ENTRY_COW,
     MAP_ENTRY_NEEDS_COPY,
     MAP_ENTRY_USER_WIRED,
@@ -21,8 +21,8 @@ from vkhost.vm import (
     VM_INHERIT_SHARE,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault_wire import vm_fault_copy_entry
-from vkhost.vm_map import (
+from vkhost.vm.vm_fault_wire import vm_fault_copy_entry
+from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
     emit_map_insert,
@@ -30,18 +30,18 @@ from vkhost.vm_map import (
     vm_map_lock,
     vm_map_unlock,
 )
-from vkhost.vm_map_backing import (
+from vkhost.vm.vm_map_backing import (
     copy_entry,
     vm_map_backing_replicated,
     vm_map_entry_allocate_object,
     vm_map_entry_dispose,
     vm_map_entry_shadow,
 )
-from vkhost.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_delete import vm_map_remove
 
 if TYPE_CHECKING:
+    from vkhost.kern.lwp import Proc
     from vkhost.kernel import Kernel
-    from vkhost.lwp import Proc
 
 
 class Vmspace:

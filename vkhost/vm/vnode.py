@@ -13,10 +13,10 @@ from vkprotocol.effects import CLOCK, Cell, Effect, Key, RWLock, Shared, Step, k
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import PAGE_SIZE
 
-from vkhost.lockorder import VNODE_LOCK
+from vkhost.kern.lockorder import VNODE_LOCK
 
 if TYPE_CHECKING:
-    from vkhost.vm_object import VmObject
+    from vkhost.vm.vm_object import VmObject
 
 
 class VnodeLock(RWLock):

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.param import PAGE_SIZE
 
-from vkhost.vm_object import OBJT_VNODE, VmObject, vm_object_allocate, vm_object_reference
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_dirty import vm_page_undirty
-from vkhost.vnode import FileVnode, MemoryVnode, Vnode, VnodeLock
+from vkhost.vm.vm_object import OBJT_VNODE, VmObject, vm_object_allocate, vm_object_reference
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_dirty import vm_page_undirty
+from vkhost.vm.vnode import FileVnode, MemoryVnode, Vnode, VnodeLock
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from vkemu import explore
 from vkemu.exploration import NondeterminismError
-from vkemu.exploration.jobs import Hand, Job, Task
+from vkemu.exploration.sharing.jobs import Hand, Job, Task
+from vkemu.exploration.sharing.workers import Here
 from vkemu.exploration.strategies import NAMES
-from vkemu.exploration.workers import Here
 
 Program = Callable[[Any], None]
 

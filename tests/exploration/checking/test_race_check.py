@@ -13,8 +13,8 @@ from vkemu.litmus.file import find_litmus, load_litmus
 from vkprotocol.effects import CURTHREAD
 from vkprotocol.guarded import checking, guarded_by
 
+from tests.exploration.checking.touches import Box, race_of
 from tests.exploration.generated import Built, Source, sources
-from tests.exploration.touches import Box, race_of
 
 
 def test_a_shared_lock_does_not_let_two_write() -> None:

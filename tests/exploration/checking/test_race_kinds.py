@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import touches
-from tests.exploration.touches import KINDS, Box, Touch, race_of
+from tests.exploration.checking import touches
+from tests.exploration.checking.touches import KINDS, Box, Touch, race_of
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vkemu import explore
-from vkemu.exploration.access_order import DataRace
+from vkemu.exploration.checking.access_order import DataRace
 
 counter = 0
 table: dict[str, int] = {}

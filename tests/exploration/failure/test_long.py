@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vkemu import explore
-from vkemu.exploration.conflicts import Conflicts
-from vkemu.exploration.footprint import Objects, dependent
+from vkemu.exploration.reduction.conflicts import Conflicts
+from vkemu.exploration.reduction.footprint import Objects, dependent
 from vkprotocol.effects import Cell, Effect
 
-from .divided import lost_update
+from tests.exploration.divided import lost_update
 
 
 def long(k: Any, steps: int = 300) -> None:
@@ -35,8 +35,8 @@ def test_a_long_failure_is_shrunk_by_drawing_within_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It took 400 executions, of which hardly one helped, and said nothing of having given up."""
-    monkeypatch.setattr("vkemu.exploration.shrink.LONG", 500)
-    monkeypatch.setattr("vkemu.exploration.shrink.TRIAL_STEPS", 60_000)
+    monkeypatch.setattr("vkemu.exploration.failure.shrink.LONG", 500)
+    monkeypatch.setattr("vkemu.exploration.failure.shrink.TRIAL_STEPS", 60_000)
     stages: list[str] = []
     found = explore(
         long, strategy="random", seed=1, progress=lambda result: stages.append(result.stage)

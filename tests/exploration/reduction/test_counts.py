@@ -7,7 +7,7 @@ from math import factorial
 import pytest
 from vkemu import explore
 
-from .literature import (
+from tests.exploration.literature import (
     Build,
     adds,
     filesystem,

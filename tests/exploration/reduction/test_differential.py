@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from vkemu import explore
 from vkemu.exploration.run import Run
 
-from .generated import SHARING, Built, Source, class_of, sources
+from tests.exploration.generated import SHARING, Built, Source, class_of, sources
 
 DFS_MAX = 1500
 

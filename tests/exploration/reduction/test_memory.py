@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from vkemu import explore
 
-from .literature import lastzero, readers
+from tests.exploration.literature import lastzero, readers
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import resource, sys
 sys.path[:0] = {paths!r}

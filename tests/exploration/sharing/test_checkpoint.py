@@ -12,9 +12,9 @@ import pytest
 from vkemu import explore
 from vkemu.commands.subject import PythonProgram, ScenarioProgram
 from vkemu.exploration import ExplorationError
-from vkemu.exploration.checkpoint import beginning_of
-from vkemu.exploration.identity import identity_of
-from vkemu.scenario import load
+from vkemu.exploration.sharing.checkpoint import beginning_of
+from vkemu.exploration.sharing.identity import identity_of
+from vkemu.launch.scenario import load
 
 SOURCE = """
 LIMIT = 2

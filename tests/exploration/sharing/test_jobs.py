@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from vkemu import explore
 from vkemu.exploration import ExplorationError
-from vkemu.exploration.jobs import Job, Report, Task
-from vkemu.exploration.parallel import Coordinator, Division
 from vkemu.exploration.result import Result
-from vkemu.exploration.workers import Here
+from vkemu.exploration.sharing.jobs import Job, Report, Task
+from vkemu.exploration.sharing.parallel import Coordinator, Division
+from vkemu.exploration.sharing.workers import Here
 
-from .divided import broken, lastzero, locks, lost_update, naps, opaque, watched
-from .generated import ANY, SHARING, Built, Source, sources
+from tests.exploration.divided import broken, lastzero, locks, lost_update, naps, opaque, watched
+from tests.exploration.generated import ANY, SHARING, Built, Source, sources
 
 
 class Torn(Here):

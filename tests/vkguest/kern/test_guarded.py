@@ -9,7 +9,7 @@ import pytest
 from vkprotocol.guarded import Unguarded
 
 from tests.vkguest.bench import Bench
-from vkguest.vm_object import VmObject
+from vkguest.vm.vm_object import VmObject
 
 
 def entries(bench: Bench) -> Any:

@@ -20,10 +20,10 @@ from vkprotocol.param import KERNEL_KVA_SIZE, KERNEL_KVA_START
 from vkprotocol.vpte import VPTE_RW, VPTE_V
 
 from tests.vkguest.rig import on_fake
-from vkguest.errors import BootError
-from vkguest.image import create_image, memory_banner
+from vkguest.kern.errors import BootError
+from vkguest.kern.param import DMAP_MIN_ADDRESS, FIRST_FREE_FRAME, phys_to_dmap
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS, MUTANTS, check_mutants
-from vkguest.param import DMAP_MIN_ADDRESS, FIRST_FREE_FRAME, phys_to_dmap
+from vkguest.vkernel64.image import create_image, memory_banner
 
 
 def test_the_order_of_facts_10() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkguest.options import (
+from vkguest.vkernel64.options import (
     ABSENT,
     MAXCPU,
     OptionError,

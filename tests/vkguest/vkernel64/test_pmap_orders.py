@@ -17,8 +17,8 @@ from vkprotocol.param import (
 from vkprotocol.vpte import VPTE_M
 
 from tests.vkguest.bench import INVAL, RO_VPTE, RW, RW_VPTE, VA, Bench, inval_text, kva_functions
-from vkguest.errors import GuestPanic
-from vkguest.pmap import (
+from vkguest.kern.errors import GuestPanic
+from vkguest.vkernel64.pmap import (
     pmap_enter,
     pmap_enter_large,
     pmap_extract,
@@ -27,7 +27,7 @@ from vkguest.pmap import (
     pmap_remove_pages,
     pmap_unwire,
 )
-from vkguest.pmap_page import (
+from vkguest.vkernel64.pmap_page import (
     pmap_clear_modify,
     pmap_clear_reference,
     pmap_clearbit,
@@ -37,9 +37,9 @@ from vkguest.pmap_page import (
     pmap_remove_specific,
     pmap_ts_referenced,
 )
-from vkguest.pmap_table import pmap_release
-from vkguest.vm_kern import vtopte
-from vkguest.vmspace import vmspace_terminate
+from vkguest.vkernel64.pmap_table import pmap_release
+from vkguest.vm.vm_kern import vtopte
+from vkguest.vm.vmspace import vmspace_terminate
 
 
 @pytest.fixture

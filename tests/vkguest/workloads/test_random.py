@@ -13,12 +13,12 @@ from vkprotocol.vpte import VPTE_M
 
 from tests.vkguest.bench import INVAL, RW, Bench
 from tests.vkguest.rig import Run, assert_all_returned, on_fake
-from tests.vkguest.test_workloads import assert_went_well
-from vkguest.kern_exec import Program
-from vkguest.param import DATA_ADDRESS
-from vkguest.syscall import Sys
-from vkguest.vm_object import VmObject, vm_object_madvise
-from vkguest.vm_page import PQ_INACTIVE, PQ_NONE
+from tests.vkguest.workloads.test_workloads import assert_went_well
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.param import DATA_ADDRESS
+from vkguest.kern.syscall import Sys
+from vkguest.vm.vm_object import VmObject, vm_object_madvise
+from vkguest.vm.vm_page import PQ_INACTIVE, PQ_NONE
 from vkguest.workloads import workload
 from vkguest.workloads.drawn import Drawn
 

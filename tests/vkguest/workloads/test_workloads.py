@@ -7,10 +7,10 @@ from vkprotocol.param import PAGE_SHIFT
 
 from tests.vkguest.fake_host import WORDS
 from tests.vkguest.rig import Run, assert_all_returned, check_pmaps_every, on_fake
-from vkguest.kern_exit import STATUS_KILLED
-from vkguest.param import DATA_ADDRESS
-from vkguest.proc import Wrong
-from vkguest.syscall import STATUS_FAIL
+from vkguest.kern.kern_exit import STATUS_KILLED
+from vkguest.kern.param import DATA_ADDRESS
+from vkguest.kern.proc import Wrong
+from vkguest.kern.syscall import STATUS_FAIL
 from vkguest.workloads import WORKLOADS, workload
 from vkguest.workloads.words import STATUS_CHILD
 

@@ -12,11 +12,11 @@ from vkprotocol.guarded import GUARDED, Unguarded, checking, guarded_by
 
 from tests.vkhost.machine import Machine
 from vkhost.rmap.pv_entry import PvList
-from vkhost.swap_pager import SwapPager
-from vkhost.vm_object import VmObject
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_queue import PQ_ACTIVE, PageQueue
-from vkhost.vnode import MemoryVnode, Vnode
+from vkhost.vm.swap_pager import SwapPager
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PageQueue
+from vkhost.vm.vnode import MemoryVnode, Vnode
 
 # How a test comes by one of each.
 MADE: dict[type, Callable[[Machine], Any]] = {

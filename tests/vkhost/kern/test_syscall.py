@@ -22,11 +22,11 @@ from vkprotocol.messages import AnyRequest
 from vkprotocol.vkernel import SIGUSR1
 
 from tests.vkhost.vkernel import DMAP, FD, RW, R, Vkernel
-from vkhost.panic import Panic
-from vkhost.proc import killproc, proc_create, proc_start
+from vkhost.kern.panic import Panic
+from vkhost.kern.proc import killproc, proc_create, proc_start
+from vkhost.kern.syscall import SYSCALLS
 from vkhost.quirks import Quirks
-from vkhost.syscall import SYSCALLS
-from vkhost.vnode import MemoryVnode
+from vkhost.vm.vnode import MemoryVnode
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkprotocol.effects import Effect, Lock, LockOrderError, WaitChannel, curthread, perform
 
 from tests.vkhost.machine import Machine
-from vkhost.token import Token, tsleep, tsleep_until
+from vkhost.kern.token import Token, tsleep, tsleep_until
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

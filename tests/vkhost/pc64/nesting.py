@@ -10,16 +10,16 @@ from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 from vkprotocol.vpte import VPTE_A, VPTE_M
 
 from tests.vkhost.vkernel import DMAP, ROOT, RW, Vkernel
-from vkhost.cpu import Cpu, Fault
-from vkhost.lwp import Lwp
-from vkhost.pmap_switch import swtch_in
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_object_page import vm_object_page_clean, vm_object_page_remove
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_protect
-from vkhost.vm_pageout_clean import OBJPC_SYNC
-from vkhost.vmspace import Vmspace, vmspace_alloc
+from vkhost.kern.lwp import Lwp
+from vkhost.pc64.cpu import Cpu, Fault
+from vkhost.pc64.pmap_switch import swtch_in
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_protect
+from vkhost.vm.vm_pageout_clean import OBJPC_SYNC
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc
 
 PAGE = 4096
 RWM = RW | VPTE_M | VPTE_A

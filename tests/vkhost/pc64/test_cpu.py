@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from tests.vkhost.machine import Machine
-from vkhost.cpu import Fault
-from vkhost.pmap import Pmap
-from vkhost.pmap_bits import PTE_A, PTE_M
-from vkhost.pmap_remove import pmap_remove
-from vkhost.vm import (
+from vkhost.pc64.cpu import Fault
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_SUCCESS,
     VM_PROT_ALL,
@@ -125,7 +125,7 @@ def test_a_resolved_fault_repeats_the_access(fault_workers: bool) -> None:
 
     async def resolve(vm_map: Any, va: int, fault_type: int, flags: int) -> int:
         from tests.vkhost.machine import ENTRY
-        from vkhost.pmap_enter import pmap_enter
+        from vkhost.pc64.pmap_enter import pmap_enter
 
         faults.append((va, fault_type))
         await pmap_enter(pmap, va, m, VM_PROT_ALL, False, ENTRY)

@@ -15,19 +15,19 @@ import pytest
 from vkprotocol.effects import Effect, Shared
 
 from tests.vkhost.machine import ENTRY, Machine
-from vkhost.cpu import Fault
-from vkhost.pmap_enter import pmap_enter
-from vkhost.pmap_protect import pmap_protect
-from vkhost.pmap_remove import pmap_remove
-from vkhost.pmap_switch import swtch_in, swtch_out
-from vkhost.vm import KERN_SUCCESS, VM_PROT_ALL, VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_object import VmObject
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_free
-from vkhost.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
-from vkhost.vm_page_cache import vm_page_try_to_cache
-from vkhost.vm_page_dirty import vm_page_protect
-from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate
-from vkhost.vm_page_queue import PQ_NAMES
+from vkhost.pc64.cpu import Fault
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_protect import pmap_protect
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.pc64.pmap_switch import swtch_in, swtch_out
+from vkhost.vm.vm import KERN_SUCCESS, VM_PROT_ALL, VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_try_to_cache
+from vkhost.vm.vm_page_dirty import vm_page_protect
+from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_deactivate
+from vkhost.vm.vm_page_queue import PQ_NAMES
 
 PAGES = 5
 BASE = 0x100000

@@ -6,22 +6,22 @@ import pytest
 from vkprotocol.mman import MADV_SETMAP
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_NX, VPTE_PS
 
-from tests.vkhost.nesting import DATA, OTHER_ROOT, PAGE, RWM, SPACE, Guest, accessed
+from tests.vkhost.pc64.nesting import DATA, OTHER_ROOT, PAGE, RWM, SPACE, Guest, accessed
 from tests.vkhost.vkernel import ROOT, RW, R, Vkernel
-from vkhost.lwp import Lwp
-from vkhost.pmap import pmap_remove_all, pmap_testbit, pmap_ts_referenced
-from vkhost.pmap_bits import PTE_A, PTE_M
-from vkhost.pmap_switch import pmap_setlwpvm, swtch_in
+from vkhost.kern.lwp import Lwp
+from vkhost.pc64.pmap import pmap_remove_all, pmap_testbit, pmap_ts_referenced
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M
+from vkhost.pc64.pmap_switch import pmap_setlwpvm, swtch_in
 from vkhost.rmap.nested import PAGE_TABLE_BYTES
 from vkhost.rmap.pv_entry import PV_ENTRY_BYTES
-from vkhost.vm import VM_INHERIT_COPY, VM_INHERIT_SHARE, VM_PROT_NONE, VM_PROT_READ
-from vkhost.vm_fault_page import vm_fault_page
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_map_protect import vm_map_inherit, vm_map_protect
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_wire import vm_page_unhold
-from vkhost.vmspace import vmspace_fork, vmspace_rel
+from vkhost.vm.vm import VM_INHERIT_COPY, VM_INHERIT_SHARE, VM_PROT_NONE, VM_PROT_READ
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_map_protect import vm_map_inherit, vm_map_protect
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_wire import vm_page_unhold
+from vkhost.vm.vmspace import vmspace_fork, vmspace_rel
 
 # The walk.
 

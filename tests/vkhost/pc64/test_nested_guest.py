@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vkprotocol.vpte import VPTE_A, VPTE_NX, VPTE_PS
 
-from tests.vkhost.nesting import DATA, OTHER_ROOT, PAGE, RWM, SPACE, Guest
+from tests.vkhost.pc64.nesting import DATA, OTHER_ROOT, PAGE, RWM, SPACE, Guest
 from tests.vkhost.vkernel import ROOT, RW, R
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_protect import vm_map_protect
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_protect import vm_map_protect
 
 VPNS, FRAMES = 4, 3
 BITS = (0, R, RW, RWM, RW | VPTE_NX, R | VPTE_NX)

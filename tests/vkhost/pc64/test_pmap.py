@@ -5,19 +5,19 @@ from typing import Any
 import pytest
 
 from tests.vkhost.machine import ENTRY, Machine
-from vkhost.panic import Panic
-from vkhost.pmap import CPULOCK_EXCL, pmap_extract, pmap_resident_count
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_RW, pte_pfn, pte_prot
-from vkhost.pmap_enter import pmap_enter
-from vkhost.pmap_inval import pmap_inval_range
-from vkhost.pmap_pgscan import pmap_pgscan
-from vkhost.pmap_protect import pmap_protect
-from vkhost.pmap_remove import pmap_remove, pmap_remove_pages
-from vkhost.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
-from vkhost.vm import VM_PROT_ALL, VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_REFERENCED, PG_WRITEABLE, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_protect
+from vkhost.kern.panic import Panic
+from vkhost.pc64.pmap import CPULOCK_EXCL, pmap_extract, pmap_resident_count
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW, pte_pfn, pte_prot
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_inval import pmap_inval_range
+from vkhost.pc64.pmap_pgscan import pmap_pgscan
+from vkhost.pc64.pmap_protect import pmap_protect
+from vkhost.pc64.pmap_remove import pmap_remove, pmap_remove_pages
+from vkhost.pc64.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
+from vkhost.vm.vm import VM_PROT_ALL, VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_REFERENCED, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_protect
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

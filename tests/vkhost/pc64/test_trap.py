@@ -21,7 +21,7 @@ from vkprotocol.vkernel import (
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_NX
 
 from tests.vkhost.vkernel import RW, R, Vkernel
-from vkhost.vm_vmspace import vmspace_create
+from vkhost.vm.vm_vmspace import vmspace_create
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.vkhost.machine import Machine
-from vkhost.cpu import Fault
-from vkhost.pmap import (
+from vkhost.pc64.cpu import Fault
+from vkhost.pc64.pmap import (
     Pmap,
     pmap_clearbit,
     pmap_remove_all,
@@ -20,10 +20,10 @@ from vkhost.pmap import (
     pmap_testbit,
     pmap_ts_referenced,
 )
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_RW
-from vkhost.pmap_remove import pmap_remove
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW
+from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.rmap import POLICIES, make_rmap
-from vkhost.vm_page import PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page import PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED, PG_WRITEABLE, VmPage
 
 pytestmark = pytest.mark.usefixtures("guarded")
 
@@ -244,7 +244,7 @@ def test_pv_entries_are_as_many_as_ptes() -> None:
 def test_pv_entry_waits_for_a_replacement_in_flight() -> None:
     # What interlock_count is for elsewhere (W33): here the list still has the entry.
     from tests.vkhost.machine import ENTRY
-    from vkhost.pmap_enter import pmap_enter
+    from vkhost.pc64.pmap_enter import pmap_enter
 
     two = Two("pv_entry")
     other = two.machine.page(two.machine.object(), 0)

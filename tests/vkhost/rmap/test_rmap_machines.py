@@ -11,15 +11,15 @@ from vkemu.oracle import Oracle
 from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 
 from tests.vkhost.vkernel import RW, Vkernel
-from vkhost.pmap_bits import PTE_W, pte_pfn
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_fault_page import vm_fault_page
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_map_protect import vm_map_protect
-from vkhost.vm_mmap import kern_mmap, sys_msync
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_wire import vm_page_unhold
-from vkhost.vmspace import vmspace_fork, vmspace_rel
+from vkhost.pc64.pmap_bits import PTE_W, pte_pfn
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_map_protect import vm_map_protect
+from vkhost.vm.vm_mmap import kern_mmap, sys_msync
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_wire import vm_page_unhold
+from vkhost.vm.vmspace import vmspace_fork, vmspace_rel
 
 PAGE = 4096
 EXACT = ("pv_entry", "vpte_list", "bloom", "notifier", "shadow", "broadcast", "hybrid", "nested")

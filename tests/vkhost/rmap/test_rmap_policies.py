@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.vkhost.machine import Machine
 from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.mutants import MUTANTS
-from vkhost.pmap import (
+from vkhost.pc64.pmap import (
     Pmap,
     pmap_clearbit,
     pmap_remove_all,
@@ -24,16 +24,16 @@ from vkhost.pmap import (
     pmap_testbit,
     pmap_ts_referenced,
 )
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_RW, PTE_W, pte_pfn
-from vkhost.pmap_enter import pmap_enter
-from vkhost.pmap_remove import pmap_release, pmap_remove
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW, PTE_W, pte_pfn
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_remove import pmap_release, pmap_remove
 from vkhost.rmap.bloom import COUNTERS, DESIGN_LOAD, Bloom
-from vkhost.vm import VM_MAPTYPE_NORMAL, VM_MAPTYPE_VPAGETABLE
-from vkhost.vm_fault_page import vm_fault_page
-from vkhost.vm_map_clip import entries_clipped, vm_map_clip_end
-from vkhost.vm_page import PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, VmPage
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_wire import vm_page_unhold
+from vkhost.vm.vm import VM_MAPTYPE_NORMAL, VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_map_clip import entries_clipped, vm_map_clip_end
+from vkhost.vm.vm_page import PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_wire import vm_page_unhold
 
 PAGE = 4096
 EXACT = ("pv_entry", "vpte_list", "bloom", "notifier", "shadow")

@@ -19,15 +19,15 @@ from vkprotocol.vpte import VPTE_RW
 
 from tests.oracle.host import DMAP, LEAF_BITS, Guest, Host, drive
 from tests.oracle.scenarios import touch
-from vkhost.cpu import Cpu
-from vkhost.pmap_bits import PTE_RW
-from vkhost.pmap_pte import Pte
-from vkhost.pmap_remove import pmap_remove
+from vkhost.pc64.cpu import Cpu
+from vkhost.pc64.pmap_bits import PTE_RW
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.rmap.shadow import TABLE_LINK_BYTES, Shadow, Word
-from vkhost.vm import VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_fault_page import vm_fault_page
-from vkhost.vm_page_wire import vm_page_unhold
+from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_page_wire import vm_page_unhold
 
 LEAF, DIRECTORY = 3, 2  # pages of the image that are tables
 QUIET: dict[str, Any] = {"fault_workers": False, "ipi_threads": False}

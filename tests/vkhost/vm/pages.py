@@ -8,18 +8,18 @@ from vkprotocol.effects import CURTHREAD, Body
 from vkprotocol.param import PAGE_SIZE
 
 from tests.vkhost.machine import Machine
-from vkhost.vm import VM_MAPTYPE_NORMAL, VM_PROT_ALL
-from vkhost.vm_map import vm_map_find
-from vkhost.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty
-from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate
-from vkhost.vm_page_queue import PQ_NAMES
-from vkhost.vmspace import Vmspace, vmspace_alloc
-from vkhost.vnode import MemoryVnode
-from vkhost.vnode_pager import vnode_pager_alloc
+from vkhost.vm.vm import VM_MAPTYPE_NORMAL, VM_PROT_ALL
+from vkhost.vm.vm_map import vm_map_find
+from vkhost.vm.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_deactivate
+from vkhost.vm.vm_page_queue import PQ_NAMES
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc
+from vkhost.vm.vnode import MemoryVnode
+from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 SIZE = 16  # pages of the file
 

@@ -7,21 +7,21 @@ import pytest
 from vkprotocol.effects import Cell
 
 from tests.vkhost.machine import Machine
-from vkhost.swap_pager import swap_pager_haspage, swap_pager_unswapped
-from vkhost.vm_object import (
+from vkhost.vm.swap_pager import swap_pager_haspage, swap_pager_unswapped
+from vkhost.vm.vm_object import (
     OBJT_SWAP,
     VmObject,
     vm_object_deallocate,
     vm_object_pip_wait,
     vm_object_reference,
 )
-from vkhost.vm_object_page import vm_object_page_clean, vm_object_page_remove
-from vkhost.vm_page import PG_SWAPPED, VmPage
-from vkhost.vm_page_busy import vm_page_io_start, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty
-from vkhost.vm_page_wire import vm_page_wire
-from vkhost.vm_pageout_clean import OBJPC_SYNC
-from vkhost.vm_pager import (
+from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm.vm_page import PG_SWAPPED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_io_start, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm_page_wire import vm_page_wire
+from vkhost.vm.vm_pageout_clean import OBJPC_SYNC
+from vkhost.vm.vm_pager import (
     VM_PAGER_BAD,
     VM_PAGER_ERROR,
     VM_PAGER_FAIL,
@@ -30,8 +30,8 @@ from vkhost.vm_pager import (
     vm_pager_has_page,
     vm_pager_put_pages,
 )
-from vkhost.vnode import FileVnode, MemoryVnode, Vnode
-from vkhost.vnode_pager import vnode_pager_alloc
+from vkhost.vm.vnode import FileVnode, MemoryVnode, Vnode
+from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

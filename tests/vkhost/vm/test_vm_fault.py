@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from vkemu.controlled import Deadlock
+from vkemu.executors.controlled import Deadlock
 from vkprotocol.effects import curthread
 from vkprotocol.mman import MADV_INVAL
 from vkprotocol.vpte import VPTE_M
 
 from tests.vkhost.vkernel import RW, Vkernel
-from vkhost.panic import Panic
+from vkhost.kern.panic import Panic
 from vkhost.quirks import Quirks
-from vkhost.vm import (
+from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
@@ -24,12 +24,12 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_fault_wire import vm_fault_wire
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_page import PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_fault_wire import vm_fault_wire
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_page import PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

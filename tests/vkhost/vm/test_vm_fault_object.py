@@ -9,7 +9,7 @@ from vkprotocol.effects import Thread, pause
 
 from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.quirks import Quirks
-from vkhost.vm import (
+from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
@@ -17,13 +17,13 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
-from vkhost.vm_page import VmPage
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_cache import vm_page_cache
-from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE
-from vkhost.vmspace import vmspace_fork
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_cache
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_CACHE
+from vkhost.vm.vmspace import vmspace_fork
 
 pytestmark = pytest.mark.usefixtures("guarded")
 
@@ -99,7 +99,7 @@ def test_2_an_inval_of_the_address_waits_for_all_of_the_sleep() -> None:
     k.blocked(thread)
 
     async def inval(start: int) -> None:
-        from vkhost.vm_map_madvise import vm_map_madvise
+        from vkhost.vm.vm_map_madvise import vm_map_madvise
 
         assert await vm_map_madvise(k.own.vm_map, start, start + PAGE, 10) == 0
 
@@ -117,7 +117,7 @@ def cached(k: Vkernel, frame: int) -> VmPage:
     """Put a resident page on PQ_CACHE, unmapped."""
     k.fault(frame * PAGE, READ)
     m = page_of(k, frame)
-    from vkhost.vm_map_madvise import vm_map_madvise
+    from vkhost.vm.vm_map_madvise import vm_map_madvise
 
     k.do(vm_map_madvise(k.own.vm_map, 0, 1 << 30, 10))
     busy(k, m)
@@ -196,7 +196,7 @@ def test_5_of_the_file_too(beyond: str, flags: int) -> None:
 
 
 async def mmap_anon(k: Vkernel, size: int, flags: int = PRIVATE) -> None:
-    from vkhost.vm_mmap import kern_mmap
+    from vkhost.vm.vm_mmap import kern_mmap
 
     found = await kern_mmap(k.own, k.proc, 0, size, 7, flags | ANON | 0x2000 | 0x10, -1, 0)
     assert found == (0, 0)

@@ -9,9 +9,9 @@ from vkprotocol.mman import MADV_INVAL
 from vkprotocol.vpte import VPTE_A, VPTE_M
 
 from tests.vkhost.vkernel import RW, R, Vkernel
-from vkhost.panic import Panic
+from vkhost.kern.panic import Panic
 from vkhost.quirks import Quirks
-from vkhost.vm import (
+from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
@@ -19,11 +19,11 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault_page import Found, vm_fault_page
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_page import PBUSY_LOCKED, PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED, VmPage
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_wire import vm_page_unhold
+from vkhost.vm.vm_fault_page import Found, vm_fault_page
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_page import PBUSY_LOCKED, PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_wire import vm_page_unhold
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

@@ -7,15 +7,9 @@ from vkprotocol.mman import MADV_INVAL
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_NX, VPTE_PS, VPTE_RW, VPTE_V
 
 from tests.vkhost.vkernel import ROOT, RW, R, Vkernel
-from vkhost.vm import (
-    KERN_FAILURE,
-    KERN_SUCCESS,
-    VM_PROT_EXECUTE,
-    VM_PROT_READ,
-    VM_PROT_WRITE,
-)
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm import KERN_FAILURE, KERN_SUCCESS, VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_map_madvise import vm_map_madvise
 
 pytestmark = pytest.mark.usefixtures("guarded")
 
@@ -195,7 +189,7 @@ def test_a_guest_edit_between_load_and_cmpset_is_not_lost(
     frame = k.vnode.object.memq[ROOT + 3].frame
 
     async def fault() -> None:
-        from vkhost.vm_fault import vm_fault
+        from vkhost.vm.vm_fault import vm_fault
 
         await vm_fault(k.own.vm_map, PAGE, READ)
 

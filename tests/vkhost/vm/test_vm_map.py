@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vkhost.vkernel import FD, Vkernel
-from vkhost.vm import (
+from vkhost.vm.vm import (
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
     KERN_NO_SPACE,
@@ -24,7 +24,7 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkhost.vm_map import (
+from vkhost.vm.vm_map import (
     VmMap,
     vm_map_check_protection,
     vm_map_find,
@@ -33,11 +33,11 @@ from vkhost.vm_map import (
     vm_map_lock,
     vm_map_unlock,
 )
-from vkhost.vm_map_clip import vm_map_clip_end, vm_map_clip_start
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_lookup import Lookup, vm_map_lookup
-from vkhost.vm_map_protect import vm_map_inherit, vm_map_protect
-from vkhost.vm_mmap import kern_mmap
+from vkhost.vm.vm_map_clip import vm_map_clip_end, vm_map_clip_start
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup
+from vkhost.vm.vm_map_protect import vm_map_inherit, vm_map_protect
+from vkhost.vm.vm_mmap import kern_mmap
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

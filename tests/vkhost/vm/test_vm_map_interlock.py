@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from vkemu import explore
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkprotocol.effects import curthread
 
 from vkhost.config import HostConfig
-from vkhost.panic import Panic
-from vkhost.token import Token
-from vkhost.vm_map import VmMap
-from vkhost.vm_map_interlock import VmMapIlock, vm_map_deinterlock, vm_map_interlock
+from vkhost.kern.panic import Panic
+from vkhost.kern.token import Token
+from vkhost.vm.vm_map import VmMap
+from vkhost.vm.vm_map_interlock import VmMapIlock, vm_map_deinterlock, vm_map_interlock
 
 Range = tuple[int, int]
 PAGE = 4096

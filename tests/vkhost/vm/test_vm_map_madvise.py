@@ -23,9 +23,9 @@ from vkprotocol.mman import (
 
 from tests.vkhost.vkernel import ROOT, RW, Vkernel
 from vkhost.quirks import Quirks
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_page_queue import PQ_INACTIVE
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_page_queue import PQ_INACTIVE
 
 pytestmark = pytest.mark.usefixtures("guarded")
 
@@ -247,7 +247,7 @@ def test_dontneed_and_free() -> None:
 
 def test_free_forgets_anonymous_memory() -> None:
     k = Vkernel("pv_entry")
-    from vkhost.vm_mmap import kern_mmap
+    from vkhost.vm.vm_mmap import kern_mmap
 
     k.do(kern_mmap(k.own, k.proc, 0, 8 * PAGE, 7, ANON | 0x10, -1, 0))
     k.fault(PAGE, 2, flags=8)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkprotocol.errno import Errno
 
 from tests.vkhost.machine import Machine
 from vkhost.config import HostConfig
-from vkhost.vm_meter import (
+from vkhost.vm.vm_meter import (
     SysctlError,
     VmMeter,
     boot_thresholds,

@@ -28,10 +28,10 @@ from vkprotocol.mman import (
 from vkprotocol.param import SEG_SIZE, VM_MAX_USER_ADDRESS
 
 from tests.vkhost.vkernel import FD, Vkernel
-from vkhost.lwp import File
+from vkhost.kern.lwp import File
 from vkhost.quirks import Quirks
-from vkhost.vm import MAP_ENTRY_NOCOREDUMP, MAP_ENTRY_NOSYNC, VM_INHERIT_COPY, VM_INHERIT_SHARE
-from vkhost.vm_mmap import (
+from vkhost.vm.vm import MAP_ENTRY_NOCOREDUMP, MAP_ENTRY_NOSYNC, VM_INHERIT_COPY, VM_INHERIT_SHARE
+from vkhost.vm.vm_mmap import (
     MMAP_BASE,
     kern_mcontrol,
     kern_mmap,
@@ -127,12 +127,12 @@ def test_limits_of_entries_and_of_address_space(monkeypatch: pytest.MonkeyPatch)
     assert k.try_mmap(length=2 * PAGE)[0] == 0
     assert k.try_mmap(length=1)[0] == Errno.ENOMEM
     k.proc.rlimit_vmem = None
-    monkeypatch.setattr("vkhost.vm_mmap_map.MAX_PROC_MMAP", 1)
+    monkeypatch.setattr("vkhost.vm.vm_mmap_map.MAX_PROC_MMAP", 1)
     assert k.try_mmap()[0] == Errno.ENOMEM
 
 
 def test_the_limit_is_not_for_guest_vmspaces() -> None:
-    from vkhost.vmspace import vmspace_alloc
+    from vkhost.vm.vmspace import vmspace_alloc
 
     k = Mmap()
     k.proc.rlimit_vmem = PAGE
@@ -334,7 +334,7 @@ def test_msync_validates(addr: int, length: int, flags: int, error: int) -> None
 
 def dirty(k: Mmap, frame: int, va: int) -> None:
     """A store by a CPU."""
-    from vkhost.pmap_switch import swtch_in
+    from vkhost.pc64.pmap_switch import swtch_in
 
     async def body() -> None:
         await swtch_in(k.lwp)

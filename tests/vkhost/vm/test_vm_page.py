@@ -5,15 +5,10 @@ from typing import Any
 import pytest
 
 from tests.vkhost.machine import Machine
-from tests.vkhost.pages import allocate, counts
-from vkhost.panic import Panic
-from vkhost.vm_page import (
-    PBUSY_LOCKED,
-    PG_MAPPED,
-    PG_REFERENCED,
-    PG_WINATCFLS,
-)
-from vkhost.vm_page_alloc import (
+from tests.vkhost.vm.pages import allocate, counts
+from vkhost.kern.panic import Panic
+from vkhost.vm.vm_page import PBUSY_LOCKED, PG_MAPPED, PG_REFERENCED, PG_WINATCFLS
+from vkhost.vm.vm_page_alloc import (
     VM_ALLOC_INTERRUPT,
     VM_ALLOC_NORMAL,
     VM_ALLOC_NULL_OK,
@@ -22,7 +17,7 @@ from vkhost.vm_page_alloc import (
     vm_page_free,
     vm_page_zero_fill,
 )
-from vkhost.vm_page_busy import (
+from vkhost.vm.vm_page_busy import (
     vm_page_busy_try,
     vm_page_busy_wait,
     vm_page_io_finish,
@@ -31,16 +26,10 @@ from vkhost.vm_page_busy import (
     vm_page_lookup_busy_wait,
     vm_page_wakeup,
 )
-from vkhost.vm_page_cache import vm_page_cache
-from vkhost.vm_page_dirty import (
-    vm_page_dirty,
-    vm_page_flag_set,
-)
-from vkhost.vm_page_queue import (
-    PQ_FREE,
-    PQ_HOLD,
-)
-from vkhost.vm_page_wire import vm_page_hold, vm_page_unhold, vm_page_wire
+from vkhost.vm.vm_page_cache import vm_page_cache
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
+from vkhost.vm.vm_page_queue import PQ_FREE, PQ_HOLD
+from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_unhold, vm_page_wire
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

@@ -10,46 +10,28 @@ from hypothesis import strategies as st
 from vkprotocol.effects import Cell
 
 from tests.vkhost.machine import Machine
-from tests.vkhost.pages import counts
-from vkhost.panic import Panic
-from vkhost.vm import VM_PROT_NONE, VM_PROT_READ
-from vkhost.vm_page import (
-    ACT_INIT,
-    PG_MAPPED,
-    PG_WINATCFLS,
-    PG_WRITEABLE,
-)
-from vkhost.vm_page_alloc import (
-    VM_ALLOC_NORMAL,
-    vm_page_alloc,
-    vm_page_free,
-)
-from vkhost.vm_page_busy import (
-    vm_page_wakeup,
-)
-from vkhost.vm_page_cache import vm_page_cache, vm_page_dontneed, vm_page_try_to_cache
-from vkhost.vm_page_dirty import (
+from tests.vkhost.vm.pages import counts
+from vkhost.kern.panic import Panic
+from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ
+from vkhost.vm.vm_page import ACT_INIT, PG_MAPPED, PG_WINATCFLS, PG_WRITEABLE
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_cache, vm_page_dontneed, vm_page_try_to_cache
+from vkhost.vm.vm_page_dirty import (
     vm_page_dirty,
     vm_page_flag_set,
     vm_page_protect,
     vm_page_test_dirty,
     vm_page_undirty,
 )
-from vkhost.vm_page_lru import (
+from vkhost.vm.vm_page_lru import (
     vm_page_activate,
     vm_page_deactivate,
     vm_page_requeue,
     vm_page_unqueue,
 )
-from vkhost.vm_page_queue import (
-    PQ_ACTIVE,
-    PQ_CACHE,
-    PQ_INACTIVE,
-    PQ_NONE,
-    PageMarker,
-    PageQueue,
-)
-from vkhost.vm_page_wire import vm_page_hold, vm_page_unwire, vm_page_wire
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE, PQ_NONE, PageMarker, PageQueue
+from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_unwire, vm_page_wire
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

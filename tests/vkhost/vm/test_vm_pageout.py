@@ -8,23 +8,23 @@ import pytest
 from vkprotocol.effects import CLOCK, Cell
 from vkprotocol.param import PAGE_SIZE
 
-from tests.vkhost.pages import SIZE, Pages, queue_of
-from vkhost.lwp import Proc
-from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import KERN_SUCCESS, VM_MAPTYPE_NORMAL, VM_PROT_ALL, VM_PROT_READ
-from vkhost.vm_map import vm_map_find
-from vkhost.vm_object import OBJT_DEFAULT, vm_object_allocate
-from vkhost.vm_oom import oom, oom_victim, vmspace_anonymous_count, vmspace_swap_count
-from vkhost.vm_page import PG_REFERENCED, PG_WINATCFLS, VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_flag_set
-from vkhost.vm_page_lru import vm_page_deactivate
-from vkhost.vm_pageout import Pageout, _emergency, vm_pageout_pass
-from vkhost.vm_pageout_rss import vm_pageout_map_deactivate_pages
-from vkhost.vm_pageout_wakeup import NS_PER_SECOND
-from vkhost.vm_wait import vm_page_count_severe, vm_wait_pfault
-from vkhost.vmspace import Vmspace, vmspace_alloc
+from tests.vkhost.vm.pages import SIZE, Pages, queue_of
+from vkhost.kern.lwp import Proc
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm.vm import KERN_SUCCESS, VM_MAPTYPE_NORMAL, VM_PROT_ALL, VM_PROT_READ
+from vkhost.vm.vm_map import vm_map_find
+from vkhost.vm.vm_object import OBJT_DEFAULT, vm_object_allocate
+from vkhost.vm.vm_oom import oom, oom_victim, vmspace_anonymous_count, vmspace_swap_count
+from vkhost.vm.vm_page import PG_REFERENCED, PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
+from vkhost.vm.vm_page_lru import vm_page_deactivate
+from vkhost.vm.vm_pageout import Pageout, _emergency, vm_pageout_pass
+from vkhost.vm.vm_pageout_rss import vm_pageout_map_deactivate_pages
+from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND
+from vkhost.vm.vm_wait import vm_page_count_severe, vm_wait_pfault
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from vkprotocol.effects import Cell
 
-from tests.vkhost.pages import Pages, queue_of
-from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import VM_PROT_READ
-from vkhost.vm_page import ACT_INIT, PG_REFERENCED, PG_WINATCFLS, VmPage
-from vkhost.vm_page_alloc import vm_page_free
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_flag_set, vm_page_undirty
-from vkhost.vm_page_queue import PQ_INACTIVE
-from vkhost.vm_page_wire import vm_page_hold, vm_page_wire
-from vkhost.vm_pageout_clean import OBJPC_ALLOW_ACTIVE, OBJPC_TRY_TO_CACHE
-from vkhost.vm_pageout_page import Laundry, vm_pageout_page
+from tests.vkhost.vm.pages import Pages, queue_of
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm.vm import VM_PROT_READ
+from vkhost.vm.vm_page import ACT_INIT, PG_REFERENCED, PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page_alloc import vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_flag_set, vm_page_undirty
+from vkhost.vm.vm_page_queue import PQ_INACTIVE
+from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_wire
+from vkhost.vm.vm_pageout_clean import OBJPC_ALLOW_ACTIVE, OBJPC_TRY_TO_CACHE
+from vkhost.vm.vm_pageout_page import Laundry, vm_pageout_page
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.vkhost.pages import Pages, queue_of
-from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import VM_PROT_READ
-from vkhost.vm_page import ACT_MAX, PG_REFERENCED
-from vkhost.vm_page_alloc import vm_page_free
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_flag_set
-from vkhost.vm_page_queue import PQ_INACTIVE
-from vkhost.vm_page_wire import vm_page_hold, vm_page_unhold
-from vkhost.vm_pageout_active import Ageing, vm_pageout_scan_active
-from vkhost.vm_pageout_cache import vm_pageout_scan_cache
-from vkhost.vm_pageout_inactive import max_launder, vm_pageout_scan_inactive
-from vkhost.vm_pageout_page import Laundry
-from vkhost.vm_pageout_scan import PageScan, pqaverage
-from vkhost.vm_pageout_stats import vm_pageout_page_stats, vm_pageout_scan_hold
+from tests.vkhost.vm.pages import Pages, queue_of
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm.vm import VM_PROT_READ
+from vkhost.vm.vm_page import ACT_MAX, PG_REFERENCED
+from vkhost.vm.vm_page_alloc import vm_page_free
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_flag_set
+from vkhost.vm.vm_page_queue import PQ_INACTIVE
+from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_unhold
+from vkhost.vm.vm_pageout_active import Ageing, vm_pageout_scan_active
+from vkhost.vm.vm_pageout_cache import vm_pageout_scan_cache
+from vkhost.vm.vm_pageout_inactive import max_launder, vm_pageout_scan_inactive
+from vkhost.vm.vm_pageout_page import Laundry
+from vkhost.vm.vm_pageout_scan import PageScan, pqaverage
+from vkhost.vm.vm_pageout_stats import vm_pageout_page_stats, vm_pageout_scan_hold
 
 pytestmark = pytest.mark.usefixtures("guarded")
 

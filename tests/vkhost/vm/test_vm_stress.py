@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tests.vkhost.vkernel import RW, Vkernel
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_fault_page import vm_fault_page
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_map_protect import vm_map_protect
-from vkhost.vm_mmap import kern_mmap, sys_msync
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_wire import vm_page_unhold
-from vkhost.vmspace import vmspace_fork, vmspace_rel
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_map_protect import vm_map_protect
+from vkhost.vm.vm_mmap import kern_mmap, sys_msync
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_wire import vm_page_unhold
+from vkhost.vm.vmspace import vmspace_fork, vmspace_rel
 
 PAGE = 4096
 GUEST, LINEAR, ANON = 0, 1 << 30, 2 << 30

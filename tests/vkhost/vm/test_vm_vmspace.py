@@ -11,12 +11,12 @@ from vkprotocol.insn import Trapframe, ld, li
 from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 
 from tests.vkhost.vkernel import RW, Vkernel
-from vkhost.lwp import Lwp
-from vkhost.panic import Panic
-from vkhost.pmap_switch import swtch_in
+from vkhost.kern.lwp import Lwp
+from vkhost.kern.panic import Panic
+from vkhost.pc64.pmap_switch import swtch_in
+from vkhost.pc64.trap import vmspace_ctl
 from vkhost.quirks import Quirks
-from vkhost.trap import vmspace_ctl
-from vkhost.vm_vmspace import (
+from vkhost.vm.vm_vmspace import (
     VKE_REF_DELETED,
     VmspaceEntry,
     vkernel_exit,
@@ -84,7 +84,7 @@ def test_create_with_vkernels_disabled(how: str) -> None:
 
 
 def test_our_bound_on_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vkhost.vm_vmspace.VMSPACES_PER_PROCESS", 2)
+    monkeypatch.setattr("vkhost.vm.vm_vmspace.VMSPACES_PER_PROCESS", 2)
     k = created()
 
     assert k.do(vmspace_create(k.lwp, 1)) == 0
@@ -200,8 +200,8 @@ def test_an_lwp_killed_while_running_gives_everything_back() -> None:
     k = created()
 
     async def run() -> None:
-        from vkhost.trap import _enter
-        from vkhost.vm_vmspace import vmspace_entry_cache
+        from vkhost.pc64.trap import _enter
+        from vkhost.vm.vm_vmspace import vmspace_entry_cache
 
         ve = await vkernel_find_vmspace(k.lwp, k.proc.p_vkernel.value, ID)
         assert ve is not None
@@ -292,7 +292,7 @@ def test_refs_are_the_runners_and_the_calls_in_flight() -> None:
 
 
 def test_behaviours_reach_the_vmspace_named() -> None:
-    from vkhost.vm_mmap import kern_mcontrol
+    from vkhost.vm.vm_mmap import kern_mcontrol
 
     k = created()
     ve = entry(k)

@@ -6,13 +6,13 @@ import pytest
 from vkprotocol.vpte import VPTE_A
 
 from tests.vkhost.vkernel import ROOT, RW, Vkernel
-from vkhost.panic import Panic
-from vkhost.pmap_bits import pte_pfn
+from vkhost.kern.panic import Panic
+from vkhost.pc64.pmap_bits import pte_pfn
 from vkhost.quirks import Quirks
-from vkhost.vm import MAP_ENTRY_NEEDS_COPY, VM_INHERIT_NONE, VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_map_protect import vm_map_inherit
-from vkhost.vm_mmap import kern_mmap
-from vkhost.vmspace import Vmspace, vmspace_fork, vmspace_rel
+from vkhost.vm.vm import MAP_ENTRY_NEEDS_COPY, VM_INHERIT_NONE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_map_protect import vm_map_inherit
+from vkhost.vm.vm_mmap import kern_mmap
+from vkhost.vm.vmspace import Vmspace, vmspace_fork, vmspace_rel
 
 pytestmark = pytest.mark.usefixtures("guarded")
 
@@ -125,7 +125,7 @@ def test_a_child_clipped_in_the_middle_of_its_chain() -> None:
         k.kernel.physmem.frames[frame_at(k, k.own, page * PAGE)].words[0] = page
     child: Vmspace = k.do(vmspace_fork(k.own, "child"))
     k.fault(0, WRITE, child)
-    from vkhost.vm_map_delete import vm_map_remove
+    from vkhost.vm.vm_map_delete import vm_map_remove
 
     k.do(vm_map_remove(child.vm_map, 2 * PAGE, 4 * PAGE))
     consistent_chain(child)

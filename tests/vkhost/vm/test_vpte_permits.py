@@ -6,7 +6,7 @@ import pytest
 from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from vkprotocol.vpte import VPTE_NX, VPTE_RW, VPTE_V, vpte_permits
 
-from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
 
 def test_the_hosts_accesses_are_those_of_mman() -> None:

@@ -130,7 +130,3 @@ def discard_output() -> None:
         os.close(nowhere)
     except (OSError, ValueError, AttributeError):
         sys.stdout = None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

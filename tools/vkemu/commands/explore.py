@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vkemu import rundir
 from vkemu.commands.arguments import jobs, name, path, positive, seconds, seed
 from vkemu.commands.subject import Subject, litmus_subject, subject_of
 from vkemu.exploration.result import ExplorationError, Failure, Result
 from vkemu.exploration.strategies import NAMES
+from vkemu.record import rundir
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 
 if TYPE_CHECKING:
-    from vkemu.failure import Told
+    from vkemu.report.told import Told
 
 STRATEGIES: Final = NAMES
 WHOLE: Final = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_strategy(name: str) -> None:
-    from vkemu.exploration.footprint import Objects
+    from vkemu.exploration.reduction.footprint import Objects
     from vkemu.exploration.strategies import strategy_named
 
     try:

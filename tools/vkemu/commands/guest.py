@@ -18,21 +18,21 @@ from vkprotocol.limits import NAME_CHARS, SCHEMA
 from vkprotocol.messages import Credentials, Hello
 from vkprotocol.param import PAGE_SIZE, atop
 
-from vkemu import names
 from vkemu.commands.arguments import path
-from vkemu.controlled import Deadlock
-from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.scenario import size_bytes
-from vkemu.session import GuestSession
-from vkemu.transport import connect
+from vkemu.executors.controlled import Deadlock
+from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.launch import names
+from vkemu.launch.scenario import size_bytes
+from vkemu.serving.session import GuestSession
+from vkemu.serving.transport import connect
 from vkemu.verdict import Status, UsageError, telling
-from vkguest.errors import BootError, GuestPanic, HostGone
-from vkguest.image import create_image
-from vkguest.kern_exec import Program
+from vkguest.kern.errors import BootError, GuestPanic, HostGone
+from vkguest.kern.kern_exec import Program
 from vkguest.kernel import Vkernel
-from vkguest.options import OptionError, Options, add_options, options_of
-from vkguest.port import MailboxPort
-from vkguest.vm_pageout import VM_PAGES_NEEDED
+from vkguest.vkernel64.image import create_image
+from vkguest.vkernel64.options import OptionError, Options, add_options, options_of
+from vkguest.vkernel64.port import MailboxPort
+from vkguest.vm.vm_pageout import VM_PAGES_NEEDED
 
 IMAGE_FOLDER = Path("/var/vkernel")
 

@@ -95,8 +95,8 @@ def computed(args: argparse.Namespace) -> tuple[list[Cell], bool]:
 
 def check(strategy: str, windows: Sequence[str], chosen: Sequence[str]) -> None:
     from vkemu.exploration.strategies import NAMES
+    from vkemu.launch.names import policies
     from vkemu.litmus.file import shipped
-    from vkemu.names import policies
 
     known = [path.name[:3] for path in shipped()]
     for what, asked, there in (

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import msgspec
 
-from vkemu import rundir, token
-from vkemu.chance import seeded
 from vkemu.commands.arguments import path
+from vkemu.commands.progress import Progress
 from vkemu.commands.run import load_scenario, report
-from vkemu.controlled import Choose
-from vkemu.draw import drawn
-from vkemu.inspect import step_token
-from vkemu.outcome import recorded
-from vkemu.progress import Progress
-from vkemu.scenario import Scenario
-from vkemu.trial import Origin, record
+from vkemu.executors.chance import seeded
+from vkemu.executors.controlled import Choose
+from vkemu.launch.draw import drawn
+from vkemu.launch.outcome import recorded
+from vkemu.launch.scenario import Scenario
+from vkemu.record import rundir, token
+from vkemu.report.trial import Origin, record
+from vkemu.stepping import step_token
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 
 EXPLORED = ("vkl1.", "vkx1.")  # tokens of `vkemu explore`
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
 def show_steps(word: str) -> int:
     """What was stepped through by hand, and how it stands."""
-    from vkemu.inspect.narrate import narrate
-    from vkemu.inspect.stages import Subject
+    from vkemu.record.narrate import narrate
+    from vkemu.stepping.stages import Subject
 
     subject, stepper = Subject.at(word)
     verdict: Verdict = "unknown"

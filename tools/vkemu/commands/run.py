@@ -8,15 +8,15 @@ from pathlib import Path
 
 import msgspec
 
-from vkemu.chance import seeded
 from vkemu.commands.arguments import name, path, positive, setting, whole
-from vkemu.draw import drawn
-from vkemu.log import shown_on
-from vkemu.outcome import Outcome, recorded
-from vkemu.progress import Progress
-from vkemu.scenario import Scenario, load
-from vkemu.token import pack
-from vkemu.trial import Origin, Record, attempt, record
+from vkemu.commands.progress import Progress
+from vkemu.executors.chance import seeded
+from vkemu.launch.draw import drawn
+from vkemu.launch.outcome import Outcome, recorded
+from vkemu.launch.scenario import Scenario, load
+from vkemu.record.log import shown_on
+from vkemu.record.token import pack
+from vkemu.report.trial import Origin, Record, attempt, record
 from vkemu.verdict import OF_VERDICT, UsageError, telling
 
 SEEDS_MAX = 1_000_000
@@ -104,7 +104,7 @@ def run_live(
         raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 with --live")
     if scenario.timers == "any":
         raise UsageError(f"{args.scenario}:timers: 'any', expected 'last' to run --live")
-    from vkemu.live_run import live_schedule
+    from vkemu.launch.live_run import live_schedule
 
     scenario = drawn(scenario, seed)
     shown = sys.stderr if args.events else None

@@ -12,16 +12,16 @@ from typing import Any
 import anyio
 import msgspec
 
-from vkemu import rundir
-from vkemu.assemble import Machine, assemble
 from vkemu.commands.arguments import name, path, positive, setting
 from vkemu.commands.run import collect_settings
-from vkemu.live import BACKENDS, Live, on_backend
-from vkemu.live_log import LiveLog, open_log
-from vkemu.outcome import FAILURES, headline
-from vkemu.scenario import Scenario, lay_over, load, read, read_setting
-from vkemu.server import Server
-from vkemu.transport import listen
+from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.launch.assemble import Machine, assemble
+from vkemu.launch.outcome import FAILURES, headline
+from vkemu.launch.scenario import Scenario, lay_over, load, read, read_setting
+from vkemu.record import rundir
+from vkemu.record.live_log import LiveLog, open_log
+from vkemu.serving.server import Server
+from vkemu.serving.transport import listen
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 
 # What the host is when no scenario says it; a stand-in for the guests, which come from outside.

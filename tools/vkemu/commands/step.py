@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        from vkemu.inspect.step_app import StepApp
+        from vkemu.stepping.step_app import StepApp
     except ImportError:
         raise UsageError("vkemu step: needs Textual, `pip install 'vkemu[tui]'`") from None
-    from vkemu.inspect import step_token
-    from vkemu.inspect.stages import Subject
+    from vkemu.stepping import step_token
+    from vkemu.stepping.stages import Subject
 
     if args.file.startswith(step_token.PREFIX):
         if args.policy is not None or args.variant is not None:

@@ -22,12 +22,12 @@ from vkemu.verdict import UsageError, Verdict
 
 if TYPE_CHECKING:
     from vkemu.exploration.result import Failure, Result
-    from vkemu.failure import Told
+    from vkemu.launch.outcome import Outcome
+    from vkemu.launch.scenario import Scenario
     from vkemu.litmus.file import Litmus
-    from vkemu.outcome import Outcome
     from vkemu.report.failure import Failure as Report
-    from vkemu.scenario import Scenario
-    from vkemu.trial import Origin
+    from vkemu.report.told import Told
+    from vkemu.report.trial import Origin
 
 MAX_STEPS: Final = 10_000  # of a Python program, which cannot say so itself
 BOOT_STEPS: Final = 20_000  # a guest that cannot boot has said so by then
@@ -69,8 +69,8 @@ def subject_of(args: Namespace) -> Subject:
         return plain_subject(
             f"{Path(path).stem}:{function}", args, PythonProgram(path, function), MAX_STEPS
         )
+    from vkemu.launch.scenario import exists, load, shipped_names
     from vkemu.litmus.file import Litmus, find_litmus, load_litmus
-    from vkemu.scenario import exists, load, shipped_names
 
     source = args.file
     if not exists(source) and source not in shipped_names():
@@ -84,7 +84,7 @@ def subject_of(args: Namespace) -> Subject:
 
 
 def check_policy(policy: str | None) -> None:
-    from vkemu.names import policies
+    from vkemu.launch.names import policies
 
     if policy is not None and policy not in policies():
         raise UsageError(f"--policy {policy!r}, expected one of {', '.join(policies())}")
@@ -143,8 +143,8 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
 
 
 def told_by(failure: Report) -> Told:
-    from vkemu.failure import Told
     from vkemu.report import text
+    from vkemu.report.told import Told
 
     return Told(text.render(failure), failure)
 
@@ -216,9 +216,9 @@ def check_boots(scenario: Scenario) -> None:
     """Some guest must come up: a search has no use for the others."""
     import msgspec
 
-    from vkemu.chance import seeded
-    from vkemu.outcome import NothingRan
-    from vkemu.trial import attempt
+    from vkemu.executors.chance import seeded
+    from vkemu.launch.outcome import NothingRan
+    from vkemu.report.trial import attempt
 
     shorter = msgspec.structs.replace(scenario, max_steps=min(scenario.max_steps, BOOT_STEPS))
     error = attempt(shorter, seeded(scenario.seed)).error
@@ -258,7 +258,7 @@ class Searched:
     """The failing schedule of a scenario as a run like any other."""
 
     def __init__(self, scenario: Scenario, source: str, settings: tuple[str, ...]) -> None:
-        from vkemu.draw import drawn
+        from vkemu.launch.draw import drawn
 
         self.scenario = drawn(scenario, scenario.seed)
         self.source = source
@@ -266,9 +266,9 @@ class Searched:
         self._run: tuple[Failure, Origin, Outcome] | None = None  # of the failure last asked about
 
     def run(self, failure: Failure) -> tuple[Scenario, Origin, Outcome]:
-        from vkemu.outcome import recorded
-        from vkemu.token import pack
-        from vkemu.trial import Origin, attempt
+        from vkemu.launch.outcome import recorded
+        from vkemu.record.token import pack
+        from vkemu.report.trial import Origin, attempt
 
         if self._run is None or self._run[0] is not failure:
             choices = array("H", failure.schedule)
@@ -278,7 +278,7 @@ class Searched:
         return self.scenario, *self._run[1:]
 
     def token(self, failure: Failure) -> str:
-        from vkemu.trial import token_of
+        from vkemu.report.trial import token_of
 
         return str(token_of(*self.run(failure)))
 
@@ -286,7 +286,7 @@ class Searched:
         return f"vkemu replay {self.token(failure)}"
 
     def tell(self, failure: Failure) -> Told:
-        from vkemu.failure import explain
+        from vkemu.report.told import explain
 
         scenario, origin, outcome = self.run(failure)
         told = explain(scenario, outcome, origin.seed, self.token(failure), searched=True)
@@ -294,8 +294,8 @@ class Searched:
         return told
 
     def keep(self, failure: Failure, runs: Path) -> tuple[str, Path]:
-        from vkemu.outcome import recorded
-        from vkemu.trial import record
+        from vkemu.launch.outcome import recorded
+        from vkemu.report.trial import record
 
         scenario, origin, outcome = self.run(failure)
         done = record(scenario, recorded(outcome.choices), origin, runs)
@@ -311,12 +311,12 @@ class ScenarioProgram:
     @property
     def identity(self) -> str:
         """Which scenario on which kernels: what is left of a search means nothing to another."""
-        from vkemu.token import model_digest
+        from vkemu.record.token import model_digest
 
         return f"{self.scenario.identity.hex()} {model_digest().hex()}"
 
     def __call__(self, k: Any) -> None:
-        from vkemu.assemble import scenario_program
+        from vkemu.launch.assemble import scenario_program
 
         scenario_program(self.scenario)(k)
 

@@ -23,15 +23,15 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_U, VPTE_V
 
 from vkemu.compare.costs import TLB_ENTRIES
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkemu.litmus.tables import MASTER_PDE, Tables
 from vkhost.config import HostConfig
-from vkhost.cpu import Cpu
+from vkhost.kern.lwp import Lwp, Proc
 from vkhost.kernel import Kernel
-from vkhost.lwp import Lwp, Proc
-from vkhost.pmap_enter import pmap_enter
-from vkhost.pmap_switch import swtch_in
-from vkhost.vm import (
+from vkhost.pc64.cpu import Cpu
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_switch import swtch_in
+from vkhost.vm.vm import (
     KERN_SUCCESS,
     VM_MAPTYPE_NORMAL,
     VM_MAPTYPE_VPAGETABLE,
@@ -39,17 +39,17 @@ from vkhost.vm import (
     VM_PROT_NONE,
     VM_PROT_READ,
 )
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_map import VmMapEntry, vm_map_find
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_object import VmObject, vm_object_reference
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
-from vkhost.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_protect
-from vkhost.vmspace import Vmspace, vmspace_alloc
-from vkhost.vnode import Vnode
-from vkhost.vnode_pager import vnode_pager_alloc
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_map import VmMapEntry, vm_map_find
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_object import VmObject, vm_object_reference
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_protect
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc
+from vkhost.vm.vnode import Vnode
+from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 DMAP: Final = 0x100_0000_0000
 LEAF: Final = VPTE_V | VPTE_RW | VPTE_U | VPTE_A | VPTE_M

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vkprotocol.effects import CLOCK, Body, Effect, Shared, Thread, is_true, perform
 
-from vkemu.controlled import Execution, Tids
+from vkemu.executors.controlled import Execution, Tids
 
 
 class AnyTimer(Execution):

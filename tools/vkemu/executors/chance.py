@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from vkemu.controlled import Choose
+from vkemu.executors.controlled import Choose
 
 BURST_STEPS = (3, 60)  # mean length, drawn between these
 CHANGE_STEPS = (20, 600)  # mean distance between losses of priority

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, key_text, reset_setup
 
-from vkemu.announced import blocked_on, may_go_on, no_effect, same_effect
+from vkemu.executors.announced import blocked_on, may_go_on, no_effect, same_effect
 
 Tids = dict[tuple[int, ...], int]
 Choose = Callable[[list[int]], int]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from vkprotocol.effects import Mailbox, Thread
 
-from vkemu.controlled import Deadlock
+from vkemu.executors.controlled import Deadlock
 
 if TYPE_CHECKING:
-    from vkemu.live import Live
+    from vkemu.executors.live import Live
 
 LOOK_SECONDS: Final = 1.0
 STILL: Final = 5

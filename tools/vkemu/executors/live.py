@@ -31,8 +31,8 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Mailbox, Shared, Thread
 
-from vkemu.controlled import Execution, StepBound, Tids
-from vkemu.hung_task import HungTasks
+from vkemu.executors.controlled import Execution, StepBound, Tids
+from vkemu.executors.hung_task import HungTasks
 
 T = TypeVar("T")
 

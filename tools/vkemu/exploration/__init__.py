@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         Result,
         TokenError,
     )
-    from vkemu.exploration.strategy import ABANDON, Strategy
+    from vkemu.exploration.strategies.strategy import ABANDON, Strategy
 
 __all__ = [
     "ABANDON",
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ABANDON": "vkemu.exploration.strategy",
+    "ABANDON": "vkemu.exploration.strategies.strategy",
     "ExplorationError": "vkemu.exploration.result",
     "Failure": "vkemu.exploration.result",
     "NondeterminismError": "vkemu.exploration.result",
     "Program": "vkemu.exploration.program",
     "Result": "vkemu.exploration.result",
-    "Strategy": "vkemu.exploration.strategy",
+    "Strategy": "vkemu.exploration.strategies.strategy",
     "TokenError": "vkemu.exploration.result",
     "explore": "vkemu.exploration.exploring",
     "replay": "vkemu.exploration.replaying",

@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vkemu.exploration.arguments import check_arguments
-from vkemu.exploration.guards import enforcing
+from vkemu.exploration.checking.guards import enforcing
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import ExplorationError, Result
 from vkemu.exploration.run import Run
@@ -15,8 +15,8 @@ from vkemu.exploration.search import Progress, Search
 from vkemu.exploration.strategies import strategy_named
 
 if TYPE_CHECKING:
-    from vkemu.exploration.witness import Witness
-    from vkemu.exploration.workers import Workers
+    from vkemu.exploration.failure.witness import Witness
+    from vkemu.exploration.sharing.workers import Workers
 
 EXECUTIONS_DEFAULT: Final = 1000  # of a strategy that never ends by itself, without a budget
 SAVED: Final = ("dfs", "dpor")
@@ -74,8 +74,8 @@ def explore(
     )
     if jobs > 1 or checkpoint is not None or workers is not None:
         check_divisible(strategy, each, checkpoint)
-        from vkemu.exploration.jobs import Task
-        from vkemu.exploration.parallel import explore_in_parts
+        from vkemu.exploration.sharing.jobs import Task
+        from vkemu.exploration.sharing.parallel import explore_in_parts
 
         task = Task(name, seed, max_steps, stop_on_failure, on_step_bound, check)
         witnesses, ended = explore_in_parts(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from vkprotocol.effects import CLOCK, Effect, key_text
 
 from vkemu.exploration.result import NondeterminismError, differs
-from vkemu.exploration.strategy import Strategy
+from vkemu.exploration.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
-    from vkemu.exploration.frontier import Frontier, Names, Step
+    from vkemu.exploration.reduction.frontier import Frontier, Names, Step
     from vkemu.exploration.run import Run
 
 

@@ -18,9 +18,9 @@ from vkprotocol.effects import (
     fresh_key,
 )
 
-from vkemu.controlled import Execution, Tids
-from vkemu.exploration.footprint import Objects
+from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.objects import Condition, End, Event, Queue, Semaphore
+from vkemu.exploration.reduction.footprint import Objects
 
 Predicate = Callable[[], Any]
 Made = TypeVar("Made", bound=Shared)
@@ -98,7 +98,7 @@ class Program:
 
     def _stepwise(self, *, noting: bool) -> Execution:
         if self.check:
-            from vkemu.exploration.race_check import CheckedExecution
+            from vkemu.exploration.checking.race_check import CheckedExecution
 
             execution = CheckedExecution(self.tids, noting=noting)
             execution.checking = True

@@ -7,18 +7,18 @@ from typing import Any
 
 from vkprotocol.effects import key_text
 
-from vkemu.announced import blocked_on
+from vkemu.executors.announced import blocked_on
 from vkemu.exploration.arguments import check_token
-from vkemu.exploration.audit import confirm, depends_on_the_stack
-from vkemu.exploration.budget import INTERRUPTED
-from vkemu.exploration.guards import enforcing
-from vkemu.exploration.narration import Recorder, Told
+from vkemu.exploration.checking.audit import confirm, depends_on_the_stack
+from vkemu.exploration.checking.guards import enforcing
+from vkemu.exploration.failure.budget import INTERRUPTED
+from vkemu.exploration.failure.narration import Recorder, Told
+from vkemu.exploration.failure.shrink import fresh, measured, smallest
+from vkemu.exploration.failure.witness import Witness, kind_of
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import Failure, TokenError, differs
 from vkemu.exploration.run import BOUND, TOO_DEEP, Run
-from vkemu.exploration.shrink import fresh, measured, smallest
 from vkemu.exploration.token import Token, digest_of, parse
-from vkemu.exploration.witness import Witness, kind_of
 
 CHANGED = "the program is not the one this token was made from"
 

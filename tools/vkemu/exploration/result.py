@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from vkemu.exploration.narration import StepRecord
+    from vkemu.exploration.failure.narration import StepRecord
 
 Verdict: TypeAlias = Literal["pass", "fail", "unknown"]
 
@@ -65,7 +65,7 @@ class Failure:
         return f"<Failure {self.message!r} token={self.token!r}>"
 
     def __str__(self) -> str:
-        from vkemu.exploration.narration import narrate
+        from vkemu.exploration.failure.narration import narrate
 
         return narrate(self)
 

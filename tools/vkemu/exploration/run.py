@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vkemu.controlled import Deadlock, StepBound
+from vkemu.executors.controlled import Deadlock, StepBound
 from vkemu.exploration.arguments import never_runs
 from vkemu.exploration.program import Predicate, Program
 

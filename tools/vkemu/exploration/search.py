@@ -7,12 +7,12 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from vkemu.exploration.audit import Audit
+from vkemu.exploration.checking.audit import Audit
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 
 if TYPE_CHECKING:
-    from vkemu.exploration.witness import Witness
+    from vkemu.exploration.failure.witness import Witness
 
 PROGRESS_SECONDS = 0.2
 GARBAGE_OBJECTS = 50_000  # made and not freed, before the collector looks
@@ -126,7 +126,7 @@ class Search:
 
     def note(self, run: Run) -> None:
         """Keep a witness of every kind of failure."""
-        from vkemu.exploration.witness import WITNESSES_MAX, kind_of, witness_of
+        from vkemu.exploration.failure.witness import WITNESSES_MAX, kind_of, witness_of
 
         if len(self.witnesses) < WITNESSES_MAX and kind_of(run) not in self.witnesses:
             self.witnesses[kind_of(run)] = witness_of(run)
@@ -146,6 +146,6 @@ def always() -> bool:
 
 def by_choice(strategy: Any) -> Callable[[Run], None]:
     """The whole of an execution, for a strategy that only chooses."""
-    from vkemu.exploration.strategy import Strategy
+    from vkemu.exploration.strategies.strategy import Strategy
 
     return lambda run: Strategy.conduct(strategy, run)

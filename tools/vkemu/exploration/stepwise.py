@@ -9,7 +9,7 @@ from vkprotocol import effects as _effects
 from vkprotocol import step as _step
 from vkprotocol.effects import Effect, Key, Thread, key_text
 
-from vkemu.controlled import Execution, Tids
+from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration import objects as _objects
 
 Path: TypeAlias = tuple[int, ...]

@@ -10,9 +10,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from vkemu.inspect.narrate import Event
 from vkemu.inspect.reader import Log
 from vkemu.inspect.show import COLUMNS, row
+from vkemu.record.narrate import Event
 
 IGNORED = ("run",)
 

@@ -14,9 +14,9 @@ from typing import IO, Any, Final, TypeVar, cast
 
 import msgspec
 
-from vkemu.rundir import EVENTS
+from vkemu.record.rundir import EVENTS
+from vkemu.record.zstd import SUFFIX, open_zstd
 from vkemu.verdict import UsageError
-from vkemu.zstd import SUFFIX, open_zstd
 
 CHUNK_BYTES: Final = 1 << 16  # decoded lines that stay in the cache
 LINE_BYTES_MAX: Final = 1 << 24

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from vkemu.inspect.filter import Filter
-from vkemu.inspect.narrate import Event, narrate, value_text
 from vkemu.inspect.reader import BadLog, Line, Log, is_compressed
+from vkemu.record.narrate import Event, narrate, value_text
 
 COLUMNS: Final = ("seq", "t", "actor", "event", "text")
 # Widths of what is usual; a longer value pushes its own line only.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from textwrap import wrap
 from typing import Final
 
-from vkemu.inspect.narrate import Event, narrate
+from vkemu.record.narrate import Event, narrate
 
 LANE_MIN: Final = 16
 LANE_MAX: Final = 44

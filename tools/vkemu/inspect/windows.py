@@ -25,7 +25,7 @@ from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_V
 
 from vkemu.inspect.reader import Log
-from vkhost.pmap_bits import PTE_V, pte_pfn
+from vkhost.pc64.pmap_bits import PTE_V, pte_pfn
 
 KINDS: Final = (
     "edit-to-inval", "inval-to-flush", "unmap-to-free", "free-to-unmap", "walk-to-enter",

@@ -10,28 +10,28 @@ from vkprotocol.effects import CLOCK, Spawn, Thread
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu import names
-from vkemu.any_timer import AnyTimer
-from vkemu.controlled import Execution
-from vkemu.draw import drawn
-from vkemu.log import EventLog, Place
-from vkemu.native import Native
+from vkemu.executors.any_timer import AnyTimer
+from vkemu.executors.controlled import Execution
+from vkemu.launch import names
+from vkemu.launch.draw import drawn
+from vkemu.launch.native import Native
+from vkemu.launch.outcome import NothingRan
+from vkemu.launch.scenario import Guest, Process, Scenario, size_bytes
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
-from vkemu.outcome import NothingRan
-from vkemu.scenario import Guest, Process, Scenario, size_bytes
+from vkemu.record.log import EventLog, Place
 from vkemu.verdict import UsageError
 from vkguest.asm import Asm
-from vkguest.kern_exec import Program
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.syscall import Sys
 from vkguest.kernel import Vkernel
-from vkguest.port import MailboxPort
-from vkguest.syscall import Sys
+from vkguest.vkernel64.port import MailboxPort
 from vkhost.config import HostConfig
+from vkhost.kern.lwp import Proc
+from vkhost.kern.proc import proc_create, proc_start
 from vkhost.kernel import Emit, Kernel
-from vkhost.lwp import Proc
-from vkhost.proc import proc_create, proc_start
 from vkhost.quirks import Quirks
-from vkhost.vm_meter import sysctl_table
-from vkhost.vnode_pager import MemoryVnode
+from vkhost.vm.vm_meter import sysctl_table
+from vkhost.vm.vnode_pager import MemoryVnode
 
 
 class Log(Protocol):

@@ -11,7 +11,7 @@ from random import Random
 
 import msgspec
 
-from vkemu.scenario import Scenario
+from vkemu.launch.scenario import Scenario
 
 BITS = 32
 

@@ -11,13 +11,13 @@ import sys
 from array import array
 from typing import TextIO
 
-from vkemu.assemble import assemble
-from vkemu.controlled import StepBound
-from vkemu.live import Live, on_backend
-from vkemu.live_log import LiveLog, Writer, to_stream
-from vkemu.log import renderer_for
-from vkemu.outcome import FAILURES
-from vkemu.scenario import Scenario
+from vkemu.executors.controlled import StepBound
+from vkemu.executors.live import Live, on_backend
+from vkemu.launch.assemble import assemble
+from vkemu.launch.outcome import FAILURES
+from vkemu.launch.scenario import Scenario
+from vkemu.record.live_log import LiveLog, Writer, to_stream
+from vkemu.record.log import renderer_for
 
 
 def live_schedule(scenario: Scenario, backend: str, seed: int, shown: TextIO | None) -> array[int]:

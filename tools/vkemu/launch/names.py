@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from vkprotocol.insn import Insn
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.asm import assemble_text
+from vkemu.launch.asm import assemble_text
 from vkemu.oracle import CHECKS
-from vkguest.kern_exec import Program
+from vkguest.kern.kern_exec import Program
+from vkguest.kern.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
+from vkguest.kern.syscall import Sys
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
-from vkguest.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
-from vkguest.syscall import Sys
 from vkguest.workloads import workload
 from vkhost.mutants import MUTANTS
 from vkhost.rmap import POLICIES

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from vkprotocol.effects import LockOrderError
 
-from vkemu.announced import blocked_on
-from vkemu.controlled import Choose, Execution, StepBound
+from vkemu.executors.announced import blocked_on
+from vkemu.executors.controlled import Choose, Execution, StepBound
 from vkemu.verdict import UsageError, Verdict
-from vkguest.errors import GuestPanic
-from vkhost.panic import Panic
+from vkguest.kern.errors import GuestPanic
+from vkhost.kern.panic import Panic
 
 TICK = 1 << 12  # steps between two calls of `tick`
 STALL_STEPS = 50 * TICK

@@ -18,14 +18,14 @@ from msgspec import Meta, Struct
 from vkprotocol import limits
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
-from vkemu import names
+from vkemu.launch import names
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError
 from vkhost.config import HostConfig
 from vkhost.quirks import Quirks
-from vkhost.vm_meter import Thresholds
+from vkhost.vm.vm_meter import Thresholds
 
-SHIPPED = Path(__file__).parent / "scenarios"
+SHIPPED = Path(__file__).parents[1] / "scenarios"
 FILE_BYTES = 1 << 20
 STEPS = 50_000_000
 SHOWN = 80  # characters of a path that cannot be one

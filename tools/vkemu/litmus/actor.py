@@ -15,10 +15,10 @@ from vkprotocol.param import PAGE_SIZE
 
 from vkemu.litmus.file import Program
 from vkemu.litmus.machine import DMAP, Machine
-from vkhost.cpu import Cpu, Fault
-from vkhost.lwp import Lwp
-from vkhost.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_page import VmPage
+from vkhost.kern.lwp import Lwp
+from vkhost.pc64.cpu import Cpu, Fault
+from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_page import VmPage
 
 FAULTED: Final = -1  # what a user access that the guest would see as T_PAGEFLT leaves
 NO_PAGE: Final = -2  # what a page verb leaves when there is no such page, or it is busy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from vkemu import token
 from vkemu.exploration.result import Failure, Result
 from vkemu.exploration.run import Run
 from vkemu.litmus.file import Litmus
@@ -13,6 +12,7 @@ from vkemu.litmus.machine import Machine
 from vkemu.litmus.token import identity
 from vkemu.litmus.verbs import check_statements, run_program
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
+from vkemu.record import token
 from vkhost.kernel import Emit
 
 Ending: TypeAlias = tuple[Literal["state"], State] | tuple[Literal["broken"], str]

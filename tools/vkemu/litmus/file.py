@@ -18,12 +18,12 @@ import msgspec
 from msgspec import Meta
 from vkprotocol import vpte
 
+from vkemu.launch.scenario import Host, Name, QuirkTable, Table, read_document
 from vkemu.litmus.condition import Condition
 from vkemu.litmus.herd import Outcomes
 from vkemu.litmus.statement import Statement, parse
 from vkemu.litmus.tables import Tables, tables_for
 from vkemu.mistake import convert
-from vkemu.scenario import Host, Name, QuirkTable, Table, read_document
 from vkemu.verdict import UsageError
 
 Kind: TypeAlias = Literal["user", "guest", "fault", "pageout", "host"]

@@ -24,15 +24,15 @@ from vkprotocol.vpte import VPTE_V
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.tables import MASTER_PDE
 from vkhost.config import HostConfig
-from vkhost.cpu import Cpu, Fault
-from vkhost.cpu_access import Access, tlb_permits
+from vkhost.kern.lwp import File, Lwp, Proc
 from vkhost.kernel import Emit, Kernel
-from vkhost.lwp import File, Lwp, Proc
-from vkhost.pmap_remove import pmap_remove
-from vkhost.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
+from vkhost.pc64.cpu import Cpu, Fault
+from vkhost.pc64.cpu_access import Access, tlb_permits
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.pc64.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
+from vkhost.pc64.tlb import INVLTLB
 from vkhost.quirks import Quirks
-from vkhost.tlb import INVLTLB
-from vkhost.vm import (
+from vkhost.vm.vm import (
     KERN_SUCCESS,
     VM_MAPTYPE_NORMAL,
     VM_MAPTYPE_VPAGETABLE,
@@ -40,18 +40,18 @@ from vkhost.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
-from vkhost.vm_fault import vm_fault
-from vkhost.vm_map import vm_map_find
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate, vm_object_reference
-from vkhost.vm_page import VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
-from vkhost.vm_page_busy import vm_page_wakeup
-from vkhost.vm_page_dirty import vm_page_dirty
-from vkhost.vm_page_lru import vm_page_activate
-from vkhost.vmspace import Vmspace, vmspace_alloc, vmspace_rel
-from vkhost.vnode_pager import MemoryVnode, vnode_pager_alloc
+from vkhost.vm.vm_fault import vm_fault
+from vkhost.vm.vm_map import vm_map_find
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate, vm_object_reference
+from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm_page_lru import vm_page_activate
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc, vmspace_rel
+from vkhost.vm.vnode_pager import MemoryVnode, vnode_pager_alloc
 
 DMAP = 0x100_0000_0000  # where the image is mapped linearly in the vkernel's own vmspace
 OTHER = 0x2000_0000  # where the other process, the next owner of frames, maps what it gets

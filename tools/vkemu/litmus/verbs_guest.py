@@ -12,14 +12,14 @@ from vkprotocol.param import PAGE_SIZE
 from vkemu.litmus.actor import FAULT_TYPES, Actor, accessed, verb
 from vkemu.litmus.file import vpte_bits
 from vkemu.litmus.machine import fault as take_fault
-from vkhost.pmap import CPULOCK_EXCL
-from vkhost.pmap_remove import pmap_remove
-from vkhost.pmap_switch import swtch_in as switch_in
-from vkhost.pmap_switch import swtch_out as switch_out
-from vkhost.vm import KERN_FAILURE
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_map_madvise import vm_map_madvise
-from vkhost.vm_mmap import kern_mcontrol
+from vkhost.pc64.pmap import CPULOCK_EXCL
+from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.pc64.pmap_switch import swtch_in as switch_in
+from vkhost.pc64.pmap_switch import swtch_out as switch_out
+from vkhost.vm.vm import KERN_FAILURE
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_mmap import kern_mcontrol
 
 ANY = "user guest fault pageout host"
 

@@ -10,29 +10,29 @@ from vkprotocol.param import PAGE_SIZE
 
 from vkemu.litmus.actor import FAULT_TYPES, NO_PAGE, Actor, verb
 from vkemu.litmus.machine import OTHER, OTHER_PAGES, Machine
-from vkhost.pmap import pmap_resident_count
-from vkhost.pmap_enter import pmap_enter
-from vkhost.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm_fault_page import vm_fault_page
-from vkhost.vm_map_clean import vm_map_clean
-from vkhost.vm_map_delete import vm_map_remove
-from vkhost.vm_object import vm_object_deallocate
-from vkhost.vm_object_page import vm_object_page_clean, vm_object_page_remove
-from vkhost.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
-from vkhost.vm_page_busy import vm_page_busy_try, vm_page_wakeup
-from vkhost.vm_page_cache import vm_page_cache, vm_page_try_to_cache, vm_page_try_to_free
-from vkhost.vm_page_dirty import vm_page_dirty, vm_page_protect, vm_page_test_dirty
-from vkhost.vm_page_lru import vm_page_activate, vm_page_deactivate
-from vkhost.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE
-from vkhost.vm_page_wire import vm_page_unhold
-from vkhost.vm_pageout import Pageout, vm_pageout_pass
-from vkhost.vm_pageout_active import Ageing
-from vkhost.vm_pageout_active import _age as vm_pageout_age
-from vkhost.vm_pageout_clean import OBJPC_SYNC
-from vkhost.vm_pageout_inactive import _flush_flags as vm_pageout_flush_flags
-from vkhost.vm_pageout_page import Laundry, vm_pageout_page
-from vkhost.vm_pageout_rss import vm_pageout_map_deactivate_pages
+from vkhost.pc64.pmap import pmap_resident_count
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_map_clean import vm_map_clean
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_object import vm_object_deallocate
+from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
+from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_cache, vm_page_try_to_cache, vm_page_try_to_free
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_protect, vm_page_test_dirty
+from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_deactivate
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_CACHE, PQ_INACTIVE
+from vkhost.vm.vm_page_wire import vm_page_unhold
+from vkhost.vm.vm_pageout import Pageout, vm_pageout_pass
+from vkhost.vm.vm_pageout_active import Ageing
+from vkhost.vm.vm_pageout_active import _age as vm_pageout_age
+from vkhost.vm.vm_pageout_clean import OBJPC_SYNC
+from vkhost.vm.vm_pageout_inactive import _flush_flags as vm_pageout_flush_flags
+from vkhost.vm.vm_pageout_page import Laundry, vm_pageout_page
+from vkhost.vm.vm_pageout_rss import vm_pageout_map_deactivate_pages
 
 PROTS: Final = {"none": VM_PROT_NONE, "r": VM_PROT_READ}
 

@@ -28,11 +28,11 @@ from vkprotocol.vkernel import SIGUSR1, T_SYSCALL, VMSPACE_CTL_RUN
 from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, verb
 from vkemu.litmus.machine import fault
 from vkemu.litmus.tables import MASTER_PDE
-from vkhost.lwp import lwpsignal
-from vkhost.pmap_switch import pmap_setlwpvm
-from vkhost.syscall import SYSCALLS
-from vkhost.vm_vmspace import vkernel_exit, vkernel_lwp_exit
-from vkhost.vmspace import vmspace_fork
+from vkhost.kern.lwp import lwpsignal
+from vkhost.kern.syscall import SYSCALLS
+from vkhost.pc64.pmap_switch import pmap_setlwpvm
+from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
+from vkhost.vm.vmspace import vmspace_fork
 
 PROGRAMS: Final = {
     "load": (Insn(Op.LD, rd=1, rs=2), Insn(Op.SYSCALL)),

@@ -6,10 +6,10 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import get_context
 
+from vkemu.launch.names import policies
+from vkemu.launch.scenario import read_document
 from vkemu.litmus.file import read, shipped
 from vkemu.matrix.cell import Cell, Question, answer
-from vkemu.names import policies
-from vkemu.scenario import read_document
 
 
 def questions(

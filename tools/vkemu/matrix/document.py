@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vkemu.launch.scenario import read_document
 from vkemu.litmus.file import Litmus, read, shipped
 from vkemu.matrix.cell import Cell
-from vkemu.scenario import read_document
 
 HEAD = """\
 # The windows, and which policy leaves which open

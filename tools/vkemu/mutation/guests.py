@@ -12,18 +12,18 @@ from vkprotocol.insn import Mem
 from vkprotocol.mman import MADV_INVAL
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
+from vkemu.launch.outcome import FAILURES, headline
 from vkemu.mutation.places import Guest
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
-from vkemu.outcome import FAILURES, headline
+from vkguest.kern.param import DATA_ADDRESS
 from vkguest.kernel import Vkernel
-from vkguest.param import DATA_ADDRESS
-from vkguest.port import MailboxPort, Port
+from vkguest.vkernel64.port import MailboxPort, Port
 from vkguest.workloads import workload
 from vkhost.config import HostConfig
+from vkhost.kern.proc import proc_create, proc_start
 from vkhost.kernel import Kernel
-from vkhost.proc import proc_create, proc_start
-from vkhost.vnode import MemoryVnode
+from vkhost.vm.vnode import MemoryVnode
 
 SEEDS: Final = 16
 MAX_STEPS: Final = 400_000
@@ -136,7 +136,7 @@ def _once(place: Guest, mutant: str, schedule: Schedule) -> str:
 
 
 def _boot(place: Guest, mutant: str, kernel: Kernel, schedule: Schedule) -> Vkernel:
-    from vkemu.scenario import size_bytes
+    from vkemu.launch.scenario import size_bytes
 
     pages = place.guest_pages or size_bytes(place.memory) // PAGE_SIZE
     proc = proc_create(kernel, "guest", MemoryVnode("guest", pages * PAGE_SIZE), place.vcpus)

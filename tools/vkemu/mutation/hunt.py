@@ -16,7 +16,7 @@ from vkemu.litmus.file import Litmus as Test
 from vkemu.litmus.file import build, load_litmus
 from vkemu.mutation.guests import run_guest
 from vkemu.mutation.places import EQUIVALENT, PLACES, Guest, Litmus, Place
-from vkhost.panic import Panic
+from vkhost.kern.panic import Panic
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 SECONDS: Final = 30.0  # a check that takes longer says nothing

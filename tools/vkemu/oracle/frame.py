@@ -9,7 +9,7 @@ from vkprotocol.events import NO_OBJECT, QUEUES
 
 from vkemu.oracle.violation import Happening
 
-# pc64 PTE bits (vkhost.pmap_bits), repeated because a log is read without a kernel.
+# pc64 PTE bits (vkhost.pc64.pmap_bits), repeated because a log is read without a kernel.
 PTE_V: Final = 0x001
 PTE_RW: Final = 0x002
 PTE_M: Final = 0x040

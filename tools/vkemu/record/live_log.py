@@ -19,9 +19,9 @@ from typing import Any, Final, Protocol, TextIO
 from structlog.typing import Processor
 
 from vkemu.inspect.reader import DROPPED
-from vkemu.log import EventLog, Shown, renderer_for
-from vkemu.rundir import RunFolder
-from vkemu.zstd import module
+from vkemu.record.log import EventLog, Shown, renderer_for
+from vkemu.record.rundir import RunFolder
+from vkemu.record.zstd import module
 
 BYTES: Final = 8 << 20  # of lines that wait or are being written
 GATHER_SECONDS: Final = 0.05  # a write each line would take the host's time

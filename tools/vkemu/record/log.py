@@ -79,7 +79,7 @@ class Lines:
 
 
 class Causality(Protocol):
-    """Who knows the vector clock of the step under way (`vkemu.report.vector_clock.Clocked`)."""
+    """Who knows the vector clock of the step under way (`vkemu.record.vector_clock.Clocked`)."""
 
     @property
     def clock(self) -> Mapping[str, int]: ...

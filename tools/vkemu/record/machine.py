@@ -12,15 +12,7 @@ from typing import Final, TypeAlias
 from vkprotocol.events import ALL_VA, NO_OBJECT
 from vkprotocol.vpte import vpte_text
 
-from vkemu.inspect.narrate import (
-    PG_BITS,
-    Event,
-    bits_text,
-    pte_frame,
-    pte_text,
-    queue_text,
-    span,
-)
+from vkemu.record.narrate import PG_BITS, Event, bits_text, pte_frame, pte_text, queue_text, span
 
 # thing, attribute, before, after: ("page 12", "queue", "active", "free")
 Change: TypeAlias = tuple[str, str, str | None, str | None]

@@ -9,8 +9,8 @@ from vkprotocol.events import ALL_VA, EVENTS, QUEUES
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import vpte_text
 
-from vkhost import vm_page
-from vkhost.pmap_bits import PTE_A, PTE_M, PTE_NX, PTE_RW, PTE_V, PTE_W, pte_pfn
+from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_NX, PTE_RW, PTE_V, PTE_W, pte_pfn
+from vkhost.vm import vm_page
 
 Event = dict[str, Any]
 

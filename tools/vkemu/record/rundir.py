@@ -17,8 +17,8 @@ from typing import IO
 
 import orjson
 
+from vkemu.record.zstd import SUFFIX, open_zstd
 from vkemu.verdict import UsageError
-from vkemu.zstd import SUFFIX, open_zstd
 
 EVENTS = "events.ndjson"
 SUMMARY = "summary.json"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from vkemu.inspect.narrate import Event, span
+from vkemu.record.narrate import Event, span
 
 Phase: TypeAlias = Literal["begin", "end", "instant"]
 

@@ -86,9 +86,9 @@ def unsealed(prefix: str, text: str, kind: type[T]) -> T:
 @cache
 def model_digest() -> bytes:
     """Which code decides what a schedule does: the kernels, the protocol and the executor."""
-    here = Path(__file__).parent
-    files = [here / "controlled.py", here / "assemble.py", here / "chance.py"]
-    files.append(here / "any_timer.py")
+    vkemu = Path(__file__).parents[1]
+    files = [vkemu / "executors" / f"{name}.py" for name in ("controlled", "chance", "any_timer")]
+    files.append(vkemu / "launch" / "assemble.py")
     for package in (vkprotocol, vkhost, vkguest):
         assert package.__file__ is not None
         root = Path(package.__file__).parent

@@ -1,6 +1,6 @@
 """Vector clocks of a recorded run: for each step, how many steps of each actor happened before it.
 
-Happens-before is the explorer's (`vkemu.exploration.trace`): the order of each actor's steps, of
+Happens-before is the explorer's (`exploration.reduction.trace`): the order of an actor's steps, of
 dependent steps - on one object, not both loads - of a spawn before what is spawned, and, since a
 timer fires only when nothing can run, of everything before an advance of the virtual clock before
 everything after it. (Fidge 1988, Mattern 1989.)
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Key, Thread
 
-from vkemu.controlled import Choose, Execution
+from vkemu.executors.controlled import Choose, Execution
 
 Clock: TypeAlias = list[int]  # by actor; actors beyond its end are 0
 Footprint: TypeAlias = Iterable[tuple[Key, bool]]  # (object, is it written)

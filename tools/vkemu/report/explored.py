@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from vkemu.controlled import Choose, Execution
+from vkemu.executors.controlled import Choose, Execution
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import violation
+from vkemu.launch.outcome import recorded
 from vkemu.litmus.decide import Test, decide
 from vkemu.litmus.file import Litmus
-from vkemu.outcome import recorded
 from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
 from vkemu.report.width import POSITIONS_MAX, Rerun

@@ -18,9 +18,9 @@ from typing import Any, Final
 from vkprotocol.effects import key_text
 from vkprotocol.events import EVENTS
 
-from vkemu.inspect.machine import Machine
-from vkemu.inspect.narrate import Event, narrate, pte_frame
 from vkemu.oracle.violation import INVARIANTS, Happening, Violation
+from vkemu.record.machine import Machine
+from vkemu.record.narrate import Event, narrate, pte_frame
 from vkemu.report.recording import Step
 from vkemu.report.width import POSITIONS_MAX, Rerun, Width, measure
 

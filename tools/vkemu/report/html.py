@@ -16,9 +16,9 @@ import orjson
 from vkprotocol.effects import key_text
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.inspect.export.slices import lock_of
-from vkemu.inspect.machine import Machine
-from vkemu.inspect.narrate import Event
+from vkemu.record.machine import Machine
+from vkemu.record.narrate import Event
+from vkemu.record.slices import lock_of
 from vkemu.report.causes import causes
 from vkemu.report.failure import Access, Failure, frames_of
 from vkemu.report.recording import Step, switches

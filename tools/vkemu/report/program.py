@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from vkemu.controlled import Deadlock, StepBound
-from vkemu.exploration.access_order import DataRace, Place
-from vkemu.exploration.narration import StepRecord
+from vkemu.executors.controlled import Deadlock, StepBound
+from vkemu.exploration.checking.access_order import DataRace, Place
+from vkemu.exploration.failure.narration import StepRecord
 from vkemu.exploration.result import Failure as Found
 from vkemu.report.failure import Access, Failure
 from vkemu.report.recording import SETUP, Step

@@ -15,10 +15,10 @@ from typing import Any
 from vkprotocol.effects import CLOCK, CURTHREAD, Key, key_text
 from vkprotocol.events import EVENTS
 
-from vkemu.controlled import Choose, Execution
-from vkemu.inspect.narrate import Event
+from vkemu.executors.controlled import Choose, Execution
+from vkemu.record.narrate import Event
+from vkemu.record.vector_clock import Clocked
 from vkemu.report.source import NOWHERE, caller, here
-from vkemu.report.vector_clock import Clocked
 
 SETUP = "kernel"  # the actor of what happens before the first step
 _FIELDS = {name: tuple(f.name for f in event.fields) for name, event in EVENTS.items()}

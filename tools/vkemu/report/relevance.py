@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from vkprotocol.effects import key_text
 
-from vkemu.inspect.narrate import Event, narrate, pte_frame
+from vkemu.record.narrate import Event, narrate, pte_frame
 from vkemu.report.failure import Failure, frames_of
 from vkemu.report.recording import Step
-from vkhost.vm_page_queue import PQ_CACHE
+from vkhost.vm.vm_page_queue import PQ_CACHE
 
 ESSENTIAL: Final = 5  # an access, or an end of the window
 STORY: Final = 4  # the frame changes hands, gains or loses a mapping, or is laundered

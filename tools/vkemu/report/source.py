@@ -26,7 +26,7 @@ class Place(NamedTuple):
     """A function and its line, outermost caller first in a stack."""
 
     function: str
-    where: str  # vkhost/vm_fault.py:118
+    where: str  # vkhost/vm/vm_fault.py:118
 
 
 NOWHERE: Final = Place("", "")
@@ -46,7 +46,7 @@ def frames(coro: Any) -> list[FrameType]:
 
 @cache
 def short(filename: str) -> str:
-    """`vkhost/vm_fault.py`, whatever the checkout or site-packages is called."""
+    """`vkhost/vm/vm_fault.py`, whatever the checkout or site-packages is called."""
     parts = Path(filename).parts
     for package in _OURS:
         if package in parts:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vkemu import assemble
-from vkemu.chance import seeded
-from vkemu.controlled import Choose
-from vkemu.outcome import Outcome, Recorder, conduct, headline, recorded
+from vkemu.executors.chance import seeded
+from vkemu.executors.controlled import Choose
+from vkemu.launch import assemble
+from vkemu.launch.outcome import Outcome, Recorder, conduct, headline, recorded
+from vkemu.launch.scenario import Scenario
 from vkemu.report import html, text
 from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
 from vkemu.report.width import Lenient
-from vkemu.scenario import Scenario
-from vkguest.errors import GuestPanic
-from vkhost.panic import Panic
+from vkguest.kern.errors import GuestPanic
+from vkhost.kern.panic import Panic
 
 EXACT = "pv_entry"  # the reverse map that knows every PTE
 # Of a longer run the end is told, without a page, and it is not taken again some thirty times.

@@ -11,14 +11,15 @@ from typing import Any
 import msgspec
 from structlog.typing import Processor
 
-from vkemu import assemble, rundir, token
-from vkemu.assemble import Machine
-from vkemu.controlled import Choose
-from vkemu.failure import explain
-from vkemu.log import EventLog
-from vkemu.outcome import Outcome, Recorder, conduct, headline
-from vkemu.report.vector_clock import Clocked
-from vkemu.scenario import Scenario
+from vkemu.executors.controlled import Choose
+from vkemu.launch import assemble
+from vkemu.launch.assemble import Machine
+from vkemu.launch.outcome import Outcome, Recorder, conduct, headline
+from vkemu.launch.scenario import Scenario
+from vkemu.record import rundir, token
+from vkemu.record.log import EventLog
+from vkemu.record.vector_clock import Clocked
+from vkemu.report.told import explain
 
 Tick = Callable[[int], None]
 
@@ -62,7 +63,7 @@ def record(
     processors: Sequence[Processor] = (),
 ) -> Record:
     """Run with the log on, into a new folder below `root`. `processors` are structlog's: every
-    event passes them on its way into the log (`vkemu.log`)."""
+    event passes them on its way into the log (`vkemu.record.log`)."""
     run = f"{scenario.name}/{scenario.policy}/{origin.seed}"
     with rundir.new_run(root, scenario.name) as folder:
         with folder.events(zstd=zstd) as out:

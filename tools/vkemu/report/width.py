@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from vkemu.controlled import Choose
+from vkemu.executors.controlled import Choose
 
 # Runs the program with this `choose`: True when it fails in the same way.
 Rerun: TypeAlias = Callable[[Choose], bool]

@@ -16,14 +16,14 @@ from vkprotocol.effects import Mailbox
 from vkprotocol.errno import Errno
 from vkprotocol.messages import Hello
 
-from vkemu.hung_task import HungTasks
-from vkemu.live import Live
-from vkemu.session import GUESTS, Guest, HostSession, Outlet, Refused
-from vkemu.transport import Stream, accept
+from vkemu.executors.hung_task import HungTasks
+from vkemu.executors.live import Live
+from vkemu.serving.session import GUESTS, Guest, HostSession, Outlet, Refused
+from vkemu.serving.transport import Stream, accept
+from vkhost.kern.lwp import Proc
+from vkhost.kern.proc import killproc, proc_create, proc_start
 from vkhost.kernel import Kernel
-from vkhost.lwp import Proc
-from vkhost.proc import killproc, proc_create, proc_start
-from vkhost.vnode_pager import FileVnode
+from vkhost.vm.vnode_pager import FileVnode
 
 
 class Server:

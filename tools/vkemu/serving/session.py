@@ -19,9 +19,9 @@ from vkprotocol.errno import Errno, errno_name
 from vkprotocol.errors import RemoteProtocolError
 from vkprotocol.messages import AnyMessage, Goodbye, Hello, HelloReply, Reply, Request, Signal
 
-from vkemu.live import Live
-from vkemu.transport import VANISHED, Broken, Stream, UnixStream
-from vkguest.errors import HostGone
+from vkemu.executors.live import Live
+from vkemu.serving.transport import VANISHED, Broken, Stream, UnixStream
+from vkguest.kern.errors import HostGone
 
 UNSENT_BYTES: Final = 1 << 20  # nothing more is read from a peer that has left this much unread
 HELLO_SECONDS: Final = 10.0  # a peer that has not said Hello by then is not a guest

@@ -6,23 +6,23 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from vkemu import token
-from vkemu.assemble import assemble
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
+from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.program import Program
 from vkemu.exploration.replaying import tell
 from vkemu.exploration.run import Run
-from vkemu.exploration.witness import Witness
-from vkemu.inspect.step_token import StepToken, parse
-from vkemu.inspect.stepper import Stepper
+from vkemu.launch.assemble import assemble
+from vkemu.launch.outcome import Outcome
+from vkemu.launch.scenario import Scenario, load, shipped_names
 from vkemu.litmus.decide import Test
 from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.litmus.token import LitmusToken, identity
-from vkemu.outcome import Outcome
+from vkemu.record import token
 from vkemu.report.explored import Observed
 from vkemu.report.recording import Recording
-from vkemu.scenario import Scenario, load, shipped_names
-from vkemu.trial import Origin, token_of
+from vkemu.report.trial import Origin, token_of
+from vkemu.stepping.step_token import StepToken, parse
+from vkemu.stepping.stepper import Stepper
 from vkemu.verdict import UsageError
 
 

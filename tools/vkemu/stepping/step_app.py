@@ -13,8 +13,8 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import DataTable, Footer, Header, OptionList, Static
 from textual.widgets.option_list import Option as Choice
 
-from vkemu.inspect.narrate import narrate
-from vkemu.inspect.stepper import Stepper
+from vkemu.record.narrate import narrate
+from vkemu.stepping.stepper import Stepper
 
 # Panel -> title, and which things of the machine it shows.
 PANELS: dict[str, tuple[str, Callable[[str], bool]]] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from vkemu.token import sealed, unsealed
+from vkemu.record.token import sealed, unsealed
 
 PREFIX = "vks1."
 
@@ -21,7 +21,7 @@ class StepToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     variant: str
     identity: str  # of the test or scenario, as loaded
     model: bytes
-    choices: bytes  # as `vkemu.token.pack` makes them
+    choices: bytes  # as `vkemu.record.token.pack` makes them
 
     def __str__(self) -> str:
         return sealed(PREFIX, self)

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from vkprotocol.effects import key_text
 
-from vkemu.controlled import Execution
-from vkemu.inspect.machine import Change, Machine
+from vkemu.executors.controlled import Execution
+from vkemu.record.machine import Change, Machine
 from vkemu.report.recording import Recording, Step
 from vkemu.report.source import here
 

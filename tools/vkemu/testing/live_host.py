@@ -8,14 +8,14 @@ from typing import Any, Final
 import anyio
 from vkprotocol.effects import Mailbox, Thread
 
-from vkemu.assemble import Machine, WrongMemory
-from vkemu.live import Live
-from vkemu.outcome import FAILURES
-from vkemu.scenario import Guest, Scenario, read
+from vkemu.executors.live import Live
+from vkemu.launch.assemble import Machine, WrongMemory
+from vkemu.launch.outcome import FAILURES
+from vkemu.launch.scenario import Guest, Scenario, read
+from vkguest.kern.proc import Result
 from vkguest.kernel import Vkernel
-from vkguest.proc import Result
+from vkhost.kern.proc import idle_cpus, killproc
 from vkhost.kernel import Kernel
-from vkhost.proc import idle_cpus, killproc
 
 HOST: Final = {"pages": 600, "cpus": 4}
 GUEST: Final = {"memory": "2M", "vcpus": 1, "workloads": ["touch"]}

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from vkprotocol.effects import Effect, Shared, Thread
 
-from vkemu.controlled import Tids
+from vkemu.executors.controlled import Tids
 
 Clock: TypeAlias = dict[int, int]  # by tid: how much of that thread happened before
 

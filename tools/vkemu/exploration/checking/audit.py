@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vkemu.controlled import Execution
+from vkemu.executors.controlled import Execution
 from vkemu.exploration.result import differs
 from vkemu.exploration.run import BOUND, Run
 from vkemu.exploration.stepwise import Path, Seen, Stepwise, announced
 
 if TYPE_CHECKING:
-    from vkemu.exploration.witness import Witness
+    from vkemu.exploration.failure.witness import Witness
 
 
 OFTEN: Final = 16  # executions of the parts of a search before the first is taken again

@@ -29,7 +29,7 @@ from typing import Any, Final, TypeAlias
 
 from vkprotocol.effects import Shared
 
-from vkemu.exploration.code_accesses import Access, Term, accesses_of
+from vkemu.exploration.checking.code_accesses import Access, Term, accesses_of
 
 Touch: TypeAlias = Callable[["Frame", tuple[Access, ...]], None]
 

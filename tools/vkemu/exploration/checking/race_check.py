@@ -22,11 +22,18 @@ from typing import Any, Final
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Shared, Thread
 
-from vkemu.announced import same_effect
-from vkemu.controlled import Execution, Tids
-from vkemu.exploration.access_order import DataRace, History, Order, Place
-from vkemu.exploration.closures import HEAP_TYPE, NOTHING, OURS, Closures, Frame, is_foreign
-from vkemu.exploration.code_accesses import Access, Term, text_of
+from vkemu.executors.announced import same_effect
+from vkemu.executors.controlled import Execution, Tids
+from vkemu.exploration.checking.access_order import DataRace, History, Order, Place
+from vkemu.exploration.checking.closures import (
+    HEAP_TYPE,
+    NOTHING,
+    OURS,
+    Closures,
+    Frame,
+    is_foreign,
+)
+from vkemu.exploration.checking.code_accesses import Access, Term, text_of
 from vkemu.exploration.objects import Condition
 from vkemu.exploration.stepwise import Stepwise
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.run import Run
-from vkemu.exploration.witness import Witness
 
 TRIALS: Final = 400  # executions
 INTERRUPTED: Final = "(interrupted)"  # at the end of how far it was shrunk

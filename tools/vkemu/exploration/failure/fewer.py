@@ -12,12 +12,12 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from vkemu.controlled import Execution
-from vkemu.exploration.strategy import Strategy
-from vkemu.exploration.witness import Witness, kind_of, witness_of
+from vkemu.executors.controlled import Execution
+from vkemu.exploration.failure.witness import Witness, kind_of, witness_of
+from vkemu.exploration.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
-    from vkemu.exploration.budget import Budget
+    from vkemu.exploration.failure.budget import Budget
     from vkemu.exploration.run import Run
 
 RARITIES: Final = (10, 100, 1000, 0)  # one preemption in so many steps; 0: none

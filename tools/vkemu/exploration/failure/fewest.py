@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vkprotocol.effects import CLOCK, Effect
 
-from vkemu.exploration.footprint import Objects
+from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.run import Run
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vkprotocol.effects import key_text
 
-from vkemu.announced import shown
-from vkemu.exploration.conflicts import Conflicts
+from vkemu.executors.announced import shown
+from vkemu.exploration.reduction.conflicts import Conflicts
 from vkemu.exploration.stepwise import source_of
 from vkemu.exploration.token import Fingerprint, Token, digest_of
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Final
 
-from vkemu.controlled import Execution
-from vkemu.exploration.budget import INTERRUPTED, Budget
-from vkemu.exploration.fewer import drawn
-from vkemu.exploration.fewest import Fewest
+from vkemu.executors.controlled import Execution
+from vkemu.exploration.failure.budget import INTERRUPTED, Budget
+from vkemu.exploration.failure.fewer import drawn
+from vkemu.exploration.failure.fewest import Fewest
+from vkemu.exploration.failure.witness import Path, Witness, kind_of, witness_of
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
-from vkemu.exploration.strategy import ABANDON, Strategy
-from vkemu.exploration.witness import Path, Witness, kind_of, witness_of
+from vkemu.exploration.strategies.strategy import ABANDON, Strategy
 
 STEPS: Final = 1_200_000  # the budget of the exact part
 TRIAL_STEPS: Final = 1_000_000  # the budget of what comes before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from vkemu.controlled import Deadlock
+from vkemu.executors.controlled import Deadlock
 from vkemu.exploration.run import PredicateError, Run
 
 WITNESSES_MAX: Final = 16  # kinds of failures of one exploration that are told apart

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Effect
 
-from vkemu.announced import may_go_on
+from vkemu.executors.announced import may_go_on
 
 if TYPE_CHECKING:
-    from vkemu.exploration.trace import Trace
+    from vkemu.exploration.reduction.trace import Trace
 
 
 def opening(trace: Trace, effect: Effect, first: int, past: int, n: int) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from vkprotocol.effects import Effect
 
-from vkemu.exploration.footprint import Footprint, Objects
+from vkemu.exploration.reduction.footprint import Footprint, Objects
 
 ALL_STEPS: Final = 1_000  # of a longer execution, of each thread the nearest before and after
 

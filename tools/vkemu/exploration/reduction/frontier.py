@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeAlias
 
 from vkprotocol.effects import Key
 
-from vkemu.controlled import Tids
-from vkemu.exploration.footprint import Footprint, Objects
-from vkemu.exploration.trace import Race, Trace
-from vkemu.exploration.wakeup import ELSEWHERE, Node, Tree
+from vkemu.executors.controlled import Tids
+from vkemu.exploration.reduction.footprint import Footprint, Objects
+from vkemu.exploration.reduction.trace import Race, Trace
+from vkemu.exploration.reduction.wakeup import ELSEWHERE, Node, Tree
 
 Path: TypeAlias = tuple[int, ...]
 Touched: TypeAlias = tuple[tuple[Key, bool], ...] | None

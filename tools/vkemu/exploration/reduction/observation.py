@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from vkprotocol.effects import Shared
 
-from vkemu.exploration.footprint import Objects
 from vkemu.exploration.objects import Condition
 from vkemu.exploration.program import Program
+from vkemu.exploration.reduction.footprint import Objects
 
 CONSTANT: Final = (int, float, complex, str, bytes, bool, type(None), range, type, ModuleType)
 UNKNOWN: Final = object()

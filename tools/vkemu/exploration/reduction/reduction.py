@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import Shared
 
-from vkemu.exploration.footprint import Objects, dependent
-from vkemu.exploration.frontier import Found, Frontier, Names, Step
 from vkemu.exploration.path import Path, retrace
-from vkemu.exploration.trace import Race, Trace
-from vkemu.exploration.wakeup import Tree
+from vkemu.exploration.reduction.footprint import Objects, dependent
+from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step
+from vkemu.exploration.reduction.trace import Race, Trace
+from vkemu.exploration.reduction.wakeup import Tree
 
 if TYPE_CHECKING:
-    from vkemu.exploration.observation import View
+    from vkemu.exploration.reduction.observation import View
     from vkemu.exploration.run import Run
 
 
@@ -193,7 +193,7 @@ class Reduction(Path):
     def look(self, run: Run) -> None:
         """Before the first execution: what can `always` see?"""
         if run.watched and self.view is None:
-            from vkemu.exploration.observation import View
+            from vkemu.exploration.reduction.observation import View
 
             self.view = View(self.objects)
             self.view.look(run.program)

@@ -17,11 +17,11 @@ from typing import TypeAlias
 
 from vkprotocol.effects import Effect, Thread
 
-from vkemu.announced import may_go_on
-from vkemu.controlled import Execution
-from vkemu.exploration import commuting
-from vkemu.exploration.footprint import Footprint, Objects
+from vkemu.executors.announced import may_go_on
+from vkemu.executors.controlled import Execution
 from vkemu.exploration.path import Record
+from vkemu.exploration.reduction import commuting
+from vkemu.exploration.reduction.footprint import Footprint, Objects
 
 # (first, second, tid, footprint, past, without): step `second` of thread `tid` could have come
 # before event `first`. `second` is an event, or `len(trace)` for the step of a thread that could

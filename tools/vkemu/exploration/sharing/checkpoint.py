@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import key_text
 
-from vkemu.exploration.identity import identity_of
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import ExplorationError
+from vkemu.exploration.sharing.identity import identity_of
 
 if TYPE_CHECKING:
-    from vkemu.exploration.jobs import Task
-    from vkemu.exploration.origin import Build
-    from vkemu.exploration.parallel import Coordinator, Division
+    from vkemu.exploration.failure.origin import Build
+    from vkemu.exploration.sharing.jobs import Task
+    from vkemu.exploration.sharing.parallel import Coordinator, Division
 
 VERSION: Final = 3
 EVERY_SECONDS: Final = 5.0
 ALLOWED: Final = {
-    ("vkemu.exploration.frontier", "Frontier"),
-    ("vkemu.exploration.frontier", "Step"),
-    ("vkemu.exploration.jobs", "Task"),
-    ("vkemu.exploration.parallel", "Part"),
-    ("vkemu.exploration.parallel", "State"),
-    ("vkemu.exploration.witness", "Witness"),
+    ("vkemu.exploration.reduction.frontier", "Frontier"),
+    ("vkemu.exploration.reduction.frontier", "Step"),
+    ("vkemu.exploration.sharing.jobs", "Task"),
+    ("vkemu.exploration.sharing.parallel", "Part"),
+    ("vkemu.exploration.sharing.parallel", "State"),
+    ("vkemu.exploration.failure.witness", "Witness"),
 }
 COUNTS: Final = ("executions", "blocked", "cut", "failures", "steps", "depth")
 

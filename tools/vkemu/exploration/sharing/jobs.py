@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from vkemu.exploration.audit import Audit
-from vkemu.exploration.frontier import Found, Frontier, Names
-from vkemu.exploration.origin import Build
+from vkemu.exploration.checking.audit import Audit
+from vkemu.exploration.failure.origin import Build
+from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.program import Program
+from vkemu.exploration.reduction.frontier import Found, Frontier, Names
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
 from vkemu.exploration.strategies import strategy_named
-from vkemu.exploration.witness import Witness
 
 
 @runtime_checkable

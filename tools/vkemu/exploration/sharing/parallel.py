@@ -19,16 +19,16 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from vkemu.exploration.checkpoint import Checkpoint
-from vkemu.exploration.footprint import Objects
-from vkemu.exploration.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
-from vkemu.exploration.jobs import Job, Report, Task, counting_of
-from vkemu.exploration.origin import Build
+from vkemu.exploration.failure.origin import Build
+from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
+from vkemu.exploration.reduction.footprint import Objects
+from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
+from vkemu.exploration.reduction.wakeup import Reversals, Tree
 from vkemu.exploration.result import Result
-from vkemu.exploration.sampling import BLOCK
-from vkemu.exploration.wakeup import Reversals, Tree
-from vkemu.exploration.witness import WITNESSES_MAX, Witness
-from vkemu.exploration.workers import Here, Processes, Workers
+from vkemu.exploration.sharing.checkpoint import Checkpoint
+from vkemu.exploration.sharing.jobs import Job, Report, Task, counting_of
+from vkemu.exploration.sharing.workers import Here, Processes, Workers
+from vkemu.exploration.strategies.sampling import BLOCK
 
 SLICE_SECONDS = 0.25
 FIRST_SLICE_SECONDS = 0.02  # while somebody has nothing to do

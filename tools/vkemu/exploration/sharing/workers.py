@@ -8,11 +8,11 @@ from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Protocol
 
-from vkemu.exploration.origin import Build, program_of, reference
+from vkemu.exploration.failure.origin import Build, program_of, reference
 from vkemu.exploration.result import ExplorationError
 
 if TYPE_CHECKING:
-    from vkemu.exploration.jobs import Job, Report, Task
+    from vkemu.exploration.sharing.jobs import Job, Report, Task
 
 
 class Workers(Protocol):
@@ -30,7 +30,7 @@ class Here:
     """In this process, one job when results are asked for."""
 
     def __init__(self, build: Build, task: Task) -> None:
-        from vkemu.exploration.jobs import Hand
+        from vkemu.exploration.sharing.jobs import Hand
 
         self._hand = Hand(build, task)
         self._jobs: deque[Job] = deque()
@@ -51,7 +51,9 @@ class Processes:
     def __init__(self, build: Build, task: Task, count: int) -> None:
         referred = reference(build)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["vkemu.exploration.jobs", "vkemu.exploration.dpor"])
+        context.set_forkserver_preload(
+            ["vkemu.exploration.sharing.jobs", "vkemu.exploration.strategies.dpor"]
+        )
         self._jobs: deque[Job] = deque()
         self._idle: list[Connection] = []
         self._busy: list[Connection] = []
@@ -104,8 +106,8 @@ class Processes:
 
 def labour(connection: Connection, referred: bytes, task: Task) -> None:
     """The life of a worker process."""
-    from vkemu.exploration.guards import guards
-    from vkemu.exploration.jobs import Hand, Report, portable
+    from vkemu.exploration.checking.guards import guards
+    from vkemu.exploration.sharing.jobs import Hand, Report, portable
 
     # Ctrl-C is the coordinator's to handle; it ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from vkemu.exploration.footprint import Objects
+from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.result import StrategyError
 
 NAMES: Final = (
@@ -23,23 +23,23 @@ def strategy_named(name: str, seed: int, objects: Objects) -> Any:
         number = int(text)
     match stem:
         case "dpor":
-            from vkemu.exploration.dpor import Dpor
+            from vkemu.exploration.strategies.dpor import Dpor
 
             return Dpor(objects)
         case "source-dpor":
-            from vkemu.exploration.source_dpor import SourceDpor
+            from vkemu.exploration.strategies.source_dpor import SourceDpor
 
             return SourceDpor(objects)
         case "dfs":
-            from vkemu.exploration.dfs import Dfs
+            from vkemu.exploration.strategies.dfs import Dfs
 
             return Dfs()
         case "bounded":
-            from vkemu.exploration.bounded import Bounded
+            from vkemu.exploration.strategies.bounded import Bounded
 
             return Bounded(number)
         case "portfolio":
-            from vkemu.exploration.portfolio import Portfolio
+            from vkemu.exploration.strategies.portfolio import Portfolio
 
             members = ("dpor", "pct", "pos", "random")
             return Portfolio([strategy_named(member, seed, objects) for member in members])
@@ -50,19 +50,19 @@ def strategy_named(name: str, seed: int, objects: Objects) -> Any:
 def sampling_named(stem: str, name: str, seed: int, number: int | None) -> Any:
     match stem:
         case "random":
-            from vkemu.exploration.random_walk import RandomWalk
+            from vkemu.exploration.strategies.random_walk import RandomWalk
 
             return RandomWalk(seed)
         case "pct":
-            from vkemu.exploration.pct import Pct
+            from vkemu.exploration.strategies.pct import Pct
 
             return Pct(seed) if number is None else Pct(seed, number)
         case "pos":
-            from vkemu.exploration.pos import Pos
+            from vkemu.exploration.strategies.pos import Pos
 
             return Pos(seed)
         case "urw":
-            from vkemu.exploration.urw import Urw
+            from vkemu.exploration.strategies.urw import Urw
 
             return Urw(seed)
         case _:

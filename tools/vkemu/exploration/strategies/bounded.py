@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vkemu.exploration.dfs import NOBODY, Dfs
 from vkemu.exploration.path import withheld
+from vkemu.exploration.strategies.dfs import NOBODY, Dfs
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run

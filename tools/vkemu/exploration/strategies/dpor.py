@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from vkemu.exploration.footprint import Footprint
-from vkemu.exploration.frontier import Found
-from vkemu.exploration.reduction import Reduction
-from vkemu.exploration.trace import Race
-from vkemu.exploration.wakeup import Reversals
+from vkemu.exploration.reduction.footprint import Footprint
+from vkemu.exploration.reduction.frontier import Found
+from vkemu.exploration.reduction.reduction import Reduction
+from vkemu.exploration.reduction.trace import Race
+from vkemu.exploration.reduction.wakeup import Reversals
 
 NOWHERE: Final[Footprint] = (-1,)
 

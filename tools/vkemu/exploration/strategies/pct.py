@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vkemu.exploration.sampling import Sampling
+from vkemu.exploration.strategies.sampling import Sampling
 
 if TYPE_CHECKING:
-    from vkemu.controlled import Execution
+    from vkemu.executors.controlled import Execution
 
 
 class Pct(Sampling):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vkemu.exploration.strategy import Strategy
+from vkemu.exploration.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Effect
 
-from vkemu.exploration.sampling import Sampling
+from vkemu.exploration.strategies.sampling import Sampling
 
 if TYPE_CHECKING:
-    from vkemu.controlled import Execution
+    from vkemu.executors.controlled import Execution
 
 
 class Pos(Sampling):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from vkemu.exploration.strategy import Strategy
+from vkemu.exploration.strategies.strategy import Strategy
 
 BLOCK: Final = 64
 

@@ -9,7 +9,7 @@ sleep set counts as being there.
 
 from __future__ import annotations
 
-from vkemu.exploration.reduction import Reduction
+from vkemu.exploration.reduction.reduction import Reduction
 
 
 class SourceDpor(Reduction):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from vkemu.exploration.result import ExplorationError
 
 if TYPE_CHECKING:
-    from vkemu.controlled import Execution
+    from vkemu.executors.controlled import Execution
     from vkemu.exploration.run import Run
 
 ABANDON: Final = -1

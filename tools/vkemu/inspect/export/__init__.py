@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, Final, TypeAlias
 
 from vkemu.inspect.export import chrome, mermaid, perfetto, shiviz
-from vkemu.inspect.narrate import Event
+from vkemu.record.narrate import Event
 
 Export: TypeAlias = Callable[[Iterable[Event], IO[bytes]], None]
 

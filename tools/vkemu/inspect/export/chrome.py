@@ -7,8 +7,8 @@ from typing import IO, Any
 
 import orjson
 
-from vkemu.inspect.export.slices import Mark, marks
-from vkemu.inspect.narrate import Event, narrate, own_fields
+from vkemu.record.narrate import Event, narrate, own_fields
+from vkemu.record.slices import Mark, marks
 
 PID = 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import IO, Final
 
-from vkemu.inspect.narrate import Event, narrate
+from vkemu.record.narrate import Event, narrate
 from vkemu.verdict import UsageError
 
 EVENTS_MAX: Final = 400

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import IO, Any, Final
 
-from vkemu.inspect.export.slices import Mark, marks
-from vkemu.inspect.narrate import Event, narrate, own_fields
+from vkemu.record.narrate import Event, narrate, own_fields
+from vkemu.record.slices import Mark, marks
 from vkemu.verdict import UsageError
 
 SEQUENCE: Final = 1

@@ -14,7 +14,7 @@ from typing import IO
 
 import orjson
 
-from vkemu.inspect.narrate import Event, narrate
+from vkemu.record.narrate import Event, narrate
 from vkemu.verdict import UsageError
 
 
