@@ -7,7 +7,7 @@ JOBS   ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test venv lint format lock bench clean
+.PHONY: run test test-long venv lint format lock bench clean
 
 run: $(READY)
 	@$(BIN)/vkemu run demo --seeds 200; status=$$?; \
@@ -18,7 +18,10 @@ test: $(READY)
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/pytest -q -n $(JOBS)
+	$(BIN)/pytest -q -n $(JOBS) -m "not long"
+
+test-long: $(READY)
+	$(BIN)/pytest -q -n $(JOBS) -m long --timeout 3000
 
 venv: $(READY)
 

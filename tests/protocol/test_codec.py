@@ -113,7 +113,7 @@ def _decoded_or_refused(payload: bytes) -> None:
         (msgpack.packb({"type": "exit", "lwp": 0, "seq": 0, "x": 0}), "unknown field `x`"),
         (msgpack.packb({"type": "exit", "lwp": 0}), "missing required field `seq`"),
         (msgpack.packb({"type": "exit", "lwp": 0, "seq": 0.5}), "Expected `int`, got `float`"),
-        (b"\x82\xa4type\xa7goodbye\xa6reason\xa1\xff", "utf-8"),
+        (b"\x82\xa4type\xa7goodbye\xa6reason\xa1\xff", "UTF-8"),
         (b"\x82\xa1x" + b"\x91" * 100_000, "nested too deep"),
         (b"\xdf\xff\xff\xff\xff", "truncated"),
         (b"\x82\xa4type\xa7cpu_ops\xa3ops\xdd\xff\xff\xff\xff", "length <= 4096"),
