@@ -1,20 +1,20 @@
-"""vm_map: the address space of a vmspace, a sorted list of entries under a read/write lock.
+"""vm_map: the address space of a vmspace, a tree of entries under a read/write lock.
 
 An entry maps [start, end) to an object through its `ba`, the head of a chain of vm_map_backing: a
 page the first object lacks is looked for in the next. Every vm_map_backing hangs on its object's
 backing_list, which is all the reverse map of the extent-scan kernels knows.
 
-DragonFly sys/vm/vm_map.c, vm_map.h. Left out: submaps, uksmaps, auto-grow stacks, the freehint
-array, partitioning, coalescing of anonymous objects, and map->token, which covers here nothing
-that the map lock does not.
+DragonFly sys/vm/vm_map.c, vm_map.h. Left out: submaps, uksmaps, auto-grow stacks, partitioning,
+coalescing of anonymous objects, and map->token, which covers here nothing that the map lock does
+not.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from sortedcontainers import SortedKeyList
 from vkprotocol.effects import Cell, Lock, RWLock, Thread, fresh_key
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import atop
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vkhost.vm.vm_map_interlock import VmMapIlock
     from vkhost.vm.vm_object import VmObject
 
+FREEHINTS: Final = 4  # VM_MAP_FFCOUNT
 MAPTYPE_NAMES = {VM_MAPTYPE_NORMAL: "normal", VM_MAPTYPE_VPAGETABLE: "vpagetable"}
 
 
@@ -123,18 +124,22 @@ def _locked_or_private(obj: Any, thread: Thread, writing: bool) -> bool:
     return held and (not writing or obj.lock.state[0] == thread.tid)
 
 
-@guarded_by("lock", "entries", "size", guard=_locked_or_private)
+@guarded_by("lock", "entries", "freehint", "size", guard=_locked_or_private)
 @guarded_by("ilock_spin", "ilock_base")
 class VmMap:
     """The entries of one address space.
 
-    LOCKING: `lock` for entries and size; `ilock_spin` for the list of interlocks, which is there
-    because faults and MADV_INVAL both hold `lock` shared.
+    LOCKING: `lock` for entries, freehint and size; `ilock_spin` for the list of interlocks, which
+    is there because faults and MADV_INVAL both hold `lock` shared.
+
+    `entries` is ordered by start: an entry whose start changes is taken out meanwhile. `freehint`:
+    (length, alignment) -> an address below which nothing of that kind fits (struct
+    vm_map_freehint), so that mmap does not walk over all that is mapped.
     """
 
     __slots__ = (
-        "entries", "ilock_base", "ilock_spin", "kernel", "lock", "max_offset", "min_offset", "pmap",
-        "private", "proc", "size",
+        "entries", "freehint", "ilock_base", "ilock_spin", "kernel", "lock", "max_offset",
+        "min_offset", "pmap", "private", "proc", "size",
     )  # fmt: skip
 
     def __init__(
@@ -147,7 +152,8 @@ class VmMap:
         self.min_offset = min_offset
         self.max_offset = max_offset
         self.lock = RWLock(("vm_map", pmap.id), rank=MAP_LOCK)
-        self.entries: list[VmMapEntry] = []  # guarded_by lock
+        self.entries = SortedKeyList(key=entry_start)  # of VmMapEntry; guarded_by lock
+        self.freehint: dict[tuple[int, int], int] = {}  # guarded_by lock
         self.size = 0  # bytes mapped, guarded_by lock
         self.ilock_spin = Lock(("ilock_spin", pmap.id), rank=ILOCK_SPIN)
         self.ilock_base: VmMapIlock | None = None  # guarded_by ilock_spin
@@ -197,24 +203,26 @@ async def vm_map_unlock(vm_map: VmMap) -> None:
 
 def vm_map_lookup_entry(vm_map: VmMap, va: int) -> VmMapEntry | None:
     """The entry that contains va. Precondition: the map is locked."""
-    i = bisect_right(vm_map.entries, va, key=entry_start)
-    if i and va < vm_map.entries[i - 1].ba.end:
-        return vm_map.entries[i - 1]
+    entries = vm_map.entries
+    i = entries.bisect_key_right(va)
+    if i:
+        entry: VmMapEntry = entries[i - 1]
+        if va < entry.ba.end:
+            return entry
     return None
 
 
-def entries_from(vm_map: VmMap, va: int) -> list[VmMapEntry]:
-    """The entry that contains va and all above it. Precondition: the map is locked."""
-    i = bisect_right(vm_map.entries, va, key=entry_start)
-    if i and va < vm_map.entries[i - 1].ba.end:
-        i -= 1
-    return vm_map.entries[i:]
+def entries_in(vm_map: VmMap, start: int, end: int) -> list[VmMapEntry]:
+    """The entries that have a part in [start, end). Precondition: the map is locked."""
+    first = vm_map_lookup_entry(vm_map, start)
+    if first is not None:
+        start = first.start
+    return list(vm_map.entries.irange_key(start, end, inclusive=(True, False)))
 
 
 def vm_map_entry_link(vm_map: VmMap, entry: VmMapEntry) -> None:
     """Precondition: exclusive lock, and nothing is mapped there."""
-    i = bisect_right(vm_map.entries, entry.start, key=entry_start)
-    vm_map.entries.insert(i, entry)
+    vm_map.entries.add(entry)
 
 
 def vm_map_entry_unlink(vm_map: VmMap, entry: VmMapEntry) -> None:
@@ -224,14 +232,31 @@ def vm_map_entry_unlink(vm_map: VmMap, entry: VmMapEntry) -> None:
 def vm_map_findspace(vm_map: VmMap, start: int, length: int, align: int) -> int | None:
     """First fit at or above `start`, None if there is no room. Precondition: exclusive lock."""
     start = max(start, vm_map.min_offset)
-    for entry in [*entries_from(vm_map, start), None]:
+    kind = (length, align)
+    hint = vm_map.freehint.pop(kind, vm_map.min_offset)
+    lowest = start <= hint  # what is found is then the first fit of all
+    start = max(start, hint)
+    first = vm_map_lookup_entry(vm_map, start)
+    if first is not None:
+        start = first.end
+    for entry in vm_map.entries.irange_key(start):
         start = (start + align - 1) // align * align
-        if start + length > vm_map.max_offset:
-            return None
-        if entry is None or start + length <= entry.start:
-            return start
+        if start + length <= entry.start:
+            break
         start = max(start, entry.end)
-    return None
+    start = (start + align - 1) // align * align
+    vm_map.freehint[kind] = start if lowest else hint  # the latest used is the last
+    if len(vm_map.freehint) > FREEHINTS:
+        del vm_map.freehint[next(iter(vm_map.freehint))]
+    return start if start + length <= vm_map.max_offset else None
+
+
+def vm_map_freehint_hole(vm_map: VmMap, start: int) -> None:
+    """A hole was made at `start`. Precondition: exclusive lock, and it is off the map."""
+    i = vm_map.entries.bisect_key_left(start)
+    start = vm_map.entries[i - 1].end if i else vm_map.min_offset
+    for kind, hint in vm_map.freehint.items():
+        vm_map.freehint[kind] = min(hint, start)
 
 
 async def vm_map_insert(
@@ -253,10 +278,7 @@ async def vm_map_insert(
 
     if start < vm_map.min_offset or end > vm_map.max_offset or start >= end:
         return KERN_INVALID_ADDRESS
-    i = bisect_right(vm_map.entries, start, key=entry_start)
-    if i and start < vm_map.entries[i - 1].end:
-        return KERN_NO_SPACE
-    if i < len(vm_map.entries) and vm_map.entries[i].start < end:
+    if entries_in(vm_map, start, end):
         return KERN_NO_SPACE
     entry = VmMapEntry(
         VmMapBacking(vm_map.pmap, maptype, start, end, obj, offset), prot, max_prot, _eflags(cow)
@@ -323,7 +345,7 @@ async def vm_map_check_protection(vm_map: VmMap, start: int, end: int, protectio
     """Whether all of [start, end) is mapped and allows `protection`."""
     await vm_map_lock_read(vm_map)
     allowed = True
-    for entry in entries_from(vm_map, start):
+    for entry in entries_in(vm_map, start, end):
         if start >= end:
             break
         if start < entry.start or entry.protection & protection != protection:

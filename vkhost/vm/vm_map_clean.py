@@ -15,7 +15,7 @@ from vkhost.vm.vm import KERN_INVALID_ADDRESS, KERN_SUCCESS, VM_MAPTYPE_VPAGETAB
 from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
-    entries_from,
+    entries_in,
     vm_map_lock_read,
     vm_map_lookup_entry,
     vm_map_unlock,
@@ -33,9 +33,7 @@ async def vm_map_clean(
     if vm_map_lookup_entry(vm_map, start) is None or not _no_holes(vm_map, start, end):
         await vm_map_unlock(vm_map)
         return KERN_INVALID_ADDRESS
-    for entry in entries_from(vm_map, start):
-        if entry.start >= end:
-            break
+    for entry in entries_in(vm_map, start, end):
         use_start = max(start, entry.start)
         size = min(end, entry.end) - use_start
         found = _clean_object(vm_map, entry, use_start, size)
@@ -46,9 +44,7 @@ async def vm_map_clean(
 
 
 def _no_holes(vm_map: VmMap, start: int, end: int) -> bool:
-    for entry in entries_from(vm_map, start):
-        if start >= end:
-            break
+    for entry in entries_in(vm_map, start, end):
         if entry.start > start:
             return False
         start = entry.end

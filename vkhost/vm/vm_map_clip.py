@@ -9,7 +9,7 @@ from __future__ import annotations
 from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
-    entries_from,
+    entries_in,
     vm_map_entry_link,
     vm_map_entry_unlink,
     vm_map_lookup_entry,
@@ -65,28 +65,30 @@ async def entries_clipped(vm_map: VmMap, start: int, end: int) -> list[VmMapEntr
     first = vm_map_lookup_entry(vm_map, start)
     if first is not None:
         await vm_map_clip_start(vm_map, first, start)
-    return [entry for entry in entries_from(vm_map, start) if entry.start < end]
+    return entries_in(vm_map, start, end)
 
 
 def is_linked(vm_map: VmMap, entry: VmMapEntry) -> bool:
     """Whether the entry is still in the map, not swallowed by a neighbour's simplification."""
-    return any(entry is other for other in vm_map.entries)
+    return vm_map_lookup_entry(vm_map, entry.start) is entry
 
 
 async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
     """Merge `entry`, which stays, with the neighbours that are its continuation."""
-    i = vm_map.entries.index(entry)
+    i = vm_map.entries.bisect_key_left(entry.start)
+    assert vm_map.entries[i] is entry
+    after = vm_map.entries[i + 1] if i + 1 < len(vm_map.entries) else None
     if i and _continues(vm_map, vm_map.entries[i - 1], entry):
         prev = vm_map.entries[i - 1]
         vm_map_entry_unlink(vm_map, prev)
+        vm_map_entry_unlink(vm_map, entry)
         await vm_map_backing_adjust_start(entry, prev.start)
+        vm_map_entry_link(vm_map, entry)
         if entry.ba.object is None:
             entry.ba.offset = 0
         await vm_map_entry_dispose(prev)
         await vm_map.kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
-        i -= 1
-    if i + 1 < len(vm_map.entries) and _continues(vm_map, entry, vm_map.entries[i + 1]):
-        after = vm_map.entries[i + 1]
+    if after is not None and _continues(vm_map, entry, after):
         vm_map_entry_unlink(vm_map, after)
         await vm_map_backing_adjust_end(entry, after.end)
         await vm_map_entry_dispose(after)

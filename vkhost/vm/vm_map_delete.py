@@ -5,7 +5,14 @@ from __future__ import annotations
 from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.vm.vm import MAP_ENTRY_USER_WIRED, MAP_ENTRY_VPAGETABLE_WIRED
 from vkhost.vm.vm_fault_wire import vm_fault_unwire
-from vkhost.vm.vm_map import VmMap, VmMapEntry, vm_map_entry_unlink, vm_map_lock, vm_map_unlock
+from vkhost.vm.vm_map import (
+    VmMap,
+    VmMapEntry,
+    vm_map_entry_unlink,
+    vm_map_freehint_hole,
+    vm_map_lock,
+    vm_map_unlock,
+)
 from vkhost.vm.vm_map_backing import vm_map_entry_dispose
 from vkhost.vm.vm_map_clip import entries_clipped, vm_map_clip_end
 
@@ -34,6 +41,7 @@ async def vm_map_delete(vm_map: VmMap, start: int, end: int) -> None:
 
 async def _delete_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
     vm_map_entry_unlink(vm_map, entry)
+    vm_map_freehint_hole(vm_map, entry.start)
     vm_map.size -= entry.end - entry.start
     vm_map.kernel.emit("map.remove", vm_map.pmap.id, entry.start, entry.end)
     await vm_map_entry_dispose(entry)

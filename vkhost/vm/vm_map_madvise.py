@@ -40,7 +40,7 @@ from vkhost.vm.vm import (
 from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
-    entries_from,
+    entries_in,
     vm_map_lock,
     vm_map_lock_read,
     vm_map_unlock,
@@ -89,9 +89,7 @@ async def _setmap(vm_map: VmMap, start: int, end: int, value: int) -> int:
     await (vm_map_lock_read(vm_map) if shared else vm_map_lock(vm_map))
     start, end = vm_map.range_check(start, end)
     if not kernel.quirks.setmap_partial and any(
-        entry.maptype != VM_MAPTYPE_VPAGETABLE
-        for entry in entries_from(vm_map, start)
-        if entry.start < end
+        entry.maptype != VM_MAPTYPE_VPAGETABLE for entry in entries_in(vm_map, start, end)
     ):
         await vm_map_unlock(vm_map)
         return Errno.EINVAL
@@ -137,9 +135,7 @@ async def _inval(vm_map: VmMap, start: int, end: int) -> None:
     await (vm_map_lock(vm_map) if exclusive else vm_map_lock_read(vm_map))
     start, end = vm_map.range_check(start, end)
     kernel.emit("inval.begin", vm_map.pmap.id, start, end)
-    for entry in entries_from(vm_map, start):
-        if entry.start >= end:
-            break
+    for entry in entries_in(vm_map, start, end):
         use_start, use_end = max(start, entry.start), min(end, entry.end)
         if use_start >= use_end:
             continue
@@ -191,7 +187,7 @@ async def _advise_objects(vm_map: VmMap, start: int, end: int, behav: int) -> No
     """DONTNEED, FREE, WILLNEED: of NORMAL entries only, whose pages are where arithmetic says."""
     await vm_map_lock_read(vm_map)
     start, end = vm_map.range_check(start, end)
-    for entry in entries_from(vm_map, start):
+    for entry in entries_in(vm_map, start, end):
         use_start, use_end = max(start, entry.start), min(end, entry.end)
         if use_start >= use_end or entry.maptype != VM_MAPTYPE_NORMAL or entry.ba.object is None:
             continue

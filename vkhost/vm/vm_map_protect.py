@@ -15,7 +15,7 @@ from vkhost.vm.vm import (
     VM_INHERIT_SHARE,
     VM_PROT_WRITE,
 )
-from vkhost.vm.vm_map import VmMap, entries_from, vm_map_lock, vm_map_unlock
+from vkhost.vm.vm_map import VmMap, entries_in, vm_map_lock, vm_map_unlock
 from vkhost.vm.vm_map_clip import entries_clipped, is_linked, vm_map_clip_end, vm_map_simplify_entry
 
 
@@ -27,8 +27,8 @@ async def vm_map_protect(vm_map: VmMap, start: int, end: int, new_prot: int) -> 
     """
     await vm_map_lock(vm_map)
     start, end = vm_map.range_check(start, end)
-    for entry in entries_from(vm_map, start):
-        if entry.start < end and new_prot & ~entry.max_protection:
+    for entry in entries_in(vm_map, start, end):
+        if new_prot & ~entry.max_protection:
             await vm_map_unlock(vm_map)
             return KERN_PROTECTION_FAILURE
     for entry in await entries_clipped(vm_map, start, end):

@@ -92,6 +92,19 @@ def consistent(vm_map: VmMap) -> None:
     assert vm_map.size == sum(entry.end - entry.start for entry in vm_map.entries)
     for obj in objects.values():
         assert obj.ref_count.value == len(obj.backing_list)
+    for start, length, align in ((0, 1, 1), (0, 2, 1), (5, 2, 1), (3, 3, 4), (0, 20, 1)):
+        asked = start * PAGE, length * PAGE, align * PAGE
+        # What it remembers of the time before makes it faster and not wrong.
+        assert vm_map_findspace(vm_map, *asked) == first_fit(vm_map, *asked)
+
+
+def first_fit(vm_map: VmMap, start: int, length: int, align: int) -> int | None:
+    """Try them all."""
+    taken = [(entry.start, entry.end) for entry in vm_map.entries]
+    start = -(-max(start, vm_map.min_offset) // align) * align
+    while any(s < start + length and start < e for s, e in taken):
+        start += align
+    return start if start + length <= vm_map.max_offset else None
 
 
 RANGE = st.tuples(st.integers(0, PAGES - 1), st.integers(1, 8)).map(

@@ -211,7 +211,8 @@ def test_behaviours_kept_in_the_entry() -> None:
 
     def flags(behav: int) -> int:
         assert madvise(k, 0, 8, behav) == 0
-        return k.own.vm_map.entries[0].eflags
+        eflags: int = k.own.vm_map.entries[0].eflags
+        return eflags
 
     assert flags(MADV_SEQUENTIAL) == 0x40
     assert flags(MADV_RANDOM) == 0x80

@@ -203,7 +203,8 @@ class Memory:
     def setmap_begin(self, pmap: Id, start: int, end: int, value: int) -> None:
         space = self.shadow.spaces.setdefault(pmap, AddressSpace())
         first, last = start >> 12, end >> 12
-        self.note(("map", pmap), -1, list(space.extents))
+        if self._watched:
+            self.note(("map", pmap), -1, list(space.extents))
         for extent in space.cut(first, last):
             if extent.maptype == "vpagetable":
                 extent.pde = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from vkemu.oracle.frame import Id
 
@@ -45,23 +45,24 @@ class AddressSpace:
 
     def cut(self, start: int, end: int) -> list[Extent]:
         """Take the range out; what was there, clipped to it."""
+        first = bisect_right(self.starts, start)
+        if first and self.extents[first - 1].end > start:
+            first -= 1
+        last = bisect_left(self.starts, end)
+        cut = self.extents[first:last]
         kept: list[Extent] = []
-        out: list[Extent] = []
-        for extent in self.extents:
-            if extent.end <= start or extent.start >= end:
-                kept.append(extent)
-                continue
-            if extent.start < start:
-                kept.append(extent.part(extent.start, start))
-            out.append(extent.part(max(start, extent.start), min(end, extent.end)))
-            if extent.end > end:
-                kept.append(extent.part(end, extent.end))
-        self._replace(kept)
-        return out
+        if cut and cut[0].start < start:
+            kept.append(cut[0].part(cut[0].start, start))
+        if cut and cut[-1].end > end:
+            kept.append(cut[-1].part(end, cut[-1].end))
+        self._replace(first, last, kept)
+        return [e.part(max(start, e.start), min(end, e.end)) for e in cut]
 
     def add(self, *extents: Extent) -> None:
-        self._replace([*self.extents, *extents])
+        for extent in extents:
+            at = bisect_left(self.starts, extent.start)
+            self._replace(at, at, [extent])
 
-    def _replace(self, extents: list[Extent]) -> None:
-        self.extents = sorted(extents, key=lambda extent: extent.start)
-        self.starts = [extent.start for extent in self.extents]
+    def _replace(self, first: int, last: int, extents: list[Extent]) -> None:
+        self.extents[first:last] = extents
+        self.starts[first:last] = [extent.start for extent in extents]
