@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ PACKAGES = {
     "vkguest": "vkguest",
     "vkemu": "tools/vkemu",
 }
+KERNEL_ROOMS = {"kern", "vm", "pc64", "rmap", "vkernel64", "workloads"}
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,47 @@ def entry_points(root: Path = ROOT) -> set[str]:
     names = {target.partition(":")[0] for target in targets}
     names |= {f"{package}.__main__" for package in PACKAGES}
     return names | set(re.findall(r"-m (vk[\w.]+)", (root / "Makefile").read_text()))
+
+
+def room(name: str) -> str:
+    """The folder a module lies in; that of a kernel with its kernel's name before it."""
+    package, _, inside = name.partition(".")
+    folder, dot, _ = inside.partition(".")
+    if package == "vkemu":
+        return folder or package
+    return f"{package}.{folder}" if dot or folder in KERNEL_ROOMS else package
+
+
+def targets(module: Module, tree: Collection[str]) -> Iterator[tuple[int, str]]:
+    """(line, module) of what each import means: `from a import b` is a.b when that is a module."""
+    found = set(imports(module))
+    for line, name in sorted(found):
+        if not any(at == line and other.startswith(f"{name}.") for at, other in found):
+            yield line, name if name in tree else name.rpartition(".")[0] or name
+
+
+def arrows(module: Module, tree: Collection[str]) -> Iterator[tuple[int, str, str]]:
+    """(line, room, module) of every import of another room. Of another package, its name is all
+    that counts: which room of a kernel `vkemu` looks into is no arrow."""
+    package, here = module.name.partition(".")[0], room(module.name)
+    for line, target in targets(module, tree):
+        top = target.partition(".")[0]
+        if top in PACKAGES:
+            there = room(target) if top == package else top
+            if there != here:
+                yield line, there, target
+
+
+def circles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Who reaches itself, together with those on the way (strongly connected, more than one)."""
+    reach = {node: set(graph[node]) for node in graph}
+    for middle in graph:
+        for node in graph:
+            if middle in reach[node]:
+                reach[node] |= reach[middle]
+    found = {
+        tuple(sorted(other for other in graph if other in reach[node] and node in reach[other]))
+        for node in graph
+        if node in reach[node]
+    }
+    return [list(circle) for circle in sorted(found) if len(circle) > 1]

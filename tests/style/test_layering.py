@@ -1,38 +1,88 @@
 """The folders are the layering argument; this is what holds it up.
 
-vkprotocol <- vkhost, vkguest <- vkemu. A kernel module awaits effects and nothing else.
+vkprotocol <- vkhost, vkguest <- vkemu, and inside vkemu one room above the other. A kernel module
+awaits effects and nothing else. ARCHITECTURE.md shows the table as a picture.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from textwrap import wrap
+
 import pytest
 
-from tests.style.source import PACKAGES, Module, imports, modules
+from tests.style.source import (
+    ROOT,
+    Module,
+    arrows,
+    circles,
+    imports,
+    modules,
+    room,
+    targets,
+)
 
-# Package -> which of ours it may import besides itself.
-MAY_IMPORT = {
-    "vkprotocol": set[str](),
-    "vkhost": {"vkprotocol"},
-    "vkguest": {"vkprotocol"},
-    "vkemu": {"vkprotocol", "vkhost", "vkguest"},
+# Room -> whom it may import. An arrow that is not here is a decision to be made, and made here.
+ROOMS: Mapping[str, str] = {
+    # What both kernels agree on.
+    "vkprotocol": "",
+    # The host kernel. Its rooms know each other, as DragonFly's do: `vm_fault` enters a PTE and
+    # `pmap` dirties a page. Only the kernel that is built knows which reverse map there is.
+    "vkhost": "vkprotocol vkhost.kern vkhost.vm vkhost.pc64 vkhost.rmap",
+    "vkhost.kern": "vkprotocol vkhost vkhost.vm vkhost.pc64",
+    "vkhost.vm": "vkprotocol vkhost vkhost.kern vkhost.pc64",
+    "vkhost.pc64": "vkprotocol vkhost vkhost.kern vkhost.vm",
+    "vkhost.rmap": "vkprotocol vkhost vkhost.kern vkhost.vm vkhost.pc64",
+    # The guest kernel.
+    "vkguest": "vkprotocol vkguest.kern vkguest.vm vkguest.vkernel64",
+    "vkguest.kern": "vkprotocol vkguest.vm vkguest.vkernel64",
+    "vkguest.vm": "vkprotocol vkguest.kern vkguest.vkernel64",
+    "vkguest.vkernel64": "vkprotocol vkguest vkguest.kern vkguest.vm",
+    "vkguest.workloads": "vkprotocol vkguest vkguest.kern",
+    # What a user runs, from the ground up.
+    "verdict": "",
+    "mistake": "verdict",
+    "executors": "vkprotocol",
+    "oracle": "vkprotocol",
+    "exploration": "vkprotocol executors",
+    "record": "vkprotocol vkhost vkguest verdict executors",
+    "launch": "vkprotocol vkhost vkguest verdict mistake executors oracle record",
+    "serving": "vkprotocol vkhost vkguest executors",
+    "litmus": "vkprotocol vkhost verdict mistake oracle exploration record launch",
+    "inspect": "vkprotocol vkhost verdict oracle record",
+    "testing": "vkprotocol vkhost vkguest executors exploration launch",
+    "report": "vkprotocol vkhost vkguest executors oracle exploration record launch litmus",
+    "compare": "vkprotocol vkhost executors litmus",
+    "matrix": "vkprotocol vkhost exploration launch litmus",
+    "mutation": "vkprotocol vkhost vkguest executors oracle launch litmus",
+    "stepping": "vkprotocol verdict executors exploration record launch litmus report",
+    "commands": (
+        "vkprotocol vkhost vkguest verdict executors oracle exploration record launch serving "
+        "litmus inspect testing report compare matrix mutation stepping"
+    ),
+    "vkemu": "exploration testing",
+    "__main__": "commands",
 }
+# The kernels' own recursion.
+RECURSION = {"vkhost", "vkguest"}
 EVENT_LOOPS = {"trio", "anyio", "asyncio", "uvloop", "curio"}
 # A run must depend on its choices alone.
 NONDETERMINISM = {"time", "datetime", "secrets", "uuid", "threading", "multiprocessing"}
-# The edge of the kernels: the one module of each that moves bytes between a stream and a Mailbox.
-EDGES = {"vkhost.server", "vkguest.client"}
 
 
-def breaches(module: Module) -> list[str]:
-    package = module.name.partition(".")[0]
-    found = []
+def breaches(module: Module, tree: frozenset[str] = frozenset()) -> list[str]:
+    package, here = module.name.partition(".")[0], room(module.name)
+    allowed = ROOMS.get(here, "").split()
+    found = [
+        f"{module.path}:{line}: {here} may not know {there} ({name})"
+        for line, there, name in arrows(module, tree)
+        if there not in allowed
+    ]
     for line, name in imports(module):
         top = name.partition(".")[0]
-        where = f"{module.path}:{line}: {module.name} imports {name}"
-        if top in PACKAGES and top != package and top not in MAY_IMPORT[package]:
-            found.append(where)
-        if package == "vkemu" or module.name in EDGES:
+        if package == "vkemu":
             continue
+        where = f"{module.path}:{line}: {module.name} imports {name}"
         if top in EVENT_LOOPS:
             found.append(f"{where}: kernel code awaits effects, not an event loop")
         if top in NONDETERMINISM or (top == "random" and name not in {"random", "random.Random"}):
@@ -40,37 +90,115 @@ def breaches(module: Module) -> list[str]:
     return sorted(set(found))
 
 
+def floors(rooms: Mapping[str, str]) -> list[list[str]]:
+    """The rooms by floor, the ground first: each stands above all it knows; a kernel is one."""
+    known = {
+        name: [other for other in rooms[name].split() if "." not in other]
+        for name in rooms
+        if "." not in name
+    }
+    height: dict[str, int] = {}
+    while len(height) < len(known):
+        ready = [name for name in known if all(other in height for other in known[name])]
+        for name in ready:
+            height.setdefault(name, 1 + max((height[other] for other in known[name]), default=0))
+    return [
+        [name for name in known if height[name] == floor]
+        for floor in range(1, max(height.values()) + 1)
+    ]
+
+
+def picture(rooms: Mapping[str, str]) -> str:
+    """The table as ARCHITECTURE.md shows it, the top floor first."""
+    lines = []
+    for number, floor in reversed(list(enumerate(floors(rooms), 1))):
+        for name in floor:
+            text = f"    {number:2}  {name:<12}{rooms[name] or '-'}"
+            lines += wrap(text, 100, subsequent_indent=" " * 20)
+    return "\n".join(lines)
+
+
 def test_nothing_breaches_the_layers() -> None:
-    assert [breach for module in modules() for breach in breaches(module)] == []
+    tree = list(modules())
+    names = frozenset(module.name for module in tree)
+
+    assert [breach for module in tree for breach in breaches(module, names)] == []
+
+
+def test_no_arrow_of_the_table_is_unused() -> None:
+    tree = list(modules())
+    names = frozenset(module.name for module in tree)
+    drawn: dict[str, set[str]] = {name: set() for name in ROOMS}
+    for module in tree:
+        drawn[room(module.name)] |= {there for _, there, _ in arrows(module, names)}
+
+    assert {name: set(allowed.split()) for name, allowed in ROOMS.items()} == drawn
+
+
+def test_no_room_reaches_itself() -> None:
+    graph = {name: allowed.split() for name, allowed in ROOMS.items()}
+    found = [c for c in circles(graph) if not {n.partition(".")[0] for n in c} <= RECURSION]
+
+    assert found == []
+
+
+def test_no_circle_of_more_than_two_files_in_vkemu() -> None:
+    tree = {module.name: module for module in modules() if module.name.startswith("vkemu")}
+    graph = {
+        name: {target for _, target in targets(module, tree) if target in tree}
+        for name, module in tree.items()
+    }
+
+    assert [circle for circle in circles(graph) if len(circle) > 2] == []
+
+
+def test_architecture_shows_this_table() -> None:
+    assert picture(ROOMS) in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def test_a_circle_is_seen() -> None:
+    assert circles({"a": "b", "b": "c", "c": "a", "d": "a"}) == [["a", "b", "c"]]
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("vkhost.pc64.pmap", "import vkguest.vkernel64.pmap"),
-        ("vkguest.vkernel64.pmap", "from vkhost import vm_page"),
+        ("vkhost.pc64.pmap", "import vkguest.kernel"),
+        ("vkguest.vkernel64.pmap", "from vkhost import kernel"),
         ("vkhost.pc64.cpu", "from vkemu.executors.controlled import Execution"),
-        ("vkprotocol.codec", "import vkhost"),
+        ("vkhost.vm.vm_page", "from vkhost.rmap import pv_entry"),
+        ("vkprotocol.codec", "import vkhost.kernel"),
         ("vkprotocol.codec", "import asyncio"),
         ("vkhost.pc64.cpu", "def f():\n    import trio"),
-        ("vkguest.go_user", "from anyio import sleep"),
+        ("vkguest.vkernel64.go_user", "from anyio import sleep"),
         ("vkhost.vm.vm_pageout", "from time import monotonic"),
-        ("vkguest.workload", "from random import randrange"),
+        ("vkguest.workloads.mixed", "from random import randrange"),
+        ("vkemu.litmus.decide", "from vkemu.report import told"),
+        (
+            "vkemu.exploration.run",
+            "if TYPE_CHECKING:\n    from vkemu.launch.outcome import Outcome",
+        ),
+        ("vkemu.executors.live", "def f():\n    from vkemu.record.log import EventLog"),
+        ("vkemu.cupboard.jar", "from vkemu.verdict import UsageError"),
     ],
 )
 def test_a_breach_is_seen(name: str, text: str) -> None:
-    assert breaches(Module(name, f"{name}.py", text)) != []
+    tree = frozenset(module.name for module in modules())
+
+    assert breaches(Module(name, f"{name}.py", text), tree) != []
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("vkhost.pc64.cpu", "from vkprotocol.effects import Cell"),
-        ("vkhost.rmap", "from . import pv_entry"),
-        ("vkhost.server", "import anyio"),
-        ("vkguest.workload", "from random import Random"),
-        ("vkemu.executors.live", "import trio, vkhost.kernel"),
+        ("vkhost.rmap.bloom", "from . import pv_entry"),
+        ("vkguest.workloads.mixed", "from random import Random"),
+        ("vkemu.executors.live", "import trio, vkprotocol.effects"),
+        ("vkemu.launch.assemble", "from vkhost.vm.vm_meter import Thresholds"),
     ],
 )
 def test_what_is_allowed_passes(name: str, text: str) -> None:
-    assert breaches(Module(name, f"{name}.py", text)) == []
+    tree = frozenset(module.name for module in modules())
+
+    assert breaches(Module(name, f"{name}.py", text), tree) == []

@@ -238,7 +238,7 @@ def failure_dict(subject: Subject, failure: Failure) -> dict[str, Any]:
 
 def replay_token(subject: Subject, token: str, args: argparse.Namespace) -> int:
     """Tell one schedule again; the failure it shows is the expected end. Kept like any other."""
-    from vkemu import replay
+    from vkemu.exploration import replay
 
     if token.startswith(WHOLE):
         word = token if len(token) <= TOKEN_SHOWN else "TOKEN"

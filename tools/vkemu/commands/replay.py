@@ -9,12 +9,12 @@ import msgspec
 
 from vkemu.commands.arguments import path
 from vkemu.commands.progress import Progress
-from vkemu.commands.run import load_scenario, report
+from vkemu.commands.run import report
 from vkemu.executors.chance import seeded
 from vkemu.executors.controlled import Choose
 from vkemu.launch.draw import drawn
 from vkemu.launch.outcome import recorded
-from vkemu.launch.scenario import Scenario
+from vkemu.launch.scenario import Scenario, load
 from vkemu.record import rundir, token
 from vkemu.report.trial import Origin, record
 from vkemu.stepping import step_token
@@ -120,7 +120,7 @@ def find_scenario(
     digest = found.scenario_digest
     problem = None
     try:
-        scenario = drawn(load_scenario(source or found.scenario, found.settings), found.seed)
+        scenario = drawn(load(source or found.scenario, found.settings), found.seed)
         if scenario.identity.startswith(digest):
             return scenario
         problem = f"{source or found.scenario}: has changed since this token was made"

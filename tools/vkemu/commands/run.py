@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = collect_settings(args)
-    scenario = load_scenario(args.scenario, settings)
+    scenario = load(args.scenario, settings)
     first = scenario.seed if args.seed is None else args.seed
     if args.live:
         done = run_live(scenario, first, settings, args)
@@ -131,13 +131,6 @@ def quoted(text: str) -> str:
         return msgspec.json.encode(text).decode()
     except UnicodeEncodeError:  # bytes of the command line that are no text
         raise UsageError(f"vkemu run: {text!a}, expected UTF-8 text") from None
-
-
-def load_scenario(source: str, settings: tuple[str, ...]) -> Scenario:
-    scenario = load(source, settings)
-    if not isinstance(scenario, Scenario):
-        raise UsageError(f"{source}: a litmus test, expected a scenario (see `vkemu explore`)")
-    return scenario
 
 
 def find_seed(scenario: Scenario, first: int, count: int, progress: Progress) -> int:

@@ -69,8 +69,8 @@ def subject_of(args: Namespace) -> Subject:
         return plain_subject(
             f"{Path(path).stem}:{function}", args, PythonProgram(path, function), MAX_STEPS
         )
-    from vkemu.launch.scenario import exists, load, shipped_names
-    from vkemu.litmus.file import Litmus, find_litmus, load_litmus
+    from vkemu.launch.scenario import exists, shipped_names
+    from vkemu.litmus.file import Litmus, find_litmus, load, load_litmus
 
     source = args.file
     if not exists(source) and source not in shipped_names():
@@ -229,7 +229,7 @@ def check_boots(scenario: Scenario) -> None:
 def plain_subject(
     name: str, args: Namespace, program: Callable[[Any], object], max_steps: int
 ) -> Subject:
-    from vkemu import explore
+    from vkemu.exploration import explore
 
     subject = Subject(
         name=name,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from os import PathLike
-from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any, Final
 
 from vkemu.exploration.strategies import NAMES
@@ -83,20 +81,3 @@ def wrong(
     name: str, value: Any, expected: str, kind: type[ValueError | TypeError] = ValueError
 ) -> ValueError | TypeError:
     return kind(f"{name}: {value!r}, expected {expected}")
-
-
-def never_runs(what: str, function: Callable[..., Any], made: Any) -> TypeError | None:
-    """Why what `function` returned cannot be meant to be dropped; None when it can."""
-    name = getattr(function, "__qualname__", repr(function))
-    if isinstance(made, GeneratorType | AsyncGeneratorType):
-        kind = "a generator function, whose body never runs"
-    elif hasattr(type(made), "__await__"):
-        kind = "async, and its body never runs"
-        close = getattr(made, "close", None)
-        if close is not None:
-            close()  # else the interpreter complains too
-    elif isinstance(made, FunctionType):
-        kind = f"a function that returns a function, {made.__qualname__}, which nobody calls"
-    else:
-        return None
-    return TypeError(f"{what}: {name} is {kind}; expected a plain function")

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vkprotocol.effects import CLOCK, Effect, key_text
+from vkprotocol.effects import CLOCK, key_text
 
+from vkemu.exploration.record import Record
 from vkemu.exploration.result import NondeterminismError, differs
 from vkemu.exploration.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
-    from vkemu.exploration.reduction.frontier import Frontier, Names, Step
     from vkemu.exploration.run import Run
-
-
-class Record:
-    """The steps of an execution: what it takes to take them again, and to see that they differ."""
-
-    __slots__ = ("advances", "effects", "tids")
-
-    def __init__(self) -> None:
-        self.tids: list[int] = []
-        self.effects: list[Effect] = []
-        # (position, clock): the virtual clock moved there before the step at `position`.
-        self.advances: list[tuple[int, int]] = []
-
-    def __len__(self) -> int:
-        return len(self.tids)
-
-    def advanced(self) -> None:
-        self.advances.append((len(self.tids), CLOCK[0]))
-
-    def truncate(self, n: int) -> None:
-        """Forget the steps from `n` on."""
-        del self.tids[n:]
-        del self.effects[n:]
-        advances = self.advances
-        # What came before step n was decided by the steps before it.
-        while advances and advances[-1][0] > n:
-            advances.pop()
 
 
 class Path(Strategy):
@@ -132,30 +105,6 @@ class Path(Strategy):
     def extend(self, run: Run) -> None:
         """New steps, until the execution is over."""
         raise NotImplementedError
-
-
-def retrace(
-    run: Run, names: Names, frontier: Frontier, record: Record
-) -> Iterator[tuple[int, Step]]:
-    """Take the path of a frontier again: every step is yielded, to be recorded, and then taken."""
-    execution = run.execution
-    for position, step in enumerate(frontier.steps):
-        if not execution.runnable and execution.advance():
-            record.advanced()
-        tid = names.tid(step.thread)
-        if tid not in execution.runnable:
-            raise NondeterminismError(
-                "the program is not the one that was being explored: "
-                f"at step {position} thread {step.thread} cannot run"
-            )
-        yield tid, step
-        run.schedule.append(tid)
-        if not execution.step(tid):
-            run.thread_failed()
-        if run.watched:
-            run.watch()
-    if not execution.runnable and execution.advance():
-        record.advanced()
 
 
 def diverged(run: Run, record: Record, position: int) -> NondeterminismError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any, Final, TypeVar
 
 from vkprotocol.effects import (
@@ -89,8 +90,6 @@ class Program:
         return execution
 
     def _returned(self, made: object) -> None:
-        from vkemu.exploration.arguments import never_runs
-
         mistake = never_runs("program", self.build, made)
         if mistake is not None:
             self.execution.close()
@@ -255,3 +254,20 @@ def check_thread(name: str, coro: Any) -> None:
         raise TypeError(f"spawn: {name!r}, expected the name of the thread")
     if not hasattr(coro, "send"):
         raise TypeError(f"spawn({name!r}): expected a coroutine function, not what gives {coro!r}")
+
+
+def never_runs(what: str, function: Callable[..., Any], made: Any) -> TypeError | None:
+    """Why what `function` returned cannot be meant to be dropped; None when it can."""
+    name = getattr(function, "__qualname__", repr(function))
+    if isinstance(made, GeneratorType | AsyncGeneratorType):
+        kind = "a generator function, whose body never runs"
+    elif hasattr(type(made), "__await__"):
+        kind = "async, and its body never runs"
+        close = getattr(made, "close", None)
+        if close is not None:
+            close()  # else the interpreter complains too
+    elif isinstance(made, FunctionType):
+        kind = f"a function that returns a function, {made.__qualname__}, which nobody calls"
+    else:
+        return None
+    return TypeError(f"{what}: {name} is {kind}; expected a plain function")

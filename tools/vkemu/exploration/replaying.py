@@ -12,7 +12,7 @@ from vkemu.exploration.arguments import check_token
 from vkemu.exploration.checking.audit import confirm, depends_on_the_stack
 from vkemu.exploration.checking.guards import enforcing
 from vkemu.exploration.failure.budget import INTERRUPTED
-from vkemu.exploration.failure.narration import Recorder, Told
+from vkemu.exploration.failure.recorder import Recorder, Told
 from vkemu.exploration.failure.shrink import fresh, measured, smallest
 from vkemu.exploration.failure.witness import Witness, kind_of
 from vkemu.exploration.program import Program

@@ -67,7 +67,7 @@ class Failure:
     def __str__(self) -> str:
         from vkemu.exploration.failure.narration import narrate
 
-        return narrate(self)
+        return narrate(self.message, self.steps, self.token)
 
 
 class Result:

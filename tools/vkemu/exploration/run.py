@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from vkemu.executors.controlled import Deadlock, StepBound
-from vkemu.exploration.arguments import never_runs
-from vkemu.exploration.program import Predicate, Program
+from vkemu.exploration.program import Predicate, Program, never_runs
 
 BOUND: Final = StepBound.__name__  # the kind of a failure to end
 TOO_DEEP: Final = "maximum recursion depth exceeded"

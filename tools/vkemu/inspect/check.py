@@ -20,11 +20,11 @@ from typing import Any, Final
 import orjson
 from vkprotocol.events import EVENTS, validate
 
-from vkemu.inspect.reader import DROPPED, BadLog, Log
+from vkemu.inspect.reader import BadLog, Log
 from vkemu.inspect.show import COLUMNS, row
 from vkemu.oracle import CHECKS, DEFAULT_CHECKS, Oracle, Violation
 from vkemu.record.narrate import Event
-from vkemu.record.rundir import is_hidden
+from vkemu.record.rundir import DROPPED, is_hidden
 from vkemu.verdict import UsageError, Verdict
 
 COMPRESSED: Final = "z:"

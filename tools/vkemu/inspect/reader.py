@@ -20,7 +20,6 @@ from vkemu.verdict import UsageError
 
 CHUNK_BYTES: Final = 1 << 16  # decoded lines that stay in the cache
 LINE_BYTES_MAX: Final = 1 << 24
-DROPPED: Final = "log.dropped"  # the event that says what is not in a live log
 NAMES: Final = (EVENTS, EVENTS + SUFFIX)
 
 T = TypeVar("T")

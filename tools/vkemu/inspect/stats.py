@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from vkemu.inspect.filter import Filter
-from vkemu.inspect.reader import DROPPED, Log
+from vkemu.inspect.reader import Log
+from vkemu.record.rundir import DROPPED
 
 
 class Columns(msgspec.Struct, gc=False):

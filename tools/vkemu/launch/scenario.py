@@ -1,13 +1,12 @@
 """Scenario files: TOML, decoded into frozen Structs; every mistake is one line with its place.
 
-One format serves `run` and `explore`. A file with a `[litmus]` or `[[thread]]` table is a litmus
-test and is read by the module named in READERS; anything else is a scenario of whole guests.
+One format serves `run` and `explore`. A file with a table of LITMUS is a litmus test, which
+`vkemu.litmus.file` reads; anything else is a scenario of whole guests.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,8 +31,7 @@ SHOWN = 80  # characters of a path that cannot be one
 HOST_PAGES_MIN = 16  # less does not hold the tables of one guest process
 HOST_CPUS_MAX = 64  # a mask of them is a number of the log, which has 64 bits
 
-# A top-level table that only one kind of file has -> the module whose `read` decodes that kind.
-READERS = {"litmus": "vkemu.litmus", "thread": "vkemu.litmus"}
+LITMUS = ("litmus", "thread")  # top-level tables that only a litmus test has
 
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=64)]
 Size: TypeAlias = int | str  # bytes; "64M", "512K", "1G", or "100p" for pages
@@ -209,19 +207,23 @@ def _toml_place(message: str, raw: bytes) -> str:
     return f"{line}: {what or message}, expected TOML"
 
 
-def load(path_or_name: str, settings: Sequence[str] = ()) -> Any:
-    """The Scenario - or what another reader makes of a litmus file - at this path or name.
+def load(path_or_name: str, settings: Sequence[str] = ()) -> Scenario:
+    """The scenario at this path or name, with `settings` laid over it."""
+    document, path = laid_out(path_or_name, settings)
+    if any(key in document for key in LITMUS):
+        raise UsageError(
+            f"{path_or_name}: a litmus test, expected a scenario (see `vkemu explore`)"
+        )
+    return read(document, path)
 
-    `settings` are lines of TOML laid over the file: `host.interlock = false`.
-    """
+
+def laid_out(path_or_name: str, settings: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:
+    """The TOML at this path or name, with `settings` - `host.interlock = false` - laid over it."""
     path = find(path_or_name)
     document = read_document(path)
     for setting in settings:
         lay_over(document, read_setting(setting))
-    for key, module in READERS.items():
-        if key in document:
-            return importlib.import_module(module).read(document, path)
-    return read(document, path)
+    return document, path
 
 
 def read_setting(setting: str) -> dict[str, Any]:

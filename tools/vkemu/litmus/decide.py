@@ -133,7 +133,7 @@ def decide(litmus: Litmus, policy: str, *, strategy: Any = "dpor", **options: An
 
 def counted(test: Test, **options: Any) -> Result:
     """Explore the test and count its outcomes, wherever the work is done."""
-    from vkemu import explore
+    from vkemu.exploration import explore
 
     if options.get("jobs", 1) > 1 or options.get("checkpoint") is not None:
         return explore(test, **options)

@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta
 from vkprotocol import vpte
 
-from vkemu.launch.scenario import Host, Name, QuirkTable, Table, read_document
+from vkemu.launch import scenario
+from vkemu.launch.scenario import Host, Name, QuirkTable, Scenario, Table, read_document
 from vkemu.litmus.condition import Condition
 from vkemu.litmus.herd import Outcomes
 from vkemu.litmus.statement import Statement, parse
@@ -210,6 +211,14 @@ def vpte_bits(text: str, where: str) -> int:
             raise UsageError(f"{where}: {name!r} is no VPTE bit, expected e.g. V|RW|U|A|M")
         value |= bit
     return value
+
+
+def load(source: str) -> Scenario | Litmus:
+    """Whichever of the two the file is."""
+    document, path = scenario.laid_out(source)
+    if any(key in document for key in scenario.LITMUS):
+        return read(document, path)
+    return scenario.read(document, path)
 
 
 def load_litmus(source: str, variant: str = "") -> Litmus:

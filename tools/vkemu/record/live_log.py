@@ -18,9 +18,8 @@ from typing import Any, Final, Protocol, TextIO
 
 from structlog.typing import Processor
 
-from vkemu.inspect.reader import DROPPED
 from vkemu.record.log import EventLog, Shown, renderer_for
-from vkemu.record.rundir import RunFolder
+from vkemu.record.rundir import DROPPED, RunFolder
 from vkemu.record.zstd import module
 
 BYTES: Final = 8 << 20  # of lines that wait or are being written

@@ -26,6 +26,7 @@ FAILURE = "failure.txt"
 REPORT = "report.html"
 SCENARIO = "scenario.json"
 LATEST = "latest"
+DROPPED = "log.dropped"  # the event that says what is not in a live log
 BUFFER = 1 << 17  # bytes of events before a write
 
 

@@ -14,6 +14,7 @@ from vkemu.exploration.run import Run
 from vkemu.launch.assemble import assemble
 from vkemu.launch.outcome import Outcome
 from vkemu.launch.scenario import Scenario, load, shipped_names
+from vkemu.litmus import file
 from vkemu.litmus.decide import Test
 from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.litmus.token import LitmusToken, identity
@@ -60,7 +61,7 @@ class Subject:
         self.source = source
         self.loaded: Any = None
         if Path(source).exists() or source in shipped_names():
-            self.loaded = load(source)
+            self.loaded = file.load(source)
         if self.loaded is None or isinstance(self.loaded, Litmus):
             self.loaded = load_litmus(source, variant)
             self.policy = policy or "pv_entry"

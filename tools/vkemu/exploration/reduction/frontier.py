@@ -6,14 +6,18 @@ for both belong to one process. Trees are flat lists: they can be as deep as an 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from vkprotocol.effects import Key
 
 from vkemu.executors.controlled import Tids
+from vkemu.exploration.record import Record
 from vkemu.exploration.reduction.footprint import Footprint, Objects
 from vkemu.exploration.reduction.trace import Race, Trace
 from vkemu.exploration.reduction.wakeup import ELSEWHERE, Node, Tree
+from vkemu.exploration.result import NondeterminismError
+from vkemu.exploration.run import Run
 
 Path: TypeAlias = tuple[int, ...]
 Touched: TypeAlias = tuple[tuple[Key, bool], ...] | None
@@ -150,3 +154,27 @@ class Names:
 def _among(positions: list[int], events: int) -> int:
     """Which of the `positions` are in `events`."""
     return sum(1 << n for n, position in enumerate(positions) if events >> position & 1)
+
+
+def retrace(
+    run: Run, names: Names, frontier: Frontier, record: Record
+) -> Iterator[tuple[int, Step]]:
+    """Take the path of a frontier again: every step is yielded, to be recorded, and then taken."""
+    execution = run.execution
+    for position, step in enumerate(frontier.steps):
+        if not execution.runnable and execution.advance():
+            record.advanced()
+        tid = names.tid(step.thread)
+        if tid not in execution.runnable:
+            raise NondeterminismError(
+                "the program is not the one that was being explored: "
+                f"at step {position} thread {step.thread} cannot run"
+            )
+        yield tid, step
+        run.schedule.append(tid)
+        if not execution.step(tid):
+            run.thread_failed()
+        if run.watched:
+            run.watch()
+    if not execution.runnable and execution.advance():
+        record.advanced()

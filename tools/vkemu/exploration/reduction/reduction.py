@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import Shared
 
-from vkemu.exploration.path import Path, retrace
+from vkemu.exploration.path import Path
 from vkemu.exploration.reduction.footprint import Objects, dependent
-from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step
+from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, retrace
 from vkemu.exploration.reduction.trace import Race, Trace
 from vkemu.exploration.reduction.wakeup import Tree
 

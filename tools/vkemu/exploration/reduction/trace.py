@@ -19,7 +19,7 @@ from vkprotocol.effects import Effect, Thread
 
 from vkemu.executors.announced import may_go_on
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.path import Record
+from vkemu.exploration.record import Record
 from vkemu.exploration.reduction import commuting
 from vkemu.exploration.reduction.footprint import Footprint, Objects
 

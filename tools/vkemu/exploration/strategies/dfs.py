@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkemu.exploration.path import Path, Record, retrace, withheld
-from vkemu.exploration.reduction.frontier import Flat, Frontier, Names, Step
+from vkemu.exploration.path import Path, withheld
+from vkemu.exploration.record import Record
+from vkemu.exploration.reduction.frontier import Flat, Frontier, Names, Step, retrace
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
