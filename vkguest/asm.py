@@ -13,7 +13,6 @@ PID = 6
 VALUE, VA, END, ROUND, CHILD = range(7, 12)
 SCRATCH, SCRATCH2 = 12, 13
 ZERO = 14
-ERRNO = 15
 
 
 class Asm:

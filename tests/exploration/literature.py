@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from tests.exploration import divided
 
 Build = Callable[[Any], None]
 
@@ -26,23 +29,7 @@ def readers(n: int) -> Build:
 
 
 def lastzero(n: int) -> Build:
-    def program(k: Any) -> None:
-        a = [k.cell(f"a{i}", 0) for i in range(n + 1)]
-
-        async def seek() -> None:
-            i = n
-            while await a[i].load() != 0:
-                i -= 1
-
-        async def count(j: int) -> None:
-            v = await a[j - 1].load()
-            await a[j].store(v + 1)
-
-        k.spawn("seek", seek)
-        for j in range(1, n + 1):
-            k.spawn(f"count{j}", count, j)
-
-    return program
+    return partial(divided.lastzero, n=n)
 
 
 def indexer(n: int) -> Build:

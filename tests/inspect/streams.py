@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from vkemu.report.recording import SETUP, Step
 
 Event = dict[str, Any]
 BASE = datetime(2000, 1, 1, tzinfo=UTC)
@@ -145,3 +146,24 @@ def launder(emit: Stream, rng: random.Random, _guest: int) -> Iterator[Event]:
     yield emit(
         "fault/0", "page.alloc", after="pagedaemon", pfn=pfn, gen=gen + 1, object="o1", pindex=pfn
     )
+
+
+def steps_from_events(events: list[Event]) -> list[Step]:
+    """Steps as far as a log without a recording tells them: actor, time, clock and events."""
+    steps = [Step(0, -1, SETUP)]
+    tids: dict[str, int] = {}
+    last: object = None
+    for event in events:
+        number = event.get("step")
+        key = event["seq"] if number is None else number
+        if number == 0:
+            steps[0].events.append(event)
+            continue
+        if key != last:
+            actor = event["actor"]
+            tid = tids.setdefault(actor, len(tids))
+            step = Step(len(steps), tid, actor, t=event["t"], clock=event.get("vc") or {})
+            steps.append(step)
+            last = key
+        steps[-1].events.append(event)
+    return steps

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from vkemu.report import html
 from vkemu.report.failure import Failure
-from vkemu.report.recording import steps_from_events
 
-from tests.inspect.streams import fleet
+from tests.inspect.streams import fleet, steps_from_events
 from tests.report import w07
 from tests.report.browser import Browser, missing
 

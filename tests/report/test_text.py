@@ -13,9 +13,8 @@ from vkemu.executors.controlled import Deadlock
 from vkemu.oracle.violation import Happening, Violation
 from vkemu.report import text
 from vkemu.report.failure import Failure
-from vkemu.report.recording import steps_from_events
 
-from tests.inspect.streams import fleet
+from tests.inspect.streams import fleet, steps_from_events
 from tests.report import w07
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"

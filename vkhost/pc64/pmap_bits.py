@@ -17,7 +17,6 @@ PTE_W: Final = 0x200  # wired
 PTE_MANAGED: Final = 0x400
 PTE_NX: Final = 1 << 63
 PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
-PT_ENTRIES: Final = 512
 PT_SHIFT: Final = 9
 
 

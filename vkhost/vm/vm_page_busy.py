@@ -13,7 +13,7 @@ from vkprotocol.effects import Step
 
 from vkhost.kern.panic import kkassert
 from vkhost.kern.token import tsleep_until
-from vkhost.vm.vm_page import PBUSY_LOCKED, PBUSY_MASK, PBUSY_SWAPINPROG, VmPage
+from vkhost.vm.vm_page import PBUSY_LOCKED, PBUSY_MASK, VmPage
 
 if TYPE_CHECKING:
     from vkhost.vm.vm_object import VmObject
@@ -97,12 +97,3 @@ async def vm_page_lookup_busy_wait(obj: VmObject, pindex: int, wmesg: str) -> Vm
             return m
         await vm_page_sleep_busy(m, wmesg)
     return None
-
-
-async def vm_page_swapin_start(m: VmPage) -> None:
-    """PBUSY_SWAPINPROG, set by the swap pager for the length of a page-in."""
-    await m.busy_count.set_bits(PBUSY_SWAPINPROG)
-
-
-async def vm_page_swapin_finish(m: VmPage) -> None:
-    await m.busy_count.clear_bits(PBUSY_SWAPINPROG)

@@ -15,13 +15,13 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from vkprotocol.effects import Effect, Thread, key_text
 
 from vkemu.exploration.result import TokenError
 from vkemu.exploration.stepwise import plain
+from vkemu.varint import varint, varints
 
 PREFIX: Final = "vkx1."
 STEPS_MAX: Final = 10_000_000
@@ -47,10 +47,10 @@ class Token(NamedTuple):
         return [stretch.thread for stretch in self.stretches for _ in range(stretch.steps)]
 
     def __str__(self) -> str:
-        plain = bytearray(_varint(2 * self.message + self.cut))
+        plain = bytearray(varint(2 * self.message + self.cut))
         for stretch in self.stretches:
             for number in stretch:
-                plain += _varint(number)
+                plain += varint(number)
         packed = zlib.compress(bytes(plain), 9)
         body = b"z" + packed if len(packed) < len(plain) else b"p" + bytes(plain)
         checked = body + zlib.crc32(body).to_bytes(4, "big")
@@ -76,7 +76,7 @@ def parse(text: str) -> Token:
         plain = inflate.decompress(packed[1:], PLAIN_MAX) if packed[:1] == b"z" else packed[1:]
         if inflate.unconsumed_tail:
             raise TokenError(f"token of more than {PLAIN_MAX} bytes, unpacked")
-        numbers = list(_varints(plain))
+        numbers = list(varints(plain))
     except (zlib.error, OverflowError):
         raise TokenError("damaged token: its schedule cannot be read") from None
     if len(numbers) % 3 != 1:
@@ -116,26 +116,3 @@ class Fingerprint:
             # The CRC runs on, so that a stretch also vouches for the ones before it.
             self.stretches.append(Stretch(self._thread, self._steps, self._crc & 0x3FFF))
             self._steps = 0
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _varints(raw: bytes) -> Iterator[int]:
-    number = shift = 0
-    for byte in raw:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if shift > 63:
-            raise OverflowError("a number too large")
-        if not byte & 0x80:
-            yield number
-            number = shift = 0
-    if shift:
-        raise OverflowError("cut in the middle of a number")

@@ -9,7 +9,7 @@ import msgspec
 from vkprotocol.effects import Body, Thread
 
 from vkemu.exploration.result import Result
-from vkemu.litmus.decide import Test, decide
+from vkemu.litmus.decide import decide
 from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.litmus.token import LitmusToken, identity
 from vkhost.config import HostConfig
@@ -138,8 +138,3 @@ def boots_vkernels(policy: str) -> bool:
 
 def _no_threads(name: str, coro: Body, *, daemon: bool = False) -> Thread:
     raise AssertionError("a kernel that is only asked spawns nobody")
-
-
-def replay_of(cell: Cell) -> Test:
-    """The program that the cell's token is a schedule of."""
-    return Test(load_litmus(cell.test, cell.variant), cell.policy)

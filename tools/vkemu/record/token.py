@@ -15,7 +15,6 @@ import binascii
 import hashlib
 import zlib
 from array import array
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +24,7 @@ import vkprotocol
 
 import vkguest
 import vkhost
+from vkemu.varint import varint, varints
 from vkemu.verdict import UsageError
 
 PREFIX = "vk1."
@@ -110,7 +110,7 @@ def pack(choices: array[int]) -> bytes:
     start = 0
     for end in range(1, len(choices) + 1):
         if end == len(choices) or choices[end] != choices[start]:
-            runs += _varint(choices[start]) + _varint(end - start)
+            runs += varint(choices[start]) + varint(end - start)
             start = end
     return zlib.compress(bytes(runs), 9)
 
@@ -119,7 +119,7 @@ def unpack(packed: bytes) -> array[int]:
     """What `pack` was given; UsageError for what it cannot have made."""
     choices: array[int] = array("H")
     try:
-        numbers = _varints(zlib.decompress(packed, bufsize=1 << 16))
+        numbers = varints(zlib.decompress(packed, bufsize=1 << 16))
         for tid in numbers:
             count = next(numbers)
             if len(choices) + count > CHOICES_MAX:
@@ -128,24 +128,3 @@ def unpack(packed: bytes) -> array[int]:
     except (zlib.error, StopIteration, OverflowError, RuntimeError):
         raise UsageError("token: its schedule is damaged") from None
     return choices
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _varints(raw: bytes) -> Iterator[int]:
-    number = shift = 0
-    for byte in raw:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            yield number
-            number = shift = 0
-    if shift:
-        raise OverflowError("cut in the middle of a number")

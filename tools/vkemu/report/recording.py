@@ -133,38 +133,7 @@ class Recording(Clocked):
         return every
 
 
-def attach(steps: list[Step], events: list[Event]) -> None:
-    """Give each step its events, from a log whose lines say to which step they belong."""
-    for step in steps:
-        step.events = []
-    for event in events:
-        number = event.get("step") or 0
-        if 0 <= number < len(steps):
-            steps[number].events.append(event)
-
-
 def switches(steps: list[Step]) -> int:
     """Context switches: how often the next step is another actor's."""
     actors = [step.actor for step in steps if step.number]
     return sum(one != other for one, other in pairwise(actors))
-
-
-def steps_from_events(events: list[Event]) -> list[Step]:
-    """Steps as far as a log without a recording tells them: actor, time, clock and events."""
-    steps = [Step(0, -1, SETUP)]
-    tids: dict[str, int] = {}
-    last: object = None
-    for event in events:
-        number = event.get("step")
-        key = event["seq"] if number is None else number
-        if number == 0:
-            steps[0].events.append(event)
-            continue
-        if key != last:
-            actor = event["actor"]
-            tid = tids.setdefault(actor, len(tids))
-            step = Step(len(steps), tid, actor, t=event["t"], clock=event.get("vc") or {})
-            steps.append(step)
-            last = key
-        steps[-1].events.append(event)
-    return steps
