@@ -65,7 +65,7 @@ class Execution:
         else:
             path = (*parent.path, parent.children)
             parent.children += 1
-        tid = self.tids.setdefault(path, len(self.tids))
+        tid = self._number(path)
         thread = Thread(tid, name, coro, path, daemon=daemon)
         if self.checking:
             thread.held = []
@@ -91,6 +91,10 @@ class Execution:
             self._fail(thread, error)
         CURTHREAD[0] = parent
         return thread
+
+    def _number(self, path: tuple[int, ...]) -> int:
+        """The tid of the thread at this place of the spawn tree."""
+        return self.tids.setdefault(path, len(self.tids))
 
     def respawn(self, thread: Thread, name: str, coro: Body) -> None:
         """As `spawn`, for a set-up that spawns the same threads again: `thread` is the one that

@@ -1,19 +1,19 @@
-"""The live executor: one anyio task per kernel thread, on trio or asyncio (uvloop if installed).
+"""The live executor: kernel threads beside an event loop, trio or asyncio (uvloop if installed).
 
-A `Live` is an `Execution` - the same threads, tids, guards, waiters and steps - in which the event
-loop, or a recorded schedule, says who goes next:
+A `Live` is an `Execution` - the same threads, tids, guards, waiters and steps - in which one task
+of the event loop takes the steps:
 
-* free: a task takes steps while its thread is runnable, and lets the loop run after every QUANTUM
-  of them, so that I/O and the other tasks make progress;
-* imposed (`schedule`): the tasks hand a baton on, in the order of the recorded tids. The same
-  choices give the same events as under `Execution`, on either backend.
-
-A thread that cannot go parks on an Event, set by whatever step (or `post`) made its guard hold.
+* free: whose turn it is says a run queue (`run_queue.py`); after SLICE_NS the event loop gets its
+  turn, so that I/O makes progress. What comes from outside (`deliver`) is worked on at once, in the
+  task that brings it, when nothing else is to be done;
+* imposed (`schedule`): in the order of the recorded tids. The same choices give the same events as
+  under `Execution`, on either backend.
 
 Time, for deadlines: virtual by default, the clock moving only when no thread can run. With a
 `time_scale` it is the event loop's clock, `time_scale` virtual seconds to a real one; that is the
 only kind there is while something outside (`source`) may post, since the outside has no virtual
-time. A free run in virtual time that was recorded (`record=True`) replays under `Execution`.
+time. A free run in virtual time counts a turn in steps and not in nanoseconds, and so depends on
+its `seed` alone; it was recorded (`record=True`) if it is to replay under `Execution`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from importlib.util import find_spec
+from random import Random
+from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
 import anyio
-import anyio.lowlevel
-from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Mailbox, Shared, Thread
 
 from vkemu.executors.controlled import Execution, StepBound, Tids
 from vkemu.executors.hung_task import HungTasks
+from vkemu.executors.run_queue import Account, RunQueue
 
 T = TypeVar("T")
 
 BACKENDS: Final = ("trio", "asyncio")
-QUANTUM: Final = 256  # steps a task takes before it lets the event loop run
+QUANTUM: Final = 256  # steps a thread takes before another one of its account does
+SLICE_NS: Final = 2_000_000  # of steps before the event loop gets its turn
+STEP_NS: Final = 4_000  # what a step is taken to cost when there is no real time
 NS: Final = 1_000_000_000
 
 
@@ -46,7 +50,11 @@ class ScheduleError(AssertionError):
 
 
 class Live(Execution):
-    """One live execution. Invariant: a task is parked only while it may not take a step."""
+    """One live execution.
+
+    Invariant: a thread that can run, and has not the turn, is in the run queue. With real time
+    nothing is kept of a thread that has ended.
+    """
 
     def __init__(
         self,
@@ -56,6 +64,7 @@ class Live(Execution):
         time_scale: float | None = None,
         max_steps: int | None = None,
         record: bool = False,
+        seed: int | None = None,
     ) -> None:
         super().__init__(tids)
         self.time_scale = time_scale
@@ -65,16 +74,23 @@ class Live(Execution):
         self.clock = 0  # CLOCK between our steps: another Live may share the process
         self.sources: list[Callable[[], bool]] = []  # what is outside: will it still post?
         self.hung_tasks: HungTasks | None = None  # looked for while it runs, when set
+        # Asked when a thread fails, outside any thread: is it dealt with, so that the run goes on?
+        self.on_failure: Callable[[Thread], bool] | None = None
+        self.run_queue = RunQueue()
+        self.over = False
         self._imposed = None if schedule is None else iter(schedule)
-        self._baton: int | None = None
-        self._parked: dict[int, anyio.Event] = {}
+        self._random = None if seed is None else Random(seed)
+        self._spent = self._steps_ns if time_scale is None else perf_counter_ns
+        self._given = 0  # tids, in real time
+        self._turns: dict[int, int] = {}  # tid -> at which step it last got its turn
         self._joined: dict[int, anyio.Event] = {}
+        self._at_slice_end: list[Callable[[], None]] = []
+        self._in_slice = False
         self._timers: list[tuple[int, int]] = []
         self._timer_added = anyio.Event()
         self._epoch = 0.0
-        self._group: TaskGroup | None = None
-        self._ended: anyio.Event | None = None
-        self.over = False
+        self._running = False
+        self._idle: anyio.Event | None = None  # set when there is something to do again
         self._error: BaseException | None = None
 
     async def run(self) -> None:  # type: ignore[override]
@@ -82,22 +98,16 @@ class Live(Execution):
 
         Raises what `Execution.run` raises, besides ScheduleError.
         """
-        assert self._ended is None, "an execution runs once"
-        self._ended = anyio.Event()
+        assert not self._running, "an execution runs once"
+        self._running = True
         self._epoch = anyio.current_time()
         async with anyio.create_task_group() as group:
-            self._group = group
-            for thread in list(self.threads.values()):
-                group.start_soon(self._drive, thread, name=thread.name)
             if self.time_scale is not None:
                 group.start_soon(self._tick, name="clock")
             if self.hung_tasks is not None:
                 group.start_soon(self.hung_tasks.watch, name="hung tasks")
             self._settle()
-            if self._imposed is not None:
-                self._pass_baton()
-            if not self.over:
-                await self._ended.wait()
+            await (self._take_turns() if self._imposed is None else self._impose(self._imposed))
             group.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
@@ -106,17 +116,42 @@ class Live(Execution):
         """As `Execution.spawn`; from outside any kernel thread too, while running."""
         CLOCK[0] = self.clock
         thread = super().spawn(name, coro, daemon=daemon)
-        if self._group is not None and not self.over:
-            self._group.start_soon(self._drive, thread, name=name)
-            if CURTHREAD[0] is None:
-                self._settle()
+        if CURTHREAD[0] is None:
+            self._settle()
         return thread
+
+    def charge(self, thread: Thread, account: Account) -> None:
+        """From now on the turns of `thread` are those of `account`."""
+        if not thread.done:
+            self.run_queue.of[thread.tid] = account
+            if thread.runnable:
+                self.run_queue.add(thread.tid)
 
     def post(self, mailbox: Mailbox, message: Any) -> None:
         """Send from outside any kernel thread; whoever waits for mail can go on."""
         mailbox.queue.append(message)
         mailbox.state = len(mailbox.queue)
         self.changed(mailbox)
+
+    def deliver(self, mail: Iterable[tuple[Mailbox, Any]]) -> None:
+        """Post it all, and let the threads take the steps it leads to now, when they have nothing
+        else to do: an answer may be on its way when this returns."""
+        idle, self._idle = self._idle, None
+        for mailbox, message in mail:
+            self.post(mailbox, message)
+        if idle is None:
+            return
+        self._read_clock()
+        if self._slice() or self.over:
+            idle.set()
+        else:
+            self._idle = idle
+
+    def at_slice_end(self, call: Callable[[], None]) -> bool:
+        """Call it once the steps that are being taken are taken; False: none are."""
+        if self._in_slice:
+            self._at_slice_end.append(call)
+        return self._in_slice
 
     def changed(self, obj: Shared) -> None:
         """`obj` was changed from outside any kernel thread: look at its waiters again."""
@@ -154,24 +189,72 @@ class Live(Execution):
         if not self.over:
             self._finish(error)
 
-    async def _drive(self, thread: Thread) -> None:
-        tid = thread.tid
-        taken = 0
-        while not thread.done and not self.over:
-            if self._baton != tid if self._imposed is not None else not thread.runnable:
-                self._parked[tid] = anyio.Event()
-                await self._parked[tid].wait()
-                self._read_clock()
-                taken = 0
+    async def _take_turns(self) -> None:
+        while not self.over:
+            if self._slice():
+                await checkpoint()
+            elif not self.over:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+            self._read_clock()
+
+    def _slice(self) -> bool:
+        """Turns until nobody can go, or SLICE_NS; whether there is more to do."""
+        self._in_slice = True
+        queue, spent = self.run_queue, self._spent
+        end = spent() + SLICE_NS
+        while not self.over and (account := queue.next()) is not None:
+            self._turn(account)
+            queue.done(account)
+            if spent() >= end:
+                break
+        self._in_slice = False
+        calls, self._at_slice_end = self._at_slice_end, []
+        for call in calls:
+            call()
+        return not self.over and account is not None
+
+    def _turn(self, account: Account) -> None:
+        """Steps of the account's threads until it has used what it may, or none can go on."""
+        spent, ready, threads = self._spent, account.ready, self.threads
+        host = self.run_queue.host
+        quantum = QUANTUM
+        now = began = spent()
+        end = began + account.deficit
+        while ready and now < end and not self.over:
+            if self._random is not None:
+                ready.rotate(self._random.randrange(len(ready)))
+                quantum = self._random.randint(1, QUANTUM)
+            tid = ready.popleft()
+            thread = threads.get(tid)
+            if thread is None or not thread.runnable:
                 continue
+            self._turns[tid] = self.steps
+            for _ in range(quantum):
+                self._take(tid)
+                now = spent()
+                if not thread.runnable or now >= end or self.over:
+                    break
+            if thread.runnable:
+                ready.append(tid)
+            if host.ready and account is not host:
+                break
+        account.deficit = end - now
+        account.used += now - began
+
+    def _steps_ns(self) -> int:
+        return self.steps * STEP_NS
+
+    async def _impose(self, schedule: Iterator[int]) -> None:
+        while not self.over:
+            tid = next(schedule, None)
+            if tid is None or tid not in self.runnable:
+                what = "ends" if tid is None else f"names thread {tid}, which cannot run,"
+                self._finish(ScheduleError(f"the schedule {what} after {self.steps} steps"))
+                return
             self._take(tid)
-            if self._imposed is not None:
-                self._pass_baton()
-            taken += 1
-            if taken == QUANTUM:
-                taken = 0
-                await anyio.lowlevel.checkpoint()
-                self._read_clock()
+            if not self.steps % QUANTUM:
+                await checkpoint()
 
     def _take(self, tid: int) -> None:
         CLOCK[0] = self.clock
@@ -185,11 +268,15 @@ class Live(Execution):
 
     def _settle(self) -> None:
         """After a step, or a change from outside: is it over? If all wait for time, let it pass."""
-        if self._ended is None or self.over:
+        if not self._running or self.over:
             return
         if self.failed is not None:
-            self._finish(self.failed.error)
-        elif not self.runnable and not self._goes_on():
+            failed = self.failed
+            if self.on_failure is None or not self.on_failure(failed):
+                self._finish(failed.error)
+                return
+            self.failed = None
+        if not self.runnable and not self._goes_on():
             self._finish(self.deadlock())
         elif self.steps >= self.max_steps and self.runnable:
             self._finish(StepBound(f"no end within {self.max_steps} steps"))
@@ -208,42 +295,39 @@ class Live(Execution):
     def _finish(self, error: BaseException | None) -> None:
         self._error = error
         self.over = True
-        if self._ended is not None:
-            self._ended.set()
+        if self._idle is not None:
+            self._idle.set()
         for event in self._joined.values():
             event.set()
 
+    def _number(self, path: tuple[int, ...]) -> int:
+        if self.time_scale is None:
+            return super()._number(path)
+        self._given += 1  # nothing is run again
+        return self._given - 1
+
     def _end(self, thread: Thread) -> None:
         super()._end(thread)
-        event = self._joined.pop(thread.tid, None)
+        tid = thread.tid
+        event = self._joined.pop(tid, None)
         if event is not None:
             event.set()
+        self._turns.pop(tid, None)
+        self.run_queue.of.pop(tid, None)
+        if self.time_scale is not None:
+            del self.threads[tid]
 
     def _mark(self, thread: Thread, runnable: bool) -> None:
+        if runnable and not thread.runnable and self._imposed is None:
+            self.run_queue.add(thread.tid)
+            if self._idle is not None:
+                self._idle.set()
+                self._idle = None
         super()._mark(thread, runnable)
-        if runnable and self._imposed is None:
-            self._wake(thread.tid)
 
-    def parked(self, tid: int) -> anyio.Event | None:
-        """What its task waits for: another one each time. None: it goes on."""
-        return self._parked.get(tid)
-
-    def _wake(self, tid: int) -> None:
-        event = self._parked.pop(tid, None)
-        if event is not None:
-            event.set()
-
-    def _pass_baton(self) -> None:
-        if self.over:
-            return
-        assert self._imposed is not None
-        tid = next(self._imposed, None)
-        if tid is None or tid not in self.runnable:
-            what = "ends" if tid is None else f"names thread {tid}, which cannot run,"
-            self._finish(ScheduleError(f"the schedule {what} after {self.steps} steps"))
-            return
-        self._baton = tid
-        self._wake(tid)
+    def waiting_since(self, thread: Thread) -> int | None:
+        """At which step it last got its turn; None: it can go on."""
+        return None if thread.runnable or thread.done else self._turns.get(thread.tid, -1)
 
     # Real time.
 
@@ -264,7 +348,8 @@ class Live(Execution):
         timers = self._timers
         while timers:
             deadline, tid = timers[0]
-            pending = self.threads[tid].pending
+            thread = self.threads.get(tid)
+            pending = None if thread is None else thread.pending
             if pending is not None and pending.deadline == deadline:
                 return deadline
             heappop(timers)

@@ -22,7 +22,7 @@ from vkemu.record.log import renderer_for
 
 def live_schedule(scenario: Scenario, backend: str, seed: int, shown: TextIO | None) -> array[int]:
     """Run it, its events going to `shown`; the tid that took each step, up to whatever end."""
-    live = Live(max_steps=scenario.max_steps, record=True)
+    live = Live(max_steps=scenario.max_steps, record=True, seed=seed)
     assert live.schedule is not None
     log = None
     if shown is not None:
