@@ -6,10 +6,11 @@ virtual time, so two runs are the same iff their logs are.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from vkemu.executors.controlled import Execution
+from vkemu.executors.live import Live, on_backend
 from vkprotocol.effects import (
     CLOCK,
     Cell,
@@ -21,6 +22,7 @@ from vkprotocol.effects import (
     pause,
 )
 
+T = TypeVar("T")
 Operation = tuple[Any, ...]
 Program = list[list[Operation]]
 Log = list[tuple[Any, ...]]
@@ -136,3 +138,28 @@ def build(program: Program, log: Log) -> Callable[[Execution], Objects]:
         return k
 
     return built
+
+
+def run_live(
+    build: Callable[[Live], T],
+    backend: str = "trio",
+    *,
+    schedule: Iterable[int] | None = None,
+    time_scale: float | None = None,
+    max_steps: int | None = None,
+    record: bool = False,
+    checking: bool = False,
+) -> tuple[Live, T]:
+    """Build a program with `build(live)`, which spawns, and run it to its end.
+
+    Returns the execution and what `build` returned; raises what `Execution.run` raises.
+    """
+
+    live = Live(schedule=schedule, time_scale=time_scale, max_steps=max_steps, record=record)
+    live.checking = checking
+    built = build(live)
+    try:
+        on_backend(backend, live.run)
+    finally:
+        live.close()
+    return live, built

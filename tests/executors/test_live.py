@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vkemu.executors.controlled import Deadlock, Execution, StepBound, replay_schedule
-from vkemu.executors.live import BACKENDS, QUANTUM, Live, ScheduleError, on_backend, run_live
+from vkemu.executors.live import BACKENDS, QUANTUM, Live, ScheduleError, on_backend
 from vkprotocol.effects import CLOCK, CURTHREAD, Cell, Lock, Mailbox, curthread, pause
 
-from tests.executors.programs import OPERATIONS, Log, Program, build
+from tests.executors.programs import OPERATIONS, Log, Program, build, run_live
 
 MAX_STEPS = 400
 

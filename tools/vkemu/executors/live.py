@@ -375,31 +375,6 @@ class Live(Execution):
             self._settle()
 
 
-def run_live(
-    build: Callable[[Live], T],
-    backend: str = "trio",
-    *,
-    schedule: Iterable[int] | None = None,
-    time_scale: float | None = None,
-    max_steps: int | None = None,
-    record: bool = False,
-    checking: bool = False,
-) -> tuple[Live, T]:
-    """Build a program with `build(live)`, which spawns, and run it to its end.
-
-    Returns the execution and what `build` returned; raises what `Execution.run` raises.
-    """
-
-    live = Live(schedule=schedule, time_scale=time_scale, max_steps=max_steps, record=record)
-    live.checking = checking
-    built = build(live)
-    try:
-        on_backend(backend, live.run)
-    finally:
-        live.close()
-    return live, built
-
-
 def on_backend(backend: str, main: Callable[[], Awaitable[T]]) -> T:
     """anyio.run, with uvloop under asyncio where it is installed."""
     if backend not in BACKENDS:
