@@ -188,20 +188,25 @@ class Vmstats:
 
 
 class VmPageQueues:
-    """vm_page_queues[]: every colour of every queue, `queues.of(kind, color)`."""
+    """vm_page_queues[]: every colour of every queue, `queues.of(kind, color)`.
 
-    __slots__ = ("_queues", "colors")
+    They are made when first looked at: of most kinds most colours stay empty.
+    """
+
+    __slots__ = ("_queues", "_vmstats", "colors")
 
     def __init__(self, colors: int, vmstats: Vmstats) -> None:
         self.colors = colors
-        self._queues = [
-            [PageQueue(kind, color, vmstats.queue_count[kind]) for color in range(colors)]
-            for kind in range(len(PQ_NAMES))
-        ]
+        self._vmstats = vmstats
+        self._queues: dict[tuple[int, int], PageQueue] = {}
 
     def of(self, kind: int, color: int) -> PageQueue:
-        return self._queues[kind][color]
+        queue = self._queues.get((kind, color))
+        if queue is None:
+            queue = PageQueue(kind, color, self._vmstats.queue_count[kind])
+            self._queues[kind, color] = queue
+        return queue
 
     def of_page(self, m: Any) -> PageQueue | None:
         """The queue a page is on; None on PQ_NONE."""
-        return self._queues[m.queue][m.pc] if m.queue else None
+        return self.of(m.queue, m.pc) if m.queue else None

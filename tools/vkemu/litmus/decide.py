@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from vkemu.exploration.result import Failure, Result
 from vkemu.exploration.run import Run
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.herd import State, Values, render, state_of
 from vkemu.litmus.machine import Machine
+from vkemu.litmus.snapshot import Snapshot
 from vkemu.litmus.token import identity
 from vkemu.litmus.verbs import check_statements, run_program
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.record import token
 from vkhost.kernel import Emit
+
+# Set-ups, before it is worth while to note what they leave: it takes as long as two of them.
+OFTEN: Final = 3
 
 Ending: TypeAlias = tuple[Literal["state"], State] | tuple[Literal["broken"], str]
 
@@ -25,7 +29,8 @@ class ForbiddenOutcome(AssertionError):
 class Test:
     """A litmus test on a policy, as a program for `explore`: kernel, oracle and threads.
 
-    `listen`, if given, hears every event after the oracle has; `machine` is the last one built.
+    `listen`, if given, hears every event after the oracle has; `machine` is that of the last
+    execution, and of the next one.
     """
 
     def __init__(self, litmus: Litmus, policy: str, listen: Emit | None = None) -> None:
@@ -36,17 +41,37 @@ class Test:
         self.outcomes = litmus.outcomes()
         self.values: Values = {}
         self.machine: Machine | None = None
+        self._oracle: Oracle | None = None
+        self._of: Any = None  # whose both are,
+        self._made = 0  # and how often that was done
+        self._at_rest: Snapshot | None = None
         self.__qualname__ = f"{litmus.name}[{policy}]"
 
     def __call__(self, k: Any) -> None:
-        oracle = Oracle(self.litmus.file.litmus.checks or DEFAULT_CHECKS)
-        machine = self.machine = Machine(self.litmus, self.policy, k.spawn, self._emit_to(oracle))
-        machine.set_up()
+        oracle, machine = self._set_up(k)
         machine.kernel.start()
         for program in self.litmus.threads:
             k.spawn(program.name, run_program(machine, program))
         self.values = {}
         k.at_end(lambda: self._judge(oracle, machine))
+
+    def _set_up(self, k: Any) -> tuple[Oracle, Machine]:
+        """Both as the set-up leaves them: made, and once that has been done often, put back."""
+        if self._of is not k:
+            self._of, self._made, self._at_rest = k, 0, None
+        if self._at_rest is not None:
+            assert self._oracle is not None
+            assert self.machine is not None
+            self._at_rest.restore()
+            return self._oracle, self.machine
+        self._oracle = oracle = Oracle(self.litmus.file.litmus.checks or DEFAULT_CHECKS)
+        self.machine = Machine(self.litmus, self.policy, k.spawn, self._emit_to(oracle))
+        self.machine.set_up()
+        self._made += 1
+        # A listener hears the set-up of every execution, and a check sees who makes what.
+        if self._made == OFTEN and self.listen is None and not k.check:
+            self._at_rest = Snapshot((self.machine, oracle), outside=(k,))
+        return oracle, self.machine
 
     def _emit_to(self, oracle: Oracle) -> Emit:
         listen = self.listen
