@@ -137,7 +137,7 @@ class Trapframe(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknow
     is left; text is empty then, the guest has it.
     """
 
-    pc: Annotated[int, Meta(ge=0, le=limits.TEXT_INSNS)] = 0
+    pc: Word = 0  # whatever a branch has put there
     regs: Annotated[tuple[Word, ...], Meta(min_length=NREGS, max_length=NREGS)] = (0,) * NREGS
     trapno: Annotated[int, Meta(ge=0, le=0xFFFF)] = 0
     addr: Word = 0

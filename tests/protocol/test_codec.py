@@ -157,7 +157,7 @@ def test_integer_bounds_on_both_sides(kind: Any, field: str, bound: str, value: 
         (lambda n: Reply(lwp=0, seq=0, values=(0,) * n), limits.OPS_PER_BATCH),
         (lambda n: CpuOps((load(8),) * n, lwp=0, seq=0), limits.OPS_PER_BATCH),
         (lambda n: _run(Trapframe(text=(syscall(),) * n)), limits.TEXT_INSNS),
-        (lambda n: _run(Trapframe(pc=n)), limits.TEXT_INSNS),
+        (lambda n: _run(Trapframe(pc=n)), limits.U64),
         (lambda n: _run(Trapframe(budget=n)), limits.RUN_BUDGET),
         (lambda n: _run(Trapframe(regs=(0,) * n)), NREGS),
         (lambda n: _run(Trapframe(text=(Insn(Op.LD, n),))), NREGS - 1),

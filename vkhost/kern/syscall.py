@@ -18,7 +18,7 @@ from vkhost.kern.proc import KILLED, lwp_exit
 from vkhost.pc64.cpu import Fault
 from vkhost.pc64.pmap_switch import swtch_in
 from vkhost.pc64.trap import vmspace_ctl
-from vkhost.vm.vm_meter import SysctlError, sysctl, sysctl_table
+from vkhost.vm.vm_meter import SysctlError, sysctl
 from vkhost.vm.vm_mmap import (
     kern_mcontrol,
     kern_mmap,
@@ -169,8 +169,11 @@ async def _msync(lwp: Lwp, m: msg.Msync) -> Result:
 
 
 async def _sysctl(lwp: Lwp, m: msg.Sysctl) -> Result:
+    """kern_sysctl.c:sysctl_root: only root may write, and a vkernel is a user's process."""
+    table = lwp.proc.kernel.vmmeter.sysctls
     try:
-        return _errno(0, sysctl(sysctl_table(lwp.proc.kernel.vmmeter), m.name, m.new))
+        old = sysctl(table, m.name)
+        return _errno(Errno.EPERM if m.new is not None else 0, old)
     except SysctlError as error:
         return _errno(error.errno)
 

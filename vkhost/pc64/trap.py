@@ -162,10 +162,11 @@ async def _step(lwp: Lwp, user: UserContext) -> None:
         raise Trap(T_SYSCALL)
     elif op in (Op.BNE, Op.BEQ):
         equal = user.regs[insn.rs] == user.regs[insn.rt]
+        target = insn.imm & U64
         taken = equal is (op == Op.BEQ)
-        if taken and insn.imm <= user.pc and await lwp.signals.load():
+        if taken and target <= user.pc and await lwp.signals.load():
             raise Interrupted
-        user.pc = insn.imm if taken else user.pc + 1
+        user.pc = target if taken else user.pc + 1
     else:
         base = user.regs[insn.rs] if op == Op.ADDI else 0
         user.regs[insn.rd] = (base + insn.imm) & U64

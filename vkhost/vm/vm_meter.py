@@ -11,7 +11,7 @@ without it counting is no step at all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -137,6 +137,10 @@ class VmMeter:
         self.vpagetable = {name: Cell(("vmstats", name), 0) for name in VPAGETABLE_COUNTERS}
         self.tunables = dict(TUNABLES) | {"max_launder": marks.max_launder}
         self.counter_steps = counter_steps
+
+    @cached_property
+    def sysctls(self) -> dict[str, Sysctl]:
+        return sysctl_table(self)
 
     # vm_page2.h. fc = free + cache.
 

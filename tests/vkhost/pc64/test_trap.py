@@ -8,7 +8,7 @@ import pytest
 from vkprotocol import messages as msg
 from vkprotocol.effects import Thread
 from vkprotocol.errno import Errno
-from vkprotocol.insn import Insn, Trapframe, addi, beq, bne, cas, fetch, ld, li, st, syscall
+from vkprotocol.insn import Insn, Op, Trapframe, addi, beq, bne, cas, fetch, ld, li, st, syscall
 from vkprotocol.vkernel import (
     PGEX_I,
     PGEX_W,
@@ -128,6 +128,9 @@ def test_other_traps() -> None:
 
     assert frame_of(k.run_user(li(1, 4), ld(2, 1))).trapno == T_ALIGNFLT
     assert frame_of(k.run_user(li(1, 4))).trapno == T_PRIVINFLT  # ran off its end
+    for target in (1 << 40, -1, -2, U64):  # jumped out: the register holds it, the text does not
+        frame = frame_of(k.run_user(Insn(Op.BEQ, imm=target), li(2, 9)))
+        assert (frame.trapno, frame.pc, frame.regs[2]) == (T_PRIVINFLT, target & U64, 0)
     assert frame_of(k.run_user(li(1, 0xFFFF_8000_0000_0000), ld(2, 1))).trapno == T_PAGEFLT
 
 
