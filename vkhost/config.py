@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from vkhost.tree import Tree
+
 MAXCPU: Final = 256  # bits of a cpumask_t: sys/cpu/x86_64/include/param.h:SMP_MAXCPU
 
 # What a host may have of each, least and most.
@@ -26,6 +28,7 @@ class HostConfig(msgspec.Struct, frozen=True):
     A threshold left None follows the formulas of facts 7.1 (vm_pageout.c, vm_page2.h).
     """
 
+    tree: Tree | None = None  # of which sources (tree.py); None: the policy's own
     pages: int = 1024  # physical frames
     cpus: int = 2
     swap_pages: int = 0

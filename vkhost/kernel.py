@@ -12,7 +12,7 @@ from vkhost.pc64.fault_worker import fault_worker
 from vkhost.pc64.physmem import PhysMem
 from vkhost.pc64.pmap_inval import inval_intr
 from vkhost.quirks import Quirks
-from vkhost.rmap import make_rmap
+from vkhost.rmap import make_rmap, tree_of
 from vkhost.vm.swap_pager import SwapPager
 from vkhost.vm.vm_meter import VmMeter, boot_thresholds
 from vkhost.vm.vm_page import VmPage
@@ -57,7 +57,8 @@ class Kernel:
         self.policy = policy
         self.spawn = spawn
         self.emit = emit
-        self.quirks = Quirks() if quirks is None else quirks
+        self.tree = config.tree or tree_of(policy)
+        self.quirks = (quirks or Quirks()).on(self.tree)
         self.mutants = mutants
         self.vmstats = Vmstats()
         self.queues = VmPageQueues(config.pqcolors, self.vmstats)

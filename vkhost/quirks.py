@@ -1,55 +1,91 @@
-"""Quirks: the documented oddities of the real kernel, each behind a name.
+"""Quirks: what DragonFly's trees do differently from each other, or from what they should do.
 
-The defaults are the kernel as it is; `Quirks.none()` is the kernel as it should be.
+Each is a switch with a name, read at the place where it matters (`kernel.quirks.name`). Left open
+(None) it is as the host's tree has it, by the table below; `Quirks.none()` is the kernel as it
+should be.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
+from vkhost.tree import Tree
+
+
+class AsIn(NamedTuple):
+    """What a switch is in each tree, and in a kernel as it should be."""
+
+    in_54: Any
+    in_2020: Any
+    in_patch: Any
+    in_2026: Any
+    should: Any
+
+    def of(self, tree: Tree) -> Any:
+        return self[get_args(Tree).index(tree)]
+
+
+AS_IN: Final[dict[str, AsIn]] = {
+    # name                               5.4       2020      patch     2026      as it should be
+    "ebusy_ref_leak":             AsIn(True,     True,     True,     True,     False),
+    "pwrite_einval":              AsIn(True,     True,     True,     True,     False),
+    "len0_unaligned_page":        AsIn(True,     True,     True,     True,     False),
+    "setmap_partial":             AsIn(True,     True,     True,     True,     False),
+    "simplify_ignores_master_pde": AsIn(True,    True,     True,     True,     False),
+    "inval_counter_dead":         AsIn(True,     True,     True,     True,     False),
+    "didcow_or":                  AsIn(True,     True,     False,    False,    False),
+    "didcow_of_lookup_only":      AsIn(True,     True,     False,    False,    False),
+    "unbounded_object":           AsIn(True,     True,     False,    False,    False),
+    "clean_vpagetable":           AsIn("object", "object", "range",  "skip",   "object"),
+    "lookup_vpagetable_as_write": AsIn(True,     True,     False,    False,    True),
+    "cache_dirty_panic":          AsIn(True,     False,    False,    False,    False),
+    "wired_full_protection":      AsIn(True,     True,     True,     False,    False),
+}  # fmt: skip
+
 
 class Quirks(msgspec.Struct, frozen=True):
-    """Switches read at the place where the oddity happens (`kernel.quirks.name`)."""
+    """The switches. None: as the tree has it."""
 
     # facts 2.2: vmspace_destroy that answers EBUSY never drops the ref its lookup took.
-    ebusy_ref_leak: bool = True
+    ebusy_ref_leak: bool | None = None
     # facts 2.6: vmspace_pread and vmspace_pwrite are declared and answer EINVAL.
-    pwrite_einval: bool = True
+    pwrite_einval: bool | None = None
     # facts 2.7: a len of 0 at an unaligned address is rounded to the whole page.
-    len0_unaligned_page: bool = True
+    len0_unaligned_page: bool | None = None
     # facts 2.8: SETMAP that meets a NORMAL entry goes on, and answers EINVAL at the end.
-    setmap_partial: bool = True
+    setmap_partial: bool | None = None
     # facts 2.8: vm_map_simplify_entry merges entries with different master pdes.
-    simplify_ignores_master_pde: bool = True
+    simplify_ignores_master_pde: bool | None = None
     # facts 9: vm.vpagetable_inval is counted in a branch MADV_INVAL never takes.
-    inval_counter_dead: bool = True
-    # facts 0.1: vm_fault_page writes `wflags | FW_DIDCOW`, so it always removes the PTE.
-    didcow_or: bool = True
-    # facts 2.4, W35: what a VPTE beyond the object names: nothing [P], or a zero page [20].
-    object_beyond_size: Literal["fail", "zero-fill"] = "fail"
-    # facts 3.2 F2: a fault on a writable VPAGETABLE entry is looked up as a write ([26]: not).
-    lookup_vpagetable_as_write: bool = True
+    inval_counter_dead: bool | None = None
+    # vm_fault.c:vm_fault_page writes `wflags | FW_DIDCOW`, so it always removes the PTE.
+    didcow_or: bool | None = None
+    # vm_fault.c:vm_fault_object: FW_DIDCOW is set by vm_map_lookup alone, not by a page's copy.
+    didcow_of_lookup_only: bool | None = None
+    # Decision 1 of the patch, taken back: vm_map.c:vm_map_entry_shadow and
+    # vm_map_entry_allocate_object make the object of a VPAGETABLE entry 0x7FFFFFFF pages long.
+    unbounded_object: bool | None = None
+    # Decision 2: what vm_map.c:vm_map_clean cleans of a VPAGETABLE entry: all of the object, the
+    # pages whose numbers are the addresses, or nothing.
+    clean_vpagetable: Literal["object", "range", "skip"] | None = None
+    # vm_map.c:vm_map_lookup: a fault on a writable VPAGETABLE entry is looked up as a write. The
+    # patch's list of what it restores there has it not, and what came of the patch neither.
+    lookup_vpagetable_as_write: bool | None = None
     # vm_page.c:vm_page_cache: a page that has become dirty since its caller looked is a panic; and
-    # pmap_remove dirties a page without its busy.
-    cache_dirty_panic: bool = True
-    # facts 3.2 F3: a wired entry turns every fault into one for its full protection ([26]: not).
-    wired_full_protection: bool = True
+    # pmap_remove dirties a page without its busy. Compiled out in May 2019 (e3c330f022).
+    cache_dirty_panic: bool | None = None
+    # vm_map.c:vm_map_lookup and vm_fault.c:vm_fault: a fault of a wired entry is one for all that
+    # the entry allows.
+    wired_full_protection: bool | None = None
+
+    def on(self, tree: Tree) -> Quirks:
+        """With what is left open as the tree has it."""
+        own = {name: as_in.of(tree) for name, as_in in AS_IN.items() if getattr(self, name) is None}
+        return msgspec.structs.replace(self, **own)
 
     @classmethod
     def none(cls) -> Quirks:
         """The kernel as it should be."""
-        return cls(
-            ebusy_ref_leak=False,
-            pwrite_einval=False,
-            len0_unaligned_page=False,
-            setmap_partial=False,
-            simplify_ignores_master_pde=False,
-            inval_counter_dead=False,
-            didcow_or=False,
-            object_beyond_size="fail",
-            lookup_vpagetable_as_write=True,
-            cache_dirty_panic=False,
-            wired_full_protection=False,
-        )
+        return cls(**{name: as_in.should for name, as_in in AS_IN.items()})

@@ -46,7 +46,7 @@ class Vkernel(Machine):
     ) -> None:
         super().__init__(policy, mutants=mutants, **{"pages": 64, "cpus": vcpus, **config})
         if quirks is not None:
-            self.kernel.quirks = quirks
+            self.kernel.quirks = quirks.on(self.kernel.tree)
         self.vnode = MemoryVnode("image", image_pages * PAGE_SIZE)
         proc = proc_create(self.kernel, "vkernel", self.vnode, vcpus)
         assert proc is not None

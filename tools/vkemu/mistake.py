@@ -41,7 +41,8 @@ def explain(message: str, document: Any, kind: Any) -> str:
         return f"{_join(key, refused['key'])}: {refused['got']}, expected {refused['want']}"
     value = _value_at(document, key)
     if types := _TYPES.match(what):
-        return f"{key}: got {types['got']} {value}, expected {types['want']}".replace("`", "")
+        want = types["want"].replace(" | null", "")  # which TOML has not
+        return f"{key}: got {types['got']} {value}, expected {want}".replace("`", "")
     if _INVALID.match(what):
         return f"{key}: {value} is not allowed, expected {_choices(kind, key)}"
     what = what.replace("`", "").removeprefix("Expected ")

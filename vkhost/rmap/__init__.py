@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from vkhost.tree import Tree
+
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
     from vkhost.rmap.interface import Rmap
@@ -28,6 +30,18 @@ POLICIES: Final[dict[str, str]] = {
     "vptmapped": "vkhost.rmap.vptmapped:Vptmapped",
     "wired": "vkhost.rmap.wired:Wired",
 }
+
+# What a policy was built into. The others are proposals for the tree of the patch.
+OWN_TREE: Final[dict[str, Tree]] = {
+    "pv_entry": "5.4",
+    "extent_scan": "2020",
+    "removed": "2020",  # what came after it was not read, and mmap refuses the mapping anyway
+    "wired": "2026",
+}
+
+
+def tree_of(policy: str) -> Tree:
+    return OWN_TREE.get(policy, "patch")
 
 
 def make_rmap(kernel: Kernel, policy: str) -> Rmap:

@@ -145,7 +145,7 @@ def _check_entry(fs: FaultState, found: Lookup, fault_type: int) -> int:
     if fs.entry.eflags & MAP_ENTRY_VPAGETABLE_WIRED:
         full = "wired-full-protection" in fs.kernel.mutants
     else:
-        full = fs.kernel.quirks.wired_full_protection
+        full = bool(fs.kernel.quirks.wired_full_protection)
     return fs.first_prot if full else fault_type
 
 

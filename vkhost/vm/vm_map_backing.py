@@ -101,10 +101,7 @@ async def vm_map_entry_dispose(entry: VmMapEntry) -> None:
 
 
 def _object_pages(vm_map: VmMap, entry: VmMapEntry) -> int:
-    if (
-        entry.maptype == VM_MAPTYPE_VPAGETABLE
-        and vm_map.kernel.quirks.object_beyond_size == "zero-fill"
-    ):
+    if entry.maptype == VM_MAPTYPE_VPAGETABLE and vm_map.kernel.quirks.unbounded_object:
         return VPAGETABLE_OBJECT_PAGES
     return atop(entry.end - entry.start)
 

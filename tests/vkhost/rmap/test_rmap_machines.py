@@ -12,6 +12,7 @@ from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 
 from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.pc64.pmap_bits import PTE_W, pte_pfn
+from vkhost.quirks import Quirks
 from vkhost.vm.vm_fault import vm_fault
 from vkhost.vm.vm_fault_page import vm_fault_page
 from vkhost.vm.vm_map_madvise import vm_map_madvise
@@ -55,7 +56,7 @@ def test_a_wire_for_each_pte_and_none_left() -> None:
 def test_a_copy_in_of_a_wired_page_does_not_wait_for_itself() -> None:
     # vm_fault_page removes the PTE (|, facts 0.1) while it has the page busied; the PTE's wire is
     # dropped all the same, and what is mapped next has one again.
-    k = Vkernel("wired")
+    k = Vkernel("wired", quirks=Quirks(didcow_or=True))
     k.vpagetable(k.tables({1: 10 << 12 | RW}))
     assert k.fault(PAGE, 1) == 0  # read-only, so that the write goes the long way
 

@@ -369,7 +369,7 @@ def test_msync_with_invalidate_frees_the_pages() -> None:
 
 
 def test_w41_msync_of_a_page_table_mapping_takes_the_address_for_the_page() -> None:
-    k = Mmap(policy="pv_entry")
+    k = Mmap(policy="pv_entry", quirks=Quirks(clean_vpagetable="range"))
     k.vpagetable(k.tables({5: 10 << 12 | 0x7}))
     dirty(k, 10, 5 * PAGE)
     k.do(sys_msync(k.proc, 5 * PAGE, PAGE, 0))

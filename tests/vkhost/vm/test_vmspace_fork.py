@@ -142,7 +142,7 @@ def private_page_tables(quirks: Quirks | None = None) -> Vkernel:
 
 
 def test_w27_the_walk_of_a_forked_vkernel_copies_the_tables() -> None:
-    k = private_page_tables()
+    k = private_page_tables(Quirks(lookup_vpagetable_as_write=True))
     k.fault(PAGE, WRITE)
     child: Vmspace = k.do(vmspace_fork(k.own, "child"))
     assert child.vm_map.entries[0].master_pde == k.own.vm_map.entries[0].master_pde

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -75,3 +75,8 @@ def setting(text: str) -> str:
 
 def clipped(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+
+
+def chosen(args: Namespace) -> tuple[tuple[str, str | None], ...]:
+    """The options that say on what a test is to run, as they were given."""
+    return ("--policy", args.policy), ("--tree", args.tree), ("--variant", args.variant)

@@ -15,6 +15,7 @@ from vkemu.exploration.result import ExplorationError, Failure, Result
 from vkemu.exploration.strategies import NAMES
 from vkemu.record import rundir
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
+from vkhost.tree import TREES
 
 if TYPE_CHECKING:
     from vkemu.report.told import Told
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=name, help="reverse map of the host (default: the file's, pv_entry)"
     )
+    parser.add_argument("--tree", choices=list(TREES), default="", help="the tree it models")
     parser.add_argument("--variant", type=name, help="one of the litmus test's [[variant]] tables")
     parser.add_argument(
         "--strategy",
@@ -270,8 +272,8 @@ def replay_explored(token: str, *, as_json: bool) -> int:
         )
     found = litmus_token.parse(token)
     args = argparse.Namespace(
-        file=found.source, policy=found.policy, variant=found.variant, check=False, livelock=False,
-        json=as_json, report=None, runs=None,
+        file=found.source, policy=found.policy, variant=found.variant, tree=found.tree,
+        check=False, livelock=False, json=as_json, report=None, runs=None,
     )  # fmt: skip
     subject = litmus_subject(args, found.litmus())
     return replay_token(subject, found.schedule, args)

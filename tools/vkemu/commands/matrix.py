@@ -11,6 +11,7 @@ import msgspec
 
 from vkemu.commands.arguments import jobs, names, path, seconds
 from vkemu.verdict import Status, UsageError, telling
+from vkhost.tree import TREES
 
 if TYPE_CHECKING:
     from vkemu.matrix import Cell
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", type=names, default=[], metavar="W01,W07", help="only these")
     parser.add_argument("--policies", type=names, default=[], metavar="P,...", help="only these")
+    parser.add_argument(
+        "--tree", choices=list(TREES), default="",
+        help="model this tree, instead of each policy's own",
+    )  # fmt: skip
     parser.add_argument(
         "--all-variants", action="store_true", help="also with the interlock off, guests that "
         "misbehave, kernels with a defect: a row each",
@@ -87,7 +92,7 @@ def computed(args: argparse.Namespace) -> tuple[list[Cell], bool]:
     check(args.strategy, windows, chosen)
     asked = questions(
         windows, chosen, all_variants=args.all_variants, strategy=args.strategy,
-        max_seconds=args.max_seconds,
+        max_seconds=args.max_seconds, tree=args.tree,
     )  # fmt: skip
     with Telling(len(asked)) as telling:
         return compute(asked, args.jobs, telling.cell)

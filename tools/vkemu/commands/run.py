@@ -18,6 +18,7 @@ from vkemu.record.log import shown_on
 from vkemu.record.token import pack
 from vkemu.report.trial import Origin, Record, attempt, record
 from vkemu.verdict import OF_VERDICT, UsageError, telling
+from vkhost.tree import TREES
 
 SEEDS_MAX = 1_000_000
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="try N seeds from --seed on, stop at the first that does not pass",
     )
     parser.add_argument("--policy", type=name, help="reverse map, instead of the scenario's")
+    parser.add_argument("--tree", choices=list(TREES), help="which of DragonFly's trees it models")
     parser.add_argument(
         "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
     )
@@ -118,6 +120,8 @@ def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:
     settings = list(args.settings)
     if args.policy is not None:
         settings.append(f"policy = {quoted(args.policy)}")
+    if args.tree is not None:
+        settings.append(f"host.tree = {quoted(args.tree)}")
     if args.mutant:
         settings.append(f"mutants = [{', '.join(map(quoted, args.mutant))}]")
     if args.max_steps is not None:

@@ -13,10 +13,14 @@ from functools import partial
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import iscoroutinefunction
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from vkemu.commands.arguments import chosen
 from vkemu.testing.explored import ROOT, is_explored
 from vkemu.verdict import UsageError, Verdict
 
@@ -63,7 +67,7 @@ def subject_of(args: Namespace) -> Subject:
         if not colon or not function:
             file = args.file.rstrip(":")
             raise UsageError(f"{file}: which function of it? expected {file}:FUNCTION")
-        for option, given in (("--policy", args.policy), ("--variant", args.variant)):
+        for option, given in chosen(args):
             if given:
                 raise UsageError(f"{option} {given!r}, expected none: {path} is Python")
         return plain_subject(
@@ -77,7 +81,7 @@ def subject_of(args: Namespace) -> Subject:
         source = str(find_litmus(source))
     loaded = load(source)
     if isinstance(loaded, Litmus):
-        return litmus_subject(args, load_litmus(source, args.variant))
+        return litmus_subject(args, load_litmus(source, args.variant, args.tree))
     if args.variant:
         raise UsageError(f"--variant {args.variant!r}, expected none: {source} is a scenario")
     return scenario_subject(args, loaded)
@@ -101,7 +105,7 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
 
     def token(failure: Failure) -> str:
         head = (args.file, policy, litmus.variant, identity(litmus))
-        return str(LitmusToken(*head, failure.token))
+        return str(LitmusToken(*head, failure.token, litmus.tree))
 
     def replay(failure: Failure) -> str:
         return f"vkemu replay {token(failure)}"
@@ -111,7 +115,7 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
 
         others = {}
         if litmus.variant:
-            others[f"not {litmus.variant}"] = (load_litmus(args.file), policy)
+            others[f"not {litmus.variant}"] = (load_litmus(args.file, tree=litmus.tree), policy)
         if policy != "pv_entry":
             others["policy pv_entry"] = (litmus, "pv_entry")
         found = failure.schedule
@@ -136,7 +140,7 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         subject.tell = partial(narrated, subject)
     if args.check:
         # A race is none without the check: the schedule alone would not fail.
-        subject.token = schedule_of
+        subject.token = attrgetter("token")
         subject.replay = partial(again, args)
         subject.tell = partial(narrated, subject)
     return subject
@@ -147,10 +151,6 @@ def told_by(failure: Report) -> Told:
     from vkemu.report.told import Told
 
     return Told(text.render(failure), failure)
-
-
-def schedule_of(failure: Failure) -> str:
-    return failure.token
 
 
 def narrated(subject: Subject, failure: Failure) -> Told:
@@ -192,11 +192,13 @@ def outcomes_of(outcomes: Any) -> dict[str, Any]:
 def scenario_subject(args: Namespace, scenario: Scenario) -> Subject:
     check_policy(args.policy)
     settings: tuple[str, ...] = ()
-    if args.policy is not None:
-        import msgspec
-
+    if args.policy:
         scenario = msgspec.structs.replace(scenario, policy=args.policy)
         settings = (f'policy = "{args.policy}"',)
+    if args.tree:
+        host = msgspec.structs.replace(scenario.host, tree=args.tree)
+        scenario = msgspec.structs.replace(scenario, host=host)
+        settings = (*settings, f'host.tree = "{args.tree}"')
     check_boots(scenario)
     program = ScenarioProgram(scenario)
     subject = plain_subject(scenario.name, args, program, scenario.max_steps)
@@ -214,8 +216,6 @@ def scenario_subject(args: Namespace, scenario: Scenario) -> Subject:
 
 def check_boots(scenario: Scenario) -> None:
     """Some guest must come up: a search has no use for the others."""
-    import msgspec
-
     from vkemu.executors.chance import seeded
     from vkemu.launch.outcome import NothingRan
     from vkemu.report.trial import attempt
@@ -237,7 +237,7 @@ def plain_subject(
         explore=partial(explore, program),
         text=lambda result: f"{result.verdict}: {name}",
         verdict=lambda result: result.verdict,
-        token=schedule_of,
+        token=attrgetter("token"),
         replay=partial(again, args),
         tell=lambda failure: narrated(subject, failure),
         max_steps=max_steps,
@@ -248,7 +248,7 @@ def plain_subject(
 def again(args: Namespace, failure: Failure) -> str:
     """The command that takes a schedule again, with what the program depends on."""
     words = ["vkemu", "explore", args.file]
-    for option, given in (("--policy", args.policy), ("--variant", args.variant)):
+    for option, given in chosen(args):
         words += [option, given] if given else []
     words += ["--check"] if args.check else []
     return shlex.join([*words, "--replay", failure.token])

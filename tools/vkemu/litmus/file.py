@@ -26,6 +26,7 @@ from vkemu.litmus.statement import Statement, parse
 from vkemu.litmus.tables import Tables, tables_for
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError
+from vkhost.tree import TREES
 
 Kind: TypeAlias = Literal["user", "guest", "fault", "pageout", "host"]
 Bits: TypeAlias = Annotated[str, Meta(max_length=40)]
@@ -59,7 +60,7 @@ class Heading(Table, frozen=True):
     """[litmus]"""
 
     name: Name
-    window: Annotated[str, Meta(pattern=r"^(W[0-4][0-9])?$")] = ""
+    window: Annotated[str, Meta(pattern=r"^(W[0-9][0-9])?$")] = ""
     title: str = ""
     breaks: str = ""
     policies: tuple[str, ...] = ()  # empty: all
@@ -159,6 +160,7 @@ class Litmus(msgspec.Struct, frozen=True):
     allowed: tuple[Condition, ...]
     required: tuple[Condition, ...]
     variant: str = ""
+    tree: str = ""  # laid over the test's own host.tree
 
     @property
     def name(self) -> str:
@@ -221,10 +223,13 @@ def load(source: str) -> Scenario | Litmus:
     return scenario.read(document, path)
 
 
-def load_litmus(source: str, variant: str = "") -> Litmus:
-    """The test at a path, or shipped under a name or a window (`W07`); one of its variants."""
+def load_litmus(source: str, variant: str = "", tree: str = "") -> Litmus:
+    """The test at a path, or shipped under a name or a window (`W07`); one of its variants; on
+    another tree than its own or the policy's."""
     path = find_litmus(source)
     litmus = read(read_document(path), path)
+    if tree:
+        litmus = _on_tree(litmus, tree)
     if not variant:
         return litmus
     found = {v.variant: v for v in litmus.variants()}
@@ -233,6 +238,14 @@ def load_litmus(source: str, variant: str = "") -> Litmus:
             f"{path}: no variant {variant!r}, expected one of {', '.join(found) or '(none)'}"
         )
     return found[variant]
+
+
+def _on_tree(litmus: Litmus, tree: str) -> Litmus:
+    if tree not in TREES:
+        raise UsageError(f"tree {tree!r}, expected one of {', '.join(TREES)}")
+    host = msgspec.structs.replace(litmus.file.host, tree=tree)
+    file = msgspec.structs.replace(litmus.file, host=host)
+    return msgspec.structs.replace(litmus, file=file, tree=tree)
 
 
 def find_litmus(source: str) -> Path:
@@ -297,7 +310,7 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
         thread=tuple(replaced.get(t.name, t) for t in file.thread),
         variant=(),
     )
-    return build(changed, litmus.where, variant.name)
+    return msgspec.structs.replace(build(changed, litmus.where, variant.name), tree=litmus.tree)
 
 
 def _place_pages(file: File, where: str) -> dict[str, int]:

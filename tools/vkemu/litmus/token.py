@@ -1,6 +1,7 @@
 """Tokens of litmus failures: which test, policy and variant, and the schedule's own token.
 
-vkl1.<base64url of JSON [file, policy, variant, identity]>.<vkx1...>
+vkl1.<base64url of JSON [file, policy, variant, identity]>.<vkx1...>; a fifth word is the tree, if
+one was asked for
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.verdict import UsageError
 
 PREFIX = "vkl1."
+Head = tuple[str, str, str, str] | tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +30,16 @@ class LitmusToken:
     variant: str
     identity: str
     schedule: str
+    tree: str = ""
 
     def __str__(self) -> str:
-        head = msgspec.json.encode([self.source, self.policy, self.variant, self.identity])
+        words = [self.source, self.policy, self.variant, self.identity]
+        head = msgspec.json.encode([*words, self.tree] if self.tree else words)
         return f"{PREFIX}{base64.urlsafe_b64encode(head).decode().rstrip('=')}.{self.schedule}"
 
     def litmus(self) -> Litmus:
         """The test it was made of; UsageError when that has changed."""
-        litmus = load_litmus(self.source, self.variant)
+        litmus = load_litmus(self.source, self.variant, self.tree)
         if identity(litmus) != self.identity:
             raise UsageError(
                 f"replay: {self.source} has changed since this token was made, expected the same "
@@ -55,7 +59,7 @@ def parse(text: str) -> LitmusToken:
         raise UsageError("replay: damaged token, expected vkl1.WORD.vkx1.WORD as it was printed")
     try:
         head = base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4))
-        source, policy, variant, digest = msgspec.json.decode(head, type=tuple[str, str, str, str])
+        source, policy, variant, digest, *tree = msgspec.json.decode(head, type=Head)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         raise UsageError("replay: damaged token, its first word cannot be read") from None
-    return LitmusToken(source, policy, variant, digest, match[2])
+    return LitmusToken(source, policy, variant, digest, match[2], *tree)

@@ -14,6 +14,7 @@ from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.litmus.token import LitmusToken, identity
 from vkhost.config import HostConfig
 from vkhost.kernel import Kernel
+from vkhost.rmap import tree_of
 
 Verdict: TypeAlias = Literal["fail", "pass", "bounded", "n/a"]
 
@@ -33,6 +34,7 @@ class Question(NamedTuple):
     policy: str
     strategy: str = "dpor"
     max_seconds: float = 10.0
+    tree: str = ""  # "": the policy's own
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -48,6 +50,7 @@ class Cell(msgspec.Struct, frozen=True):
     token: str = ""
     reason: str = ""
     seconds: float = 0.0
+    tree: str = ""  # the one it was decided on
 
     @property
     def row(self) -> tuple[str, str]:
@@ -67,10 +70,10 @@ def answer(question: Question) -> Cell:
 
 
 def _decide(question: Question) -> Cell:
-    litmus = load_litmus(question.test, question.variant)
+    litmus = load_litmus(question.test, question.variant, question.tree)
     reason = not_applicable(litmus, question.policy)
     if reason:
-        return _cell(question, "n/a", reason=reason)
+        return _cell(question, litmus, "n/a", reason=reason)
     budget: dict[str, float] = {"max_seconds": question.max_seconds}
     decision = decide(litmus, question.policy, strategy=question.strategy, **budget)
     result = decision.result
@@ -90,30 +93,36 @@ def _decide(question: Question) -> Cell:
         through = limit is not None or decision.result.seconds < 4 * question.max_seconds
         tried.append(text if through else f"{decision.result.executions:,} of {text}")
     bound = f"no failure in {question.max_seconds:g} s of {question.strategy}: {'; '.join(tried)}"
-    return _cell(question, "bounded", executions, reason=bound)
+    return _cell(question, litmus, "bounded", executions, reason=bound)
 
 
 def _decided(
     question: Question, litmus: Litmus, failed: bool, result: Result, executions: int
 ) -> Cell:
     if not failed:
-        return _cell(question, "pass", executions, exhausted=True)
+        return _cell(question, litmus, "pass", executions, exhausted=True)
     failure = result.failure
     token = reason = ""
     if failure is not None:
         token = str(
             LitmusToken(
-                question.test, question.policy, question.variant, identity(litmus), failure.token
+                question.test,
+                question.policy,
+                question.variant,
+                identity(litmus),
+                failure.token,
+                question.tree,
             )
         )
         reason = failure.message.splitlines()[0]
     else:
         reason = "a required outcome is never reached"
-    return _cell(question, "fail", executions, token=token, reason=reason)
+    return _cell(question, litmus, "fail", executions, token=token, reason=reason)
 
 
 def _cell(
     question: Question,
+    litmus: Litmus,
     verdict: Verdict,
     executions: int = 0,
     *,
@@ -121,8 +130,11 @@ def _cell(
     token: str = "",
     reason: str = "",
 ) -> Cell:
-    window, test, variant, policy, _, _ = question
-    return Cell(window, test, variant, policy, verdict, executions, exhausted, token, reason)
+    window, test, variant, policy = question[:4]
+    return Cell(
+        window, test, variant, policy, verdict, executions, exhausted, token, reason,
+        tree=litmus.file.host.tree or tree_of(policy),
+    )  # fmt: skip
 
 
 def not_applicable(litmus: Litmus, policy: str) -> str:

@@ -19,6 +19,7 @@ def questions(
     all_variants: bool = False,
     strategy: str = "dpor",
     max_seconds: float = 10.0,
+    tree: str = "",
 ) -> list[Question]:
     """One for each test and policy: window by window, the base test first."""
     wanted, chosen = set(windows), list(on) or policies()
@@ -30,7 +31,7 @@ def questions(
             continue
         variants = [""] + ([v.name for v in litmus.file.variant] if all_variants else [])
         asked += [
-            Question(window, litmus.name, variant, policy, strategy, max_seconds)
+            Question(window, litmus.name, variant, policy, strategy, max_seconds, tree)
             for variant in variants
             for policy in chosen
         ]

@@ -30,7 +30,16 @@ def lines(cells: Sequence[Cell]) -> Iterator[str]:
         yield f"{name[:label]:<{label}}" + "".join(f"{text:>{COLUMN}}" for text in texts)
     yield ""
     yield from LEGEND
+    yield trees_line(cells)
     yield from _notes(cells)
+
+
+def trees_line(cells: Sequence[Cell]) -> str:
+    """trees: 5.4 pv_entry; 2020 extent_scan, removed; ..."""
+    of: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        of.setdefault(cell.tree, {})[cell.policy] = None
+    return "trees: " + "; ".join(f"{tree} {', '.join(of[tree])}" for tree in sorted(of))
 
 
 def _heading(columns: Sequence[str], label: int) -> Iterator[str]:

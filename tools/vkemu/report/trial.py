@@ -20,6 +20,7 @@ from vkemu.record import rundir, token
 from vkemu.record.log import EventLog
 from vkemu.record.vector_clock import Clocked
 from vkemu.report.told import explain
+from vkhost.rmap import tree_of
 
 Tick = Callable[[int], None]
 
@@ -112,6 +113,7 @@ def summarize(
         "scenario": scenario.name,
         "about": scenario.about,
         "policy": scenario.policy,
+        "tree": scenario.host.tree or tree_of(scenario.policy),
         "mutants": list(scenario.mutants),
         "settings": list(origin.settings),
         "strategy": origin.strategy,

@@ -136,4 +136,4 @@ class Subject:
             return None
         litmus = self.loaded
         head = (self.source, self.policy, litmus.variant, identity(litmus))
-        return str(LitmusToken(*head, str(told.token)))
+        return str(LitmusToken(*head, str(told.token), litmus.tree))
