@@ -19,6 +19,7 @@ BOUNDS: Final = {
     "hz": (1, 10_000),
     "cluster_pages": (1, 64),
     "run_budget": (1, 1 << 31),
+    "user_insns": (1, 1 << 16),
 }
 
 
@@ -63,6 +64,12 @@ class HostConfig(msgspec.Struct, frozen=True):
 
     # The longest run of user instructions one RUN may execute before it ends with EINTR.
     run_budget: int = 1_000_000
+
+    # Machine code: how many instructions one step may hold. Of those that access memory it holds
+    # one, the first; unless accesses are merged, and then the log has one load of each page that a
+    # step has read and one store of each word that it has changed.
+    user_insns: int = 1
+    merge_accesses: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in BOUNDS.items():

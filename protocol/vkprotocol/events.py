@@ -65,6 +65,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "reason": ("str", "why"),
         "refs": ("int", "references now"),
         "result": ("str", "KERN_* result"),
+        "rip": ("int", "byte address of an instruction"),
         "set": ("int", "PG_* bits set"),
         "shortage": ("int", "pages missing from the paging target"),
         "size": ("int", "size in pages"),
@@ -178,6 +179,9 @@ debug mem.cmpset cpu pmap va pfn idx value=new_value ok
 debug mem.emulate cpu pmap va pfn idx value=new_value
   a write to a page table, of a page its first word, is done by the fault it has caused
   none; Linux arch/x86/kvm/x86.c:emulator_write_phys
+debug user.insns lwp rip count=instructions:int
+  machine code is executed from rip on; what it accesses follows
+  hardware
 debug vpte.read pfn idx value vshift
   the host walker reads a VPTE; vshift is what remains of the index below it
   vm_fault.c:vm_fault_vpagetable

@@ -130,11 +130,29 @@ def check_text(text: tuple[Insn, ...]) -> tuple[Insn, ...]:
     return text
 
 
+RFLAGS_USER = 0x202  # PSL_USER: interrupts on, and the bit that is always set
+
+
+class Machine(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """What makes a frame one of x86-64 machine code, besides the sixteen registers in `regs`, which
+    are then rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 ... r15.
+
+    `fsbase` is the TLS part of the vframe. `fpfault` is PGEX_FPFAULT: the FPU holds the state of
+    somebody else, so that an instruction which uses it traps with T_DNA.
+    """
+
+    rip: Word = 0
+    rflags: Word = RFLAGS_USER
+    fsbase: Word = 0
+    fpfault: bool = False
+
+
 class Trapframe(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """The user context RUN loads, and stores when it leaves (`struct trapframe`, cut down).
 
     Copied in: pc, regs, text, budget. Copied out: pc, regs, trapno, addr, err, and the budget that
-    is left; text is empty then, the guest has it.
+    is left; text is empty then, the guest has it. With `machine` it is a frame of machine code,
+    which has no text and no use for pc.
     """
 
     pc: Word = 0  # whatever a branch has put there
@@ -144,6 +162,7 @@ class Trapframe(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknow
     err: Annotated[int, Meta(ge=0, le=0xFFFF)] = 0
     text: Annotated[tuple[Insn, ...], Meta(max_length=limits.TEXT_INSNS)] = ()
     budget: Annotated[int, Meta(ge=0, le=limits.RUN_BUDGET)] = limits.RUN_BUDGET
+    machine: Machine | None = None
 
 
 class Mem(IntEnum):
@@ -155,6 +174,9 @@ class Mem(IntEnum):
     ANDN = 5
     ZERO = 6
     COPY = 7
+    FXSAVE = 8
+    FXRSTOR = 9
+    FNINIT = 10
 
 
 class MemOp(NamedTuple):
@@ -169,6 +191,10 @@ class MemOp(NamedTuple):
     | OR, ANDN       | bits|     | the word before (atomic) |
     | ZERO           |     |     | 0; the whole page        |
     | COPY           | src |     | 0; the whole page to va  |
+    | FXSAVE, FXRSTOR| rexw|     | 0; 512 bytes of FPU state|
+    | FNINIT         |     |     | 0; va is not used        |
+
+    `rexw` 1 is fxsave64, with instruction and data pointers of 64 bits; 0 is fxsave, with 32.
     """
 
     op: Mem
@@ -207,3 +233,15 @@ def zero_page(va: int) -> MemOp:
 
 def copy_page(dst: int, src: int) -> MemOp:
     return MemOp(Mem.COPY, dst, src)
+
+
+def fxsave(va: int, *, rexw: bool = True) -> MemOp:
+    return MemOp(Mem.FXSAVE, va, int(rexw))
+
+
+def fxrstor(va: int, *, rexw: bool = True) -> MemOp:
+    return MemOp(Mem.FXRSTOR, va, int(rexw))
+
+
+def fninit() -> MemOp:
+    return MemOp(Mem.FNINIT, 0)

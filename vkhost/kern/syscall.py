@@ -222,6 +222,12 @@ async def _cpu_op(lwp: Lwp, op: MemOp) -> int:
         value = await cpu.rmw(op.va, "or" if op.op == Mem.OR else "andn", op.a)
     elif op.op == Mem.ZERO:
         await cpu.zero_page(op.va)
+    elif op.op == Mem.FXSAVE:
+        await cpu.fxsave(op.va, bool(op.a))
+    elif op.op == Mem.FXRSTOR:
+        await cpu.fxrstor(op.va, bool(op.a))
+    elif op.op == Mem.FNINIT:
+        cpu.unicorn.fninit()
     else:
         await cpu.copy_page(op.va, op.a)
     return value

@@ -7,12 +7,16 @@ interrupts of that thread.
 
 from __future__ import annotations
 
+import weakref
+from array import array
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Cell, Mailbox, Step
 
 from vkhost.pc64.cpu_access import PAGE, Access, Write, modified, walk
+from vkhost.pc64.cpuid import MXCSR_MASK
+from vkhost.pc64.fxsave import long_pointers, short_pointers
 from vkhost.pc64.nested_walk import GUEST_FAULT, VIOLATION, Root, Roots, walk_nested
 from vkhost.pc64.tlb import Tlb
 from vkhost.vm.vm import (
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from vkhost.kern.lwp import Lwp
     from vkhost.kernel import Kernel
     from vkhost.pc64.pmap import Pmap
+    from vkhost.pc64.unicorn_cpu import UnicornCpu
     from vkhost.vm.vm_map import VmMap
 
 REMEMBERED_ACCESSES: Final = 1 << 16  # effects kept for reuse, per CPU
@@ -76,6 +81,17 @@ class Cpu:
         self.fault_results = Mailbox(("fault_results", cpuid))
         self._loads: dict[int, Access] = {}
         self._stores: dict[int, Access] = {}
+        self._unicorn: UnicornCpu | None = None
+
+    @property
+    def unicorn(self) -> UnicornCpu:
+        """What executes machine code here, and the FPU; made when first needed."""
+        if self._unicorn is None:
+            from vkhost.pc64 import unicorn_cpu  # needs the extra
+
+            self._unicorn = unicorn_cpu.take()
+            weakref.finalize(self, unicorn_cpu.give_back, self._unicorn)
+        return self._unicorn
 
     @property
     def cr3(self) -> Pmap | None:
@@ -197,6 +213,32 @@ class Cpu:
         if frame is not None:
             frame.put_bytes(content)
             self.kernel.emit("page.write", frame.pfn, content)
+
+    @coroutine
+    def fxsave(self, va: int, rexw: bool) -> Step:
+        """512 bytes of FPU state to `va`, in one page. Without REX.W the instruction and data
+        pointers are cut to 32 bits, a selector beside each."""
+        frame = yield from self._page(va, "fxsave", VM_PROT_WRITE)
+        image = self.unicorn.fxsave()
+        if not rexw:
+            image = image[:8] + short_pointers(image) + image[24:]
+        for n, word in enumerate(array("Q", image), va >> 3 & 511):
+            frame.words[n] = word
+            pmap = self.tlb.root.state
+            at = va & ~4095 | n << 3
+            self.kernel.emit("mem.store", self.id, pmap.id, at, frame.pfn, n, word)
+
+    @coroutine
+    def fxrstor(self, va: int, rexw: bool) -> Step:
+        """FPU state from there. Bits of MXCSR that it does not have are a fault (#GP)."""
+        frame = yield from self._page(va, "fxrstor", VM_PROT_READ)
+        first = va >> 3 & 511
+        image = frame.words[first : first + 64].tobytes()
+        if not rexw:
+            image = image[:8] + long_pointers(image) + image[24:]
+        if int.from_bytes(image[24:28], "little") & ~MXCSR_MASK:
+            raise Fault(va, VM_PROT_READ, KERN_FAILURE)
+        self.unicorn.fxrstor(image)
 
     @coroutine
     def _page(self, va: int, op: str, fault_type: int, content: bytes = b"") -> Step:

@@ -51,10 +51,20 @@ async def vmspace_ctl(
     await _enter(lwp, ve)
     await vmspace_entry_drop(ve)  # the call's own; the run has another
     lwp.proc.kernel.emit("run.enter", lwp.id, ve.id)
-    user = InsnList(frame, lwp.proc.kernel.config.run_budget)
+    user = user_code(lwp, frame)
     trap, error = await _user_mode(lwp, user)
     await vkernel_trap(lwp, trap)
     return error, user.frame(trap)
+
+
+def user_code(lwp: Lwp, frame: Trapframe) -> UserCode:
+    """What executes the frame."""
+    budget = lwp.proc.kernel.config.run_budget
+    if frame.machine is None:
+        return InsnList(frame, budget)
+    from vkhost.pc64.machine_code import MachineCode  # needs the extra
+
+    return MachineCode(lwp, frame, budget)
 
 
 async def _enter(lwp: Lwp, ve: VmspaceEntry) -> None:

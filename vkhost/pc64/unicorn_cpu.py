@@ -1,0 +1,357 @@
+"""The instructions of x86-64, executed by unicorn. The one module that imports it.
+
+Unicorn sees no memory of the machine, only slots (slots.py), which are filled when its TLB has
+nothing and asks the Tlb of the model (`_fill`). Its TLB is flushed before every run, so that it
+never knows more than the model's does. A run changes registers and slots; the caller makes its
+stores real afterwards or takes all of it back (`save`, `rollback`).
+
+Traps of unicorn 2.1.4 that shape this: its TLB has a size that follows the wall clock; an error in
+a callback looks like a page fault; an exception leaves a mark that makes the next one a double
+fault, so that `rollback` follows each; count is kept by an internal hook whose counter has no
+accessor and is found by running (`_counter_offset`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Final
+
+import unicorn
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
+from vkprotocol.effects import CLOCK
+from vkprotocol.param import PAGE_SIZE
+
+from vkhost.pc64.cpuid import cpuid
+from vkhost.pc64.slots import SPARE_PAGE, TEXT_SLOTS, Slots, Touch, incoherent
+from vkhost.pc64.tlb import Tlb, TlbEntry
+from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
+
+TCG_BUFFER: Final = 8 << 20
+EFER: Final = 0xC0000080
+STAR: Final = 0xC0000081
+TOUCHED_MAX: Final = 128  # pages of one run
+CR0_TS: Final = 1 << 3
+CR4_TSD: Final = 1 << 2  # rdtsc traps, so that it can be answered by the virtual clock
+CR4_SSE: Final = 1 << 9 | 1 << 10
+U64: Final = (1 << 64) - 1
+U32: Final = (1 << 32) - 1
+# What is executed on our own behalf, by its place in the spare page; the image is behind it.
+SYSRET, FXSAVE64, FXRSTOR64, FNINIT, JUMP_SELF, IMAGE = 0, 16, 32, 48, 64, 2048
+OWN_CODE: Final = {
+    SYSRET: "480f07", FXSAVE64: "480fae03", FXRSTOR64: "480fae0b", FNINIT: "dbe3",
+    JUMP_SELF: "ebfe",
+}  # fmt: skip
+FXSAVE_BYTES: Final = 512
+SPARE_VA: Final = 0x7000
+
+DIVIDE, BREAKPOINT, INVALID, NO_FPU, PROTECTION, X87, SIMD = 0, 3, 6, 7, 13, 16, 19
+RDTSC: Final = b"\x0f\x31"
+
+KIND: Final = {
+    unicorn.UC_MEM_READ: VM_PROT_READ,
+    unicorn.UC_MEM_WRITE: VM_PROT_WRITE,
+    unicorn.UC_MEM_FETCH: VM_PROT_EXECUTE,
+}
+GPRS: Final = (
+    x86.UC_X86_REG_RAX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_RDX, x86.UC_X86_REG_RBX,
+    x86.UC_X86_REG_RSP, x86.UC_X86_REG_RBP, x86.UC_X86_REG_RSI, x86.UC_X86_REG_RDI,
+    x86.UC_X86_REG_R8, x86.UC_X86_REG_R9, x86.UC_X86_REG_R10, x86.UC_X86_REG_R11,
+    x86.UC_X86_REG_R12, x86.UC_X86_REG_R13, x86.UC_X86_REG_R14, x86.UC_X86_REG_R15,
+)  # fmt: skip
+REGISTERS: Final = (*GPRS, x86.UC_X86_REG_RIP, x86.UC_X86_REG_RFLAGS, x86.UC_X86_REG_FS_BASE)
+
+
+class UnicornCpu:
+    """One virtual CPU of unicorn. Of a run remain: `executed`; and `missing` (va, fault type) for
+    which the TLB has nothing, `exception`, or `syscall`, if one of these has ended it; `touched`,
+    and in a run that is exact `accesses`: (is a store, byte in the slots, size, value).
+
+    `alone`: the next instruction touches one page in two ways and has to be run alone.
+    """
+
+    def __init__(self) -> None:
+        self.slots = Slots()
+        self.memory = self.slots.memory
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.uc = uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        uc.ctl_set_cpu_model(x86.UC_CPU_X86_NEHALEM)  # nothing that depends on the machine
+        uc.ctl_set_tcg_buffer_size(TCG_BUFFER)
+        uc.mem_map_ptr(0, SPARE_PAGE + PAGE_SIZE, unicorn.UC_PROT_ALL, address)
+        uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
+        uc.hook_add(unicorn.UC_HOOK_TLB_FILL, self._fill)
+        uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupt)
+        uc.hook_add(unicorn.UC_HOOK_INSN, self._syscall, None, 1, 0, x86.UC_X86_INS_SYSCALL)
+        uc.hook_add(unicorn.UC_HOOK_INSN, self._cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
+        self._mem_hook: Any = None
+        self.tlb: Tlb | None = None
+        self._numbers = (ctypes.c_int * len(REGISTERS))(*REGISTERS)
+        self._values = (ctypes.c_uint64 * len(REGISTERS))()
+        at = ctypes.addressof(self._values)
+        self._pointers = (ctypes.c_void_p * len(REGISTERS))(
+            *(at + 8 * n for n in range(len(REGISTERS)))
+        )
+        self._handle = uc._uch
+        self._forget()
+        for at, code in OWN_CODE.items():
+            self.memory[SPARE_PAGE + at : SPARE_PAGE + at + len(code) // 2] = bytes.fromhex(code)
+        self._user_mode()
+        self._counter = ctypes.c_size_t.from_address(self._struct() + self._counter_offset())
+        self.pristine = uc.context_save()
+        self._saved = [uc.context_save(), uc.context_save()]
+
+    # Setting up.
+
+    def _forget(self) -> None:
+        self.error: BaseException | None = None
+        self.missing: tuple[int, int] | None = None
+        self.exception: int | None = None
+        self.syscall = False
+        self.alone = False
+        self.executed = 0
+        self.touched: dict[tuple[int, bool], Touch] = {}
+        self.accesses: list[tuple[bool, int, int, int]] = []
+        self.slots.next = TEXT_SLOTS
+        self._data = True
+        self._single = False
+
+    def _user_mode(self) -> None:
+        """To privilege level 3, by the only way there is: sysret."""
+        uc = self.uc
+        uc.msr_write(EFER, uc.msr_read(EFER) | 1)
+        uc.msr_write(STAR, 0x13 << 48 | 0x8 << 32)
+        uc.reg_write(x86.UC_X86_REG_RCX, SPARE_VA)
+        uc.reg_write(x86.UC_X86_REG_R11, 0x202)
+        self._own(SYSRET)
+        uc.reg_write(x86.UC_X86_REG_CR4, uc.reg_read(x86.UC_X86_REG_CR4) | CR4_TSD | CR4_SSE)
+
+    def _own(self, code: int, count: int = 1) -> None:
+        """Execute what is there in the spare page."""
+        self.tlb = None
+        self._flush()
+        self.uc.emu_start(SPARE_VA + code, 0, count=count)
+        if self.error is not None:
+            raise self.error
+
+    def _flush(self) -> None:
+        self.uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
+
+    def _struct(self) -> int:
+        address = ctypes.cast(self._handle, ctypes.c_void_p).value
+        assert address is not None
+        return address
+
+    def _counter_offset(self) -> int:
+        """Where the engine counts instructions: the one place that holds n + 1 after n of them."""
+        found: set[int] | None = None
+        for count in (37, 1009, 211):
+            self._own(JUMP_SELF, count)
+            raw = ctypes.string_at(self._struct(), 2048)
+            words = range(0, len(raw), 8)
+            here = {at for at in words if int.from_bytes(raw[at : at + 8], "little") == count + 1}
+            found = here if found is None else found & here
+        assert found is not None
+        assert len(found) == 1, f"unicorn {unicorn.__version__}: its counter is not found"
+        return found.pop()
+
+    def reset(self) -> None:
+        """As it was made."""
+        self.uc.context_restore(self.pristine)
+        self._forget()
+
+    # Registers.
+
+    def load(self, regs: tuple[int, ...], rip: int, rflags: int, fsbase: int, ts: bool) -> None:
+        self._values[:] = [*regs, rip, rflags, fsbase]
+        uclib.uc_reg_write_batch(self._handle, self._numbers, self._pointers, len(REGISTERS))
+        cr0 = self.uc.reg_read(x86.UC_X86_REG_CR0)
+        if bool(cr0 & CR0_TS) is not ts:
+            self.uc.reg_write(x86.UC_X86_REG_CR0, cr0 ^ CR0_TS)
+
+    def registers(self) -> tuple[int, ...]:
+        """The sixteen, rip, rflags, fsbase."""
+        uclib.uc_reg_read_batch(self._handle, self._numbers, self._pointers, len(REGISTERS))
+        return tuple(self._values)
+
+    @property
+    def rip(self) -> int:
+        number: int = self.uc.reg_read(x86.UC_X86_REG_RIP)
+        return number
+
+    def save(self, place: int = 0) -> None:
+        """In one of two places."""
+        self.uc.context_update(self._saved[place])
+
+    def rollback(self, place: int = 0) -> None:
+        """The registers as saved there."""
+        self.uc.context_restore(self._saved[place])
+
+    def skip(self, length: int) -> None:
+        self.uc.reg_write(x86.UC_X86_REG_RIP, self.rip + length)
+
+    def rdtsc(self) -> None:
+        """Answered by the virtual clock: one tick a nanosecond."""
+        self.uc.reg_write(x86.UC_X86_REG_RAX, CLOCK[0] & U32)
+        self.uc.reg_write(x86.UC_X86_REG_RDX, CLOCK[0] >> 32 & U32)
+        self.skip(len(RDTSC))
+
+    # Running.
+
+    def run(self, tlb: Tlb, count: int, *, exact: bool, data: bool = True) -> None:
+        """Up to `count` instructions at rip. `exact`: with `accesses`. Not `data`: stop before
+        anything but a fetch."""
+        self._forget()
+        self.tlb = tlb
+        self._data = data
+        self._single = count == 1
+        if exact is (self._mem_hook is None):
+            self._hook(exact)
+        if self.slots.full():
+            self.uc.ctl_flush_tb()
+        self._flush()
+        rip = self.rip
+        until = int(rip == 0)  # which ends a run: an address where nothing is, mostly
+        try:
+            self.uc.emu_start(rip, until, count=count)
+        except unicorn.UcError as error:
+            if self.error is not None:
+                raise self.error from None
+            if error.errno == unicorn.UC_ERR_INSN_INVALID:
+                self.exception = INVALID
+            elif self.missing is None and not self.alone:
+                raise
+        if self.error is not None:
+            raise self.error
+        counted = self._counter.value
+        # One that faults was counted, and so was one more when all have run; not a system call,
+        # nor what could not even be fetched.
+        unfetched = self.missing is not None and self.missing[1] == VM_PROT_EXECUTE
+        exactly = self.syscall or unfetched or self.rip == until
+        self.executed = min(counted if exactly else counted - 1, count)
+
+    def _hook(self, exact: bool) -> None:
+        if exact:
+            kinds = unicorn.UC_HOOK_MEM_READ | unicorn.UC_HOOK_MEM_WRITE
+            self._mem_hook = self.uc.hook_add(kinds, self._access)
+        else:
+            self.uc.hook_del(self._mem_hook)
+            self._mem_hook = None
+        self.uc.ctl_flush_tb()
+
+    def _fill(self, uc: Any, va: int, access: int, out: Any, _: Any) -> bool:
+        try:
+            return self._filled(va, access, out)
+        except BaseException as error:  # it would look like a page fault
+            self.error = error
+            return False
+
+    def _filled(self, va: int, access: int, out: Any) -> bool:
+        if self.tlb is None:
+            out.paddr, out.perms = SPARE_PAGE, unicorn.UC_PROT_ALL
+            return True
+        kind = KIND[access]
+        if kind != VM_PROT_EXECUTE and not self._data:
+            self.alone = True
+            return False
+        vpn = va >> 12
+        slot = self.tlb.slots.get(vpn)
+        entry: TlbEntry | None = None if slot is None else slot.state
+        if entry is None or not permits(entry, kind):
+            self.missing = (va, kind)
+            return False
+        text = kind == VM_PROT_EXECUTE
+        touch = self.touched.get((vpn, text))
+        pages = self.touched.values()
+        if not self._single and (
+            incoherent(pages, touch, entry.pfn, kind) or len(pages) >= TOUCHED_MAX
+        ):
+            self.alone = True
+            return False
+        if touch is None:
+            at = self.slots.text(entry) if text else self.slots.data(entry)
+            touch = self.touched[vpn, text] = Touch(vpn, entry, kind, at, self.rip)
+        if kind == VM_PROT_WRITE and not touch.before:
+            touch.kind = kind
+            touch.before = self.slots.page(touch.slot)
+        out.paddr = touch.slot * PAGE_SIZE
+        if text:
+            out.perms = unicorn.UC_PROT_EXEC
+        elif touch.kind == VM_PROT_WRITE:
+            out.perms = unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
+        else:
+            out.perms = unicorn.UC_PROT_READ
+        return True
+
+    def text_at(self, rip: int, length: int = 15) -> bytes:
+        """What the run has fetched from there on."""
+        found = b""
+        for touch in self.touched.values():
+            if touch.kind == VM_PROT_EXECUTE and touch.vpn == (rip + len(found)) >> 12:
+                page = self.slots.page(touch.slot)
+                found += page[(rip + len(found)) & 4095 :][: length - len(found)]
+        return found
+
+    def _access(self, uc: Any, access: int, at: int, size: int, value: int, _: Any) -> None:
+        self.accesses.append((access == unicorn.UC_MEM_WRITE, at, size, value & U64))
+
+    def _interrupt(self, uc: Any, number: int, _: Any) -> None:
+        self.exception = number
+        uc.emu_stop()
+
+    def _syscall(self, uc: Any, _: Any) -> None:
+        self.syscall = True
+        uc.emu_stop()
+
+    def _cpuid(self, uc: Any, _: Any) -> int:
+        """The host's, whatever the vkernel thinks of it: a vkernel cannot make CPUID trap."""
+        leaf = uc.reg_read(x86.UC_X86_REG_EAX)
+        subleaf = uc.reg_read(x86.UC_X86_REG_ECX)
+        registers = (
+            x86.UC_X86_REG_RAX, x86.UC_X86_REG_RBX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_RDX,
+        )  # fmt: skip
+        for register, value in zip(registers, cpuid(leaf, subleaf), strict=True):
+            uc.reg_write(register, value)
+        return 1
+
+    # The FPU, for the kernels.
+
+    def fxsave(self) -> bytes:
+        """The 512 bytes of fxsave64."""
+        self._fpu(FXSAVE64)
+        return self.memory[SPARE_PAGE + IMAGE : SPARE_PAGE + IMAGE + FXSAVE_BYTES]
+
+    def fxrstor(self, image: bytes) -> None:
+        self.memory[SPARE_PAGE + IMAGE : SPARE_PAGE + IMAGE + FXSAVE_BYTES] = image
+        self._fpu(FXRSTOR64)
+        # Which unicorn does not restore.
+        self.uc.reg_write(x86.UC_X86_REG_FIP, int.from_bytes(image[8:16], "little"))
+
+    def fninit(self) -> None:
+        self._fpu(FNINIT)
+
+    def _fpu(self, code: int) -> None:
+        """Executed as the kernel would, TS clear; the other registers stay as they are."""
+        *regs, rip, rflags, fsbase = self.registers()
+        cr0 = self.uc.reg_read(x86.UC_X86_REG_CR0)
+        self.uc.reg_write(x86.UC_X86_REG_CR0, cr0 & ~CR0_TS)
+        self.uc.reg_write(x86.UC_X86_REG_RBX, SPARE_VA + IMAGE)
+        self._own(code)
+        self.load(tuple(regs), rip, rflags, fsbase, bool(cr0 & CR0_TS))
+
+
+def permits(entry: TlbEntry, kind: int) -> bool:
+    if kind == VM_PROT_WRITE:
+        return entry.writable
+    return kind == VM_PROT_READ or entry.executable
+
+
+_idle: list[UnicornCpu] = []  # made, used and reset: one takes milliseconds to make
+
+
+def take() -> UnicornCpu:
+    return _idle.pop() if _idle else UnicornCpu()
+
+
+def give_back(machine: UnicornCpu) -> None:
+    machine.reset()
+    _idle.append(machine)
