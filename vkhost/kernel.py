@@ -15,7 +15,7 @@ from vkhost.quirks import Quirks
 from vkhost.rmap import make_rmap, tree_of
 from vkhost.vm.swap_pager import SwapPager
 from vkhost.vm.vm_meter import VmMeter, boot_thresholds
-from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page import VmPageArray
 from vkhost.vm.vm_page_queue import PQ_FREE, VmPageQueues, Vmstats
 from vkhost.vm.vm_pageout_wakeup import Pagedaemon
 
@@ -65,7 +65,7 @@ class Kernel:
         self.vmmeter = VmMeter(config.pages, boot_thresholds(config), self.vmstats)
         self.pagedaemon = Pagedaemon()
         self.physmem = PhysMem(config.pages)
-        self.pages = [VmPage(self, frame, config.pqcolors) for frame in self.physmem.frames]
+        self.pages = VmPageArray(self)
         self.swap = SwapPager(self, config.swap_pages)
         self.pmaps: dict[int | str, Pmap] = {}
         self.objects: dict[int | str, VmObject] = {}
@@ -77,11 +77,10 @@ class Kernel:
 
     def _free_all_frames(self) -> None:
         """vm_page_startup."""
-        for m in self.pages:
-            self.queues.of(PQ_FREE, m.pc).insert_tail(m)
-        for color in range(self.config.pqcolors):
-            self.queues.of(PQ_FREE, color).delta = 0
-        self.vmstats.v_free_count.state = len(self.pages)
+        pages, colors = self.config.pages, self.config.pqcolors
+        for color in range(min(colors, pages)):
+            self.queues.of(PQ_FREE, color).fill(self.pages, range(color, pages, colors))
+        self.vmstats.v_free_count.state = pages
 
     def start(self) -> None:
         """Spawn the daemons the configuration asks for."""

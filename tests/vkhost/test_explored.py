@@ -86,7 +86,7 @@ class Setting:
             self.pmap.pte(VA).state,
             self.pmap.pm_active.state,
             tuple((m.flags.state, m.dirty.state, m.interlock_count.state, m.frame.words[0])
-                  for m in kernel.pages),
+                  for _, m in sorted(kernel.pages.items())),
             tuple(tuple((key, entry.pfn, entry.bits) for key, entry in cpu.tlb.entries())
                   for cpu in kernel.cpus),
         )  # fmt: skip

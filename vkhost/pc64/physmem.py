@@ -113,10 +113,24 @@ class Frame:
         self.words = array("Q", page)
 
 
+class Frames(dict[int, Frame]):
+    """The frames of a machine that somebody has looked at, by pfn. Looking makes them."""
+
+    def __init__(self, pages: int) -> None:
+        super().__init__()
+        self.pages = pages
+
+    def __missing__(self, pfn: int) -> Frame:
+        if not 0 <= pfn < self.pages:
+            raise IndexError(f"no frame {pfn}, there are {self.pages}")
+        frame = self[pfn] = Frame(pfn)
+        return frame
+
+
 class PhysMem:
     """The frames of the machine, by pfn."""
 
     __slots__ = ("frames",)
 
     def __init__(self, pages: int) -> None:
-        self.frames = [Frame(pfn) for pfn in range(pages)]
+        self.frames = Frames(pages)

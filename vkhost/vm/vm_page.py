@@ -129,3 +129,16 @@ class VmPage(QueueLink):
     def __repr__(self) -> str:
         owner = "free" if self.object is None else f"{self.object.id}[{self.pindex}]"
         return f"<VmPage {self.pfn} {owner}>"
+
+
+class VmPageArray(dict[int, VmPage]):
+    """vm_page_array, by pfn: as its frame, a page is made when somebody looks at it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def __missing__(self, pfn: int) -> VmPage:
+        kernel = self.kernel
+        m = self[pfn] = VmPage(kernel, kernel.physmem.frames[pfn], kernel.config.pqcolors)
+        return m

@@ -5,7 +5,7 @@ DragonFly vm_page.c:vm_page_queues, vm_page_queue_spin_lock, _vm_page_add_queue_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import coroutine
 from typing import Any, Final
 
@@ -50,9 +50,22 @@ class PageQueue(Lock):
 
     `await q.acquire()`, then the list operations, then `await q.release()`. What they add or take
     away is carried into vmstats by the release, in that one step.
+
+    `edge`: after it come pages nobody has looked at since boot, which are made one by one.
     """
 
-    __slots__ = ("_leave", "delta", "head", "kind", "lcnt", "tail", "total")
+    __slots__ = (
+        "_leave",
+        "_pages",
+        "_untouched",
+        "delta",
+        "edge",
+        "head",
+        "kind",
+        "lcnt",
+        "tail",
+        "total",
+    )
 
     def __init__(self, kind: int, color: int, total: Cell) -> None:
         super().__init__(("queue", PQ_NAMES[kind], color), rank=PAGE_QUEUE)
@@ -62,6 +75,9 @@ class PageQueue(Lock):
         self.delta = 0
         self.head: QueueLink | None = None
         self.tail: QueueLink | None = None
+        self.edge: QueueLink | None = None
+        self._pages: Mapping[int, QueueLink] = {}
+        self._untouched = range(0)
         writes = not isinstance(total, Tally)
         self._leave = Effect(self, "release", write=True, also=((total, writes),))
 
@@ -86,9 +102,25 @@ class PageQueue(Lock):
     def __iter__(self) -> Iterator[QueueLink]:
         link = self.head
         while link is not None:
+            if link is self.edge:
+                self._move_edge()
             following = link.next
             yield link
             link = following
+
+    def fill(self, pages: Mapping[int, QueueLink], pfns: range) -> None:
+        """At boot, without the lock. The total is the caller's."""
+        self._pages, self._untouched = pages, pfns
+        self.lcnt = len(pfns)
+        self._move_edge()
+
+    def _move_edge(self) -> None:
+        edge = None
+        if self._untouched:
+            edge = self._pages[self._untouched[0]]
+            self._untouched = self._untouched[1:]
+            self._link(self.edge, edge)
+        self.edge = edge
 
     def insert_tail(self, link: QueueLink) -> None:
         self.insert_after(self.tail, link)
@@ -98,6 +130,10 @@ class PageQueue(Lock):
 
     def insert_after(self, prev: QueueLink | None, link: QueueLink) -> None:
         """TAILQ_INSERT_AFTER; after None is at the head."""
+        self._link(prev, link)
+        self._count(link, 1)
+
+    def _link(self, prev: QueueLink | None, link: QueueLink) -> None:
         following = self.head if prev is None else prev.next
         link.prev, link.next = prev, following
         if prev is None:
@@ -109,9 +145,10 @@ class PageQueue(Lock):
         else:
             following.prev = link
         link.queue = self.kind
-        self._count(link, 1)
 
     def remove(self, link: QueueLink) -> None:
+        if link is self.edge:
+            self._move_edge()
         if link.prev is None:
             self.head = link.next
         else:

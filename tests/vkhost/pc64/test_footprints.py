@@ -35,7 +35,7 @@ BASE = 0x100000
 
 def shared_objects(machine: Machine, obj: VmObject) -> Iterator[Shared]:
     kernel = machine.kernel
-    for m in kernel.pages:
+    for m in map(kernel.pages.__getitem__, range(PAGES)):
         yield from (m.flags, m.busy_count, m.wire_count, m.hold_count, m.dirty, m.interlock_count)
         if m.pv_list is not None:
             yield m.pv_list
@@ -62,7 +62,7 @@ def words(machine: Machine) -> dict[Any, int]:
     """Every word of memory that is not 0."""
     return {
         ("word", frame.pfn, idx): value
-        for frame in machine.kernel.physmem.frames
+        for frame in machine.kernel.physmem.frames.values()
         for idx, value in enumerate(frame.words[:4])
         if value
     }

@@ -128,7 +128,7 @@ def test_everything_at_once_under_the_oracle(policy: str, seed: int) -> None:
 
     assert k.own.vm_map.ilock_base is None
     assert k.own.vm_map.lock.state == (None, (), 0)
-    assert all(m.hold_count.value == 0 for m in k.kernel.pages)
+    assert all(m.hold_count.value == 0 for m in k.kernel.pages.values())
 
 
 @pytest.mark.slow
@@ -146,5 +146,7 @@ def test_wires_balance_under_the_oracle(seed: int) -> None:
             for pte in table.ptes.values():
                 if pte.state & PTE_W:
                     wires[pte_pfn(pte.state)] = wires.get(pte_pfn(pte.state), 0) + 1
-    assert {m.pfn: m.wire_count.state for m in k.kernel.pages if m.wire_count.state} == wires
+    assert {
+        m.pfn: m.wire_count.state for m in k.kernel.pages.values() if m.wire_count.state
+    } == wires
     assert k.kernel.vmstats.v_wire_count.state == len(wires)

@@ -287,8 +287,8 @@ def test_8_a_read_below_frees_the_page_taken_for_the_copy() -> None:
 
 def test_9_anonymous_memory_is_zeroed_whatever_the_frame_held() -> None:
     k = Vkernel()
-    for frame in k.kernel.physmem.frames:
-        frame.words[5] = 0xDEAD
+    for pfn in range(k.kernel.config.pages):
+        k.kernel.physmem.frames[pfn].words[5] = 0xDEAD
     k.do(mmap_anon(k, 4 * PAGE))
     k.own.vm_map.entries[0].master_pde = RW | 0x80
 

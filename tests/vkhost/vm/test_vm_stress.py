@@ -70,5 +70,5 @@ def test_four_workers_and_the_pagedaemon(seed: int) -> None:
 
     assert k.own.vm_map.ilock_base is None
     assert k.own.vm_map.lock.state == (None, (), 0)
-    assert all(m.hold_count.value == 0 for m in k.kernel.pages)
+    assert all(m.hold_count.value == 0 for m in k.kernel.pages.values())
     assert len(k.named("pageout.pass")) > 0
