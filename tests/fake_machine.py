@@ -6,11 +6,12 @@ from typing import Any
 
 from vkemu.executors.controlled import Execution
 from vkemu.launch.assemble import Log
+from vkemu.launch.outcome import WrongMemory
 from vkemu.launch.scenario import Scenario
 from vkprotocol.effects import CLOCK, Cell
 
 
-class LostUpdate(AssertionError):
+class LostUpdate(WrongMemory):
     """What the fake's oracle says."""
 
 

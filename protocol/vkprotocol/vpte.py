@@ -31,10 +31,10 @@ VPTE_PAGETABLE_SIZE: Final = VPTE_PAGE_ENTRIES * 8
 # Index bits left before the first table: the walk enters the PML4 with 27 of them left.
 VPTE_ROOT_SHIFT: Final = VPTE_FRAME_END - 12
 
-_NAMES: Final = (
-    (VPTE_V, "V"), (VPTE_RW, "RW"), (VPTE_U, "U"), (VPTE_A, "A"), (VPTE_M, "M"), (VPTE_PS, "PS"),
-    (VPTE_G, "G"), (VPTE_WIRED, "WIRED"), (VPTE_MANAGED, "MANAGED"), (VPTE_NX, "NX"),
-)  # fmt: skip
+VPTE_NAMES: Final = {
+    "V": VPTE_V, "RW": VPTE_RW, "U": VPTE_U, "A": VPTE_A, "M": VPTE_M, "PS": VPTE_PS,
+    "G": VPTE_G, "WIRED": VPTE_WIRED, "MANAGED": VPTE_MANAGED, "NX": VPTE_NX,
+}  # fmt: skip
 
 
 def vpte_frame(vpte: int) -> int:
@@ -53,5 +53,5 @@ def vpte_permits(vpte: int, prot: int) -> bool:
 
 def vpte_text(vpte: int) -> str:
     """`0x5003` as `frame 5 V|RW`."""
-    bits = "|".join(name for bit, name in _NAMES if vpte & bit)
+    bits = "|".join(name for name, bit in VPTE_NAMES.items() if vpte & bit)
     return f"frame {vpte_frame(vpte)} {bits or '0'}"

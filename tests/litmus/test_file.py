@@ -61,7 +61,7 @@ def test_a_file_is_read() -> None:
         ('"A.r0 == 2"', '"A.r0 = 2"', "w.toml:outcome.forbidden: 'A.r0 = 2' is not a condition"),
         ('"A.r0 == 2"', '"open(1)"', "w.toml:outcome.forbidden: 'open(1)' has no meaning"),
         ("words = [1]", "frame = 2", "w.toml:page.X.frame: 2, expected one of its own from 8"),
-        ('name = "B"', 'name = "A"', "w.toml:thread: a name is used twice"),
+        ('name = "B"', 'name = "A"', "w.toml:thread[1].name: 'A' is used twice"),
         ("cpus = 2", "cpus = 1", "w.toml:thread[1].cpu: 1, expected less than host.cpus (1)"),
         ('kind = "guest"', 'kind = "gust"', "w.toml:thread[1].kind: 'gust' is not allowed"),
         ("interlock = false", "interlocks = 1", "variant.off.host:interlocks: unknown key"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from vkemu.executors.chance import seeded
-from vkemu.launch.assemble import Machine, WrongMemory, assemble, execution_for
+from vkemu.launch.assemble import Machine, assemble, execution_for
 from vkemu.launch.draw import drawn
-from vkemu.launch.outcome import Outcome, Recorder, conduct
+from vkemu.launch.outcome import Outcome, Recorder, WrongMemory, conduct
 from vkemu.launch.scenario import Scenario, load
 from vkprotocol.effects import CURTHREAD
 from vkprotocol.guarded import checking

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from vkemu.executors.chance import seeded
-from vkemu.launch.assemble import InnocentKilled, assemble
-from vkemu.launch.outcome import Outcome, Recorder, conduct
+from vkemu.launch.assemble import assemble
+from vkemu.launch.outcome import InnocentKilled, Outcome, Recorder, conduct
 from vkemu.launch.scenario import load
 
 pytestmark = pytest.mark.slow

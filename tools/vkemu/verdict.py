@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Literal, TypeAlias
@@ -48,3 +48,18 @@ class UsageError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+LISTED = 16  # names that a message lists in full
+
+
+def one_of(value: str, known: Iterable[str]) -> str:
+    """`expected one of ...`, the nearest to `value` first when that is near."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    near = get_close_matches(value, names, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    listed = ", ".join(names[:LISTED]) or "(there is none)"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{hint}expected one of {listed}{more}"

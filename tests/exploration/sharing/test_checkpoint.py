@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from vkemu import explore
-from vkemu.commands.subject import PythonProgram, ScenarioProgram
+from vkemu.commands.python_program import PythonProgram
+from vkemu.commands.subject import ScenarioProgram
 from vkemu.exploration import ExplorationError
 from vkemu.exploration.sharing.checkpoint import beginning_of
 from vkemu.exploration.sharing.identity import identity_of

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from vkprotocol.effects import LockOrderError
+from vkprotocol.guarded import Unguarded
+
 from vkemu.executors.controlled import Deadlock, StepBound
+from vkemu.exploration.checking.access_order import DataRace
 from vkemu.exploration.program import Predicate, Program, never_runs
 
 BOUND: Final = StepBound.__name__  # the kind of a failure to end
@@ -15,12 +19,16 @@ class PredicateError(AssertionError):
     """A predicate of the program did not hold."""
 
 
+# What a search itself finds, in any program.
+FOUND: Final = (PredicateError, Deadlock, StepBound, LockOrderError, Unguarded, DataRace)
+
+
 class Run:
     """One execution under a strategy: its schedule, and how it ended. Made once, begun often."""
 
     __slots__ = (
-        "blame", "blocked", "bound_fails", "cut", "error", "execution", "failed_at", "max_steps",
-        "program", "repeated", "schedule", "stop_on_failure", "watched",
+        "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at",
+        "max_steps", "program", "repeated", "schedule", "stop_on_failure", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -32,6 +40,8 @@ class Run:
         bound_fails: bool = False,
     ) -> None:
         self.program = program
+        # What a program of ours may end in; None: whatever its threads raise is its own.
+        self.earned: tuple[type[BaseException], ...] | None = getattr(program.build, "earned", None)
         self.max_steps = max_steps
         self.bound_fails = bound_fails  # an execution that reaches max_steps is a failure
         self.stop_on_failure = stop_on_failure
@@ -102,7 +112,19 @@ class Run:
                         break
         if execution.left:
             execution.close()
+        if self.error is not None and self.earned is not None:
+            self.judge(self.error)
         return self.error
+
+    def judge(self, error: BaseException) -> None:
+        """Raise what is no finding about the program: a bug of ours, or a wrong test."""
+        assert self.earned is not None
+        if not isinstance(error, (*FOUND, *self.earned)):
+            error.add_note(
+                f"in thread {self.blame or '(none)'}, step {self.failed_at} of "
+                f"{self.program.build!r}, schedule {self.schedule}"
+            )
+            raise error
 
     def message(self) -> str:
         """The failure in one line, the same in every execution that fails this way."""

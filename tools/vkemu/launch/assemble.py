@@ -15,7 +15,7 @@ from vkemu.executors.controlled import Execution
 from vkemu.launch import names
 from vkemu.launch.draw import drawn
 from vkemu.launch.native import Native
-from vkemu.launch.outcome import NothingRan
+from vkemu.launch.outcome import InnocentKilled, NothingRan, WrongMemory
 from vkemu.launch.scenario import Guest, Process, Scenario, size_bytes
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.record.log import EventLog, Place
@@ -38,14 +38,6 @@ class Log(Protocol):
     """Who else hears the events."""
 
     def emit(self, name: str, *args: Any) -> None: ...
-
-
-class WrongMemory(AssertionError):
-    """A guest program found in its memory what nobody of its process put there."""
-
-
-class InnocentKilled(AssertionError):
-    """The host killed the wrong process."""
 
 
 class Machine:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vkprotocol.effects import LockOrderError
+from vkprotocol.guarded import Unguarded
 
 from vkemu.executors.announced import blocked_on
-from vkemu.executors.controlled import Choose, Execution, StepBound
+from vkemu.executors.controlled import Choose, Deadlock, Execution, StepBound
+from vkemu.oracle import Violation
 from vkemu.verdict import UsageError, Verdict
 from vkguest.kern.errors import GuestPanic
 from vkhost.kern.panic import Panic
@@ -17,9 +19,20 @@ from vkhost.kern.panic import Panic
 TICK = 1 << 12  # steps between two calls of `tick`
 STALL_STEPS = 50 * TICK
 
-# What a run may end in that is about the kernels and not about vkemu. A violation of the oracle
-# is an AssertionError, as Deadlock is.
-FAILURES = (AssertionError, Panic, GuestPanic, LockOrderError)
+
+class WrongMemory(AssertionError):
+    """A guest program found in its memory what nobody of its process put there."""
+
+
+class InnocentKilled(AssertionError):
+    """The host killed the wrong process."""
+
+
+# What a run may end in that is about the kernels. Anything else, an assertion of ours too, is a
+# bug in vkemu itself and never a verdict.
+FAILURES = (
+    Violation, Panic, GuestPanic, Deadlock, LockOrderError, Unguarded, WrongMemory, InnocentKilled,
+)  # fmt: skip
 
 
 class NothingRan(Exception):

@@ -19,7 +19,7 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.launch import names
 from vkemu.mistake import convert
-from vkemu.verdict import UsageError
+from vkemu.verdict import UsageError, one_of
 from vkhost.config import HostConfig
 from vkhost.quirks import Quirks
 from vkhost.vm.vm_meter import Thresholds
@@ -28,6 +28,7 @@ SHIPPED = Path(__file__).parents[1] / "scenarios"
 FILE_BYTES = 1 << 20
 STEPS = 50_000_000
 SHOWN = 80  # characters of a path that cannot be one
+PAGES_MAX = 1 << 17  # of the host and all that runs on it: a page takes about 5 KB here
 HOST_PAGES_MIN = 16  # less does not hold the tables of one guest process
 HOST_CPUS_MAX = 64  # a mask of them is a number of the log, which has 64 bits
 
@@ -271,11 +272,11 @@ def _stem(path: Path) -> str:
 
 def check(scenario: Scenario, where: str) -> None:
     """What types cannot say: names that exist, sizes that are possible, ranges that do not meet."""
-    _known(f"{where}:policy", scenario.policy, names.policies())
+    known(f"{where}:policy", scenario.policy, names.policies())
     for i, mutant in enumerate(scenario.mutants):
-        _known(f"{where}:mutants[{i}]", mutant, names.mutants())
+        known(f"{where}:mutants[{i}]", mutant, names.mutants())
     for i, invariant in enumerate(scenario.checks):
-        _known(f"{where}:checks[{i}]", invariant, names.checks())
+        known(f"{where}:checks[{i}]", invariant, names.checks())
     if not scenario.guest:
         raise UsageError(f"{where}:guest: none, expected at least one [[guest]]")
     _check_host(scenario.host, f"{where}:host")
@@ -294,6 +295,22 @@ def check(scenario: Scenario, where: str) -> None:
             raise UsageError(f"{where}:native[{i}].name: {native.name!r} again, expected another")
         seen.add(native.name)
         _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
+    _check_memory(scenario, where)
+
+
+def _check_memory(scenario: Scenario, where: str) -> None:
+    """All of it is simulated, page by page, in one process."""
+    takers = [(f"host.pages: {scenario.host.pages}", scenario.host.pages)]
+    for i, guest in enumerate(scenario.guest):
+        takers.append((f"guest[{i}].memory: {guest.memory}", guest.memory_pages))
+    for i, native in enumerate(scenario.native):
+        takers.append((f"native[{i}].memory: {native.memory}", native.memory_pages))
+    total = 0
+    for what, pages in takers:
+        total += pages
+        if total > PAGES_MAX:
+            most = _size_text(PAGES_MAX * PAGE_SIZE)
+            raise UsageError(f"{where}:{what}, expected at most {most} for all memory together")
 
 
 def _check_host(host: Host, where: str) -> None:
@@ -301,6 +318,10 @@ def _check_host(host: Host, where: str) -> None:
         raise UsageError(f"{where}.cpus: {host.cpus}, expected at most {HOST_CPUS_MAX}")
     if host.pages < HOST_PAGES_MIN:
         raise UsageError(f"{where}.pages: {host.pages}, expected {HOST_PAGES_MIN} or more")
+    check_thresholds(host, where)
+
+
+def check_thresholds(host: HostConfig, where: str) -> None:
     for mark in Thresholds.__struct_fields__:
         value = getattr(host, mark, None)
         if value is not None and not 0 <= value <= host.pages:
@@ -316,7 +337,7 @@ def _check_guest(guest: Guest, where: str) -> None:
     for i, workload in enumerate(guest.workloads):
         _valid(f"{where}.workloads[{i}]", names.check_workload, workload)
     for i, mutant in enumerate(guest.mutants):
-        _known(f"{where}.mutants[{i}]", mutant, names.guest_mutants())
+        known(f"{where}.mutants[{i}]", mutant, names.guest_mutants())
     for i, process in enumerate(guest.process):
         here = f"{where}.process[{i}]"
         data = _size(process.data, f"{here}.data", names.DATA_BYTES_MAX)
@@ -370,6 +391,6 @@ def _size_text(size: int) -> str:
     return str(size)
 
 
-def _known(where: str, value: str, known: list[str]) -> None:
-    if value not in known:
-        raise UsageError(f"{where}: unknown {value!r}, expected one of {', '.join(known)}")
+def known(where: str, value: str, there: list[str]) -> None:
+    if value not in there:
+        raise UsageError(f"{where}: unknown {value!r}, {one_of(value, there)}")

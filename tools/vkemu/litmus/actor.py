@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from inspect import signature
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu.litmus.file import Program
 from vkemu.litmus.machine import DMAP, Machine
+from vkemu.litmus.operand import Operand, choice
+from vkemu.litmus.statement import Statement
+from vkemu.verdict import UsageError
 from vkhost.kern.lwp import Lwp
 from vkhost.pc64.cpu import Cpu, Fault
 from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
@@ -22,7 +26,10 @@ from vkhost.vm.vm_page import VmPage
 
 FAULTED: Final = -1  # what a user access that the guest would see as T_PAGEFLT leaves
 NO_PAGE: Final = -2  # what a page verb leaves when there is no such page, or it is busy
+NOTHING: Final = Statement("", "")
 FAULT_TYPES: Final = {"r": VM_PROT_READ, "w": VM_PROT_WRITE, "x": VM_PROT_EXECUTE}
+# vm_fault for a read, a write or a fetch.
+FaultKind: TypeAlias = Annotated[str, choice(*FAULT_TYPES)]
 
 
 @dataclass(slots=True)
@@ -32,6 +39,7 @@ class Actor:
     machine: Machine
     program: Program
     cpu: Cpu
+    statement: Statement = NOTHING  # what it says now
     held: VmPage | None = None  # by the host, for itself
 
     @property
@@ -49,27 +57,56 @@ class Actor:
         table, slot = self.machine.tables.slot(self.va(name), level)
         return DMAP + table * PAGE_SIZE + slot * 8
 
+    @property
+    def running(self) -> Cpu:
+        """The CPU, which runs this thread."""
+        if self.cpu.lwp is None:
+            raise self.misused("the CPU is idle, expected a `swtch_in` before")
+        return self.cpu
+
+    def misused(self, what: str) -> UsageError:
+        """The test, not the kernel, is wrong: found in an interleaving where it does not fit."""
+        said = self.statement
+        return UsageError(f"{said.where}: {said.text!r}: {what}")
+
 
 Verb = Callable[..., Awaitable[int | bool | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`args` is one letter an argument: v va, p page, n number, b VPTE bits, l level, a one of
-    `words`; what follows a `?` may be left out."""
+    """A verb: which threads may use it, and what its operands are, by name; those of
+    `defaults` may be left out."""
 
-    kinds: str
-    args: str
+    kinds: tuple[str, ...]
     do: Verb
-    words: tuple[str, ...] = ()
+    operands: dict[str, Operand]
+    defaults: dict[str, object]
+
+    @property
+    def form(self) -> str:
+        """`store VA WORD [INDEX]`, without the verb."""
+        return " ".join(
+            f"[{operand.form}]" if name in self.defaults else operand.form
+            for name, operand in self.operands.items()
+        )
 
 
 VERBS: Final[dict[str, Entry]] = {}
 
 
-def verb(kinds: str, args: str, *words: str) -> Callable[[Verb], Verb]:
+def verb(kinds: str) -> Callable[[Verb], Verb]:
+    """A verb by the name of its function; its operands are the annotations of its parameters."""
+
     def register(do: Verb) -> Verb:
-        VERBS[do.__name__.removesuffix("_")] = Entry(kinds, args, do, words)
+        hints = get_type_hints(do, include_extras=True)
+        _, *parameters = signature(do).parameters.values()
+        VERBS[do.__name__.removesuffix("_")] = Entry(
+            tuple(kinds.split()),
+            do,
+            {p.name: hints[p.name].__metadata__[0] for p in parameters},
+            {p.name: p.default for p in parameters if p.default is not p.empty},
+        )
         return do
 
     return register

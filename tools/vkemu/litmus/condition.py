@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from vkemu.verdict import UsageError
 
 Lookup = Callable[[str], Any]
+CHARS_MAX: Final = 500
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -30,9 +31,12 @@ class Condition:
 
     def __init__(self, text: str, where: str) -> None:
         self.text = text
+        if len(text) > CHARS_MAX:
+            raise UsageError(f"{where}: {len(text)} characters, expected at most {CHARS_MAX}")
         try:
             self._tree = ast.parse(text, mode="eval").body
-        except SyntaxError as error:
+        except (SyntaxError, ValueError) as error:
+            error = error if isinstance(error, SyntaxError) else SyntaxError("no text")
             raise UsageError(
                 f"{where}: {text!r} is not a condition ({error.msg}), expected e.g. `A.r0 == 1`"
             ) from None
@@ -48,14 +52,15 @@ class Condition:
             case ast.Compare(left=left, ops=ops, comparators=right) if all(
                 type(op) in _COMPARE for op in ops
             ):
-                for value in (left, *right):
-                    yield from self._check(value, where)
+                yield from self._check(left, where)
+                for op, value in zip(ops, right, strict=True):
+                    if isinstance(op, ast.In):
+                        yield from self._check_choice(value, where)
+                    else:
+                        yield from self._check(value, where)
             case ast.BinOp(left=left, op=ast.BitAnd(), right=other):
                 yield from self._check(left, where)
                 yield from self._check(other, where)
-            case ast.Tuple(elts=elts):
-                for value in elts:
-                    yield from self._check(value, where)
             case (
                 ast.Constant(value=int())
                 | ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int()))
@@ -70,6 +75,15 @@ class Condition:
                     f"{where}: {ast.unparse(node)!r} has no meaning in a condition, expected "
                     "registers (A.r0), words (X[0]), integers, comparisons, and/or/not"
                 )
+
+    def _check_choice(self, node: ast.expr, where: str) -> Iterator[str]:
+        """What `in` looks in, and nothing else."""
+        if not isinstance(node, ast.Tuple | ast.List):
+            raise UsageError(
+                f"{where}: {ast.unparse(node)!r} after `in`, expected values, e.g. `in (1, 2)`"
+            )
+        for value in node.elts:
+            yield from self._check(value, where)
 
     def holds(self, lookup: Lookup) -> bool:
         """Whether it holds where `lookup(atom)` gives the value of an atom."""
@@ -99,8 +113,9 @@ def _value(node: ast.expr, lookup: Lookup) -> Any:
                 a = b
             return True
         case ast.BinOp(left=left, right=right):
-            return _value(left, lookup) & _value(right, lookup)
-        case ast.Tuple(elts=elts):
+            a, b = _value(left, lookup), _value(right, lookup)
+            return None if a is None or b is None else a & b
+        case ast.Tuple(elts=elts) | ast.List(elts=elts):
             return tuple(_value(value, lookup) for value in elts)
         case ast.Constant(value=value):
             return value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias
+from functools import partial
+from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from vkemu.exploration.result import Failure, Result
 from vkemu.exploration.run import Run
+from vkemu.launch.outcome import FAILURES
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.herd import State, Values, render, state_of
 from vkemu.litmus.machine import Machine
@@ -33,6 +35,8 @@ class Test:
     execution, and of the next one.
     """
 
+    earned = (*FAILURES, ForbiddenOutcome)
+
     def __init__(self, litmus: Litmus, policy: str, listen: Emit | None = None) -> None:
         check_statements(litmus)
         self.litmus = litmus
@@ -48,7 +52,12 @@ class Test:
         self.__qualname__ = f"{litmus.name}[{policy}]"
 
     def __call__(self, k: Any) -> None:
-        oracle, machine = self._set_up(k)
+        try:
+            oracle, machine = self._set_up(k)
+        except FAILURES as error:
+            # The set-up makes kernel calls, too: an execution that is over before it begins.
+            k.at_end(partial(_raise, error))
+            return
         machine.kernel.start()
         for program in self.litmus.threads:
             k.spawn(program.name, run_program(machine, program))
@@ -117,6 +126,10 @@ class Test:
     def note(self, run: Run) -> None:
         """Count a complete execution, where it is taken."""
         self.count(self.ending(run), 1)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 class Decision:

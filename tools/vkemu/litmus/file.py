@@ -16,22 +16,26 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
-from vkprotocol import vpte
+from vkprotocol.vpte import VPTE_PAGE_ENTRIES
 
 from vkemu.launch import scenario
 from vkemu.launch.scenario import Host, Name, QuirkTable, Scenario, Table, read_document
+from vkemu.litmus.check import check
 from vkemu.litmus.condition import Condition
 from vkemu.litmus.herd import Outcomes
 from vkemu.litmus.statement import Statement, parse
-from vkemu.litmus.tables import Tables, tables_for
+from vkemu.litmus.tables import Tables, tables_for, vpte_bits
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError
 from vkhost.tree import TREES
 
 Kind: TypeAlias = Literal["user", "guest", "fault", "pageout", "host"]
 Bits: TypeAlias = Annotated[str, Meta(max_length=40)]
-Conditions: TypeAlias = str | tuple[str, ...]
+Conditions: TypeAlias = str | tuple[str, ...]  # at most CONDITION_CHARS each
 Word: TypeAlias = Annotated[int, Meta(ge=0)]
+# What a condition can name.
+Ident: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=32)]
+Line: TypeAlias = Annotated[str, Meta(max_length=200)]
 
 WINDOWS = Path(__file__).parent / "windows"
 FIRST_PAGE = 8  # frames below hold the guest's page tables
@@ -78,7 +82,7 @@ class Page(Table, frozen=True):
     """[page.X]: `frame` is its pindex in the image; chosen in order of appearance if absent."""
 
     frame: Annotated[int, Meta(ge=0, le=4095)] | None = None
-    words: tuple[Word, ...] = ()
+    words: Annotated[tuple[Word, ...], Meta(max_length=VPTE_PAGE_ENTRIES)] = ()
     resident: bool = True
     dirty: bool = False
     dmap: Literal["", "r", "rw"] = ""  # a host PTE of the DMAP exists from the start
@@ -98,9 +102,9 @@ class Address(Table, frozen=True):
 class ThreadTable(Table, frozen=True):
     """[[thread]]"""
 
-    name: Name
+    name: Ident
     kind: Kind
-    run: tuple[str, ...]
+    run: Annotated[tuple[Line, ...], Meta(max_length=64)]
     cpu: Annotated[int, Meta(ge=0, le=63)] | None = None
 
 
@@ -134,8 +138,8 @@ class File(Table, frozen=True):
     host: LitmusHost = LitmusHost()
     quirks: QuirkTable = QuirkTable()
     mutants: tuple[str, ...] = ()
-    page: dict[Name, Page] = msgspec.field(default_factory=dict)
-    va: dict[Name, Address] = msgspec.field(default_factory=dict)
+    page: dict[Ident, Page] = msgspec.field(default_factory=dict)
+    va: dict[Ident, Address] = msgspec.field(default_factory=dict)
     outcome: OutcomeTable = OutcomeTable()
     variant: tuple[Variant, ...] = ()
 
@@ -171,6 +175,18 @@ class Litmus(msgspec.Struct, frozen=True):
     def image_pages(self) -> int:
         return max(self.frames.values(), default=FIRST_PAGE) + 1
 
+    @property
+    def resident_pages(self) -> int:
+        """Frames that are taken at the start."""
+        return len(self.tables().words) + sum(p.resident for p in self.file.page.values())
+
+    @property
+    def running_cpus(self) -> list[int]:
+        """The CPUs that run a thread of the vkernel, or have its TLB entries, at the start."""
+        cpus = {t.cpu for t in self.threads if t.kind in ("user", "guest")}
+        cpus.update(cpu for a in self.file.va.values() for cpu in a.tlb)
+        return sorted(cpus)
+
     def tables(self) -> Tables:
         """The guest's page tables at the start."""
         return tables_for(
@@ -202,17 +218,6 @@ class Litmus(msgspec.Struct, frozen=True):
     def variants(self) -> list[Litmus]:
         """This test under each of its [[variant]] tables."""
         return [_variant(self, variant) for variant in self.file.variant]
-
-
-def vpte_bits(text: str, where: str) -> int:
-    """`V|RW|U` as VPTE bits."""
-    value = 0
-    for name in text.split("|"):
-        bit = getattr(vpte, f"VPTE_{name.strip()}", None)
-        if not isinstance(bit, int):
-            raise UsageError(f"{where}: {name!r} is no VPTE bit, expected e.g. V|RW|U|A|M")
-        value |= bit
-    return value
 
 
 def load(source: str) -> Scenario | Litmus:
@@ -282,7 +287,7 @@ def build(file: File, where: str, variant: str = "") -> Litmus:
         required=_conditions(outcome.required, f"{where}:outcome.required"),
         variant=variant,
     )
-    _check(litmus)
+    check(litmus)
     return litmus
 
 
@@ -292,7 +297,10 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
     replaced = {t.name: t for t in variant.thread}
     unknown = replaced.keys() - {t.name for t in file.thread}
     if unknown:
-        raise UsageError(f"{where}.thread: {min(unknown)!r} is no thread of the test")
+        raise UsageError(
+            f"{where}.thread: {min(unknown)!r}, expected one that the test has: "
+            f"{', '.join(t.name for t in file.thread)}"
+        )
     host = {**msgspec.structs.asdict(file.host), **variant.host}
     quirks = {**msgspec.structs.asdict(file.quirks), **variant.quirks}
     heading = msgspec.structs.replace(
@@ -329,38 +337,16 @@ def _place_pages(file: File, where: str) -> dict[str, int]:
 
 
 def _thread(table: ThreadTable, index: int, where: str) -> Program:
-    lines = tuple(
-        parse(line, f"{where}:thread[{index}].run[{i}]") for i, line in enumerate(table.run)
-    )
-    return Program(table.name, table.kind, index if table.cpu is None else table.cpu, lines)
+    lines: list[Statement] = []
+    registers: set[str] = set()
+    for i, line in enumerate(table.run):
+        lines.append(parse(line, f"{where}:thread[{index}].run[{i}]", registers))
+        registers.update(filter(None, (lines[-1].target,)))
+    cpu = index if table.cpu is None else table.cpu
+    if table.cpu is None and table.kind in ("pageout", "host"):
+        cpu = 0  # no thread of a CPU's: where it runs makes no difference
+    return Program(table.name, table.kind, cpu, tuple(lines))
 
 
 def _conditions(texts: Conditions, where: str) -> tuple[Condition, ...]:
     return tuple(Condition(t, where) for t in ((texts,) if isinstance(texts, str) else texts))
-
-
-def _check(litmus: Litmus) -> None:
-    where, file = litmus.where, litmus.file
-    names = [t.name for t in litmus.threads]
-    if len(set(names)) != len(names):
-        raise UsageError(f"{where}:thread: a name is used twice, expected each once")
-    for name, address in file.va.items():
-        vpte_bits(address.bits, f"{where}:va.{name}.bits")
-        if address.page and address.page not in file.page:
-            raise UsageError(f"{where}:va.{name}.page: {address.page!r}, expected a [page.NAME]")
-        if address.mapped and not address.page:
-            raise UsageError(f"{where}:va.{name}.mapped: {address.mapped!r} without a page")
-    for i, thread in enumerate(litmus.threads):
-        if thread.cpu >= file.host.cpus:
-            raise UsageError(
-                f"{where}:thread[{i}].cpu: {thread.cpu}, expected less than host.cpus "
-                f"({file.host.cpus})"
-            )
-    for atom in litmus.atoms:
-        head, dot, register = atom.partition(".")
-        if dot:
-            targets = {s.target for t in litmus.threads if t.name == head for s in t.run}
-            if register not in targets:
-                raise UsageError(f"{where}:outcome: {atom!r} is written by no thread")
-        elif atom.partition("[")[0] not in file.page:
-            raise UsageError(f"{where}:outcome: {atom!r}, expected THREAD.reg or PAGE[word]")

@@ -23,6 +23,7 @@ from vkprotocol.vpte import VPTE_V
 
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.tables import MASTER_PDE
+from vkemu.verdict import UsageError
 from vkhost.config import HostConfig
 from vkhost.kern.lwp import File, Lwp, Proc
 from vkhost.kernel import Emit, Kernel
@@ -60,6 +61,10 @@ PID = 100
 OTHER_PID = 200
 
 
+class Blocked(Exception):
+    """The set-up waits, and nobody is there to wait for."""
+
+
 def drive(coro: Body) -> Any:
     """Run a coroutine alone, to its end: nobody else exists yet, so nothing can block it."""
     thread = Thread(-1, "setup", coro)
@@ -68,7 +73,7 @@ def drive(coro: Body) -> Any:
         effect = coro.send(None)  # type: ignore[arg-type]
         while True:
             if effect.guard is not None and not effect.guard(effect.obj.state):
-                raise AssertionError(f"the set-up would block: {effect!r}")
+                raise Blocked(f"the set-up would block: {effect!r}")
             effect = coro.send(thread)
     except StopIteration as stop:
         return stop.value
@@ -141,7 +146,12 @@ class Machine:
         self.kernel.vmmeter.tunables.update(file.litmus.tunables)
 
     def set_up(self) -> None:
-        drive(self._set_up())
+        """UsageError when the test asks for what cannot be."""
+        try:
+            drive(self._set_up())
+        except Blocked:
+            pages = self.kernel.config.pages
+            raise self._cannot("host.pages", pages, "more: the set-up waits for memory") from None
 
     async def _set_up(self) -> None:
         image, other = self.image, self.other_object
@@ -183,7 +193,8 @@ class Machine:
         content = image_of(words)
         await self.image.token.acquire()
         m = await vm_page_alloc(self.image, pindex, VM_ALLOC_NORMAL)
-        assert m is not None, "the host of the test has too few pages"
+        if m is None:
+            raise self._cannot("host.pages", f"{self.kernel.config.pages}", "more: none is free")
         await m.frame.write_bytes(content)
         self.kernel.emit("page.write", m.pfn, content)
         m.valid = VM_PAGE_BITS_ALL
@@ -252,21 +263,31 @@ class Machine:
         await first.cpu.tlb.flush(self.guest.pmap, INVLTLB)
 
     async def _map_as_asked(self) -> None:
-        for address in self.litmus.file.va.values():
+        for name, address in self.litmus.file.va.items():
             if address.mapped and not self.kernel.rmap.walks:
                 kind = VM_PROT_WRITE if address.mapped == "rw" else VM_PROT_READ
                 result = await vm_fault(self.guest.vm_map, address.va, kind)
-                assert result == KERN_SUCCESS, result
+                if result != KERN_SUCCESS:
+                    raise self._cannot(f"va.{name}.mapped", address.mapped, "what a fault may map")
             for i in address.tlb:
                 self.kernel.bind(-1, self.kernel.cpus[i])
-                if address.written is None:
-                    await self.kernel.cpus[i].load(address.va)
-                else:
-                    await self.kernel.cpus[i].store(address.va, address.written)
+                try:
+                    if address.written is None:
+                        await self.kernel.cpus[i].load(address.va)
+                    else:
+                        await self.kernel.cpus[i].store(address.va, address.written)
+                except Fault:
+                    raise self._cannot(f"va.{name}.tlb", i, "an access that may be made") from None
         for name, page in self.litmus.file.page.items():
             if not page.dmap and page.resident:
                 va = DMAP + self.litmus.frames[name] * PAGE_SIZE
                 await pmap_remove(self.own.pmap, va, va + PAGE_SIZE)
+
+    def _cannot(self, key: str, value: object, expected: str) -> UsageError:
+        """The set-up asks for what this policy, or so small a host, does not have."""
+        return UsageError(
+            f"{self.litmus.where}:{key}: {value}, expected {expected} (policy {self.kernel.policy})"
+        )
 
     async def map_page(self, va: int, pindex: int) -> None:
         """A NORMAL entry in the guest's address space that shows one page of the image."""

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from vkemu.litmus.condition import Condition
 from vkemu.verdict import UsageError
 
+
+class Register(str):
+    """A register of the thread, where a value may stand."""
+
+    __slots__ = ()
+
+
 Arg: TypeAlias = int | str
 
 _STATEMENT = re.compile(
     r"(?:if\s+(?P<when>[^:]+):\s*)?(?:(?P<target>[a-z]\w*)\s*=\s*)?(?P<verb>[a-z_]\w*)(?P<rest>.*)"
 )
-_NUMBER = re.compile(r"-?(0x[0-9a-fA-F]+|\d+)")
+_NUMBER = re.compile(r"-?(0x[0-9a-fA-F]+|0|[1-9][0-9]*)")
+DIGITS_MAX = 40  # of a number: more than any operand has
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_|+.]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One operation of a thread. `when` is over the thread's own registers."""
+    """One operation of a thread. `when` is over the thread's own registers; `where` is its place
+    in the file."""
 
     text: str
     verb: str
     args: tuple[Arg, ...] = ()
     target: str | None = None
     when: Condition | None = None
+    where: str = ""
 
 
-def parse(text: str, where: str) -> Statement:
-    """One line; UsageError naming `where` when it is none."""
+def parse(text: str, where: str, registers: Collection[str] = ()) -> Statement:
+    """One line; UsageError naming `where` when it is none. `registers` are written before it."""
     match = _STATEMENT.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{where}: {text!r}, expected `[if COND:] [reg =] verb arg ...`")
@@ -38,15 +49,19 @@ def parse(text: str, where: str) -> Statement:
     return Statement(
         text=text.strip(),
         verb=match["verb"],
-        args=tuple(_arg(word, where) for word in match["rest"].split()),
+        args=tuple(_arg(word, where, registers) for word in match["rest"].split()),
         target=match["target"],
         when=None if when is None else Condition(when.strip(), where),
+        where=where,
     )
 
 
-def _arg(word: str, where: str) -> Arg:
-    if _NUMBER.fullmatch(word):
+def _arg(word: str, where: str, registers: Collection[str]) -> Arg:
+    if _NUMBER.fullmatch(word) and len(word) <= DIGITS_MAX:
         return int(word, 0)
+    if word in registers:
+        return Register(word)
     if _NAME.fullmatch(word):
         return word
+    word = word if len(word) <= DIGITS_MAX else word[:DIGITS_MAX] + "..."
     raise UsageError(f"{where}: {word!r}, expected a number or a name")

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_PAGE_BITS, VPTE_PAGE_MASK, VPTE_RW, VPTE_U, VPTE_V
+from vkprotocol.vpte import (
+    VPTE_A,
+    VPTE_M,
+    VPTE_NAMES,
+    VPTE_PAGE_BITS,
+    VPTE_PAGE_MASK,
+    VPTE_RW,
+    VPTE_U,
+    VPTE_V,
+)
+
+from vkemu.verdict import UsageError
 
 LEVELS = (27, 18, 9, 0)  # index bits left at the PML4, the PDP, the PD and the page table
 ROOT = 0
@@ -38,7 +49,7 @@ class Tables:
         if below is None:
             below = self._of[place] = len(self.words)
             if below >= self.limit:
-                raise ValueError(f"more than {self.limit} page tables needed")
+                raise ValueError(f"more than {self.limit} page tables, the root among them")
             self.words[below] = {}
             self.words[table][slot] = below << 12 | DIRECTORY_BITS
         return below
@@ -54,3 +65,15 @@ def tables_for(addresses: Iterable[tuple[int, int]], limit: int) -> Tables:
     for va, vpte in addresses:
         tables.enter(va, vpte)
     return tables
+
+
+def vpte_bits(text: str, where: str) -> int:
+    """`V|RW|U` as VPTE bits."""
+    value = 0
+    for name in text.split("|"):
+        bit = VPTE_NAMES.get(name.strip())
+        if bit is None:
+            known = "|".join(VPTE_NAMES)
+            raise UsageError(f"{where}: {name!r} is no VPTE bit, expected some of {known}")
+        value |= bit
+    return value

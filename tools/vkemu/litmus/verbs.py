@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from vkprotocol.effects import curthread
+from vkprotocol.limits import U64
 
 from vkemu.litmus import verbs_guest, verbs_page, verbs_vmspace  # noqa: F401 - they register
-from vkemu.litmus.actor import VERBS, Actor, Entry
-from vkemu.litmus.file import Litmus, Program, vpte_bits
+from vkemu.litmus.actor import VERBS, Actor
+from vkemu.litmus.file import Litmus, Program
 from vkemu.litmus.machine import Machine
-from vkemu.litmus.statement import Statement
+from vkemu.litmus.statement import Arg, Register, Statement
 from vkemu.verdict import UsageError
 
 # Running, and checking what was written.
@@ -23,57 +24,49 @@ async def run_program(machine: Machine, program: Program) -> None:
     registers = machine.registers[program.name]
     for statement in program.run:
         if statement.when is None or statement.when.holds(registers.get):
-            value = await VERBS[statement.verb].do(me, *statement.args)
+            me.statement = statement
+            args = [
+                value_of(me, arg) if isinstance(arg, Register) else arg for arg in statement.args
+            ]
+            value = await VERBS[statement.verb].do(me, *args)
             if statement.target is not None and value is not None:
                 registers[statement.target] = int(value)
 
 
+def value_of(me: Actor, register: Register) -> Arg:
+    """What it holds, as a word."""
+    value = me.machine.registers[me.program.name].get(register)
+    if value is None:
+        raise me.misused(f"{register} is not written yet, expected a value in it")
+    return value & U64
+
+
 def check_statements(litmus: Litmus) -> None:
     """UsageError for the first statement that its thread cannot say."""
-    for i, program in enumerate(litmus.threads):
-        for j, statement in enumerate(program.run):
-            _check(litmus, program, statement, f"{litmus.where}:thread[{i}].run[{j}]")
+    for program in litmus.threads:
+        for statement in program.run:
+            _check(litmus, program, statement)
 
 
-def _check(litmus: Litmus, program: Program, statement: Statement, where: str) -> None:
+def _check(litmus: Litmus, program: Program, statement: Statement) -> None:
+    where = statement.where
     entry = VERBS.get(statement.verb)
-    if entry is None or program.kind not in entry.kinds.split():
-        known = ", ".join(n for n, e in VERBS.items() if program.kind in e.kinds.split())
+    if entry is None or program.kind not in entry.kinds:
+        known = ", ".join(sorted(n for n, e in VERBS.items() if program.kind in e.kinds))
         raise UsageError(
             f"{where}: a {program.kind} thread cannot {statement.verb!r}, expected one of {known}"
         )
-    needed = entry.args.partition("?")[0]
-    letters = entry.args.replace("?", "")
-    if not len(needed) <= len(statement.args) <= len(letters):
+    most, least = len(entry.operands), len(entry.operands) - len(entry.defaults)
+    if not least <= len(statement.args) <= most:
         raise UsageError(
-            f"{where}: {statement.text!r} has {len(statement.args)} arguments, expected "
-            f"{len(needed)}" + (f" to {len(letters)}" if letters != needed else "")
+            f"{where}: {statement.text!r} has {len(statement.args)} operands, expected "
+            f"`{f'{statement.verb} {entry.form}'.strip()}`"
         )
-    for letter, arg in zip(letters, statement.args, strict=False):
-        expected = _mistake(litmus, entry, letter, arg)
+    for operand, arg in zip(entry.operands.values(), statement.args, strict=False):
+        expected = operand.mistake(litmus, arg)
         if expected:
-            raise UsageError(f"{where}: {arg!r} in {statement.text!r}, expected {expected}")
+            shown = repr(str(arg)) if isinstance(arg, str) else str(arg)
+            raise UsageError(f"{where}: {shown} in {statement.text!r}, expected {expected}")
     for atom in statement.when.atoms if statement.when else ():
         if atom not in {s.target for s in program.run}:
             raise UsageError(f"{where}: {atom!r} is no register of {program.name}")
-
-
-def _mistake(litmus: Litmus, entry: Entry, letter: str, arg: int | str) -> str:
-    """What was expected where `arg` stands, or nothing."""
-    match letter:
-        case "v":
-            return "" if isinstance(arg, int) or arg in litmus.file.va else "a [va.NAME]"
-        case "p":
-            return "" if isinstance(arg, int) or arg in litmus.file.page else "a [page.NAME]"
-        case "n":
-            return "" if isinstance(arg, int) else "a number"
-        case "l":
-            return "" if arg in (0, 9, 18, 27) else "a level: 0, 9, 18 or 27"
-        case "a":
-            return "" if arg in entry.words else "one of " + ", ".join(entry.words)
-        case _:
-            try:
-                vpte_bits(str(arg), "")
-            except UsageError:
-                return "VPTE bits, e.g. V|RW|U|A|M"
-            return ""

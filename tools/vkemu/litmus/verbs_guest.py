@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from vkprotocol.effects import is_true
+from vkprotocol.effects import curthread, is_true
 from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.litmus.actor import FAULT_TYPES, Actor, accessed, verb
-from vkemu.litmus.file import vpte_bits
+from vkemu.litmus.actor import FAULT_TYPES, Actor, FaultKind, accessed, verb
 from vkemu.litmus.machine import fault as take_fault
+from vkemu.litmus.operand import (
+    Bits,
+    EventNo,
+    Index,
+    Level,
+    LockNo,
+    Page,
+    Pages,
+    Va,
+    Vpte,
+    VptePage,
+    Word,
+)
+from vkemu.litmus.tables import vpte_bits
 from vkhost.pc64.pmap import CPULOCK_EXCL
 from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.pc64.pmap_switch import swtch_in as switch_in
@@ -26,60 +39,66 @@ ANY = "user guest fault pageout host"
 # Order between threads of a test, where the window is about something else; a guest's own locks.
 
 
-@verb(ANY, "n")
-async def post(me: Actor, event: int) -> int:
+@verb(ANY)
+async def post(me: Actor, event: EventNo) -> int:
     await me.machine.event(event).store(1)
     return 0
 
 
-@verb(ANY, "n")
-async def await_(me: Actor, event: int) -> int:
+@verb(ANY)
+async def await_(me: Actor, event: EventNo) -> int:
     """Until it has been posted."""
     await me.machine.event(event).wait(is_true)
     return 0
 
 
-@verb("user guest", "n")
-async def lock(me: Actor, which: int) -> int:
+@verb("user guest")
+async def lock(me: Actor, which: LockNo) -> int:
     """A spinlock of the guest kernel's, as vm_page's."""
-    await me.machine.guest_lock(which).acquire()
+    taken = me.machine.guest_lock(which)
+    if taken.state == curthread().tid:
+        raise me.misused("it has the lock already, expected an `unlock` before")
+    await taken.acquire()
     return 0
 
 
-@verb("user guest", "n")
-async def unlock(me: Actor, which: int) -> int:
-    await me.machine.guest_lock(which).release()
+@verb("user guest")
+async def unlock(me: Actor, which: LockNo) -> int:
+    taken = me.machine.guest_lock(which)
+    if taken.state != curthread().tid:
+        raise me.misused("it has not got the lock, expected a `lock` before")
+    await taken.release()
     return 0
 
 
 # User code.
 
 
-@verb("user", "v?n")
-async def load(me: Actor, va: Any, idx: int = 0) -> int:
-    return await accessed(me.cpu.load(me.va(va) + idx * 8))
+@verb("user")
+async def load(me: Actor, va: Va, idx: Index = 0) -> int:
+    return await accessed(me.running.load(me.va(va) + idx * 8))
 
 
-@verb("user", "vn?n")
-async def store(me: Actor, va: Any, value: int, idx: int = 0) -> int:
-    return await accessed(me.cpu.store(me.va(va) + idx * 8, value))
+@verb("user")
+async def store(me: Actor, va: Va, value: Word, idx: Index = 0) -> int:
+    return await accessed(me.running.store(me.va(va) + idx * 8, value))
 
 
-@verb("user", "v")
-async def fetch(me: Actor, va: Any) -> int:
-    return await accessed(me.cpu.fetch(me.va(va)))
+@verb("user")
+async def fetch(me: Actor, va: Va) -> int:
+    return await accessed(me.running.fetch(me.va(va)))
 
 
-@verb("user", "v?n")
-async def peek(me: Actor, va: Any, idx: int = 0) -> int:
+@verb("user")
+async def peek(me: Actor, va: Va, idx: Index = 0) -> int:
     """A load if TLB or host PTE permit it; else the thread would fault, and leaves it at that."""
-    return await _unfaulted(me, me.cpu.load(me.va(va) + idx * 8))
+    return await _unfaulted(me, me.running.load(me.va(va) + idx * 8))
 
 
-@verb("user", "vn?n")
-async def poke(me: Actor, va: Any, value: int, idx: int = 0) -> int:
+@verb("user")
+async def poke(me: Actor, va: Va, value: Word, idx: Index = 0) -> int:
     """A store on the same terms."""
-    return await _unfaulted(me, me.cpu.store(me.va(va) + idx * 8, value))
+    return await _unfaulted(me, me.running.store(me.va(va) + idx * 8, value))
 
 
 async def _unfaulted(me: Actor, access: Awaitable[Any]) -> int:
@@ -97,32 +116,32 @@ async def _refuse(*_: Any) -> int:
 # The guest kernel. Every edit is one locked instruction on the image, unseen by the host.
 
 
-@verb("guest", "v?l")
-async def vread(me: Actor, va: Any, level: int = 0) -> int:
+@verb("guest")
+async def vread(me: Actor, va: Vpte, level: Level = 0) -> int:
     return int(await me.cpu.load(me.vpte(va, level)))
 
 
-@verb("guest", "v?l")
-async def vzero(me: Actor, va: Any, level: int = 0) -> int:
+@verb("guest")
+async def vzero(me: Actor, va: Vpte, level: Level = 0) -> int:
     """Swap the VPTE to 0; what it was."""
     return int(await me.cpu.swap(me.vpte(va, level), 0))
 
 
-@verb("guest", "vpb?l")
-async def vset(me: Actor, va: Any, page: Any, bits: str, level: int = 0) -> int:
+@verb("guest")
+async def vset(me: Actor, va: Vpte, page: VptePage, bits: Bits, level: Level = 0) -> int:
     """Swap in a VPTE for `page`; what it was."""
     frame = page if isinstance(page, int) else me.machine.litmus.frames[page]
     return int(await me.cpu.swap(me.vpte(va, level), frame << 12 | vpte_bits(bits, "")))
 
 
-@verb("guest", "vb?l")
-async def vclear(me: Actor, va: Any, bits: str, level: int = 0) -> int:
+@verb("guest")
+async def vclear(me: Actor, va: Vpte, bits: Bits, level: Level = 0) -> int:
     """Clear bits of the VPTE; what it was."""
     return int(await me.cpu.rmw(me.vpte(va, level), "andn", vpte_bits(bits, "")))
 
 
-@verb("guest host", "v?n")
-async def inval(me: Actor, va: Any, pages: int = 1) -> int:
+@verb("guest host")
+async def inval(me: Actor, va: Va, pages: Pages = 1) -> int:
     """MADV_INVAL of `pages` pages from va on; its errno."""
     start = me.va(va)
     vm_map = me.machine.guest.vm_map
@@ -132,55 +151,55 @@ async def inval(me: Actor, va: Any, pages: int = 1) -> int:
 # VMM mode: the vkernel runs on the hardware's own terms, and flushes what it can reach.
 
 
-@verb("guest", "v")
-async def invlpg(me: Actor, va: Any) -> int:
+@verb("guest")
+async def invlpg(me: Actor, va: Va) -> int:
     """cpu_invlpg: the page leaves the TLB of this vCPU."""
     await me.cpu.tlb.flush(me.machine.guest.pmap, me.va(va))
     return 0
 
 
-@verb("guest", "")
+@verb("guest")
 async def alone(me: Actor) -> bool:
     """Whether no other vCPU runs the guest's process: its pm_active, without the lock of it."""
     mask: int = await me.machine.guest.pmap.pm_active.load()
     return not mask & ~CPULOCK_EXCL & ~me.cpu.mask
 
 
-@verb("guest host", "v?n")
-async def mcontrol(me: Actor, va: Any, pages: int = 1) -> int:
+@verb("guest host")
+async def mcontrol(me: Actor, va: Va, pages: Pages = 1) -> int:
     """vmspace_mcontrol(INVAL), which looks at the range first; its errno."""
     start = me.va(va)
     return await kern_mcontrol(me.machine.guest, start, pages * PAGE_SIZE, MADV_INVAL, 0)
 
 
-@verb("guest host", "vnn")
-async def setmap(me: Actor, va: Any, pages: int, master_pde: int) -> int:
+@verb("guest host")
+async def setmap(me: Actor, va: Va, pages: Pages, master_pde: Word) -> int:
     """MADV_SETMAP; its errno."""
     start = me.va(va)
     vm_map = me.machine.guest.vm_map
     return await vm_map_madvise(vm_map, start, start + pages * PAGE_SIZE, MADV_SETMAP, master_pde)
 
 
-@verb("guest", "pn")
-async def dload(me: Actor, page: Any, idx: int) -> int:
+@verb("guest")
+async def dload(me: Actor, page: Page, idx: Index) -> int:
     """The guest kernel reads a word of a page through its DMAP."""
     return await accessed(me.cpu.load(me.dmap(page, idx)))
 
 
-@verb("guest", "pnn")
-async def dstore(me: Actor, page: Any, idx: int, value: int) -> int:
+@verb("guest")
+async def dstore(me: Actor, page: Page, idx: Index, value: Word) -> int:
     return await accessed(me.cpu.store(me.dmap(page, idx), value))
 
 
-@verb("guest", "vp")
-async def mmap(me: Actor, va: Any, page: Any) -> int:
+@verb("guest")
+async def mmap(me: Actor, va: Va, page: Page) -> int:
     """vmspace_mmap, FIXED, of one page of the image: a NORMAL entry where the guest had its own."""
     await me.machine.map_page(me.va(va), me.machine.pindex(page))
     return 0
 
 
-@verb("guest host", "v?n")
-async def munmap(me: Actor, va: Any, pages: int = 1) -> int:
+@verb("guest host")
+async def munmap(me: Actor, va: Va, pages: Pages = 1) -> int:
     start = me.va(va)
     await vm_map_remove(me.machine.guest.vm_map, start, start + pages * PAGE_SIZE)
     return 0
@@ -189,8 +208,8 @@ async def munmap(me: Actor, va: Any, pages: int = 1) -> int:
 # Host threads.
 
 
-@verb("fault guest", "va", *FAULT_TYPES)
-async def fault(me: Actor, va: Any, kind: str) -> int:
+@verb("fault guest")
+async def fault(me: Actor, va: Va, kind: FaultKind) -> int:
     """vm_fault of the guest process; its KERN_* result."""
     machine = me.machine
     return await take_fault(
@@ -198,23 +217,27 @@ async def fault(me: Actor, va: Any, kind: str) -> int:
     )
 
 
-@verb("host pageout", "v?n")
-async def unmap_ptes(me: Actor, va: Any, pages: int = 1) -> int:
+@verb("host pageout")
+async def unmap_ptes(me: Actor, va: Va, pages: Pages = 1) -> int:
     """pmap_remove alone, as the host's own munmap of a range ends in."""
     start = me.va(va)
     await pmap_remove(me.machine.guest.pmap, start, start + pages * PAGE_SIZE)
     return 0
 
 
-@verb("user", "")
+@verb("user")
 async def swtch_out(me: Actor) -> int:
     """The CPU goes idle: another thread's turn, or none's."""
+    if me.cpu.lwp is None:
+        raise me.misused("the CPU is idle already, expected a `swtch_in` before")
     await switch_out(me.machine.lwps[me.cpu.id])
     return 0
 
 
-@verb("user", "")
+@verb("user")
 async def swtch_in(me: Actor) -> int:
     """And this thread runs on it again."""
+    if me.cpu.lwp is not None:
+        raise me.misused("it runs on the CPU, expected a `swtch_out` before")
     await switch_in(me.machine.lwps[me.cpu.id])
     return 0

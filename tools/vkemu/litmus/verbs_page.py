@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import coroutine
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from vkprotocol.effects import Effect, Step
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.litmus.actor import FAULT_TYPES, NO_PAGE, Actor, verb
+from vkemu.litmus.actor import FAULT_TYPES, NO_PAGE, Actor, FaultKind, verb
 from vkemu.litmus.machine import OTHER, OTHER_PAGES, Machine
+from vkemu.litmus.operand import Index, Limit, Page, Pages, Passes, Va, Word, choice
 from vkhost.pc64.pmap import pmap_resident_count
 from vkhost.pc64.pmap_enter import pmap_enter
 from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
@@ -66,8 +67,8 @@ async def _busied(me: Actor, page: Any) -> VmPage | None:
     return None
 
 
-@verb("host pageout", "p")
-async def deactivate(me: Actor, page: Any) -> int:
+@verb("host pageout")
+async def deactivate(me: Actor, page: Page) -> int:
     """What the active scan does to a page that has declined: to PQ_INACTIVE, mappings in place."""
     m = await _busied(me, page)
     if m is None:
@@ -77,8 +78,8 @@ async def deactivate(me: Actor, page: Any) -> int:
     return 0
 
 
-@verb("host pageout", "p?n")
-async def scan_active(me: Actor, page: Any, short: int = 1) -> int:
+@verb("host pageout")
+async def scan_active(me: Actor, page: Page, short: Limit = 1) -> int:
     """The active scan meets the page when there is a shortage (or none); 1 if it declined it."""
     m = await _busied(me, page)
     if m is None or m.queue != PQ_ACTIVE:
@@ -89,8 +90,8 @@ async def scan_active(me: Actor, page: Any, short: int = 1) -> int:
     return age.delta
 
 
-@verb("host pageout", "p?n")
-async def scan_inactive(me: Actor, page: Any, passes: int = 0) -> int:
+@verb("host pageout")
+async def scan_inactive(me: Actor, page: Page, passes: Passes = 0) -> int:
     """The inactive scan meets the page (vm_pageout_page); how many pages it freed or wrote."""
     m = await _busied(me, page)
     if m is None or m.queue != PQ_INACTIVE:
@@ -107,8 +108,8 @@ async def _give_up(m: VmPage | None) -> int:
     return NO_PAGE
 
 
-@verb("host pageout", "pa", *PROTS)
-async def protect(me: Actor, page: Any, prot: str) -> int:
+@verb("host pageout")
+async def protect(me: Actor, page: Page, prot: Annotated[str, choice(*PROTS)]) -> int:
     """vm_page_protect."""
     m = await _busied(me, page)
     if m is None:
@@ -118,8 +119,8 @@ async def protect(me: Actor, page: Any, prot: str) -> int:
     return 0
 
 
-@verb("host pageout", "p")
-async def test_dirty(me: Actor, page: Any) -> int:
+@verb("host pageout")
+async def test_dirty(me: Actor, page: Page) -> int:
     """vm_page_test_dirty; whether the page is dirty."""
     m = await _busied(me, page)
     if m is None:
@@ -130,8 +131,8 @@ async def test_dirty(me: Actor, page: Any) -> int:
     return dirty
 
 
-@verb("host pageout", "p")
-async def referenced(me: Actor, page: Any) -> int:
+@verb("host pageout")
+async def referenced(me: Actor, page: Page) -> int:
     """pmap_ts_referenced."""
     m = await _busied(me, page)
     if m is None:
@@ -141,8 +142,8 @@ async def referenced(me: Actor, page: Any) -> int:
     return count
 
 
-@verb("host pageout", "p")
-async def cache(me: Actor, page: Any) -> int:
+@verb("host pageout")
+async def cache(me: Actor, page: Page) -> int:
     """vm_page_cache, which unmaps and looks again."""
     m = await _busied(me, page)
     if m is None:
@@ -151,30 +152,30 @@ async def cache(me: Actor, page: Any) -> int:
     return 0
 
 
-@verb("host pageout", "p")
-async def try_to_cache(me: Actor, page: Any) -> bool:
+@verb("host pageout")
+async def try_to_cache(me: Actor, page: Page) -> bool:
     """vm_page_try_to_cache, as buffers are released: whether it was."""
     m = await _busied(me, page)
     return m is not None and await vm_page_try_to_cache(m)
 
 
-@verb("host pageout", "p")
-async def try_to_free(me: Actor, page: Any) -> bool:
+@verb("host pageout")
+async def try_to_free(me: Actor, page: Page) -> bool:
     """vm_page_try_to_free: unmap, and free what is still clean then."""
     m = await _busied(me, page)
     return m is not None and await vm_page_try_to_free(m)
 
 
-@verb("host pageout", "p")
-async def free(me: Actor, page: Any) -> int:
+@verb("host pageout")
+async def free(me: Actor, page: Page) -> int:
     """Truncation of one page: unmap and free."""
     pindex = me.machine.pindex(page)
     await vm_object_page_remove(me.machine.image, pindex, pindex + 1, clean_only=False)
     return 0
 
 
-@verb("host pageout", "n")
-async def reuse(me: Actor, value: int) -> int:
+@verb("host pageout")
+async def reuse(me: Actor, value: Word) -> int:
     """Another process gets a page, maps it and writes `value` to it: the next owner of a frame.
 
     What vm_fault does for it, without the steps that are another window's business.
@@ -201,7 +202,7 @@ async def reuse(me: Actor, value: int) -> int:
     return m.pfn
 
 
-@verb("host pageout", "")
+@verb("host pageout")
 async def owner_mapped(me: Actor) -> bool:
     """Whether the pages of the other process, which has them mapped, are all PG_MAPPED."""
     for _, m in sorted(me.machine.other_object.memq.items()):
@@ -210,7 +211,7 @@ async def owner_mapped(me: Actor) -> bool:
     return True
 
 
-@verb("host pageout", "")
+@verb("host pageout")
 async def exit_other(me: Actor) -> int:
     """The other process exits: what it had is free again."""
     machine = me.machine
@@ -220,21 +221,21 @@ async def exit_other(me: Actor) -> int:
     return 0
 
 
-@verb("host pageout", "p")
-async def reclaimed(me: Actor, page: Any) -> bool:
+@verb("host pageout")
+async def reclaimed(me: Actor, page: Page) -> bool:
     """Whether the memory of the page is there for others: cached, or free already."""
     m = me.machine.page(page)
     return m is None or m.queue == PQ_CACHE
 
 
-@verb("host pageout", "p")
-async def wires(me: Actor, page: Any) -> int:
+@verb("host pageout")
+async def wires(me: Actor, page: Page) -> int:
     m = me.machine.page(page)
     return NO_PAGE if m is None else int(await m.wire_count.load())
 
 
-@verb("pageout", "?n")
-async def passes(me: Actor, times: int = 1) -> int:
+@verb("pageout")
+async def passes(me: Actor, times: Passes = 1) -> int:
     """Passes of the pageout daemon, with the sleeps between them."""
     daemon = Pageout(me.machine.kernel, isep=False)
     for _ in range(times):
@@ -242,24 +243,26 @@ async def passes(me: Actor, times: int = 1) -> int:
     return daemon.passes
 
 
-@verb("host pageout", "n")
-async def rss(me: Actor, limit: int) -> int:
+@verb("host pageout")
+async def rss(me: Actor, limit: Limit) -> int:
     """RLIMIT_RSS is enforced on the guest process; how many pages it is left with."""
     pmap = await me.machine.kernel.rmap.resident_pmap(me.machine.guest.pmap)
     await vm_pageout_map_deactivate_pages(pmap.kernel, pmap, limit)
     return await pmap_resident_count(pmap)
 
 
-@verb("host", "p")
-async def fsync(me: Actor, page: Any) -> int:
+@verb("host")
+async def fsync(me: Actor, page: Page) -> int:
     """Of the memory file: vm_object_page_clean, here of one page of it."""
     pindex = me.machine.pindex(page)
     await vm_object_page_clean(me.machine.image, pindex, pindex + 1, OBJPC_SYNC)
     return 0
 
 
-@verb("host", "va?n", "sync", "invalidate")
-async def msync(me: Actor, va: Any, how: str, pages: int = 1) -> int:
+@verb("host")
+async def msync(
+    me: Actor, va: Va, how: Annotated[str, choice("sync", "invalidate")], pages: Pages = 1
+) -> int:
     """vm_map_clean of a range of the guest process; its KERN_* result."""
     start = me.va(va)
     return await vm_map_clean(
@@ -268,23 +271,23 @@ async def msync(me: Actor, va: Any, how: str, pages: int = 1) -> int:
     )  # fmt: skip
 
 
-@verb("host", "pn")
-async def ondisk(me: Actor, page: Any, idx: int) -> int:
+@verb("host")
+async def ondisk(me: Actor, page: Page, idx: Index) -> int:
     """A word of the memory file, as it is on the disk."""
     offset = me.machine.pindex(page) * PAGE_SIZE + idx * 8
     return int.from_bytes(me.machine.vnode.pread(offset, 8), "little")
 
 
-@verb("host", "va", *FAULT_TYPES)
-async def hold(me: Actor, va: Any, kind: str) -> int:
+@verb("host")
+async def hold(me: Actor, va: Va, kind: FaultKind) -> int:
     """vm_fault_page: the host gets at a user's page without a PTE; KERN_*."""
     m, result, _ = await vm_fault_page(me.machine.guest.vm_map, me.va(va), FAULT_TYPES[kind])
     me.held = m
     return result
 
 
-@verb("host", "n")
-async def hstore(me: Actor, value: int) -> int:
+@verb("host")
+async def hstore(me: Actor, value: Word) -> int:
     """The host, or its DMA, writes the first word of the page it holds."""
     m = me.held
     if m is None:
@@ -294,7 +297,7 @@ async def hstore(me: Actor, value: int) -> int:
     return 0
 
 
-@verb("host", "")
+@verb("host")
 async def unhold(me: Actor) -> int:
     m, me.held = me.held, None
     if m is None:
@@ -303,13 +306,13 @@ async def unhold(me: Actor) -> int:
     return 0
 
 
-@verb("host", "")
+@verb("host")
 async def count_fault(me: Actor) -> int:
     """++vm.vpagetable_faults, as vm_fault does it."""
     await me.machine.kernel.vmmeter.count_vpagetable("vpagetable_faults")
     return 0
 
 
-@verb("host", "")
+@verb("host")
 async def counted_faults(me: Actor) -> int:
     return int(await me.machine.kernel.vmmeter.vpagetable["vpagetable_faults"].load())

@@ -6,7 +6,7 @@ space that the test's [va] are in.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from vkprotocol import messages as msg
 from vkprotocol.insn import NREGS, Insn, Op, Trapframe
@@ -25,8 +25,9 @@ from vkprotocol.mman import (
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vkernel import SIGUSR1, T_SYSCALL, VMSPACE_CTL_RUN
 
-from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, verb
+from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, FaultKind, verb
 from vkemu.litmus.machine import fault
+from vkemu.litmus.operand import Budget, Pages, RunningCpu, Va, VmspaceId, choice
 from vkemu.litmus.tables import MASTER_PDE
 from vkhost.kern.lwp import lwpsignal
 from vkhost.kern.syscall import SYSCALLS
@@ -52,8 +53,8 @@ async def _call(me: Actor, request: type[msg.Request], **fields: Any) -> dict[st
     return result
 
 
-@verb("guest", "n")
-async def vcreate(me: Actor, ident: int) -> int:
+@verb("guest")
+async def vcreate(me: Actor, ident: VmspaceId) -> int:
     """cpu_vmspace_alloc: create, map the memory image with virtual page tables, SETMAP; errno."""
     result = await _call(me, msg.VmspaceCreate, id=ident)
     if result["errno"]:
@@ -70,14 +71,14 @@ async def vcreate(me: Actor, ident: int) -> int:
     return int(result["errno"])
 
 
-@verb("guest", "n")
-async def vdestroy(me: Actor, ident: int) -> int:
+@verb("guest")
+async def vdestroy(me: Actor, ident: VmspaceId) -> int:
     """vmspace_destroy; its errno."""
     return int((await _call(me, msg.VmspaceDestroy, id=ident))["errno"])
 
 
-@verb("guest", "nv?n")
-async def vinval(me: Actor, ident: int, va: Any, pages: int = 1) -> int:
+@verb("guest")
+async def vinval(me: Actor, ident: VmspaceId, va: Va, pages: Pages = 1) -> int:
     """vmspace_mcontrol(INVAL) of a vmspace by id; its errno."""
     result = await _call(
         me, msg.VmspaceMcontrol, id=ident, addr=me.va(va), length=pages * PAGE_SIZE,
@@ -86,8 +87,14 @@ async def vinval(me: Actor, ident: int, va: Any, pages: int = 1) -> int:
     return int(result["errno"])
 
 
-@verb("guest", "nva?n", *PROGRAMS)
-async def vrun(me: Actor, ident: int, va: Any, program: str, budget: int = RUN_BUDGET) -> int:
+@verb("guest")
+async def vrun(
+    me: Actor,
+    ident: VmspaceId,
+    va: Va,
+    program: Annotated[str, choice(*PROGRAMS)],
+    budget: Budget = RUN_BUDGET,
+) -> int:
     """RUN: the vCPU loads a word at va and returns (`load`: what it read), or loads it for ever
     until something makes it leave (`spin`: the errno of that)."""
     regs = [0] * NREGS
@@ -100,7 +107,7 @@ async def vrun(me: Actor, ident: int, va: Any, program: str, budget: int = RUN_B
     return after.regs[1] if after.trapno == T_SYSCALL else FAULTED
 
 
-@verb("guest", "")
+@verb("guest")
 async def vexit(me: Actor) -> int:
     """The process exits: its threads' caches go, then what vmspaces are left."""
     for lwp in me.machine.proc.lwps:
@@ -109,36 +116,37 @@ async def vexit(me: Actor) -> int:
     return 0
 
 
-@verb("host guest", "n")
-async def kick(me: Actor, cpu: int) -> int:
+@verb("host guest")
+async def kick(me: Actor, cpu: RunningCpu) -> int:
     """The IPI of a vkernel: flag an AST for the virtual CPU, then signal its thread."""
     await me.machine.ast(cpu).store(1)
     await lwpsignal(me.machine.lwps[cpu], SIGUSR1)
     return 0
 
 
-@verb("guest", "")
+@verb("guest")
 async def ast(me: Actor) -> int:
     """go_user looks at RQF_AST_MASK."""
     return int(await me.machine.ast(me.cpu.id).load())
 
 
-@verb("user", "a", "own", "guest")
-async def setvm(me: Actor, which: str) -> int:
+@verb("user")
+async def setvm(me: Actor, which: Annotated[str, choice("own", "guest")]) -> int:
     """pmap_setlwpvm: leave the guest's address space, or enter the one that is now the guest's."""
     machine = me.machine
+    _ = me.running
     await pmap_setlwpvm(me.lwp, machine.own if which == "own" else machine.guest)
     return 0
 
 
-@verb("guest", "")
+@verb("guest")
 async def respawn(me: Actor) -> int:
     """The guest process exits and the next one gets its vmspace: pmap_remove_pages, no IPIs."""
     await me.machine.respawn()
     return 0
 
 
-@verb("guest host", "")
+@verb("guest host")
 async def fork(me: Actor) -> int:
     """vmspace_fork of the guest process: from here on both are copy-on-write."""
     machine = me.machine
@@ -146,8 +154,9 @@ async def fork(me: Actor) -> int:
     return 0
 
 
-@verb("fault", "va", *FAULT_TYPES)
-async def child_fault(me: Actor, va: Any, kind: str) -> int:
+@verb("fault")
+async def child_fault(me: Actor, va: Va, kind: FaultKind) -> int:
     machine = me.machine
-    assert machine.child is not None
+    if machine.child is None:
+        raise me.misused("no child yet, expected after a `fork`")
     return await fault(machine.lwps.get(me.cpu.id), machine.child, me.va(va), FAULT_TYPES[kind])

@@ -12,7 +12,7 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.replaying import tell
 from vkemu.exploration.run import Run
 from vkemu.launch.assemble import assemble
-from vkemu.launch.outcome import Outcome
+from vkemu.launch.outcome import FAILURES, Outcome
 from vkemu.launch.scenario import Scenario, load, shipped_names
 from vkemu.litmus import file
 from vkemu.litmus.decide import Test
@@ -40,7 +40,7 @@ class StagedScenario:
         if error is None:
             try:
                 self.machine.finish()
-            except AssertionError as found:
+            except FAILURES as found:
                 error = found
         return error
 

@@ -9,8 +9,8 @@ import anyio
 from vkprotocol.effects import Mailbox, Thread
 
 from vkemu.executors.live import Live
-from vkemu.launch.assemble import Machine, WrongMemory
-from vkemu.launch.outcome import FAILURES
+from vkemu.launch.assemble import Machine
+from vkemu.launch.outcome import FAILURES, WrongMemory
 from vkemu.launch.scenario import Guest, Scenario, read
 from vkguest.kern.proc import Result
 from vkguest.kernel import Vkernel

@@ -1,0 +1,219 @@
+"""What the tables of a litmus file cannot say by their types: that it fits the machine it names.
+
+Whatever a file gets wrong is found here, before anything runs: an execution of a test may only go
+wrong by what the kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from vkprotocol.limits import U64
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
+from vkprotocol.vpte import VPTE_PAGE_ENTRIES, VPTE_RW, VPTE_V
+
+from vkemu.launch import names
+from vkemu.launch.scenario import check_thresholds, known
+from vkemu.litmus.statement import Statement
+from vkemu.litmus.tables import vpte_bits
+from vkemu.verdict import UsageError
+from vkhost.vm.vm_meter import TUNABLES
+
+if TYPE_CHECKING:
+    from vkemu.litmus.file import Address, Heading, Litmus, Program
+
+PAGES_MAX: Final = 4096  # of the host of a test, and of its image
+CPUS_MAX: Final = 64
+TUNABLE_MAX: Final = (1 << 31) - 1
+RUNNING: Final = ("user", "guest", "fault")  # kinds of thread that are what their CPU runs
+REUSES_MAX: Final = 8  # pages that the other process has room for
+ONCE: Final = ("exit_other", "vexit", "respawn")  # what ends, ends once
+
+
+def check(litmus: Litmus) -> None:
+    """UsageError with file:key for the first mistake."""
+    where, file = litmus.where, litmus.file
+    _heading(file.litmus, f"{where}:litmus")
+    for i, mutant in enumerate(file.mutants):
+        known(f"{where}:mutants[{i}]", mutant, names.mutants())
+    for name, page in file.page.items():
+        for i, word in enumerate(page.words):
+            _word(word, f"{where}:page.{name}.words[{i}]")
+    taken: dict[int, str] = {}
+    for name, address in file.va.items():
+        here = f"{where}:va.{name}"
+        _address(litmus, address, here)
+        if address.va in taken:
+            raise UsageError(
+                f"{here}.va: {address.va:#x} is va.{taken[address.va]}, expected one of its own"
+            )
+        taken[address.va] = name
+    _tables(litmus)
+    _host(litmus)
+    _threads(litmus)
+    _atoms(litmus)
+
+
+def _heading(heading: Heading, where: str) -> None:
+    for i, policy in enumerate(heading.policies):
+        known(f"{where}.policies[{i}]", policy, names.policies())
+    for policy in heading.na:
+        known(f"{where}.na", policy, names.policies())
+    for i, invariant in enumerate(heading.checks):
+        known(f"{where}.checks[{i}]", invariant, names.checks())
+    for name, value in heading.tunables.items():
+        known(f"{where}.tunables", name, sorted(TUNABLES))
+        if not 0 <= value <= TUNABLE_MAX:
+            raise UsageError(f"{where}.tunables.{name}: {value}, expected 0 to {TUNABLE_MAX}")
+    if heading.policies and not heading.reason:
+        raise UsageError(f"{where}.reason: missing, expected why only those policies")
+
+
+def _host(litmus: Litmus) -> None:
+    where, file = litmus.where, litmus.file
+    host = file.host
+    if host.cpus > CPUS_MAX:
+        raise UsageError(f"{where}:host.cpus: {host.cpus}, expected at most {CPUS_MAX}")
+    resident = litmus.resident_pages
+    if host.pages > PAGES_MAX or host.pages < resident:
+        raise UsageError(
+            f"{where}:host.pages: {host.pages}, expected {resident} (what is resident) to "
+            f"{PAGES_MAX}"
+        )
+    spare = file.litmus.spare
+    if spare is not None and spare > PAGES_MAX - resident:
+        raise UsageError(
+            f"{where}:litmus.spare: {spare}, expected at most {PAGES_MAX - resident} beside "
+            f"{resident} pages that are resident"
+        )
+    if spare is None:
+        check_thresholds(host, f"{where}:host")
+
+
+def _address(litmus: Litmus, address: Address, where: str) -> None:
+    file = litmus.file
+    if address.va % PAGE_SIZE or address.va >= VM_MAX_USER_ADDRESS:
+        raise UsageError(
+            f"{where}.va: {address.va:#x}, expected a multiple of 4096 below "
+            f"{VM_MAX_USER_ADDRESS:#x}"
+        )
+    bits = vpte_bits(address.bits, f"{where}.bits")
+    if address.page and address.page not in file.page:
+        raise UsageError(
+            f"{where}.page: {address.page!r}, expected a [page.NAME] "
+            f"({', '.join(file.page) or 'there is none'})"
+        )
+    wanted = address.mapped or ("rw" if address.written is not None else "r" if address.tlb else "")
+    key = "mapped" if address.mapped else "tlb"
+    if wanted and not address.page:
+        raise UsageError(f"{where}.{key}: without a page, expected {where.partition(':')[2]}.page")
+    writes = address.mapped == "rw" or address.written is not None
+    if (wanted and not bits & VPTE_V) or (writes and not bits & VPTE_RW):
+        need = "V and RW" if writes else "V"
+        raise UsageError(f"{where}.bits: {address.bits!r}, expected {need} for what is mapped")
+    if address.written is not None:
+        _word(address.written, f"{where}.written")
+    if address.written is not None and not address.tlb:
+        raise UsageError(
+            f"{where}.written: {address.written}, expected with CPUs in tlb that write"
+        )
+    guests = {t.cpu: t.name for t in litmus.threads if t.kind == "guest"}
+    for i, cpu in enumerate(address.tlb):
+        if not 0 <= cpu < file.host.cpus:
+            raise UsageError(
+                f"{where}.tlb[{i}]: {cpu}, expected 0 to {file.host.cpus - 1} (host.cpus)"
+            )
+        if cpu in guests:
+            raise UsageError(
+                f"{where}.tlb[{i}]: CPU {cpu} runs the vkernel (thread {guests[cpu]}), expected "
+                "one that runs the guest's process"
+            )
+
+
+def _word(value: int, where: str) -> None:
+    if value > U64:
+        raise UsageError(f"{where}: {value:#x}, expected a word of 64 bits")
+
+
+def _tables(litmus: Litmus) -> None:
+    try:
+        litmus.tables()
+    except ValueError as error:
+        raise UsageError(
+            f"{litmus.where}:va: {error}, expected addresses nearer to each other"
+        ) from None
+
+
+def _threads(litmus: Litmus) -> None:
+    where, file = litmus.where, litmus.file
+    seen: set[str] = set()
+    runs: dict[int, str] = {}  # CPU -> the thread that it runs
+    for i, thread in enumerate(litmus.threads):
+        here = f"{where}:thread[{i}]"
+        if thread.name in seen:
+            raise UsageError(f"{here}.name: {thread.name!r} is used twice, expected each once")
+        seen.add(thread.name)
+        if not 0 <= thread.cpu < file.host.cpus:
+            raise UsageError(
+                f"{here}.cpu: {thread.cpu}, expected less than host.cpus ({file.host.cpus})"
+            )
+        if thread.kind in RUNNING:
+            other = runs.setdefault(thread.cpu, thread.name)
+            if other != thread.name:
+                raise UsageError(
+                    f"{here}.cpu: CPU {thread.cpu} runs thread {other}, expected one of its own"
+                )
+        _targets(litmus, thread, here)
+    said = [s for t in litmus.threads for s in t.run]
+    _order(litmus, said)
+
+
+def _targets(litmus: Litmus, thread: Program, where: str) -> None:
+    for j, statement in enumerate(thread.run):
+        target = statement.target
+        for what, there in (("va", litmus.file.va), ("page", litmus.file.page)):
+            if target is not None and target in there:
+                raise UsageError(
+                    f"{where}.run[{j}]: {target!r} is a [{what}.{target}] too, expected another "
+                    "register"
+                )
+
+
+def _order(litmus: Litmus, said: list[Statement]) -> None:
+    """What one statement needs another for."""
+    posted = {s.args[0] for s in said if s.verb == "post" and s.args}
+    for statement in said:
+        if statement.verb == "await" and not posted.issuperset(statement.args):
+            raise UsageError(
+                f"{statement.where}: {statement.text!r}, expected a thread that posts it"
+            )
+        if statement.verb == "child_fault" and not any(s.verb == "fork" for s in said):
+            raise UsageError(f"{statement.where}: {statement.text!r}, expected a thread that forks")
+    for verb, most in (("reuse", REUSES_MAX), *((verb, 1) for verb in ONCE)):
+        found = [s for s in said if s.verb == verb]
+        if len(found) > most:
+            raise UsageError(f"{found[most].where}: {verb!r}, expected at most {most} in a test")
+
+
+def _atoms(litmus: Litmus) -> None:
+    file = litmus.file
+    for atom in litmus.atoms:
+        where = f"{litmus.where}:outcome"
+        head, dot, register = atom.partition(".")
+        if dot:
+            targets = _written(litmus.threads, head)
+            if register not in targets:
+                raise UsageError(f"{where}: {atom!r} is written by no thread")
+            continue
+        page, bracket, index = atom.partition("[")
+        if page not in file.page or not bracket:
+            raise UsageError(f"{where}: {atom!r}, expected THREAD.reg or PAGE[word]")
+        if int(index.rstrip("]")) >= VPTE_PAGE_ENTRIES:
+            raise UsageError(
+                f"{where}: {atom!r}, expected a word from 0 to {VPTE_PAGE_ENTRIES - 1}"
+            )
+
+
+def _written(threads: Iterable[Program], name: str) -> set[str | None]:
+    return {s.target for t in threads if t.name == name for s in t.run}
