@@ -45,7 +45,7 @@ class HostConfig(msgspec.Struct, frozen=True):
     # Locking choices whose effect is to be studied.
     interlock: bool = True  # vm_map_interlock in vm_fault and MADV_INVAL
     inval_shared: bool = True  # MADV_INVAL under the shared map lock (since 2017)
-    shootdown: Literal["stream", "rendezvous"] = "stream"
+    shootdown: Literal["stream", "rendezvous"] = "rendezvous"
 
     # Pageout.
     allow_active: bool = True  # vm.pageout_allow_active

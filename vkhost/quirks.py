@@ -42,6 +42,11 @@ AS_IN: Final[dict[str, AsIn]] = {
     "lookup_vpagetable_as_write": AsIn(True,     True,     False,    False,    True),
     "cache_dirty_panic":          AsIn(True,     False,    False,    False,    False),
     "wired_full_protection":      AsIn(True,     True,     True,     False,    False),
+    "protect_dirties_late":       AsIn(False,    True,     True,     True,     False),
+    "enter_removes_same":         AsIn(False,    True,     True,     True,     False),
+    "inval_alone_unlocked":       AsIn(False,    True,     True,     True,     False),
+    "quick_finds_nothing":        AsIn(False,    True,     True,     True,     False),
+    "hashed_placemarks":          AsIn(False,    True,     True,     True,     True),
 }  # fmt: skip
 
 
@@ -79,6 +84,18 @@ class Quirks(msgspec.Struct, frozen=True):
     # vm_map.c:vm_map_lookup and vm_fault.c:vm_fault: a fault of a wired entry is one for all that
     # the entry allows.
     wired_full_protection: bool | None = None
+
+    # pmap.c:pmap_protect_callback: the page is told of A and M after they have left the PTE.
+    protect_dirties_late: bool | None = None
+    # pmap.c:pmap_enter: pmap_removed_pte is called for the old page also when it is the new one.
+    enter_removes_same: bool | None = None
+    # pmap_inval.c:pmap_inval_smp: a CPU alone in pm_active looks, and swaps, without CPULOCK_EXCL.
+    inval_alone_unlocked: bool | None = None
+    # pmap.c:pmap_fault_page_quick asks for a pv_entry that terminal PTEs no longer have.
+    quick_finds_nothing: bool | None = None
+    # pmap.c:pmap_placemarker_hash: 16 slots for the PTEs of a pmap, by page number; to 5.4 the lock
+    # is that of the PTE's own pv_entry.
+    hashed_placemarks: bool | None = None
 
     def on(self, tree: Tree) -> Quirks:
         """With what is left open as the tree has it."""

@@ -7,7 +7,8 @@
     EPT_LOCK        which second-stage tables there are  ours, policy `nested`
     ILOCK_SPIN      vm_map.ilock_spin                    vm_map.c:vm_map_interlock
     SHADOW_LOCK     edits of page tables, `shadow`       ours, after KVM's mmu_lock
-    PLACEMARK       pte_placemark of one VA              pmap.c, after the page's busy bit
+    PLACEMARK       pte_placemark of some VAs            pmap.c, after the page's busy bit
+    PT_PV           pv of one page table page            pmap.c, after the placemark
     MMU_LOCK        of one pmap, policy `notifier`       ours, after KVM's mmu_lock
     BACKING_LK      vm_object.backing_lk                 vm_map.c, pmap.c:PMAP_PAGE_BACKING_SCAN
     PV_LIST         m.md.pv_list                         pmap.c ([54])
@@ -29,6 +30,7 @@ EPT_LOCK: Final = 25
 ILOCK_SPIN: Final = 30
 SHADOW_LOCK: Final = 35
 PLACEMARK: Final = 40
+PT_PV: Final = 42
 MMU_LOCK: Final = 45
 BACKING_LK: Final = 50
 PV_LIST: Final = 60

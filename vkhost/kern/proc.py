@@ -45,6 +45,7 @@ def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> P
         proc.files[MEMIMAGE_FD] = File(image)
     proc.lwps = [Lwp(proc, tid, cpus[tid]) for tid in range(vcpus)]
     proc.nlwps.state = vcpus
+    proc.p_vmspace.pmap.multi = vcpus > 1
     kernel.procs.append(proc)
     kernel.emit("proc.create", pid, proc.p_vmspace.pmap.id)
     return proc

@@ -9,10 +9,11 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.effects import Cell, Effect, Step, fresh_key, key_text
+from vkprotocol.effects import Cell, Effect, Lock, Step, fresh_key, key_text
 from vkprotocol.param import PAGE_MASK, PAGE_SHIFT
 
 from vkhost.config import MAXCPU
+from vkhost.kern.lockorder import PLACEMARK
 from vkhost.pc64.pmap_bits import PT_SHIFT, pte_pfn
 from vkhost.pc64.pmap_pte import PageDirectory, Pte
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vkhost.pc64.nested_walk import Roots
     from vkhost.vm.vm_page import VmPage
 
+PM_PLACE_MASK: Final = 15  # PM_PLACE_BASE - 1: PTEs have the first of four zones of 16 slots
 CPULOCK_EXCL: Final = 1 << MAXCPU  # the kernel has it in pm_active_lock, beside the mask
 
 
@@ -37,11 +39,14 @@ class Pmap:
     With nested paging `roots` is where the CPU walks the guest's own page tables, and `users` makes
     this the second stage of those walks: the pmaps they begin in. No CPU has a second stage in
     %cr3, so its own pm_active stays 0.
+
+    `multi` is PMAP_MULTI: of a process with several threads (pmap_maybethreaded), so never of a
+    vmspace made by vmspace_create.
     """
 
     __slots__ = (
-        "_interlock", "asid", "directory", "id", "kernel", "name", "pm_active", "roots", "users",
-        "wired_count",
+        "_interlock", "_placemarks", "asid", "directory", "id", "kernel", "multi", "name",
+        "pm_active", "roots", "users", "wired_count",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, name: str, pmap_id: int | str | None = None) -> None:
@@ -53,9 +58,11 @@ class Pmap:
         self.directory = PageDirectory(pmap_id)
         self.pm_active = Cell(("pm_active", pmap_id))
         self.wired_count = 0
+        self.multi = False
         self.asid = pmap_id  # what a TLB tells this pmap's translations by
         self.roots: Roots | None = kernel.rmap.roots(pmap_id)
         self.users: Cell | None = None
+        self._placemarks: dict[int, Lock] = {}
         self._interlock = Effect(self.pm_active, "interlock", write=True, guard=not_excl)
         kernel.pmaps[pmap_id] = self
 
@@ -63,6 +70,14 @@ class Pmap:
         """The PTE of a byte address (pmap_pte)."""
         vpn = va >> PAGE_SHIFT
         return self.directory.table(vpn >> PT_SHIFT).pte(vpn)
+
+    def placemark(self, vpn: int) -> Lock:
+        """pmap_placemarker_hash: the lock of a PTE, one of a few since 2019."""
+        slot = vpn & PM_PLACE_MASK if self.kernel.quirks.hashed_placemarks else vpn
+        lock = self._placemarks.get(slot)
+        if lock is None:
+            lock = self._placemarks[slot] = Lock(("placemark", self.id, slot), rank=PLACEMARK)
+        return lock
 
     @coroutine
     def interlock(self) -> Step:

@@ -12,7 +12,12 @@ from vkhost.pc64.pmap import Pmap
 from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_MANAGED, PTE_RW, PTE_W, pte_make, pte_pfn
 from vkhost.pc64.pmap_inval import pmap_inval_smp, pte_swap
 from vkhost.pc64.pmap_pte import Pte
-from vkhost.pc64.pmap_removed import pmap_interlock_drop, pmap_interlock_hold, pmap_removed_am
+from vkhost.pc64.pmap_removed import (
+    pmap_interlock_drop,
+    pmap_interlock_hold,
+    pmap_removed_am,
+    pmap_removed_pte,
+)
 from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
 
 if TYPE_CHECKING:
@@ -34,8 +39,8 @@ async def pmap_enter(
     False: the reverse map no longer stands by what the fault `fs` has found; nothing is mapped.
     """
     pte = pmap.pte(va)
-    new = pte_make(m.pfn, prot, PTE_MANAGED | (PTE_W if wired else 0))
-    async with pte.placemark:
+    new = pte_make(m.pfn, prot, PTE_A | PTE_MANAGED | (PTE_W if wired else 0))
+    async with pte.locked(pmap):
         if fs is not None and not await pmap.kernel.rmap.permits(fs):
             return False
         old: int = await pte.load()
@@ -69,11 +74,14 @@ async def _enter(
     # pmap_remove_all from believing that there is nothing left of it (W33).
     await pmap_interlock_hold(oldm)
     old = await pmap_inval_smp(pmap, pte, new, m.frame.generation, "enter")
-    pmap.wired_count += bool(new & PTE_W) - bool(old & PTE_W)
+    pmap.wired_count += bool(new & PTE_W and not old & PTE_W)
     await pmap_removed_am(oldm, old)
     # 0: pmap_remove_all was there first, and oldm may long be mapped anew or another's.
     if old and oldm is not m:
         await pmap.kernel.rmap.remove(pmap, oldm, pte, old)
+    elif old and pmap.kernel.quirks.enter_removes_same:
+        # Harmless as long as PG_MAPPED was set before, since then PG_MAPPEDMULTI is (W46).
+        await pmap_removed_pte(oldm)
     await pmap_interlock_drop(oldm)
 
 

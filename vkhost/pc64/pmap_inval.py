@@ -4,13 +4,15 @@ DragonFly pc64 pmap_inval.c:pmap_inval_smp, pmap_inval_smp_cmpset, pmap_inval_in
 
 Two ways of doing it (config.shootdown):
 
-* stream: swap the PTE, interrupt each CPU, wait until all have flushed. Between the swap and its
-  flush a CPU goes on using the old translation; nothing may be concluded before the last
-  acknowledgement.
 * rendezvous: what pc64 does. The CPUs are gathered first and stand still over swap and flush, so
   nobody ever sees the state in between: one step.
+* stream: what others do. Swap the PTE, interrupt each CPU, wait until all have flushed. Between the
+  swap and its flush a CPU goes on using the old translation; nothing may be concluded before the
+  last acknowledgement.
 
 CPULOCK_EXCL keeps CPUs that come to run on the pmap (pmap_switch.py) from loading %cr3 meanwhile.
+Since 2019 a CPU that finds itself alone in pm_active does without both: it looks before it has the
+lock, and takes it only for the pmap of a process with several threads (W48).
 """
 
 from __future__ import annotations
@@ -85,6 +87,13 @@ def pte_clear_bits(pmap: Pmap, pte: Pte, bits: int, why: str) -> Step:
 async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: str) -> int:
     """Swap a PTE and flush it everywhere; the PTE before, whose A and M are final."""
     old: int
+    cpu = await _alone(pmap)
+    if cpu is not None:
+        await _interlock_threads(pmap)
+        old = await pte_swap(pmap, pte, new, generation, why)
+        await cpu.tlb.flush(pmap, pte.va)
+        await _deinterlock_threads(pmap)
+        return old
     if pmap.kernel.config.shootdown == "rendezvous":
         old = await _rendezvous(pmap, pte)
         pte.put(new, generation)
@@ -103,16 +112,44 @@ async def pmap_inval_smp(pmap: Pmap, pte: Pte, new: int, generation: int, why: s
 
 
 async def pmap_inval_smp_cmpset(pmap: Pmap, pte: Pte, old: int, new: int, why: str) -> bool:
-    """The same if the PTE is still `old`; False, and nothing flushed, when it is not."""
+    """The same if the PTE is still `old`; False when it is not."""
+    cpu = await _alone(pmap)
+    if cpu is not None:
+        await _interlock_threads(pmap)
+        done: bool = await pte_cmpset(pmap, pte, old, new, why)
+        if done:
+            await cpu.tlb.flush(pmap, pte.va)
+        await _deinterlock_threads(pmap)
+        return done
     if pmap.kernel.config.shootdown == "rendezvous":
         await _rendezvous(pmap, pte)
         return _cmpset(pmap, pte, old, new, why)
     mask = await _interlock(pmap)
-    done: bool = await pte_cmpset(pmap, pte, old, new, why)
+    done = await pte_cmpset(pmap, pte, old, new, why)
     if done:
         await _shoot_pte(pmap, mask, pte)
     await _deinterlock(pmap)
     return done
+
+
+async def _alone(pmap: Pmap) -> Cpu | None:
+    """The CPU this runs on, if it is the only one in pm_active: a look without any lock."""
+    kernel = pmap.kernel
+    cpu = kernel.mycpu.get(curthread().tid)
+    if cpu is None or pmap.users is not None or not kernel.quirks.inval_alone_unlocked:
+        return None
+    mask: int = await pmap.pm_active.load()
+    return cpu if mask & ~CPULOCK_EXCL == cpu.mask else None
+
+
+async def _interlock_threads(pmap: Pmap) -> None:
+    if pmap.multi:
+        await pmap.interlock()
+
+
+async def _deinterlock_threads(pmap: Pmap) -> None:
+    if pmap.multi:
+        await pmap.deinterlock()
 
 
 async def pmap_inval_range(pmap: Pmap, start: int, end: int) -> None:
@@ -223,8 +260,14 @@ def _rendezvous(pmap: Pmap, pte: Pte) -> Step:
     """All CPUs on the pmap flush the PTE's address; the caller changes it in this same step."""
     yield _Rendezvous(pmap, pte)
     va = pte.va if pmap.users is None else INVLTLB
+    kernel = pmap.kernel
+    mine = kernel.mycpu.get(curthread().tid)
     for cpu in _running_on(pmap):
+        if cpu is not mine:
+            kernel.emit("ipi.send", cpu.id, pmap.id, va)
         cpu.tlb.drop(pmap, va)
+        if cpu is not mine:
+            kernel.emit("ipi.ack", cpu.id)
     return pte.state
 
 
@@ -234,6 +277,8 @@ def _spaces(pmap: Pmap) -> tuple[Pmap, ...]:
 
 
 def _running_on(pmap: Pmap) -> list[Cpu]:
+    if pmap.users is not None and "nested-reclaim-without-flush" in pmap.kernel.mutants:
+        return []
     mask = 0
     for space in _spaces(pmap):
         mask |= space.pm_active.state

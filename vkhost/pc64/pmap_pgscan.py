@@ -19,7 +19,7 @@ async def pmap_pgscan(pmap: Pmap, start: int, end: int, callback: ScanCallback) 
     This walks real PTEs, so it does see what VPTEs led to.
     """
     for pte in await pmap.valid_ptes(start, end):
-        async with pte.placemark:
+        async with pte.locked(pmap):
             old: int = await pte.load()
             if not old & PTE_MANAGED:
                 continue

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator
-from types import coroutine
+from types import TracebackType, coroutine
+from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Also, Cell, Effect, Lock, Shared, Step
 from vkprotocol.param import PAGE_SHIFT
 
-from vkhost.kern.lockorder import PLACEMARK
+from vkhost.kern.lockorder import PT_PV
+
+if TYPE_CHECKING:
+    from vkhost.pc64.pmap import Pmap
 
 
 class Pte(Cell):
@@ -25,7 +29,7 @@ class Pte(Cell):
     the frame's differs holds a translation to memory somebody else was given.
     """
 
-    __slots__ = ("generation", "install", "listed", "placemark", "table", "va", "vpn")
+    __slots__ = ("generation", "install", "listed", "table", "va", "vpn")
 
     def __init__(self, table: PageTable, vpn: int) -> None:
         pmap_id = table.pmap_id
@@ -36,8 +40,11 @@ class Pte(Cell):
         self.generation = 0
         self.listed = False
         self.install = _Install(self)
-        # pte_placemark: serialises pmap_enter and pmap_remove of one address.
-        self.placemark = Lock(("placemark", pmap_id, vpn), rank=PLACEMARK)
+
+    def locked(self, pmap: Pmap) -> PteLocks:
+        """`async with` it: nobody else enters, removes or protects the PTE. The hardware and the
+        queries of a reverse map change it all the same."""
+        return PteLocks(pmap.placemark(self.vpn), self.table.lock)
 
     def put(self, pte: int, generation: int) -> int:
         """The swap itself, in a step of `install`; the PTE before."""
@@ -49,6 +56,27 @@ class Pte(Cell):
         if not pte or not old:
             self.table.directory.resident_count += (pte != 0) - (old != 0)
         return old
+
+
+class PteLocks:
+    """What pmap.c holds over the change of a PTE: its placemark, and the page table page's pv."""
+
+    __slots__ = ("placemark", "pt_pv")
+
+    def __init__(self, placemark: Lock, pt_pv: Lock) -> None:
+        self.placemark = placemark
+        self.pt_pv = pt_pv
+
+    async def __aenter__(self) -> None:
+        await self.placemark.acquire()
+        await self.pt_pv.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind is not GeneratorExit:  # closed, its execution over: it may not await any more
+            await self.placemark.release()
+            await self.pt_pv.release()
 
 
 class _Install(Effect):
@@ -109,10 +137,11 @@ class PageDirectory(Shared):
 class PageTable(Shared):
     """512 PTEs; state: how many are listed."""
 
-    __slots__ = ("_scan", "directory", "listed", "pmap_id", "ptes", "slot")
+    __slots__ = ("_scan", "directory", "listed", "lock", "pmap_id", "ptes", "slot")
 
     def __init__(self, directory: PageDirectory, index: int) -> None:
         super().__init__(("pt", directory.pmap_id, index), 0)
+        self.lock = Lock(("pt_pv", directory.pmap_id, index), rank=PT_PV)
         self.directory = directory
         self.pmap_id = directory.pmap_id
         self.slot = index

@@ -25,17 +25,15 @@ async def pmap_remove(pmap: Pmap, start: int, end: int, busied: VmPage | None = 
 
 async def pmap_remove_pte(pmap: Pmap, pte: Pte, busied: VmPage | None = None) -> None:
     """One PTE, valid or about to be: whoever is entering it holds the placemark."""
-    async with pte.placemark:
-        flush = "remove-without-shootdown" not in pmap.kernel.mutants
-        await _remove(pmap, pte, flush=flush)
+    flush = "remove-without-shootdown" not in pmap.kernel.mutants
+    await _remove(pmap, pte, flush=flush)
     await pmap.kernel.rmap.settle(busied)
 
 
 async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
     """The same where nobody runs any more: no IPIs, one local flush at the end (W23)."""
     for pte in await pmap.valid_ptes(start, end):
-        async with pte.placemark:
-            await _remove(pmap, pte, flush=False)
+        await _remove(pmap, pte, flush=False)
         await pmap.kernel.rmap.settle()
     cpu = pmap.kernel.curcpu()
     if cpu is not None:
@@ -43,20 +41,22 @@ async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
 
 
 async def _remove(pmap: Pmap, pte: Pte, *, flush: bool) -> None:
-    old: int = await pte.load()
-    if not old & PTE_MANAGED:
-        return
-    # The PTE says which page, and nothing keeps that page the one that was entered (W08).
-    m: VmPage = pmap.kernel.pages[pte_pfn(old)]
-    await pmap_interlock_hold(m)
-    if flush:
-        old = await pmap_inval_smp(pmap, pte, 0, 0, "remove")
-    else:
-        old = await pte_swap(pmap, pte, 0, 0, "remove")
-    if old:
-        pmap.wired_count -= bool(old & PTE_W)
-        await pmap_removed_am(m, old)
-        await pmap.kernel.rmap.remove(pmap, m, pte, old)
+    """pmap_remove_callback. The placemark goes before the count, in pmap_enter after it."""
+    async with pte.locked(pmap):
+        old: int = await pte.load()
+        if not old & PTE_MANAGED:
+            return
+        # The PTE says which page, and nothing keeps that page the one that was entered (W08).
+        m: VmPage = pmap.kernel.pages[pte_pfn(old)]
+        await pmap_interlock_hold(m)
+        if flush:
+            old = await pmap_inval_smp(pmap, pte, 0, 0, "remove")
+        else:
+            old = await pte_swap(pmap, pte, 0, 0, "remove")
+        if old:
+            pmap.wired_count -= bool(old & PTE_W)
+            await pmap_removed_am(m, old)
+            await pmap.kernel.rmap.remove(pmap, m, pte, old)
     await pmap_interlock_drop(m)
 
 

@@ -82,17 +82,19 @@ class ExtentScan(Rmap):
                 return verdict
 
     async def remove_all(self, m: VmPage) -> None:
-        if await self.remove_found(m, None):
-            await vm_page_flag_clear(m, PG_MAPPED | PG_MAPPEDMULTI | PG_WRITEABLE)
+        if not await m.flags.load() & PG_MAPPED:
+            return  # it is believed
+        await self.remove_found(m, None)
+        await vm_page_flag_clear(m, PG_MAPPED | PG_MAPPEDMULTI | PG_WRITEABLE)
 
     async def remove_specific(self, pmap: Pmap, m: VmPage) -> None:
-        await self.remove_found(m, pmap)
+        """PTEs on their way out are not waited for, and no flag is cleared but by the removal of a
+        page's only PTE: where the scan is blind the page stays PG_MAPPED."""
+        if await m.flags.load() & PG_MAPPED:
+            await self.remove_found(m, pmap)
 
-    async def remove_found(self, m: VmPage, only: Pmap | None) -> bool:
-        """Remove what the scan finds, until none is in flight. False: the page says it is not
-        mapped, and is believed."""
-        if not await m.flags.load() & PG_MAPPED:
-            return False
+    async def remove_found(self, m: VmPage, only: Pmap | None) -> None:
+        """Remove what the scan finds; from every pmap, until none is in flight."""
 
         async def remove(pmap: Pmap, pte: Pte, value: int) -> Scan:
             if not await pmap_inval_smp_cmpset(pmap, pte, value, 0, "remove_all"):
@@ -105,9 +107,8 @@ class ExtentScan(Rmap):
 
         since = CLOCK[0]
         await self.scan(m, only, remove)
-        while await pmap_interlock_wait(m, since):
+        while only is None and await pmap_interlock_wait(m, since):
             await self.scan(m, only, remove)
-        return True
 
     async def testbit(self, m: VmPage, bit: int) -> bool:
         if bit == PTE_M and not await m.flags.load() & PG_WRITEABLE:
@@ -123,10 +124,12 @@ class ExtentScan(Rmap):
         return found
 
     async def clearbit(self, m: VmPage, bit: int) -> None:
-        if not await m.flags.load() & (PG_MAPPED | PG_WRITEABLE):
+        flags = await m.flags.load()
+        if not flags & (PG_MAPPED | PG_WRITEABLE):
             return
         if bit == PTE_RW:
-            await self._make_read_only(m)
+            if flags & PG_WRITEABLE:
+                await self._make_read_only(m)
             return
 
         async def clear(pmap: Pmap, pte: Pte, value: int) -> Scan:

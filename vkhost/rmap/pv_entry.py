@@ -85,7 +85,7 @@ class PvEntry(Rmap):
                 )
             if pmap is None or pte is None:
                 return
-            async with pte.placemark:
+            async with pte.locked(pmap):
                 # Whoever held the placemark before us may have taken the PTE, and its pv_entry.
                 value: int = await pte.load()
                 self.visited += 1

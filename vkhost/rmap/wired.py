@@ -68,8 +68,7 @@ class Wired(ExtentScan):
             else:
                 self._owed.setdefault(curthread().tid, []).append(m)
 
-    async def remove_found(self, m: VmPage, only: Pmap | None) -> bool:
+    async def remove_found(self, m: VmPage, only: Pmap | None) -> None:
         """As the scan's; the caller has the page busied, so what is owed for it is paid at once."""
-        mapped = await super().remove_found(m, only)
+        await super().remove_found(m, only)
         await self.settle(m)
-        return mapped

@@ -138,9 +138,11 @@ async def pmap_fault_page_quick(
 ) -> VmPage | None:
     """The page of an existing PTE that permits the access, which is trusted; held, or busied.
 
-    The kernel keeps the PTE from going away by its page table page's lock; here it is looked at
-    again in the step that takes the hold.
+    To 5.4 the PTE's pv_entry, locked, keeps it from going away; here the PTE is looked at again in
+    the step that takes the hold. Since 2019 there is no such pv_entry, and so never an answer.
     """
+    if pmap.kernel.quirks.quick_finds_nothing:
+        return None
     writing = bool(fault_type & VM_PROT_WRITE)
     need = PTE_V | (PTE_RW if writing else 0)
     pte = pmap.pte(va)

@@ -60,7 +60,7 @@ async def vm_fault_unwire(vm_map: VmMap, entry: VmMapEntry) -> None:
 
 async def _unwire(pmap: Pmap, start: int, end: int) -> None:
     for pte in await pmap.valid_ptes(start, end):
-        async with pte.placemark:
+        async with pte.table.lock:  # pmap_unwire takes no placemark
             old = await pte.load()
             while old & PTE_W and not await pte_cmpset(pmap, pte, old, old & ~PTE_W, "unwire"):
                 old = await pte.load()

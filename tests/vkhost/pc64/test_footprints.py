@@ -43,10 +43,10 @@ def shared_objects(machine: Machine, obj: VmObject) -> Iterator[Shared]:
         yield pmap.pm_active
         yield pmap.directory
         for table in pmap.directory.tables.values():
-            yield table
+            yield from (table, table.lock)
             for pte in table.ptes.values():
                 yield pte
-                yield pte.placemark
+                yield pmap.placemark(pte.vpn)
     for cpu in kernel.cpus:
         yield from (cpu.tlb.root, cpu.ipi, cpu.faults, cpu.fault_results)
         for space in cpu.tlb.spaces.values():

@@ -289,10 +289,10 @@ def test_bloom_withdraws_once_a_page_that_two_take_away() -> None:
     rmaps.enter(0, 4, 0, 7)
     va = VPT + 4 * PAGE
     replacing = machine.spawn("a", pmap_enter(pmap, va, y, 7, False, entry(VM_MAPTYPE_VPAGETABLE)))
-    for _ in range(2):
-        machine.step(replacing)  # it has the placemark, and has seen X
+    for _ in range(3):
+        machine.step(replacing)  # it has placemark and page table, and has seen X
     machine.do(pmap_remove_specific(pmap, x))
-    machine.do(pmap_enter(pmap, VPT + 3 * PAGE, x, 7, False, entry(VM_MAPTYPE_VPAGETABLE)))
+    machine.do(pmap_enter(pmap, VPT + 515 * PAGE, x, 7, False, entry(VM_MAPTYPE_VPAGETABLE)))
 
     machine.finish(replacing)
 

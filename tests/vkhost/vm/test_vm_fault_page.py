@@ -105,8 +105,8 @@ def test_a_nofault_entry_panics() -> None:
         access(k, PAGE, READ)
 
 
-def test_an_existing_pte_is_trusted() -> None:
-    k = vkernel()
+def test_an_existing_pte_is_trusted_to_5_4() -> None:
+    k = vkernel(tree="5.4")
     k.fault(PAGE, WRITE)
     walks = len(k.named("vpte.read"))
     m = page(access(k, PAGE, WRITE))
@@ -125,8 +125,18 @@ def test_a_read_only_pte_does_not_do_for_a_write() -> None:
     assert len(k.named("vpte.read")) > walks
 
 
+def test_since_2019_it_never_is() -> None:
+    """pmap.c:pmap_fault_page_quick asks for the pv_entry of a terminal PTE, and there is none."""
+    k = vkernel(tree="2020")
+    k.fault(PAGE, WRITE)
+    walks = len(k.named("vpte.read"))
+    page(access(k, PAGE, WRITE))
+
+    assert len(k.named("vpte.read")) > walks
+
+
 def test_a_pte_that_changes_under_the_quick_look_is_not_used() -> None:
-    k = vkernel()
+    k = vkernel(tree="5.4")
     k.fault(PAGE, READ)
     found: list[Found] = []
 

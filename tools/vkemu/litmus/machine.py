@@ -125,6 +125,7 @@ class Machine:
         self.tables = tables
         self.vnode = MemoryVnode("image", litmus.image_pages * PAGE_SIZE)
         self.own = vmspace_alloc(self.kernel, "vkernel", pmap_id=PID)
+        self.own.pmap.multi = True
         self.proc = Proc(self.kernel, PID, "vkernel", self.own)
         self.proc.files[MEMIMAGE_FD] = File(self.vnode)
         self.guest = vmspace_alloc(self.kernel, "guest", self.proc, pmap_id=PID + 1)
