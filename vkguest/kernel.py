@@ -161,7 +161,7 @@ class Vkernel:
     async def _exec_first(self, gd: GlobalData, pid: int, program: Program) -> None:
         """init_main.c: a process out of nothing."""
         try:
-            vmspace = await exec_new_vmspace(gd, program)
+            vmspace = await exec_new_vmspace(gd, pid, program)
         except VmWait:
             raise BootError(f"{self.name}: no memory left for process {pid}") from None
         proc = Proc(self.name, pid, None, vmspace, program)

@@ -31,6 +31,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "addr": ("int", "faulting byte address, 0 if none"),
         "backing": ("id", "the object it shadows"),
         "bits": ("int", "PTE bits"),
+        "child": ("str", "program, as `who`"),
         "clear": ("int", "PG_* bits cleared"),
         "count": ("int", "how many there are now"),
         "cpu": ("int", "real CPU"),
@@ -46,6 +47,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "kind": ("str", "hard (exclusive) or soft (I/O)"),
         "leader": ("int", "frame the cluster was built around"),
         "vshift": ("int", "bits of index below this level: 36 master pde, 27, 18, 9, 0 leaf"),
+        "flags": ("int", "MAP_* flags"),
         "lwp": ("id", "host thread of a guest vCPU"),
         "map": ("id", "vm_map, by the id of its pmap"),
         "maptype": ("str", "normal, vpagetable or uksmap"),
@@ -62,6 +64,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "pindex": ("int", "page number in the object"),
         "pmap": ("id", "pmap"),
         "proc": ("id", "host process, such as a vkernel"),
+        "prot": ("int", "PROT_* bits"),
         "reason": ("str", "why"),
         "refs": ("int", "references now"),
         "result": ("str", "KERN_* result"),
@@ -72,10 +75,12 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "src": ("int", "frame read"),
         "start": ("int", "first byte address"),
         "text": ("str", "message"),
+        "tid": ("int", "thread of a program"),
         "trapno": ("int", "trap number; 0 for a signal or the end of the budget"),
         "type": ("str", "type"),
         "va": ("int", "virtual byte address"),
         "value": ("int", "value"),
+        "who": ("str", "program: a host process, or host process/guest process"),
         "why": ("str", "reason, one word"),
     }
 )
@@ -317,6 +322,30 @@ error guest.fail proc pid=guest_process:int va expected=what_it_wrote:int got=wh
 debug guest.clean proc id va
   the guest relies on VPTE_M and RW as it has just cleared and invalidated them
   vkernel64 pmap_inval.c:pmap_clean_pte
+debug user.run lwp who
+  from here on the vCPU runs this program whenever it enters a guest vmspace
+  vkernel64 trap.c:go_user
+debug user.exec who
+  a program begins, with nothing mapped
+  kern_exec.c:exec_new_vmspace
+debug user.map who start end prot flags content=of_its_first_words
+  the program finds this mapped as it begins
+  kern_exec.c:exec_new_vmspace
+debug user.call who tid name start end prot flags value
+  a program asks for something that concerns its memory; again when it had to wait
+  trap.c:syscall2
+debug user.return who tid name errno value
+  the answer
+  trap.c:syscall2
+debug user.fork who tid child
+  the copy is made
+  kern_fork.c:fork1
+debug user.fault lwp who va prot
+  an access of a program is refused
+  trap.c:trap_pfault
+debug user.exit who
+  the program has ended: no thread of it is left
+  kern_exit.c:exit1
 warning console text
   a line on the console
   kprintf
@@ -367,16 +396,3 @@ def record(name: str, args: tuple[Any, ...]) -> dict[str, Any]:
     """The fields of an event by name, as a log line has them."""
     event = EVENTS[name]
     return {field.name: value for field, value in zip(event.fields, args, strict=True)}
-
-
-def markdown() -> str:
-    """The table as documentation."""
-    lines = ["| Event | Fields | Level | Meaning | DragonFly |", "| --- | --- | --- | --- | --- |"]
-    for event in EVENTS.values():
-        fields = " ".join(field.name for field in event.fields)
-        lines.append(
-            f"| `{event.name}` | {fields} | {event.level} | {event.meaning} | {event.counterpart} |"
-        )
-    lines += ["", "| Field | Type | Meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in FIELDS.items()]
-    return "\n".join(lines) + "\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vkprotocol.events import EVENTS, markdown
+from vkprotocol.events import EVENTS
+from vkprotocol.events_page import markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from vkprotocol.events import EVENTS, FIELDS, KINDS, markdown, record, validate
+from vkprotocol.events import EVENTS, FIELDS, KINDS, record, validate
+from vkprotocol.events_page import markdown
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: event.name)

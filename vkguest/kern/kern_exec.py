@@ -11,6 +11,7 @@ from vkprotocol.limits import U64
 from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
+from vkguest.kern.kern_ktrace import ktrexec
 from vkguest.kern.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
 from vkguest.kern.proc import FRESH_REGS, Lwp
 from vkguest.vm.vm_map import INHERIT_COPY, INHERIT_SHARE, VmMapEntry, vm_map_insert
@@ -46,7 +47,7 @@ def insn_word(insn: Insn) -> int:
     ) & U64  # fmt: skip
 
 
-async def exec_new_vmspace(gd: GlobalData, program: Program) -> Vmspace:
+async def exec_new_vmspace(gd: GlobalData, pid: int, program: Program) -> Vmspace:
     """kern_exec.c:exec_new_vmspace: text, shared by all who run it, and zero-filled data."""
     vm = await vmspace_alloc(gd)
     text = gd.kernel.text_objects[program]
@@ -60,6 +61,7 @@ async def exec_new_vmspace(gd: GlobalData, program: Program) -> Vmspace:
         end = DATA_ADDRESS + program.data_pages * PAGE_SIZE
         data = VmMapEntry(DATA_ADDRESS, end, VmObject(), 0, rw, rw, INHERIT_COPY)
         vm_map_insert(vm.vm_map, data)
+    ktrexec(gd.kernel, pid, vm.vm_map.entries)
     await vm.vm_map.lock.release()
     return vm
 
@@ -75,7 +77,7 @@ async def sys_execve(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int | No
     if not args[0] < len(images):
         return -Errno.ENOENT
     program = images[args[0]]
-    new = await exec_new_vmspace(gd, program)
+    new = await exec_new_vmspace(gd, proc.pid, program)
     old, proc.vmspace = proc.vmspace, new
     await vmspace_terminate(gd, old)
     proc.program = program

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from vkprotocol.errno import Errno
 from vkprotocol.vkernel import SIGKILL, SIGUSR1
 
+from vkguest.kern.kern_ktrace import ktrname
 from vkguest.kern.proc import Lwp, Proc, Result, register_checksum
 from vkguest.vkernel64.globaldata import RQF_AST_SIGNAL
 from vkguest.vm.vmspace import vmspace_terminate
@@ -59,6 +60,7 @@ async def lwp_exit(gd: GlobalData, lp: Lwp) -> None:
         del proc.lwps[lp.tid]
         last = not proc.lwps
     if last:
+        gd.kernel.emit("user.exit", ktrname(gd.kernel, proc.pid))
         await vmspace_terminate(gd, proc.vmspace)
         await _proc_zombie(gd, proc)
     else:

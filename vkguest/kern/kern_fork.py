@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.errno import Errno
 
+from vkguest.kern.kern_ktrace import ktrname
 from vkguest.kern.proc import PIDS_PER_PARENT, Lwp, Proc
 from vkguest.vm.vmspace import vmspace_fork
 
@@ -28,6 +29,7 @@ async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
         async with kernel.proc_token:
             parent.forked -= 1
         raise
+    kernel.emit("user.fork", ktrname(kernel, parent.pid), lp.tid, ktrname(kernel, pid))
     child = Proc(kernel.name, pid, parent, vmspace, parent.program)
     regs = (0, *lp.regs[1:-1], 0)
     clp = Lwp(child, 0, lp.pc + 1, regs)

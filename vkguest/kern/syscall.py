@@ -17,6 +17,7 @@ from vkguest.kern.errors import VmWait
 from vkguest.kern.kern_exec import sys_execve
 from vkguest.kern.kern_exit import STATUS_KILLED, exit1, join_channel, kern_wait, killproc, lwp_exit
 from vkguest.kern.kern_fork import sys_fork, sys_lwp_create
+from vkguest.kern.kern_ktrace import ktrsyscall, ktrsysret
 from vkguest.kern.proc import Wrong
 from vkguest.kern.sys_pipe import sys_pipe, sys_pipe_close, sys_pipe_read, sys_pipe_write
 from vkguest.vkernel64.copyio import fuword64, suword64
@@ -61,17 +62,31 @@ class Sys(IntEnum):
     PIPE_CLOSE = 1006
 
 
+# What concerns the memory of its program.
+TRACED = {
+    int(n): n.name.lower()
+    for n in (
+        Sys.FORK, Sys.FUWORD, Sys.MADVISE, Sys.MMAP, Sys.MPROTECT, Sys.MUNMAP, Sys.SUWORD,
+    )
+}  # fmt: skip
+
+
 async def syscall2(gd: GlobalData, lp: Lwp) -> bool:
     """trap.c:syscall2. False when `lp` sleeps, has yielded or is gone."""
     lp.pc -= 1
     call = CALLS.get(lp.regs[0])
     args = lp.regs[1:6]
+    traced = TRACED.get(lp.regs[0])
+    if traced is not None:
+        ktrsyscall(gd.kernel, lp, traced, args)
     try:
         result = -Errno.ENOSYS if call is None else await call(gd, lp, args)
     except VmWait:
         return not await vm_wait(gd, lp)
     if result is None:
         return False
+    if traced is not None:
+        ktrsysret(gd.kernel, lp, traced, result)
     sysret(lp, result)
     return True
 

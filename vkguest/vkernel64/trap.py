@@ -21,6 +21,7 @@ from vkprotocol.vkernel import (
 
 from vkguest.kern.errors import GuestPanic, VmWait
 from vkguest.kern.kern_exit import STATUS_SIGNAL, killproc, lwp_exit
+from vkguest.kern.kern_ktrace import ktrcsw, ktrname
 from vkguest.kern.syscall import syscall2
 from vkguest.vkernel64.pmap_inval import flush_deferred
 from vkguest.vm.vm_fault import KERN_SUCCESS, vm_fault
@@ -42,6 +43,7 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
     """
     proc = lp.proc
     await gd.curproc.store(proc.pid)
+    ktrcsw(gd.kernel, gd.cpuid, lp)
     ours = True
     while ours:
         if await proc.dying.load():  # userret
@@ -96,7 +98,9 @@ async def trap_pfault(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
     except VmWait:
         return not await vm_wait(gd, lp)
     if result != KERN_SUCCESS:
-        gd.kernel.emit(
+        kernel, who = gd.kernel, ktrname(gd.kernel, lp.proc.pid)
+        kernel.emit("user.fault", f"{kernel.proc}.{gd.cpuid}", who, frame.addr, prot)
+        kernel.emit(
             "console",
             f"{gd.kernel.name}: seg-fault accessing address {frame.addr:#x} pid {lp.proc.pid}",
         )

@@ -13,6 +13,7 @@ from vkprotocol.errno import Errno
 from vkprotocol.insn import Mem, MemOp
 from vkprotocol.vkernel import NSIG
 
+from vkhost.kern.kern_ktrace import ktrace
 from vkhost.kern.lwp import Lwp, lwpsignal
 from vkhost.kern.proc import KILLED, lwp_exit
 from vkhost.pc64.cpu import Fault
@@ -146,11 +147,13 @@ async def _vmspace_pwrite(lwp: Lwp, m: msg.VmspacePwrite) -> Result:
 
 
 async def _mmap(lwp: Lwp, m: msg.Mmap) -> Result:
-    return _errno(*await sys_mmap(lwp.proc, m.addr, m.length, m.prot, m.flags, m.fd, m.offset))
+    call = sys_mmap(lwp.proc, m.addr, m.length, m.prot, m.flags, m.fd, m.offset)
+    return _errno(*await ktrace(lwp, m, call))
 
 
 async def _munmap(lwp: Lwp, m: msg.Munmap) -> Result:
-    return _errno(await kern_munmap(lwp.proc.p_vmspace, m.addr, m.length))
+    call = kern_munmap(lwp.proc.p_vmspace, m.addr, m.length)
+    return _errno(*await ktrace(lwp, m, call))
 
 
 async def _mcontrol(lwp: Lwp, m: msg.Mcontrol) -> Result:
@@ -158,7 +161,7 @@ async def _mcontrol(lwp: Lwp, m: msg.Mcontrol) -> Result:
 
 
 async def _madvise(lwp: Lwp, m: msg.Madvise) -> Result:
-    return _errno(await sys_madvise(lwp.proc, m.addr, m.length, m.behav))
+    return _errno(*await ktrace(lwp, m, sys_madvise(lwp.proc, m.addr, m.length, m.behav)))
 
 
 async def _msync(lwp: Lwp, m: msg.Msync) -> Result:
@@ -202,7 +205,9 @@ async def _cpu_ops(lwp: Lwp, m: msg.CpuOps) -> Result:
             if op.va & 7:
                 raise Fault(op.va, 0, 0)
             values.append(await _cpu_op(lwp, op))
-    except Fault:
+    except Fault as fault:
+        who = str(lwp.proc.pid)
+        lwp.proc.kernel.emit("user.fault", lwp.id, who, fault.va, fault.fault_type)
         return {"errno": int(Errno.EFAULT), "value": len(values), "values": tuple(values)}
     return {"values": tuple(values)}
 

@@ -18,6 +18,7 @@ from vkemu.launch.native import Native
 from vkemu.launch.outcome import InnocentKilled, NothingRan, WrongMemory
 from vkemu.launch.scenario import Guest, Process, Scenario, size_bytes
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
+from vkemu.oracle.books import Books
 from vkemu.record.log import EventLog, Place
 from vkemu.verdict import UsageError
 from vkguest.asm import Asm
@@ -99,6 +100,8 @@ class Machine:
     def finish(self) -> None:
         """The checks that need a proper end. Raises what is wrong, for the first guest it is."""
         self.oracle.finish()
+        if "books" in self.oracle.checks:
+            Books(self.kernel, self.oracle.shadow, guests=self.guests).check()
         if all(guest.boot_error is not None for guest in self.guests):
             raise NothingRan("; ".join(guest.boot_error or "" for guest in self.guests))
         for guest in self.guests:

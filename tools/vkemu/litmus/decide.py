@@ -97,6 +97,8 @@ class Test:
     def _judge(self, oracle: Oracle, machine: Machine) -> bool:
         self.values = {atom: machine.value(atom) for atom in self.litmus.atoms}
         oracle.finish()
+        if "books" in oracle.checks:
+            machine.books(oracle.shadow).check()
         wrong = self.outcomes.wrong(self.values)
         if wrong is not None:
             raise ForbiddenOutcome(wrong)

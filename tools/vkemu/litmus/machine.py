@@ -23,6 +23,8 @@ from vkprotocol.vpte import VPTE_V
 
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.tables import MASTER_PDE
+from vkemu.oracle.books import Books
+from vkemu.oracle.shadow import Shadow
 from vkemu.verdict import UsageError
 from vkhost.config import HostConfig
 from vkhost.kern.lwp import File, Lwp, Proc
@@ -301,6 +303,13 @@ class Machine:
         await vmspace_rel(self.guest)
         self.guest = vmspace_alloc(self.kernel, "guest", self.proc, pmap_id=PID + 1)
         await self._map_guest()
+
+    def books(self, shadow: Shadow) -> Books:
+        """The test itself has a reference to each of its objects, and address spaces that are no
+        process's."""
+        held: dict[int | str, int] = {self.image.id: 1, self.other_object.id: 1}
+        spaces = [space.vm_map for space in (self.guest, self.child) if space is not None]
+        return Books(self.kernel, shadow, spaces, held)
 
     def event(self, n: int) -> Cell:
         return self._events.setdefault(n, Cell(("litmus.event", n)))

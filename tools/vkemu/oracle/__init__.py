@@ -24,6 +24,7 @@ from vkemu.oracle.lock_hygiene import LockHygiene
 from vkemu.oracle.mapped import MappedFlag
 from vkemu.oracle.memory import Memory
 from vkemu.oracle.ownership import FreedAccess, FreeFrame
+from vkemu.oracle.reference import Reference
 from vkemu.oracle.refs import Refs
 from vkemu.oracle.second_stage import SecondStage
 from vkemu.oracle.shadow import Shadow
@@ -44,6 +45,8 @@ CHECKS: Final = {
     "interlock": 7,
     "lock-hygiene": 8,
     "refs": 10,
+    "reference": 11,
+    "books": 12,  # made where the kernels are at hand: launch/assemble.py, litmus/decide.py
     "content": 0,
 }
 DEFAULT_CHECKS: Final = tuple(name for name, invariant in CHECKS.items() if invariant)
@@ -88,6 +91,7 @@ class Oracle:
             "interlock": Interlock,
             "lock-hygiene": LockHygiene,
             "refs": Refs,
+            "reference": Reference,
         }
         parts += [build(shadow) for name, build in simple.items() if name in checks]
         stale, rights = "stale-translation" in checks, "read-only" in checks

@@ -105,6 +105,13 @@ class Dirt:
         if cleaned is None or cleaned.step < self.unqueued.get(pfn, 0):
             raise self._violation(frame, f"frame {pfn} is freed as clean, with changes")
 
+    def finish(self) -> None:
+        """Nobody has anything in hand any more."""
+        self.in_hand.clear()
+        for frame in self.shadow.frames.values():
+            if frame.changed is not None and not frame.free and not self.known(frame):
+                raise self._violation(frame, f"the changes of frame {frame.pfn} are lost")
+
     def _violation(self, frame: Frame, message: str, pmap: Id | None = None) -> Violation:
         now = self.shadow.now()
         where = "" if pmap is None else f" of it, through {self.shadow.space(pmap)}"

@@ -17,6 +17,8 @@ INVARIANTS: Final = {
     7: "interlocks exclude each other",
     8: "lock hygiene",
     10: "vmspace references are runners and calls",
+    11: "programs find what they stored",
+    12: "what is counted is what there is",
 }
 
 

@@ -1,0 +1,250 @@
+"""Invariant 12: what is counted, listed and flagged is what there is.
+
+At the end, when every thread is done or waits for something to do, everything that the host keeps
+count of is counted again from what it counts. In between the counts are in somebody's hands; what
+a lost count leads to then is for the other checks.
+
+It looks at the kernel itself, which events do not describe: so a run and a search have books, and a
+recorded log has none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Final
+
+from vkprotocol.effects import CURTHREAD
+
+from vkemu.oracle.books_guest import check_guest
+from vkemu.oracle.books_rmap import check_rmap
+from vkemu.oracle.shadow import Shadow
+from vkemu.oracle.violation import Violation
+from vkguest.kernel import Vkernel
+from vkhost.kernel import Kernel
+from vkhost.pc64.pmap import Pmap
+from vkhost.pc64.pmap_bits import PTE_MANAGED, PTE_RW, PTE_W, pte_pfn
+from vkhost.pc64.pmap_pte import Pte
+from vkhost.rmap.vptmapped import Vptmapped
+from vkhost.vm.vm_map import VmMap, VmMapBacking
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_page import (
+    PBUSY_LOCKED,
+    PBUSY_MASK,
+    PG_MAPPED,
+    PG_SWAPPED,
+    PG_WRITEABLE,
+    VmPage,
+)
+from vkhost.vm.vm_page_queue import (
+    PQ_CACHE,
+    PQ_FREE,
+    PQ_HOLD,
+    PQ_NAMES,
+    PQ_NONE,
+    PageQueue,
+    QueueLink,
+)
+
+Mapping = tuple[Pmap, Pte]
+UNUSED: Final = (PQ_FREE, PQ_CACHE)
+
+
+class Books:
+    """`maps`: address spaces that no process has; `held`: references that a test has to objects, by
+    their id; `guests`: that run here."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        shadow: Shadow | None = None,
+        maps: Iterable[VmMap] = (),
+        held: dict[int | str, int] | None = None,
+        guests: Sequence[Vkernel] = (),
+    ) -> None:
+        self.kernel = kernel
+        self.shadow = shadow
+        self.maps = tuple(maps)
+        self.held = held or {}
+        self.guests = guests
+
+    def check(self) -> None:
+        """Raises Violation for the first account that does not agree."""
+        with _nobody():
+            self._ptes: dict[int, list[Mapping]] = {}
+            self._check_pmaps()
+            self._check_queues()
+            for m in self.kernel.pages.values():
+                self._check_page(m)
+            self._check_objects()
+            self._check_swap()
+            check_rmap(self)
+            for guest in self.guests:
+                check_guest(guest)
+
+    def mappings(self, m: VmPage) -> list[Mapping]:
+        return self._ptes.get(m.pfn, [])
+
+    # Page tables.
+
+    def _check_pmaps(self) -> None:
+        for pmap in self.kernel.pmaps.values():
+            valid = list(_valid(pmap))
+            directory = pmap.directory
+            self.agree(f"resident_count of {pmap}", directory.resident_count, len(valid))
+            wired = sum(bool(pte.state & PTE_W) for pte in valid)
+            self.agree(f"wired_count of {pmap}", pmap.wired_count, wired)
+            for pte in valid:
+                self._ptes.setdefault(pte_pfn(pte.state), []).append((pmap, pte))
+                self.agree(f"placemark of {pte.va:#x} of {pmap}", pte.placemark.state, None)
+
+    # Queues.
+
+    def _check_queues(self) -> None:
+        queues, stats = self.kernel.queues, self.kernel.vmstats
+        total: Counter[int] = Counter()
+        listed: set[int] = set()
+        for (kind, color), queue in queues._queues.items():
+            pages = [link for link in _links(queue) if isinstance(link, VmPage)]
+            count = len(pages) + len(queue._untouched)
+            self.agree(f"pages counted on {PQ_NAMES[kind]}[{color}]", queue.lcnt, count)
+            total[kind] += count
+            for m in pages:
+                self.agree(f"queue of {m}", PQ_NAMES[m.queue], PQ_NAMES[kind])
+                self.agree(f"{m} is twice on a queue", m.pfn in listed, False)
+                listed.add(m.pfn)
+        for kind, name in enumerate(PQ_NAMES):
+            if kind != PQ_NONE:
+                self.agree(f"v_{name}_count", stats.queue_count[kind].state, total[kind])
+        for m in self.kernel.pages.values():
+            self.agree(f"{m} is on a queue", m.pfn in listed, m.queue != PQ_NONE)
+        wired = sum(m.wire_count.state > 0 for m in self.kernel.pages.values())
+        self.agree("v_wire_count", stats.v_wire_count.state, wired)
+
+    # Pages.
+
+    def _check_page(self, m: VmPage) -> None:
+        flags, mappings = m.flags.state, self.mappings(m)
+        self.agree(f"{m} is busy", m.busy_count.state & (PBUSY_LOCKED | PBUSY_MASK), 0)
+        self.agree(f"interlock_count of {m}", m.interlock_count.state, 0)
+        if m.queue == PQ_HOLD:
+            self.agree(f"{m} is held", m.hold_count.state > 0, True)
+        if m.queue in UNUSED:
+            what = f"of {m}, on {PQ_NAMES[m.queue]}"
+            self.agree(f"PTEs {what}", len(mappings), 0)
+            self.agree(f"wire_count {what}", m.wire_count.state, 0)
+            self.agree(f"hold_count {what}", m.hold_count.state, 0)
+            self.agree(f"dirt {what}", m.dirty.state, 0)
+            self.agree(f"PG_MAPPED {what}", flags & PG_MAPPED, 0)
+        if m.queue == PQ_FREE:
+            self.agree(f"object of {m}, which is free", m.object, None)
+        elif m.object is not None:
+            self.agree(f"{m} is in its object", m.object.memq.get(m.pindex) is m, True)
+        # `vptmapped` clears the flag and leaves the PTEs: what comes of it is lost dirt (W12).
+        asked = not isinstance(self.kernel.rmap, Vptmapped)
+        writable = asked and any(pte.state & PTE_RW for _, pte in mappings)
+        if any(pte.state & PTE_MANAGED for _, pte in mappings):
+            self.agree(f"PG_MAPPED of {m}, which is mapped", bool(flags & PG_MAPPED), True)
+        if writable and mappings[0][1].state & PTE_MANAGED:
+            self.agree(f"PG_WRITEABLE of {m}, mapped RW", bool(flags & PG_WRITEABLE), True)
+
+    # Maps and objects.
+
+    def vm_maps(self) -> Iterator[VmMap]:
+        seen: set[int] = set()
+        for vm_map in (*_process_maps(self.kernel), *self.maps):
+            if id(vm_map) not in seen:
+                seen.add(id(vm_map))
+                yield vm_map
+
+    def _check_objects(self) -> None:
+        refs: Counter[int | str] = Counter(self.held)
+        backings: dict[int | str, list[VmMapBacking]] = {}
+        for vm_map in self.vm_maps():
+            self._check_map(vm_map)
+            for entry in vm_map.entries:
+                for ba in entry.backings():
+                    if ba.object is not None:
+                        refs[ba.object.id] += 1
+                        backings.setdefault(ba.object.id, []).append(ba)
+        for obj in self.kernel.objects.values():
+            self.agree(f"ref_count of {obj}", obj.ref_count.state, refs[obj.id])
+            self._check_object(obj, backings.get(obj.id, []))
+
+    def _check_map(self, vm_map: VmMap) -> None:
+        pmap = vm_map.pmap
+        size = sum(entry.end - entry.start for entry in vm_map.entries)
+        self.agree(f"size of the map of {pmap}", vm_map.size, size)
+        for a, b in pairwise(vm_map.entries):
+            self.agree(f"{a} of {pmap} ends before {b}", a.end <= b.start, True)
+        for entry in vm_map.entries:
+            extents = {(ba.start, ba.end) for ba in entry.backings()}
+            self.agree(f"extents of {entry} of {pmap}", extents, {(entry.start, entry.end)})
+        self.agree(f"interlocks of {pmap}", vm_map.ilock_base, None)
+
+    def _check_object(self, obj: VmObject, backings: list[VmMapBacking]) -> None:
+        self.agree(f"resident_page_count of {obj}", obj.resident_page_count, len(obj.memq))
+        self.agree(f"paging_in_progress of {obj}", obj.paging_in_progress.state, 0)
+        listed, there = Counter(map(id, obj.backing_list)), Counter(map(id, backings))
+        self.agree(f"backings of {obj}", sorted(listed.items()), sorted(there.items()))
+        for pindex, m in obj.memq.items():
+            self.agree(f"object of {m}", (m.object, m.pindex), (obj, pindex))
+            swapped = bool(m.flags.state & PG_SWAPPED)
+            if m.valid:
+                self.agree(f"PG_SWAPPED of {m}", swapped, pindex in obj.swblocks)
+
+    def _check_swap(self) -> None:
+        swap = self.kernel.swap
+        used = [block for obj in self.kernel.objects.values() for block in obj.swblocks.values()]
+        self.agree(
+            "swap blocks, used and free", sorted([*used, *swap._unused]), [*range(swap.pages)]
+        )
+        self.agree("vm_swap_size", swap.vm_swap_size.state, len(swap._unused))
+
+    def agree(self, what: str, says: Any, there: Any) -> None:
+        if says == there:
+            return
+        now = None if self.shadow is None else self.shadow.now()
+        raise Violation(12, f"{what}: {says}, counted {there}", check="books", accesses=(None, now))
+
+
+def _links(queue: PageQueue) -> Iterator[QueueLink]:
+    """Those that have been made: to look at one makes it."""
+    link = queue.head
+    while link is not None:
+        yield link
+        link = link.next
+
+
+def _valid(pmap: Pmap) -> Iterator[Pte]:
+    for table in pmap.directory.tables.values():
+        for pte in table.ptes.values():
+            if pte.state:
+                yield pte
+
+
+def _process_maps(kernel: Kernel) -> Iterator[VmMap]:
+    for proc in kernel.procs:
+        if proc.zombie:
+            continue
+        yield proc.p_vmspace.vm_map
+        vkp = proc.p_vkernel.state
+        if vkp is not None:
+            for ve in vkp.root.values():
+                yield ve.vmspace.vm_map
+    stages = getattr(kernel.rmap, "_stages", None)
+    if stages is not None:
+        for stage in stages.of.values():
+            yield stage.vm_map
+
+
+@contextmanager
+def _nobody() -> Iterator[None]:
+    """Locks are not asked for: nobody runs."""
+    before, CURTHREAD[0] = CURTHREAD[0], None
+    try:
+        yield
+    finally:
+        CURTHREAD[0] = before

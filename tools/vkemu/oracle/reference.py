@@ -1,0 +1,294 @@
+"""Invariant 11: programs find in memory what they, and who shares it with them, have stored.
+
+The model of user_space.py beside the kernels: told what programs asked for and were answered
+(`user.*`), and asked about each of their loads, stores and faults. Of the kernels it believes only
+that a vCPU runs what it was told to run. What it knows nothing of - a guest in a process of its own
+tells no system calls - it does not judge.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vkprotocol.mman import MADV_FREE, MAP_ANON, PROT_READ, PROT_WRITE
+
+from vkemu.oracle.frame import Id
+from vkemu.oracle.shadow import Shadow
+from vkemu.oracle.user_space import (
+    SHARES,
+    ZERO,
+    Change,
+    Interval,
+    Memory,
+    Process,
+    Region,
+    Values,
+)
+from vkemu.oracle.violation import Violation
+
+CHANGES: Final = ("mmap", "munmap", "mprotect")
+COPIES: Final = ("fuword", "suword")
+RW: Final = PROT_READ | PROT_WRITE
+
+
+@dataclass(slots=True)
+class Copy:
+    """A word that the kernel reads or writes for a program (copyin, copyout), and what was mapped
+    there as it began."""
+
+    region: Region | None
+    interval: Interval | None
+    version: int
+
+
+class Reference:
+    """`acting`: which program's accesses those of a thread are, by name of the thread."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self.shadow = shadow
+        self.processes: dict[str, Process] = {}
+        self.assigned: dict[Id, str] = {}  # lwp -> the program its vCPU runs
+        self.acting: dict[str, Process] = {}
+        self.on_cpu: dict[int, str] = {}  # cpu -> thread
+        self.owners: dict[Id, str] = {}  # lwp -> host process
+        self.entered: dict[Id, int] = {}  # lwp -> version of the address space it faults in
+        self.copies: dict[tuple[str, int], Copy] = {}
+        self.frees: dict[tuple[str, int], list[tuple[Memory, int, int]]] = {}
+        self.dying: set[str] = set()
+
+    # Who runs where.
+
+    def proc_create(self, proc: Id, pmap: Id) -> None:
+        self.user_exec(str(proc))
+
+    def lwp_create(self, proc: Id, lwp: Id) -> None:
+        self.owners[lwp] = str(proc)
+
+    def cpu_pmap(self, cpu: int, pmap: Id) -> None:
+        self.on_cpu[cpu] = self.shadow.actor()
+
+    def user_run(self, lwp: Id, who: str) -> None:
+        self.assigned[lwp] = who
+
+    def run_enter(self, lwp: Id, ident: int) -> None:
+        self._acts(lwp, self.assigned.get(lwp))
+
+    def run_exit(self, lwp: Id, ident: int, trapno: int, addr: int) -> None:
+        self.acting.pop(self.shadow.actor(), None)
+        process = self.processes.get(self.assigned.get(lwp, ""))
+        if process is not None:
+            self.entered[lwp] = process.version
+
+    def syscall_begin(self, lwp: Id, name: str) -> None:
+        if name == "cpu_ops":
+            self._acts(lwp, self.owners.get(lwp))
+
+    def syscall_end(self, lwp: Id, name: str, errno: int, value: int) -> None:
+        self.acting.pop(self.shadow.actor(), None)
+
+    def _acts(self, lwp: Id, who: str | None) -> None:
+        process = self.processes.get(who or "")
+        if process is not None:
+            self.acting[self.shadow.actor()] = process
+            self.entered[lwp] = process.version
+
+    def oom_kill(self, proc: Id, pages: int, reason: str) -> None:
+        self.dying.add(str(proc))
+
+    # Programs.
+
+    def user_exec(self, who: str) -> None:
+        self.processes[who] = Process(who)
+
+    def user_map(
+        self, who: str, start: int, end: int, prot: int, flags: int, content: bytes
+    ) -> None:
+        words: dict[int, Values] = {
+            start + 8 * i: (word,) for i, word in enumerate(array("Q", content)) if word
+        }
+        memory = Memory(words)
+        self.processes[who].add(start, end, prot, bool(flags & SHARES), memory)
+
+    def user_exit(self, who: str) -> None:
+        process = self.processes.pop(who, None)
+        for _, tid in [key for key in self.copies if key[0] == who]:
+            self._end_copy(who, tid, done=False)
+        for _, tid in [key for key in self.frees if key[0] == who]:
+            self._end_free(who, tid)
+        for actor in [a for a, p in self.acting.items() if p is process]:
+            raise self._violation(f"program {who} has ended while {actor} runs it")
+
+    def user_fork(self, who: str, tid: int, child: str) -> None:
+        process = self.processes.get(who)
+        fork = None if process is None else process.end_fork(tid)
+        if fork is None:
+            return
+        copy = self.processes[child] = Process(child)
+        copy.regions = [region for region, _ in fork.regions]
+        for start, end in fork.unsure:
+            copy.doubt(start, end)
+
+    def user_call(
+        self, who: str, tid: int, name: str, start: int, end: int, prot: int, flags: int, value: int
+    ) -> None:
+        process = self.processes.get(who)
+        if process is None:
+            return
+        if name == "mmap" and not flags & MAP_ANON:
+            del self.processes[who]  # a vkernel: what it does with its image is its own business
+        elif name in CHANGES:
+            process.begin(tid, Change(name, start, end, prot, flags))
+        elif name == "fork":
+            process.begin_fork(tid)
+        elif name == "madvise" and value == MADV_FREE:
+            self._begin_free(process, tid, start, end)
+        elif name in COPIES and (who, tid) not in self.copies:
+            region = process.at(start)
+            written = value if name == "suword" else None
+            interval = None if region is None else region.memory.begin(start, written)
+            self.copies[who, tid] = Copy(region, interval, process.version)
+
+    def user_return(self, who: str, tid: int, name: str, errno: int, value: int) -> None:
+        process = self.processes.get(who)
+        if process is None:
+            return
+        if name in CHANGES:
+            process.end(tid, not errno, value)
+        elif name == "fork":
+            process.end_fork(tid)
+        elif name == "madvise":
+            self._end_free(who, tid)
+        elif name in COPIES:
+            self._copied(process, tid, name, errno, value)
+
+    def _end_free(self, who: str, tid: int) -> None:
+        for memory, start, end in self.frees.pop((who, tid), ()):
+            memory.freed(start, end)
+
+    def _end_copy(self, who: str, tid: int, *, done: bool) -> Copy:
+        copy = self.copies.pop((who, tid))
+        if copy.region is not None and copy.interval is not None:
+            copy.region.memory.end(copy.interval, done)
+        return copy
+
+    def _copied(self, process: Process, tid: int, name: str, errno: int, value: int) -> None:
+        copy = self._end_copy(process.who, tid, done=not errno)
+        region, interval = copy.region, copy.interval
+        if copy.version != process.version or process.loose:
+            if interval is not None and not errno:  # it may have gone into another mapping
+                process.doubt(interval.va, interval.va + 8)
+            return
+        wanted = RW if name == "suword" else PROT_READ
+        permitted = region is not None and not wanted & ~region.prot
+        if permitted is bool(errno):
+            how = "is refused" if errno else "is done"
+            raise self._violation(f"{name} of program {process.who} {how}, {_why(region)}")
+        if name == "fuword" and interval is not None and value not in interval.values:
+            raise self._wrong(process, interval.va, value, interval.values)
+
+    def _begin_free(self, process: Process, tid: int, start: int, end: int) -> None:
+        if (process.who, tid) in self.frees:
+            return
+        memories = dict.fromkeys(
+            r.memory for r in process.regions if r.start < end and start < r.end
+        )
+        for memory in memories:
+            memory.free(start, end)
+        self.frees[process.who, tid] = [(memory, start, end) for memory in memories]
+
+    # Accesses.
+
+    def mem_load(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        process = self.acting.get(self.shadow.actor()) if self.acting else None
+        if process is None:
+            return
+        region = process.at(va)
+        if process.loose and self._loosely_loaded(process, region, va, value):
+            return
+        if region is None or not region.prot:
+            raise self._violation(f"program {process.who} reads {va:#x}, {_why(region)}")
+        values = region.memory.values(va)
+        if value not in values:
+            raise self._wrong(process, va, value, values)
+        if len(values) > 1:
+            region.memory.loaded(va, value)
+
+    def mem_store(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        process = self.acting.get(self.shadow.actor()) if self.acting else None
+        if process is not None:
+            self._stored(process, va, value)
+
+    def mem_cmpset(
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+    ) -> None:
+        if ok:
+            self.mem_store(cpu, pmap, va, pfn, idx, value)
+
+    def mem_emulate(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
+        """By the fault that the access has caused, on another thread."""
+        process = self.acting.get(self.on_cpu.get(cpu, ""))
+        if process is not None:
+            self._stored(process, va, value)
+
+    def _stored(self, process: Process, va: int, value: int) -> None:
+        region = process.at(va)
+        if process.loose:
+            changes = process.covering(va, region)
+            for change in changes:
+                if change.name == "mmap":
+                    change.stores[va] = (*change.stores.get(va, ()), value)
+            if process.doubted(va) or any(change.prot & PROT_WRITE for change in changes):
+                if region is not None:
+                    region.memory.store(va, value)
+                return
+        if region is None or not region.prot & PROT_WRITE:
+            raise self._violation(f"program {process.who} writes {va:#x}, {_why(region)}")
+        region.memory.store(va, value)
+
+    def _loosely_loaded(self, process: Process, region: Region | None, va: int, value: int) -> bool:
+        """While mappings change: may it be the value of one that is being made?"""
+        if process.doubted(va):
+            return True
+        for change in process.covering(va, region):
+            if change.name == "mmap" and value in (*ZERO, *change.stores.get(va, ())):
+                return True
+            if change.name == "mprotect" and change.prot and region is not None:
+                return value in region.memory.values(va)
+        return False
+
+    def user_fault(self, lwp: Id, who: str, va: int, prot: int) -> None:
+        """Right if at any moment since the access the mapping did not permit it."""
+        process = self.processes.get(who)
+        if process is None or who.partition("/")[0] in self.dying:
+            return
+        region = process.at(va)
+        steady = self.entered.get(lwp) == process.version and not process.changes
+        if region is None or not steady or process.doubted(va):
+            return
+        wanted = RW if prot & PROT_WRITE else prot
+        if not wanted & ~region.prot:
+            raise self._violation(
+                f"program {who} faults at {va:#x}, which is mapped and permits the access"
+            )
+
+    def _wrong(self, process: Process, va: int, value: int, values: Values) -> Violation:
+        right = " or ".join(f"{v:#x}" for v in dict.fromkeys(values))
+        return self._violation(f"program {process.who} reads {value:#x} at {va:#x}, not {right}")
+
+    def _violation(self, message: str) -> Violation:
+        event: tuple[str, tuple[Any, ...]] = self.shadow.event
+        frame = event[1][3] if event[0].startswith("mem.") else None
+        return Violation(
+            11,
+            message,
+            check="reference",
+            accesses=(None, self.shadow.now()),
+            frame=frame,
+            events=() if frame is None else self.shadow.frame(frame).history,
+        )
+
+
+def _why(region: Region | None) -> str:
+    return "where nothing is mapped" if region is None else f"mapped with PROT_* {region.prot}"

@@ -1,0 +1,271 @@
+"""What a user program may see: an address space made of the system calls that returned, and of each
+word the stores that may be last.
+
+No kernel is looked at. Steps are ordered, so a word has one last store and a load one right answer;
+more than one only where a system call is under way: what it does happens somewhere between its
+beginning and its return, and until then both answers are right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from vkprotocol.mman import MAP_FIXED, MAP_SHARED, MAP_SIZEALIGN
+
+SHARES: Final = MAP_SHARED | MAP_SIZEALIGN  # a large page is never copied
+Values = tuple[int, ...]
+ZERO: Final[Values] = (0,)
+
+
+@dataclass(eq=False, slots=True)
+class Interval:
+    """A word that the kernel reads or writes for a program, somewhere between two steps.
+
+    `values`: what a read may find; of a write, what others store meanwhile, which may be last.
+    """
+
+    va: int
+    written: int | None  # None: a read
+    values: Values = ()
+
+
+class Memory:
+    """Words by their address, in all processes that see them; zero until something is stored.
+
+    `fading`: pages given up by MADV_FREE, zero at any time until somebody stores there. `open`,
+    `freeing`, `copies`: reads, writes, MADV_FREEs (ranges) and forks under way.
+    """
+
+    __slots__ = ("busy", "copies", "fading", "freeing", "open", "words")
+
+    def __init__(self, words: dict[int, Values] | None = None) -> None:
+        self.words: dict[int, Values] = {} if words is None else words
+        self.fading: set[int] = set()
+        self.open: list[Interval] = []
+        self.freeing: list[tuple[int, int]] = []
+        self.copies: list[Memory] = []
+        self.busy = False  # one of the three is not empty
+
+    def values(self, va: int) -> Values:
+        """What a load may give now."""
+        values = self.words.get(va, ZERO)
+        if self.busy:
+            values += tuple(i.written for i in self.open if i.va == va and i.written is not None)
+        return values
+
+    def loaded(self, va: int, value: int) -> None:
+        """Seen once, it is what is there; but what fades may be seen before, and written after."""
+        if not self.busy and (value == 0 or va >> 12 not in self.fading):
+            self.words[va] = (value,)
+
+    def store(self, va: int, value: int) -> None:
+        self.words[va] = (value,)
+        self.fading.discard(va >> 12)
+        if self.busy:
+            self._among_others(va, value)
+
+    def _among_others(self, va: int, value: int) -> None:
+        for interval in self.open:
+            if interval.va == va:
+                interval.values += (value,)
+        for copy in self.copies:
+            copy.words[va] = (*copy.words.get(va, ZERO), value)
+        if any(start <= va < end for start, end in self.freeing):
+            self.words[va] = (value, 0)
+            self.fading.add(va >> 12)
+
+    # System calls.
+
+    def begin(self, va: int, written: int | None) -> Interval:
+        interval = Interval(va, written, () if written is not None else self.values(va))
+        if written is not None:
+            self._among_others(va, written)
+        self.open.append(interval)
+        self.busy = True
+        return interval
+
+    def end(self, interval: Interval, done: bool) -> None:
+        self.open.remove(interval)
+        if done and interval.written is not None:
+            self.words[interval.va] = (interval.written, *interval.values)
+            self.fading.discard(interval.va >> 12)
+        self._settle()
+
+    def free(self, start: int, end: int) -> None:
+        """MADV_FREE begins."""
+        self.freeing.append((start, end))
+        self.busy = True
+        for memory in (self, *self.copies):
+            for va in [va for va in memory.words if start <= va < end]:
+                memory.words[va] += ZERO
+            memory.fading.update(range(start >> 12, end >> 12))
+
+    def freed(self, start: int, end: int) -> None:
+        self.freeing.remove((start, end))
+        self._settle()
+
+    def fork(self) -> Memory:
+        """A copy that is being made: what is stored until it is `forked` may be in it or not."""
+        copy = Memory(dict(self.words))
+        copy.fading = set(self.fading)
+        for interval in self.open:
+            if interval.written is not None:
+                copy.words[interval.va] = (*copy.words.get(interval.va, ZERO), interval.written)
+        self.copies.append(copy)
+        self.busy = True
+        return copy
+
+    def forked(self, copy: Memory) -> None:
+        self.copies.remove(copy)
+        self._settle()
+
+    def _settle(self) -> None:
+        self.busy = bool(self.open or self.freeing or self.copies)
+
+
+@dataclass(eq=False, slots=True)
+class Region:
+    """Mapped addresses [start, end)."""
+
+    start: int
+    end: int
+    prot: int
+    shared: bool
+    memory: Memory
+
+
+@dataclass(eq=False, slots=True)
+class Change:
+    """An mmap, munmap or mprotect under way. `stores`: what may have gone into the new mapping."""
+
+    name: str
+    start: int
+    end: int
+    prot: int
+    flags: int
+    stores: dict[int, Values] = field(default_factory=dict)
+
+    def covers(self, va: int, mapped: bool) -> bool:
+        if self.name == "mmap" and not self.flags & MAP_FIXED:
+            return not mapped  # at any free place
+        return self.start <= va < self.end
+
+
+@dataclass(eq=False, slots=True)
+class Fork:
+    """A fork under way: the child's regions, with the memory each is copied from."""
+
+    regions: list[tuple[Region, Memory | None]]
+    unsure: list[tuple[int, int]]
+
+    def forget(self) -> None:
+        for region, source in self.regions:
+            if source is not None:
+                source.forked(region.memory)
+
+
+class Process:
+    """The address space of a program. `changes` by thread; `unsure`: ranges of which nothing is
+    known any more, as a call that failed may have done half of its work."""
+
+    __slots__ = ("changes", "forks", "loose", "regions", "unsure", "version", "who")
+
+    def __init__(self, who: str) -> None:
+        self.who = who
+        self.regions: list[Region] = []
+        self.changes: dict[int, Change] = {}
+        self.forks: dict[int, Fork] = {}
+        self.unsure: list[tuple[int, int]] = []
+        self.version = 0  # of what is mapped: +1 as a change begins, +1 as it ends
+        self.loose = False  # not all is known
+
+    def at(self, va: int) -> Region | None:
+        for region in self.regions:
+            if region.start <= va < region.end:
+                return region
+        return None
+
+    def add(self, start: int, end: int, prot: int, shared: bool, memory: Memory) -> None:
+        self._cut(start, end)
+        self.regions.append(Region(start, end, prot, shared, memory))
+
+    def _cut(self, start: int, end: int) -> list[Region]:
+        """Take the range out; what was there."""
+        kept: list[Region] = []
+        out: list[Region] = []
+        for r in self.regions:
+            for first, last, where in (
+                (r.start, min(r.end, start), kept),
+                (max(r.start, start), min(r.end, end), out),
+                (max(r.start, end), r.end, kept),
+            ):
+                if first < last:
+                    where.append(Region(first, last, r.prot, r.shared, r.memory))
+        self.regions = kept
+        return out
+
+    # Changes.
+
+    def begin(self, tid: int, change: Change) -> None:
+        if tid not in self.changes:  # a call that had to wait begins again
+            self.changes[tid] = change
+            self._changed(change)
+
+    def end(self, tid: int, done: bool, value: int) -> None:
+        change = self.changes.pop(tid)
+        if change.name == "mmap" and not change.flags & MAP_FIXED:
+            change.end += value - change.start
+            change.start = value
+        self._changed(change)
+        if not done:
+            if change.name == "mmap" and change.flags & MAP_FIXED:
+                self.doubt(change.start, change.end)
+            return
+        was = self._cut(change.start, change.end)
+        if change.name == "mmap":
+            words = {va: (0, *values) for va, values in change.stores.items()}
+            shared = bool(change.flags & SHARES)
+            self.add(change.start, change.end, change.prot, shared, Memory(words))
+        elif change.name == "mprotect":
+            for region in was:
+                region.prot = change.prot
+            self.regions += was
+
+    def _changed(self, change: Change) -> None:
+        self.version += 1
+        for fork in self.forks.values():
+            fork.unsure.append((change.start, change.end))
+        self.loose = bool(self.changes or self.unsure)
+
+    def doubt(self, start: int, end: int) -> None:
+        self.unsure.append((start, end))
+        self.loose = True
+
+    def doubted(self, va: int) -> bool:
+        return any(start <= va < end for start, end in self.unsure)
+
+    def covering(self, va: int, region: Region | None) -> list[Change]:
+        return [c for c in self.changes.values() if c.covers(va, region is not None)]
+
+    # fork.
+
+    def begin_fork(self, tid: int) -> None:
+        """From here on. One that begins again has done nothing yet."""
+        self.end_fork(tid)
+        copied: dict[Memory, Memory] = {}
+        regions: list[tuple[Region, Memory | None]] = []
+        for r in self.regions:
+            source = memory = None
+            if not r.shared and r.memory not in copied:
+                source, copied[r.memory] = r.memory, r.memory.fork()
+            memory = r.memory if r.shared else copied[r.memory]
+            regions.append((Region(r.start, r.end, r.prot, r.shared, memory), source))
+        unsure = [(c.start, c.end) for c in self.changes.values()]
+        self.forks[tid] = Fork(regions, self.unsure + unsure)
+
+    def end_fork(self, tid: int) -> Fork | None:
+        fork = self.forks.pop(tid, None)
+        if fork is not None:
+            fork.forget()
+        return fork

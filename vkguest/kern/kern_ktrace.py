@@ -1,0 +1,64 @@
+"""What programs ask for and are answered, as events: ktrace(1) of whatever concerns memory.
+
+A check outside the kernels that is to say what a program may see needs this much and no more.
+DragonFly `kern/kern_ktrace.c`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from vkprotocol.param import round_page
+
+if TYPE_CHECKING:
+    from vkguest.kern.proc import Lwp
+    from vkguest.kernel import Vkernel
+    from vkguest.vm.vm_map import VmMapEntry
+
+WORD = 8
+
+
+def ktrname(kernel: Vkernel, pid: int) -> str:
+    """A guest process in events."""
+    return f"{kernel.proc}/{pid}"
+
+
+def ktrcsw(kernel: Vkernel, cpuid: int, lp: Lwp) -> None:
+    """kern_ktrace.c:ktrcsw: `lp` runs on this vCPU."""
+    kernel.emit("user.run", f"{kernel.proc}.{cpuid}", ktrname(kernel, lp.proc.pid))
+
+
+def ktrsyscall(kernel: Vkernel, lp: Lwp, name: str, args: tuple[int, ...]) -> None:
+    """kern_ktrace.c:ktrsyscall."""
+    start, end, prot, flags, value = args[0], args[0], 0, 0, 0
+    match name:
+        case "fork":
+            start = end = 0
+        case "fuword" | "suword":
+            end += WORD
+            value = args[1] if name == "suword" else 0
+        case "madvise":
+            end, value = start + round_page(args[1]), args[2]
+        case _:
+            end, prot = start + round_page(args[1]), args[2] if name != "munmap" else 0
+            flags = args[3] if name == "mmap" else 0
+    who = ktrname(kernel, lp.proc.pid)
+    kernel.emit("user.call", who, lp.tid, name, start, end, prot, flags, value)
+
+
+def ktrsysret(kernel: Vkernel, lp: Lwp, name: str, result: int) -> None:
+    """kern_ktrace.c:ktrsysret. `result`: the value, or minus an errno."""
+    value, errno = (result, 0) if result >= 0 else (0, -result)
+    kernel.emit("user.return", ktrname(kernel, lp.proc.pid), lp.tid, name, errno, value)
+
+
+def ktrexec(kernel: Vkernel, pid: int, entries: list[VmMapEntry]) -> None:
+    """A program begins, with these mapped."""
+    who = ktrname(kernel, pid)
+    kernel.emit("user.exec", who)
+    for entry in entries:
+        content = array("Q", entry.object.text).tobytes()
+        kernel.emit(
+            "user.map", who, entry.start, entry.end, entry.protection, int(bool(content)), content
+        )
