@@ -31,7 +31,6 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "addr": ("int", "faulting byte address, 0 if none"),
         "backing": ("id", "the object it shadows"),
         "bits": ("int", "PTE bits"),
-        "child": ("str", "program, as `who`"),
         "clear": ("int", "PG_* bits cleared"),
         "count": ("int", "how many there are now"),
         "cpu": ("int", "real CPU"),
@@ -47,7 +46,6 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "kind": ("str", "hard (exclusive) or soft (I/O)"),
         "leader": ("int", "frame the cluster was built around"),
         "vshift": ("int", "bits of index below this level: 36 master pde, 27, 18, 9, 0 leaf"),
-        "flags": ("int", "MAP_* flags"),
         "lwp": ("id", "host thread of a guest vCPU"),
         "map": ("id", "vm_map, by the id of its pmap"),
         "maptype": ("str", "normal, vpagetable or uksmap"),
@@ -75,7 +73,6 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "src": ("int", "frame read"),
         "start": ("int", "first byte address"),
         "text": ("str", "message"),
-        "tid": ("int", "thread of a program"),
         "trapno": ("int", "trap number; 0 for a signal or the end of the budget"),
         "type": ("str", "type"),
         "va": ("int", "virtual byte address"),
@@ -106,8 +103,8 @@ class Event:
     counterpart: str  # where DragonFly does it, file:function
 
 
-# Three lines an event: level, name and fields; meaning; where DragonFly does it. A field written
-# `name=meaning` has its meaning here, `name:kind` another kind than the table's.
+# Three lines an event: level, name and fields; meaning; where DragonFly does it. A field may have
+# a meaning of its own, `name=meaning`, and a kind of its own, `name=meaning:kind`.
 _TABLE: Final = """
 debug page.alloc pfn gen object pindex
   a frame gets an owner, hard-busied, PG flags 0
@@ -328,16 +325,16 @@ debug user.run lwp who
 debug user.exec who
   a program begins, with nothing mapped
   kern_exec.c:exec_new_vmspace
-debug user.map who start end prot flags content=of_its_first_words
+debug user.map who start end prot flags=MAP_*_flags:int content=of_its_first_words
   the program finds this mapped as it begins
   kern_exec.c:exec_new_vmspace
-debug user.call who tid name start end prot flags value
+debug user.call who tid=thread_of_it:int name start end prot flags=MAP_*_flags:int value
   a program asks for something that concerns its memory; again when it had to wait
   trap.c:syscall2
-debug user.return who tid name errno value
+debug user.return who tid=thread_of_it:int name errno value
   the answer
   trap.c:syscall2
-debug user.fork who tid child
+debug user.fork who tid=thread_of_it:int child=program,_as_who:str
   the copy is made
   kern_fork.c:fork1
 debug user.fault lwp who va prot
@@ -362,8 +359,8 @@ def _field(word: str) -> Field:
     """`va`, `addr=faulting_byte_address` or `old=queue_before:str`."""
     name, _, meaning = word.partition("=")
     meaning, _, kind = meaning.partition(":")
-    default_kind, default = FIELDS.get(name, ("", ""))
-    return Field(name, kind or default_kind, meaning.replace("_", " ") or default)
+    usual = FIELDS.get(name, ("", ""))
+    return Field(name, kind or usual[0], meaning.replace("_", " ") or usual[1])
 
 
 def _events(table: str) -> Iterable[Event]:
@@ -394,5 +391,4 @@ def validate(name: str, args: tuple[Any, ...]) -> str | None:
 
 def record(name: str, args: tuple[Any, ...]) -> dict[str, Any]:
     """The fields of an event by name, as a log line has them."""
-    event = EVENTS[name]
-    return {field.name: value for field, value in zip(event.fields, args, strict=True)}
+    return {f.name: value for f, value in zip(EVENTS[name].fields, args, strict=True)}

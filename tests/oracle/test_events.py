@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from vkprotocol.events import EVENTS, FIELDS, KINDS, record, validate
-from vkprotocol.events_page import markdown
+
+from tests.docs.events_page import markdown
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: event.name)

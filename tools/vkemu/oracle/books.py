@@ -27,7 +27,10 @@ from vkhost.kernel import Kernel
 from vkhost.pc64.pmap import Pmap
 from vkhost.pc64.pmap_bits import PTE_MANAGED, PTE_RW, PTE_W, pte_pfn
 from vkhost.pc64.pmap_pte import Pte
+from vkhost.rmap.extent_scan import ExtentScan
+from vkhost.rmap.removed import Removed
 from vkhost.rmap.vptmapped import Vptmapped
+from vkhost.rmap.wired import Wired
 from vkhost.vm.vm_map import VmMap, VmMapBacking
 from vkhost.vm.vm_object import VmObject
 from vkhost.vm.vm_page import (
@@ -49,6 +52,7 @@ from vkhost.vm.vm_page_queue import (
 )
 
 Mapping = tuple[Pmap, Pte]
+BLIND: Final = (ExtentScan, Removed, Vptmapped, Wired)
 UNUSED: Final = (PQ_FREE, PQ_CACHE)
 
 
@@ -142,8 +146,8 @@ class Books:
             self.agree(f"object of {m}, which is free", m.object, None)
         elif m.object is not None:
             self.agree(f"{m} is in its object", m.object.memq.get(m.pindex) is m, True)
-        # `vptmapped` clears the flag and leaves the PTEs: what comes of it is lost dirt (W12).
-        asked = not isinstance(self.kernel.rmap, Vptmapped)
+        # A blind map clears the flag and leaves PTEs: what comes of it is lost dirt (W12).
+        asked = type(self.kernel.rmap) not in BLIND
         writable = asked and any(pte.state & PTE_RW for _, pte in mappings)
         if any(pte.state & PTE_MANAGED for _, pte in mappings):
             self.agree(f"PG_MAPPED of {m}, which is mapped", bool(flags & PG_MAPPED), True)

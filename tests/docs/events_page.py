@@ -1,13 +1,18 @@
-"""docs/events.md: the table of the events as documentation."""
+"""docs/events.md, of the table of the events: `python -m tests.docs.events_page` writes it anew."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vkprotocol.events import EVENTS, FIELDS
+
+PAGE = Path(__file__).parents[2] / "docs" / "events.md"
+HEAD = "| Event | Fields |"
 
 
 def markdown() -> str:
     """The table as documentation."""
-    lines = ["| Event | Fields | Level | Meaning | DragonFly |", "| --- | --- | --- | --- | --- |"]
+    lines = [f"{HEAD} Level | Meaning | DragonFly |", "| --- | --- | --- | --- | --- |"]
     for event in EVENTS.values():
         fields = " ".join(field.name for field in event.fields)
         lines.append(
@@ -16,3 +21,8 @@ def markdown() -> str:
     lines += ["", "| Field | Type | Meaning |", "| --- | --- | --- |"]
     lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in FIELDS.items()]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text()
+    PAGE.write_text(text[: text.index(HEAD)] + markdown())
