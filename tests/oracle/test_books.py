@@ -40,11 +40,13 @@ def test_at_rest_all_agrees(policy: str) -> None:
 
 
 def mapped(kernel: Kernel) -> VmPage:
-    return next(m for m in kernel.pages if m.flags.state & PG_MAPPED and m.wire_count.state == 0)
+    return next(
+        m for m in kernel.pages.values() if m.flags.state & PG_MAPPED and m.wire_count.state == 0
+    )
 
 
 def unmapped(kernel: Kernel) -> VmPage:
-    return next(m for m in kernel.pages if m.object is None)
+    return next(m for m in kernel.pages.values() if m.object is None and m.queue)
 
 
 def falsify(cell: str, by: int) -> Callable[[Kernel], None]:
@@ -60,7 +62,7 @@ def forget_mapping(kernel: Kernel) -> None:
 
 def lose_wire(kernel: Kernel) -> None:
     assert isinstance(kernel.rmap, Wired)
-    kernel.rmap._owed[1] = [mapped(kernel)] if kernel.rmap._owed else [kernel.pages[0]]
+    kernel.rmap._owed[1] = [kernel.pages[0]]
 
 
 def keep_in_filter(kernel: Kernel) -> None:

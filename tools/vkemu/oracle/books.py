@@ -102,7 +102,6 @@ class Books:
             self.agree(f"wired_count of {pmap}", pmap.wired_count, wired)
             for pte in valid:
                 self._ptes.setdefault(pte_pfn(pte.state), []).append((pmap, pte))
-                self.agree(f"placemark of {pte.va:#x} of {pmap}", pte.placemark.state, None)
 
     # Queues.
 
