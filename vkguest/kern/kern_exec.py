@@ -61,7 +61,7 @@ async def exec_new_vmspace(gd: GlobalData, pid: int, program: Program) -> Vmspac
         end = DATA_ADDRESS + program.data_pages * PAGE_SIZE
         data = VmMapEntry(DATA_ADDRESS, end, VmObject(), 0, rw, rw, INHERIT_COPY)
         vm_map_insert(vm.vm_map, data)
-    ktrexec(gd.kernel, pid, vm.vm_map.entries)
+    ktrexec(gd, pid, vm.vm_map.entries)
     await vm.vm_map.lock.release()
     return vm
 

@@ -60,7 +60,7 @@ async def lwp_exit(gd: GlobalData, lp: Lwp) -> None:
         del proc.lwps[lp.tid]
         last = not proc.lwps
     if last:
-        gd.kernel.emit("user.exit", ktrname(gd.kernel, proc.pid))
+        gd.kernel.emit("user.exit", ktrname(gd, proc.pid))
         await vmspace_terminate(gd, proc.vmspace)
         await _proc_zombie(gd, proc)
     else:

@@ -29,7 +29,7 @@ async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
         async with kernel.proc_token:
             parent.forked -= 1
         raise
-    kernel.emit("user.fork", ktrname(kernel, parent.pid), lp.tid, ktrname(kernel, pid))
+    kernel.emit("user.fork", ktrname(gd, parent.pid), lp.tid, ktrname(gd, pid))
     child = Proc(kernel.name, pid, parent, vmspace, parent.program)
     regs = (0, *lp.regs[1:-1], 0)
     clp = Lwp(child, 0, lp.pc + 1, regs)

@@ -13,23 +13,24 @@ from vkprotocol.param import round_page
 
 if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
-    from vkguest.kernel import Vkernel
+    from vkguest.vkernel64.globaldata import GlobalData
     from vkguest.vm.vm_map import VmMapEntry
 
 WORD = 8
 
 
-def ktrname(kernel: Vkernel, pid: int) -> str:
+def ktrname(gd: GlobalData, pid: int) -> str:
     """A guest process in events."""
-    return f"{kernel.proc}/{pid}"
+    return f"{gd.kernel.proc}/{pid}"
 
 
-def ktrcsw(kernel: Vkernel, cpuid: int, lp: Lwp) -> None:
+def ktrcsw(gd: GlobalData, lp: Lwp) -> None:
     """kern_ktrace.c:ktrcsw: `lp` runs on this vCPU."""
-    kernel.emit("user.run", f"{kernel.proc}.{cpuid}", ktrname(kernel, lp.proc.pid))
+    kernel = gd.kernel
+    kernel.emit("user.run", f"{kernel.proc}.{gd.cpuid}", ktrname(gd, lp.proc.pid))
 
 
-def ktrsyscall(kernel: Vkernel, lp: Lwp, name: str, args: tuple[int, ...]) -> None:
+def ktrsyscall(gd: GlobalData, lp: Lwp, name: str, args: tuple[int, ...]) -> None:
     """kern_ktrace.c:ktrsyscall."""
     start, end, prot, flags, value = args[0], args[0], 0, 0, 0
     match name:
@@ -43,19 +44,19 @@ def ktrsyscall(kernel: Vkernel, lp: Lwp, name: str, args: tuple[int, ...]) -> No
         case _:
             end, prot = start + round_page(args[1]), args[2] if name != "munmap" else 0
             flags = args[3] if name == "mmap" else 0
-    who = ktrname(kernel, lp.proc.pid)
-    kernel.emit("user.call", who, lp.tid, name, start, end, prot, flags, value)
+    who = ktrname(gd, lp.proc.pid)
+    gd.kernel.emit("user.call", who, lp.tid, name, start, end, prot, flags, value)
 
 
-def ktrsysret(kernel: Vkernel, lp: Lwp, name: str, result: int) -> None:
+def ktrsysret(gd: GlobalData, lp: Lwp, name: str, result: int) -> None:
     """kern_ktrace.c:ktrsysret. `result`: the value, or minus an errno."""
     value, errno = (result, 0) if result >= 0 else (0, -result)
-    kernel.emit("user.return", ktrname(kernel, lp.proc.pid), lp.tid, name, errno, value)
+    gd.kernel.emit("user.return", ktrname(gd, lp.proc.pid), lp.tid, name, errno, value)
 
 
-def ktrexec(kernel: Vkernel, pid: int, entries: list[VmMapEntry]) -> None:
+def ktrexec(gd: GlobalData, pid: int, entries: list[VmMapEntry]) -> None:
     """A program begins, with these mapped."""
-    who = ktrname(kernel, pid)
+    kernel, who = gd.kernel, ktrname(gd, pid)
     kernel.emit("user.exec", who)
     for entry in entries:
         content = array("Q", entry.object.text).tobytes()

@@ -78,7 +78,7 @@ async def syscall2(gd: GlobalData, lp: Lwp) -> bool:
     args = lp.regs[1:6]
     traced = TRACED.get(lp.regs[0])
     if traced is not None:
-        ktrsyscall(gd.kernel, lp, traced, args)
+        ktrsyscall(gd, lp, traced, args)
     try:
         result = -Errno.ENOSYS if call is None else await call(gd, lp, args)
     except VmWait:
@@ -86,7 +86,7 @@ async def syscall2(gd: GlobalData, lp: Lwp) -> bool:
     if result is None:
         return False
     if traced is not None:
-        ktrsysret(gd.kernel, lp, traced, result)
+        ktrsysret(gd, lp, traced, result)
     sysret(lp, result)
     return True
 

@@ -43,7 +43,7 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
     """
     proc = lp.proc
     await gd.curproc.store(proc.pid)
-    ktrcsw(gd.kernel, gd.cpuid, lp)
+    ktrcsw(gd, lp)
     ours = True
     while ours:
         if await proc.dying.load():  # userret
@@ -98,7 +98,7 @@ async def trap_pfault(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
     except VmWait:
         return not await vm_wait(gd, lp)
     if result != KERN_SUCCESS:
-        kernel, who = gd.kernel, ktrname(gd.kernel, lp.proc.pid)
+        kernel, who = gd.kernel, ktrname(gd, lp.proc.pid)
         kernel.emit("user.fault", f"{kernel.proc}.{gd.cpuid}", who, frame.addr, prot)
         kernel.emit(
             "console",

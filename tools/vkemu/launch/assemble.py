@@ -10,6 +10,7 @@ from vkprotocol.effects import CLOCK, Spawn, Thread
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
+from vkemu.books import Books
 from vkemu.executors.any_timer import AnyTimer
 from vkemu.executors.controlled import Execution
 from vkemu.launch import names
@@ -18,7 +19,6 @@ from vkemu.launch.native import Native
 from vkemu.launch.outcome import InnocentKilled, NothingRan, WrongMemory
 from vkemu.launch.scenario import Guest, Process, Scenario, size_bytes
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
-from vkemu.oracle.books import Books
 from vkemu.record.log import EventLog, Place
 from vkemu.verdict import UsageError
 from vkguest.asm import Asm

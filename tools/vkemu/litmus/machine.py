@@ -21,9 +21,9 @@ from vkprotocol.mman import MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vpte import VPTE_V
 
+from vkemu.books import Books
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.tables import MASTER_PDE
-from vkemu.oracle.books import Books
 from vkemu.oracle.shadow import Shadow
 from vkemu.verdict import UsageError
 from vkhost.config import HostConfig

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from vkemu.books import Books
+from vkemu.books.guest import check_guest
 from vkemu.executors.controlled import Execution
 from vkemu.launch.assemble import assemble
 from vkemu.launch.outcome import Recorder, conduct
@@ -12,8 +14,6 @@ from vkemu.launch.scenario import Guest, Host, Scenario
 from vkemu.litmus.file import load_litmus
 from vkemu.litmus.machine import Machine
 from vkemu.oracle import Oracle, Violation
-from vkemu.oracle.books import Books
-from vkemu.oracle.books_guest import check_guest
 
 from vkguest.kernel import Vkernel
 from vkhost.kernel import Kernel

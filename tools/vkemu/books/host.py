@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from vkprotocol.effects import CURTHREAD
 
-from vkemu.oracle.books_guest import check_guest
-from vkemu.oracle.books_rmap import check_rmap
+from vkemu.books.guest import check_guest
+from vkemu.books.rmap import check_rmap
 from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Violation
 from vkguest.kernel import Vkernel

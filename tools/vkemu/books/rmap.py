@@ -25,7 +25,7 @@ from vkhost.vm.vm_map import VmMap
 from vkhost.vm.vm_page import PG_VPTMAPPED, VmPage
 
 if TYPE_CHECKING:
-    from vkemu.oracle.books import Books
+    from vkemu.books.host import Books
 
 
 def check_rmap(books: Books) -> None:

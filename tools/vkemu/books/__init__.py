@@ -1,0 +1,8 @@
+"""Books: what the kernels count, list and flag, counted again from what there is.
+
+Books(kernel, oracle.shadow).check()      # at the end; raises Violation of invariant 12
+"""
+
+from vkemu.books.host import Books
+
+__all__ = ["Books"]
