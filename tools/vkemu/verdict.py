@@ -43,6 +43,17 @@ def telling(status: int) -> Iterator[None]:
         raise Unread(status) from None
 
 
+INTERRUPTED = 128 + 2  # as a shell says it of what SIGINT has ended
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what is known by then."""
+
+    def __init__(self, known: str) -> None:
+        super().__init__(known)
+        self.known = known
+
+
 class UsageError(Exception):
     """The user's input is wrong: one line that says where, what, and what was expected."""
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vkemu.verdict import Status, Unread, UsageError, telling
+from vkemu.verdict import INTERRUPTED, Interrupted, Status, Unread, UsageError, telling
 
 PIPE_STATUS = 128 + 13  # as a shell says it of what SIGPIPE has ended
 WORD_CHARS = 1000  # of a word that a message repeats
@@ -98,8 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(clipped(str(error)), file=sys.stderr)
         return Status.USAGE
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        known = f": {stop.known}" if isinstance(stop, Interrupted) else ""
+        print(f"vkemu: interrupted{known}", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError as error:
         # The reader of our output has gone (`| head`): nothing is left to say to anybody.
         discard_output()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STRATEGIES: Final = NAMES
 WHOLE: Final = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
 TOKEN_SHOWN: Final = 400  # characters, in a message
+SECONDS_DEFAULT: Final = 60.0  # of a search that is given no budget at all
 PATIENCE_SECONDS: Final = 2.0  # before anything is said of a search under way
 
 EPILOG = """\
@@ -47,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how to search (default: dpor; for a scenario of whole guests: portfolio)",
     )
     parser.add_argument("--max-executions", type=positive, metavar="N")
-    parser.add_argument("--max-seconds", type=seconds, metavar="S")
+    parser.add_argument(
+        "--max-seconds", type=seconds, metavar="S",
+        help=f"without it, --max-executions or --checkpoint: {SECONDS_DEFAULT:g}",
+    )  # fmt: skip
     parser.add_argument("--max-steps", type=positive, metavar="N", help="bound of one execution")
     parser.add_argument("--livelock", action="store_true", help="the step bound is a failure")
     parser.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes")
@@ -65,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=path, metavar="DIR", help="of a scenario: keep a failure as a run folder"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(default_budget=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--runs {args.runs}: expected a scenario, without --check or --livelock")
     if args.replay is not None:
         return replay_token(subject, args.replay, args)
+    if args.max_seconds is args.max_executions is args.checkpoint is None:
+        args.max_seconds = SECONDS_DEFAULT
+        args.default_budget = True
     result = search(subject, args)
     if result.failure is not None and isinstance(result.failure.error, UsageError):
         raise result.failure.error  # found at an end: that no guest could run, say
@@ -138,6 +146,8 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
             # more, while it is told: that there is one is known.
             known = live.last or Result(args.strategy, args.seed)
             known.verdict = "fail" if known.failures else "unknown"
+            known.interrupted = True
+            known.bound = "" if known.failures else "interrupted"
             return known
 
 
@@ -173,6 +183,10 @@ def show(
         f"{result.strategy}: {counts}, {'exhausted' if result.exhausted else 'not exhausted'}, "
         f"{result.steps:,} steps in {result.seconds:.2f} s"
     )
+    if result.bound:
+        default = " (the default, see --max-seconds)" if args.default_budget else ""
+        timed = result.stuck or result.bound.endswith(" s")
+        print(f"bound: {result.bound}{default if timed else ''}")
     if failure is not None:
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
@@ -222,6 +236,7 @@ def as_dict(subject: Subject, result: Result, verdict: str, *, check: bool) -> d
         "steps": result.steps,
         "depth": result.depth,
         "seconds": round(result.seconds, 3),
+        "bound": result.bound,
         "outcomes": None if subject.outcomes is None else subject.outcomes(),
         "failure": None if failure is None else failure_dict(subject, failure),
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vkemu.commands.arguments import jobs, names, path, seconds
-from vkemu.verdict import Status, UsageError, telling
+from vkemu.verdict import INTERRUPTED, Status, UsageError, telling
 from vkhost.tree import TREES
 
 if TYPE_CHECKING:
@@ -42,11 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     cells, complete = recorded(args) if args.read is not None else computed(args)
-    status = status_of(cells) if complete else Status.UNKNOWN
+    status = status_of(cells)
+    if not complete and status != Status.VIOLATION:
+        status = INTERRUPTED
     with telling(status):
         show(cells, args)
     if not complete:
-        print("interrupted: these are the cells known so far", file=sys.stderr)
+        print(
+            f"vkemu: interrupted: {len(cells)} cells are decided, the rest is not", file=sys.stderr
+        )
     return status
 
 

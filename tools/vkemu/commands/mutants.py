@@ -14,7 +14,7 @@ import msgspec
 
 from vkemu.commands import arguments
 from vkemu.oracle.violation import INVARIANTS
-from vkemu.verdict import Status, UsageError, telling
+from vkemu.verdict import INTERRUPTED, Status, UsageError, telling
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
 from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS
 
@@ -50,16 +50,23 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         raise UsageError(f"mutants: no name contains {' or '.join(args.name)}")
     judged: list[Row] = []
-    for row in found if args.list else hunted(found, args.jobs):
-        judged.append(row)
-        if not args.json:
-            show(row)
-    status = Status(any(row.status == "survived" for row in judged))
+    left = ""
+    try:
+        for row in found if args.list else hunted(found, args.jobs):
+            judged.append(row)
+            if not args.json:
+                show(row)
+    except KeyboardInterrupt:
+        left = f"vkemu: interrupted: {len(found) - len(judged)} of {len(found)} were not judged"
+    survived = any(row.status == "survived" for row in judged)
+    status = Status.VIOLATION if survived else INTERRUPTED if left else Status.PASS
     with telling(status):
         if args.json:
             sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(judged)) + b"\n")
         elif not args.list:
             print(summary(judged))
+        if left:
+            print(left, file=sys.stderr)
     return status
 
 

@@ -20,6 +20,8 @@ class Progress:
         self._enabled = enabled and sys.stderr is not None and sys.stderr.isatty()
         self._start = time.monotonic()
         self._seed: int | None = None
+        self._steps = 0
+        self.found = ""  # the verdict of a seed that does not pass
         self._status: Status | None = None
 
     def __enter__(self) -> Progress:
@@ -31,8 +33,19 @@ class Progress:
 
     def seed(self, seed: int) -> None:
         self._seed = seed
+        self._steps = 0
+
+    def known(self, first: int) -> str:
+        """What to say when it ends before its time; the search began with the seed `first`."""
+        text = f"{self._what}, seed {self._seed}"
+        if self.found:
+            return f"{text}: {self.found}, not recorded"
+        passed = (self._seed or first) - first
+        before = f"; {passed:,} seed{'s' * (passed > 1)} before it pass{'es' * (passed == 1)}"
+        return f"{text} is at step {self._steps:,}{before if passed else ''}"
 
     def step(self, steps: int) -> None:
+        self._steps = steps
         if not self._enabled or time.monotonic() - self._start < PATIENCE_S:
             return
         text = f"{self._what}: step {steps:,}"

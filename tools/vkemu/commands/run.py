@@ -14,10 +14,11 @@ from vkemu.executors.chance import seeded
 from vkemu.launch.draw import drawn
 from vkemu.launch.outcome import Outcome, recorded
 from vkemu.launch.scenario import Scenario, load
+from vkemu.record import rundir
 from vkemu.record.log import shown_on
 from vkemu.record.token import pack
 from vkemu.report.trial import Origin, Record, attempt, record
-from vkemu.verdict import OF_VERDICT, UsageError, telling
+from vkemu.verdict import OF_VERDICT, Interrupted, UsageError, telling
 from vkhost.tree import TREES
 
 SEEDS_MAX = 1_000_000
@@ -90,13 +91,17 @@ def run_controlled(
     scenario: Scenario, first: int, settings: tuple[str, ...], args: argparse.Namespace
 ) -> Record:
     with Progress(scenario.name, enabled=not (args.json or args.events)) as progress:
-        seed = find_seed(scenario, first, args.seeds, progress)
-        origin = Origin(args.scenario, settings, "random", seed)
-        shown = (shown_on(sys.stderr),) if args.events else ()
-        return record(
-            drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
-            zstd=args.zstd, processors=shown,
-        )  # fmt: skip
+        try:
+            seed = find_seed(scenario, first, args.seeds, progress)
+            progress.seed(seed)
+            origin = Origin(args.scenario, settings, "random", seed)
+            shown = (shown_on(sys.stderr),) if args.events else ()
+            return record(
+                drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
+                zstd=args.zstd, processors=shown,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise Interrupted(progress.known(first)) from None
 
 
 def run_live(
@@ -143,13 +148,14 @@ def find_seed(scenario: Scenario, first: int, count: int, progress: Progress) ->
         progress.seed(seed)
         outcome: Outcome = attempt(drawn(scenario, seed), seeded(seed), progress.step)
         if outcome.verdict != "pass":
+            progress.found = outcome.verdict
             return seed
     return first + count - 1
 
 
 def report(done: Record, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write((done.folder / "summary.json").read_text("utf-8"))
+        sys.stdout.buffer.write(rundir.as_json(done.summary))
         return
     summary = done.summary
     if summary["about"]:
@@ -161,4 +167,4 @@ def report(done: Record, *, as_json: bool) -> None:
         f"seed {summary['seed']}: {summary['steps']:,} steps, {summary['faults']:,} faults, "
         f"{summary['invalidations']:,} invalidations, {summary['pages_scanned']:,} pages scanned"
     )
-    print(done.folder)
+    print(done.not_kept or done.folder)

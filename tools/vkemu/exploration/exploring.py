@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from vkemu.executors.deadline import within
 from vkemu.exploration.arguments import check_arguments
 from vkemu.exploration.checking.guards import enforcing
 from vkemu.exploration.program import Program
@@ -78,21 +79,26 @@ def explore(
         from vkemu.exploration.sharing.parallel import explore_in_parts
 
         task = Task(name, seed, max_steps, stop_on_failure, on_step_bound, check)
-        witnesses, ended = explore_in_parts(
-            program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
-            max_executions=max_executions, max_seconds=max_seconds, progress=progress,
-        )  # fmt: skip
-        return concluded(result, run, witnesses, ended, progress)
+        with within(max_seconds, lambda: result.steps):
+            witnesses, ended = explore_in_parts(
+                program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
+                max_executions=max_executions, max_seconds=max_seconds, progress=progress,
+            )  # fmt: skip
+        concluded(result, run, witnesses, ended, progress)
+        return bounded(result, max_executions, max_seconds, max_steps)
     search = Search(
         run, chosen, result,
         max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,
     )  # fmt: skip
     try:
-        search.go()
+        with within(max_seconds, lambda: (result.steps, len(run.schedule))):
+            search.go()
         ended = search.finished or not exhaustive
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        result.stopped(stop)
         ended = False
-    return concluded(result, run, search.witnesses.values(), ended, progress)
+    concluded(result, run, search.witnesses.values(), ended, progress)
+    return bounded(result, max_executions, max_seconds, max_steps)
 
 
 def chosen_strategy(strategy: Any, seed: int, program: Program) -> tuple[Any, str]:
@@ -123,6 +129,7 @@ def concluded(
     """The verdict, and the failure shrunk and told. `ended`: all that was asked for was done."""
     witnesses = list(witnesses)
     if witnesses:
+        from vkemu.exploration.failure.budget import INTERRUPTED
         from vkemu.exploration.replaying import failure_of_witnesses
 
         def say(stage: str) -> None:
@@ -133,8 +140,28 @@ def concluded(
         result.verdict = "fail"
         told = say if progress is not None else None
         result.failure = failure_of_witnesses(witnesses, run, told)
+        result.interrupted = result.interrupted or result.failure.shrunk.endswith(INTERRUPTED)
     elif result.cut or not ended:
         result.verdict = "unknown"
     else:
         result.verdict = "pass"
+    return result
+
+
+def bounded(
+    result: Result, max_executions: int | None, max_seconds: float | None, max_steps: int
+) -> Result:
+    """Say of an unknown verdict what made it one."""
+    if result.verdict != "unknown":
+        return result
+    if result.interrupted:
+        result.bound = "interrupted"
+    elif result.stuck:
+        result.bound = f"{max_seconds:g} s, the last of them without a step, at {result.stuck}"
+    elif result.cut:
+        result.bound = f"{max_steps:,} steps in an execution"
+    elif max_executions is not None and result.executions + result.blocked >= max_executions:
+        result.bound = f"{max_executions:,} executions"
+    elif max_seconds is not None:
+        result.bound = f"{max_seconds:g} s"
     return result

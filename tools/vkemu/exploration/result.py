@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from vkemu.executors.deadline import TimeIsUp
+
 if TYPE_CHECKING:
     from vkemu.exploration.failure.narration import StepRecord
 
@@ -77,11 +79,13 @@ class Result:
     `blocked`: begun and abandoned by a reduction. `cut`: ended by the step bound.
     `exhausted`: nothing is left to explore, and none was cut.
     `steps`: taken in all, replayed prefixes included.
+    `bound`: of an unknown verdict, what ended the search, in words. `interrupted`: by the user.
+    `stuck`: the line of a thread that took no step while the budget of seconds ran out.
     """
 
     __slots__ = (
-        "blocked", "cut", "depth", "executions", "exhausted", "failure", "failures", "seconds",
-        "seed", "share", "stage", "steps", "strategy", "verdict",
+        "blocked", "bound", "cut", "depth", "executions", "exhausted", "failure", "failures",
+        "interrupted", "seconds", "seed", "share", "stage", "steps", "strategy", "stuck", "verdict",
     )  # fmt: skip
 
     def __init__(self, strategy: str, seed: int) -> None:
@@ -99,6 +103,16 @@ class Result:
         self.failure: Failure | None = None
         self.failures = 0
         self.seconds = 0.0
+        self.bound = ""
+        self.interrupted = False
+        self.stuck = ""
+
+    def stopped(self, by: KeyboardInterrupt) -> None:
+        """The search was ended in the middle of an execution."""
+        if isinstance(by, TimeIsUp):
+            self.stuck = by.place
+        else:
+            self.interrupted = True
 
     def __repr__(self) -> str:
         return (

@@ -46,6 +46,7 @@ class Search:
         self.may_restart = True
         self.stale = False  # a part of a search may not restart: all of it has to
         self.finished = False  # the strategy has nothing left
+        self.began = 0.0
 
     def go(self) -> None:
         """Until nothing is left, a failure stops it, or the budget is used up."""
@@ -53,8 +54,13 @@ class Search:
         thresholds = gc.get_threshold()
         if thresholds[0]:
             gc.set_threshold(max(GARBAGE_OBJECTS, thresholds[0]), *thresholds[1:])
+        self.began = perf_counter()
         try:
             self._go()
+        except KeyboardInterrupt:
+            self.result.steps += len(self.run.schedule)
+            self.result.seconds = perf_counter() - self.began
+            raise
         finally:
             gc.set_threshold(*thresholds)
             self.run.execution.close()  # of an execution that was interrupted
@@ -71,7 +77,7 @@ class Search:
         conduct = getattr(strategy, "conduct", None)
         if conduct is None:
             conduct = by_choice(strategy)
-        began = perf_counter()
+        began = self.began
         deadline = began + self.max_seconds if self.max_seconds is not None else None
         look = began + PROGRESS_SECONDS if self.progress is not None else None
         left = self.max_executions if self.max_executions is not None else -1

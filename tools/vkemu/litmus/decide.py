@@ -168,7 +168,10 @@ def decide(litmus: Litmus, policy: str, *, strategy: Any = "dpor", **options: An
     test = Test(litmus, policy)
     options.setdefault("max_steps", litmus.file.litmus.max_steps)
     options.setdefault("on_step_bound", litmus.file.litmus.on_step_bound)
-    return Decision(test, counted(test, strategy=strategy, **options))
+    result = counted(test, strategy=strategy, **options)
+    if result.interrupted:  # one question of many: none of them is answered any more
+        raise KeyboardInterrupt
+    return Decision(test, result)
 
 
 def counted(test: Test, **options: Any) -> Result:

@@ -135,6 +135,7 @@ class Machine:
         self.proc_other = Proc(self.kernel, OTHER_PID, "other", self.other)
         self.kernel.procs += [self.proc, self.proc_other]
         self.image: VmObject = drive(vnode_pager_alloc(self.kernel, self.vnode))
+        self.other_lives = True
         self.other_object = vm_object_allocate(self.kernel, OBJT_DEFAULT, OTHER_PAGES)
         self.lwps: dict[int, Lwp] = {}  # by CPU
         self.child: Vmspace | None = None  # of the guest process, once it has forked
@@ -183,13 +184,13 @@ class Machine:
 
     async def _map(
         self, vmspace: Vmspace, obj: VmObject, start: int, size: int, maptype: int, pindex: int = 0
-    ) -> None:
+    ) -> int:
         await vm_object_reference(obj)
         result, _ = await vm_map_find(
             vmspace.vm_map, obj, pindex * PAGE_SIZE, start, size, PAGE_SIZE, False, maptype,
             VM_PROT_ALL, VM_PROT_ALL, 0,
         )  # fmt: skip
-        assert result == KERN_SUCCESS, result
+        return result
 
     async def _make_resident(self, pindex: int, words: dict[int, int], *, dirty: bool) -> VmPage:
         """A page as the pager would have brought it in."""
@@ -292,11 +293,12 @@ class Machine:
             f"{self.litmus.where}:{key}: {value}, expected {expected} (policy {self.kernel.policy})"
         )
 
-    async def map_page(self, va: int, pindex: int) -> None:
-        """A NORMAL entry in the guest's address space that shows one page of the image."""
+    async def map_page(self, va: int, pindex: int) -> int:
+        """A NORMAL entry in the guest's address space that shows one page of the image; KERN_*."""
         vm_map = self.guest.vm_map
         await vm_map_remove(vm_map, va, va + PAGE_SIZE)
-        await self._map(self.guest, self.image, va, PAGE_SIZE, VM_MAPTYPE_NORMAL, pindex)
+        kind = VM_MAPTYPE_NORMAL
+        return await self._map(self.guest, self.image, va, PAGE_SIZE, kind, pindex)
 
     async def respawn(self) -> None:
         """Another process in place of the guest's, on the same page tables and the same pmap."""

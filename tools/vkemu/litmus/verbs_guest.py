@@ -193,9 +193,9 @@ async def dstore(me: Actor, page: Page, idx: Index, value: Word) -> int:
 
 @verb("guest")
 async def mmap(me: Actor, va: Va, page: Page) -> int:
-    """vmspace_mmap, FIXED, of one page of the image: a NORMAL entry where the guest had its own."""
-    await me.machine.map_page(me.va(va), me.machine.pindex(page))
-    return 0
+    """vmspace_mmap, FIXED, of one page of the image: a NORMAL entry where the guest had its own;
+    its KERN_* result."""
+    return await me.machine.map_page(me.va(va), me.machine.pindex(page))
 
 
 @verb("guest host")

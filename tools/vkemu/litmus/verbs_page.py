@@ -181,6 +181,8 @@ async def reuse(me: Actor, value: Word) -> int:
     What vm_fault does for it, without the steps that are another window's business.
     """
     machine = me.machine
+    if not machine.other_lives:
+        raise me.misused("the other process has exited, expected before `exit_other`")
     made = machine.other_object
     pindex = made.resident_page_count
     async with made.token:
@@ -215,6 +217,7 @@ async def owner_mapped(me: Actor) -> bool:
 async def exit_other(me: Actor) -> int:
     """The other process exits: what it had is free again."""
     machine = me.machine
+    machine.other_lives = False
     end = OTHER + OTHER_PAGES * PAGE_SIZE
     await vm_map_remove(machine.other.vm_map, OTHER, end)
     await vm_object_deallocate(machine.other_object)

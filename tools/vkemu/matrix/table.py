@@ -11,6 +11,7 @@ COLUMN = 8
 LEGEND = (
     "FAIL: a witness, below, replays.  ok N: exhausted, N interleavings that differ.",
     "bnd: no failure found within the bound, below.  -: does not apply, for the reason below.",
+    "?: interrupted before it was decided.",
 )
 
 

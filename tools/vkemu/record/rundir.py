@@ -56,8 +56,7 @@ class RunFolder:
             yield out
 
     def write_json(self, name: str, content: object) -> None:
-        option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-        (self.path / name).write_bytes(orjson.dumps(content, option=option))
+        (self.path / name).write_bytes(as_json(content))
 
     def write_text(self, name: str, text: str) -> None:
         (self.path / name).write_text(text, encoding="utf-8")
@@ -83,6 +82,11 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what is not complete; never a run that has its name."""
         shutil.rmtree(self._hidden, ignore_errors=True)
+
+
+def as_json(content: object) -> bytes:
+    """As the files of a run folder have it."""
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 @contextlib.contextmanager

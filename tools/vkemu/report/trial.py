@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from structlog.typing import Processor
+from vkprotocol.events import EVENTS
 
 from vkemu.executors.controlled import Choose
 from vkemu.launch import assemble
@@ -19,7 +20,7 @@ from vkemu.launch.scenario import Scenario
 from vkemu.record import rundir, token
 from vkemu.record.log import EventLog
 from vkemu.record.vector_clock import Clocked
-from vkemu.report.told import explain
+from vkemu.report.told import Told, explain
 from vkhost.rmap import tree_of
 
 Tick = Callable[[int], None]
@@ -38,12 +39,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A finished, published run."""
+    """A finished run, published in its folder."""
 
     folder: Path
     summary: dict[str, Any]
     outcome: Outcome
     failure: str
+    not_kept: str = ""  # why there is no folder
 
 
 def attempt(scenario: Scenario, choose: Choose, tick: Tick | None = None) -> Outcome:
@@ -64,27 +66,64 @@ def record(
     processors: Sequence[Processor] = (),
 ) -> Record:
     """Run with the log on, into a new folder below `root`. `processors` are structlog's: every
-    event passes them on its way into the log (`vkemu.record.log`)."""
+    event passes them on its way into the log (`vkemu.record.log`).
+
+    A disk that is full does not take the verdict: the run is then made again without a log.
+    """
     run = f"{scenario.name}/{scenario.policy}/{origin.seed}"
-    with rundir.new_run(root, scenario.name) as folder:
-        with folder.events(zstd=zstd) as out:
-            execution = assemble.execution_for(scenario)
-            clocked = Clocked(execution, choose)
-            recorder = Recorder(clocked, tick)
-            log = EventLog(out, run, recorder.choices, clocked, processors)
-            machine = assemble.assemble(scenario, log, execution)
-            outcome = conduct(execution, recorder, scenario.max_steps, machine.finish)
-        word = str(token_of(scenario, origin, outcome))
-        summary = summarize(scenario, origin, outcome, machine, log) | {"token": word}
-        searched = bool(origin.choices)
-        told = explain(scenario, outcome, origin.seed, word, searched=searched)
-        folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
-        folder.write_json(rundir.SUMMARY, summary)
-        if told is not None:
-            folder.write_text(rundir.FAILURE, told.text)
-            if told.failure is not None:
-                folder.write_text(rundir.REPORT, told.page)
+    taken: Sequence[int] = ()
+    try:
+        with rundir.new_run(root, scenario.name) as folder:
+            with folder.events(zstd=zstd) as out:
+                execution = assemble.execution_for(scenario)
+                clocked = Clocked(execution, choose)
+                recorder = Recorder(clocked, tick)
+                taken = recorder.choices
+                log = EventLog(out, run, recorder.choices, clocked, processors)
+                machine = assemble.assemble(scenario, log, execution)
+                outcome = conduct(execution, recorder, scenario.max_steps, machine.finish)
+            summary, told = tell(scenario, origin, outcome, machine, log.counts)
+            folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
+            folder.write_json(rundir.SUMMARY, summary)
+            if told is not None:
+                folder.write_text(rundir.FAILURE, told.text)
+                if told.failure is not None:
+                    folder.write_text(rundir.REPORT, told.page)
+    except OSError as error:
+        machine = assemble.assemble(scenario)
+        again = Recorder(resumed(taken, choose), tick)
+        outcome = conduct(machine.execution, again, scenario.max_steps, machine.finish)
+        summary, told = tell(scenario, origin, outcome, machine, dict.fromkeys(EVENTS, 0))
+        why = f"not kept: {error.filename or root}: {error.strerror}"
+        return Record(root, summary, outcome, "" if told is None else told.text, why)
     return Record(folder.path, summary, outcome, "" if told is None else told.text)
+
+
+def resumed(taken: Sequence[int], choose: Choose) -> Choose:
+    """What was chosen already, and then as `choose` goes on."""
+    upcoming = iter(taken)
+
+    def chosen(runnable: list[int]) -> int:
+        tid = next(upcoming, None)
+        return choose(runnable) if tid is None else tid
+
+    return chosen
+
+
+def tell(
+    scenario: Scenario, origin: Origin, outcome: Outcome, machine: Machine, counts: dict[str, int]
+) -> tuple[dict[str, Any], Told | None]:
+    """What summary.json says, and the report of what did not pass."""
+    word = str(token_of(scenario, origin, outcome))
+    summary = summarize(scenario, origin, outcome, machine, counts) | {"token": word}
+    try:
+        told = explain(scenario, outcome, origin.seed, word, searched=bool(origin.choices))
+    except KeyboardInterrupt:
+        if outcome.error is None:
+            raise
+        line = headline(outcome.error)
+        told = Told(f"{line}\n\n replay: vkemu replay {word}\n not told: interrupted\n")
+    return summary, told
 
 
 def token_of(scenario: Scenario, origin: Origin, outcome: Outcome) -> token.Token:
@@ -102,10 +141,9 @@ def token_of(scenario: Scenario, origin: Origin, outcome: Outcome) -> token.Toke
 
 
 def summarize(
-    scenario: Scenario, origin: Origin, outcome: Outcome, machine: Machine, log: EventLog
+    scenario: Scenario, origin: Origin, outcome: Outcome, machine: Machine, counts: dict[str, int]
 ) -> dict[str, Any]:
-    """What summary.json says. Nothing of it depends on the clock of this machine."""
-    counts = log.counts
+    """Nothing of it depends on the clock of this machine."""
     return {
         "verdict": outcome.verdict,
         "expected": scenario.expect,
@@ -126,7 +164,7 @@ def summarize(
         "invalidations": counts["inval.end"],
         "pages_scanned": counts["pageout.page"],
         "pages_freed": counts["page.free"],
-        "events": log.seq,
+        "events": sum(counts.values()),
         "counts": {name: count for name, count in sorted(counts.items()) if count},
         "counters": machine.counters(),
         "version": version("vkemu"),

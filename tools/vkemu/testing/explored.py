@@ -49,6 +49,8 @@ class Settings:
     token: str | None = None  # this schedule, and no other
 
 
+SECONDS_DEFAULT: Final = 30.0
+
 SETTINGS: Final[ContextVar[Settings | None]] = ContextVar("vkemu_settings", default=None)
 
 
@@ -56,7 +58,8 @@ def explored(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Non
     """Run the test under every schedule that matters, or as `options` say.
 
     `strategy`, `seed`, `max_executions`, `max_seconds`, `max_steps`, `on_step_bound` and `check`
-    are those of `explore`. `unknown="pass"` lets a test pass whose search ran out of its budget.
+    are those of `explore`; without a budget it has SECONDS_DEFAULT seconds. `unknown="pass"` lets a
+    test pass whose search ran out of its budget.
     """
     check_options(options)
     return lambda test: _explored(test, options)
@@ -147,6 +150,8 @@ def run_schedules(program: Callable[[Any], None], options: Mapping[str, Any]) ->
         replay_schedule(program, settings.token, check=bool(merged.get("check", False)))
         return
     unknown = merged.pop("unknown", "fail")
+    if merged.get("max_executions") is None:
+        merged.setdefault("max_seconds", SECONDS_DEFAULT)
     result = explore(program, **merged)
     counts = f"{result.executions:,} executions by {result.strategy}, seed {result.seed}"
     failure = result.failure
@@ -154,7 +159,9 @@ def run_schedules(program: Callable[[Any], None], options: Mapping[str, Any]) ->
         plural = "" if failure.preemptions == 1 else "s"
         raise told(failure, f"after {counts}; {failure.preemptions} preemption{plural}")
     if result.verdict == "unknown" and unknown == "fail":
-        reason = f"{result.cut:,} cut at max_steps" if result.cut else "the budget is used up"
+        reason = f"the budget is used up: {result.bound}"
+        if result.cut:
+            reason = f"{result.cut:,} cut at max_steps: {result.bound}"
         raise Undecided(
             f"not decided: no failure in {counts}, but {reason} "
             "(a larger budget, another strategy, or unknown='pass')"

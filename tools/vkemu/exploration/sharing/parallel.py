@@ -371,7 +371,8 @@ def explore_in_parts(
         else:
             coordinator.sampled()
             coordinator.finished = True
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        result.stopped(stop)
         coordinator.finished = False
     finally:
         workers.close()
