@@ -73,6 +73,7 @@ def explore(
         stop_on_failure=stop_on_failure,
         bound_fails=on_step_bound == "fail",
     )
+    witnesses: Iterable[Witness]
     if jobs > 1 or checkpoint is not None or workers is not None:
         check_divisible(strategy, each, checkpoint)
         from vkemu.exploration.sharing.jobs import Task
@@ -84,21 +85,27 @@ def explore(
                 program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
                 max_executions=max_executions, max_seconds=max_seconds, progress=progress,
             )  # fmt: skip
-        concluded(result, run, witnesses, ended, progress)
-        return bounded(result, max_executions, max_seconds, max_steps)
-    search = Search(
-        run, chosen, result,
-        max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,
-    )  # fmt: skip
+    else:
+        search = Search(
+            run, chosen, result,
+            max_executions=max_executions, max_seconds=max_seconds, progress=progress, each=each,
+        )  # fmt: skip
+        ended = went(search, max_seconds) and (search.finished or not exhaustive)
+        witnesses = search.witnesses.values()
+    concluded(result, run, witnesses, ended, progress)
+    return bounded(result, max_executions, max_seconds, max_steps)
+
+
+def went(search: Search, max_seconds: float | None) -> bool:
+    """Whether the search came to an end of its own, between two executions."""
+    result, run = search.result, search.run
     try:
         with within(max_seconds, lambda: (result.steps, len(run.schedule))):
             search.go()
-        ended = search.finished or not exhaustive
     except KeyboardInterrupt as stop:
         result.stopped(stop)
-        ended = False
-    concluded(result, run, search.witnesses.values(), ended, progress)
-    return bounded(result, max_executions, max_seconds, max_steps)
+        return False
+    return True
 
 
 def chosen_strategy(strategy: Any, seed: int, program: Program) -> tuple[Any, str]:
