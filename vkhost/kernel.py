@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vkprotocol.effects import Spawn, curthread
@@ -60,6 +61,8 @@ class Kernel:
         self.tree = config.tree or tree_of(policy)
         self.quirks = (quirks or Quirks()).on(self.tree)
         self.mutants = mutants
+        # Told of what a dead process has leaked, in place of the panic it is.
+        self.on_leak: Callable[[Proc, str], None] | None = None
         self.vmstats = Vmstats()
         self.queues = VmPageQueues(config.pqcolors, self.vmstats)
         self.vmmeter = VmMeter(config.pages, boot_thresholds(config), self.vmstats)
@@ -88,13 +91,16 @@ class Kernel:
             if self.config.ipi_threads:
                 self.spawn(f"ipi{cpu.id}", inval_intr(cpu), daemon=True)
             if self.config.fault_workers:
-                self.spawn(f"fault{cpu.id}", fault_worker(cpu), daemon=True)
+                self.start_worker(cpu)
         if self.config.pageout:
             from vkhost.vm.vm_pageout import vm_pageout_thread
 
             self.spawn("pagedaemon", vm_pageout_thread(self), daemon=True)
             if self.config.emergency:
                 self.spawn("emergpager", vm_pageout_thread(self, emergency=True), daemon=True)
+
+    def start_worker(self, cpu: Cpu) -> None:
+        cpu.worker = self.spawn(f"fault{cpu.id}", fault_worker(cpu), daemon=True)
 
     async def vm_fault(
         self,
@@ -116,6 +122,10 @@ class Kernel:
     def bind(self, tid: int, cpu: Cpu) -> None:
         """Thread `tid` runs on `cpu` from now on."""
         self.mycpu[tid] = cpu
+
+    def unbind(self, tid: int) -> None:
+        """It has ended."""
+        self.mycpu.pop(tid, None)
 
     async def fault(self, cpu: Cpu, vm_map: VmMap, va: int, fault_type: int) -> int:
         """A page fault of the thread running on `cpu`, in address space `vm_map`; KERN_* result."""

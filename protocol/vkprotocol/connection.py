@@ -5,6 +5,8 @@ Rule 2: an illegal `send` raises LocalProtocolError and nothing has happened.
 Rule 3: whatever bytes a peer sends, the worst that comes of it is RemoteProtocolError.
 
     NEW     guest: Hello                      -> GREETED
+    NEW     guest: StatusQuery                -> ASKED
+    ASKED   host: Status, as often as it has parts -> ASKED
     GREETED host: HelloReply, errno 0         -> OPEN
     GREETED host: HelloReply, errno           -> CLOSED
     OPEN    guest: requests                   -> OPEN     each answered once, in order per lwp
@@ -37,6 +39,8 @@ from vkprotocol.messages import (
     Reply,
     Request,
     Signal,
+    Status,
+    StatusQuery,
     ToGuest,
     ToHost,
 )
@@ -53,6 +57,7 @@ class State(Enum):
     __hash__ = object.__hash__
 
     NEW = "new"
+    ASKED = "asked"
     GREETED = "greeted"
     OPEN = "open"
     CLOSED = "closed"
@@ -63,6 +68,8 @@ class Kind(Enum):
     __hash__ = object.__hash__
 
     HELLO = "Hello"
+    QUERY = "StatusQuery"
+    STATUS = "Status"
     WELCOME = "HelloReply of errno 0"
     REFUSAL = "HelloReply with an errno"
     REQUEST = "a request"
@@ -72,8 +79,14 @@ class Kind(Enum):
 
 
 TRANSITIONS: Final[dict[tuple[State, Role], dict[Kind, State]]] = {
-    (State.NEW, Role.GUEST): {Kind.HELLO: State.GREETED, Kind.GOODBYE: State.CLOSED},
+    (State.NEW, Role.GUEST): {
+        Kind.HELLO: State.GREETED,
+        Kind.QUERY: State.ASKED,
+        Kind.GOODBYE: State.CLOSED,
+    },
     (State.NEW, Role.HOST): {Kind.GOODBYE: State.CLOSED},
+    (State.ASKED, Role.GUEST): {Kind.GOODBYE: State.CLOSED},
+    (State.ASKED, Role.HOST): {Kind.STATUS: State.ASKED, Kind.GOODBYE: State.CLOSED},
     (State.GREETED, Role.GUEST): {Kind.GOODBYE: State.CLOSED},
     (State.GREETED, Role.HOST): {
         Kind.WELCOME: State.OPEN,
@@ -94,6 +107,8 @@ _NOTHING: Final[dict[Kind, State]] = {}
 
 _KINDS: Final[dict[type[Any], Kind]] = {
     Hello: Kind.HELLO,
+    StatusQuery: Kind.QUERY,
+    Status: Kind.STATUS,
     Goodbye: Kind.GOODBYE,
     Signal: Kind.SIGNAL,
     Reply: Kind.REPLY,
@@ -130,6 +145,7 @@ class Connection:
         self.state = State.NEW
         self.hello: Hello | None = None
         self.last_word: Role | None = None  # who closed the connection
+        self.unanswered = 0  # requests
         self._outstanding: list[deque[int]] = []
         self._union = ToHost if role is Role.HOST else ToGuest
         self._buffer = bytearray()
@@ -182,7 +198,7 @@ class Connection:
             bytes_sent=self._sent[1],
             bytes_received=self._offset + len(self._buffer),
             bytes_waiting=len(self._buffer),
-            outstanding=sum(map(len, self._outstanding)),
+            outstanding=self.unanswered,
         )
 
     def _messages(self) -> Iterator[AnyMessage]:
@@ -247,8 +263,10 @@ class Connection:
         self.state = TRANSITIONS[self.state, speaker][kind]
         if isinstance(message, Request):
             self._outstanding[message.lwp].append(message.seq)
+            self.unanswered += 1
         elif isinstance(message, Reply):
             self._outstanding[message.lwp].popleft()
+            self.unanswered -= 1
         elif isinstance(message, Hello):
             self.hello = message
             self._outstanding = [deque() for _ in range(message.vcpus)]

@@ -12,6 +12,7 @@ RECEIVE_BYTES: Final = 1 << 20  # bytes kept while a frame is incomplete or its 
 NAME_CHARS: Final = 64
 TEXT_CHARS: Final = 256  # reasons and other one-line texts
 SYSCTL_CHARS: Final = 128
+TOKEN_CHARS: Final = 256
 
 VCPUS: Final = 64
 OUTSTANDING_PER_LWP: Final = 8  # requests sent and not yet answered

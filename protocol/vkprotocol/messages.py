@@ -58,6 +58,7 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     memory: Annotated[int, Meta(gt=0, le=limits.RAM_BYTES, multiple_of=4096)]
     vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)]
     image: bool = False
+    token: Annotated[str, Meta(max_length=limits.TOKEN_CHARS)] = ""  # of a host that asks for one
 
 
 class HelloReply(Message, frozen=True, kw_only=True, tag="hello_reply"):
@@ -69,6 +70,20 @@ class HelloReply(Message, frozen=True, kw_only=True, tag="hello_reply"):
     reason: Text = ""
     proc: Annotated[int, Meta(ge=0, le=limits.U32)] = 0
     fd: Annotated[int, Meta(ge=0, le=1023)] = MEMIMAGE_FD
+
+
+class StatusQuery(Message, frozen=True, kw_only=True, tag="status_query"):
+    """In place of a Hello: how does the host do? `form`: json, or openmetrics."""
+
+    form: Annotated[str, Meta(max_length=limits.NAME_CHARS)] = "json"
+    token: Annotated[str, Meta(max_length=limits.TOKEN_CHARS)] = ""
+
+
+class Status(Message, frozen=True, kw_only=True, tag="status"):
+    """The answer, a text in the form that was asked for. `more`: another part follows."""
+
+    part: Annotated[bytes, Meta(max_length=limits.IO_BYTES)]
+    more: bool = False
 
 
 class Goodbye(Message, frozen=True, tag="goodbye"):
@@ -247,6 +262,6 @@ AnyRequest: TypeAlias = (
     | Exit
     | CpuOps
 )
-ToHost: TypeAlias = Hello | Goodbye | AnyRequest
-ToGuest: TypeAlias = HelloReply | Goodbye | Signal | Reply
-AnyMessage: TypeAlias = ToHost | HelloReply | Signal | Reply
+ToHost: TypeAlias = Hello | StatusQuery | Goodbye | AnyRequest
+ToGuest: TypeAlias = HelloReply | Status | Goodbye | Signal | Reply
+AnyMessage: TypeAlias = ToHost | HelloReply | Status | Signal | Reply

@@ -22,6 +22,8 @@ from vkprotocol.messages import (
     Munmap,
     Reply,
     Signal,
+    Status,
+    StatusQuery,
     Sysctl,
     VmspaceCreate,
     VmspaceCtl,
@@ -63,6 +65,8 @@ EXAMPLES: dict[str, AnyMessage] = {
     "hello_reply.refused": HelloReply(
         schema=SCHEMA, name="host", errno=Errno.EPROCLIM, reason="16 guests are all this host takes"
     ),
+    "status_query": StatusQuery(form="openmetrics", token="a shared secret of us"),
+    "status": Status(part=b'{"guests":[]}', more=True),
     "goodbye": Goodbye(errno=Errno.EBADRPC, reason="byte 12: expected Hello, got Reply"),
     "signal": Signal(1, SIGUSR1),
     "vmspace_create": VmspaceCreate(PMAP, lwp=0, seq=1),

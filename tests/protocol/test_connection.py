@@ -23,6 +23,8 @@ from vkprotocol.messages import (
     Reply,
     Request,
     Signal,
+    Status,
+    StatusQuery,
 )
 
 from tests.protocol.examples import EXAMPLES
@@ -58,6 +60,10 @@ def legal(history: list[tuple[Role, AnyMessage]], speaker: Role, message: AnyMes
         return speaker is Role.GUEST and not history
     if isinstance(message, HelloReply):
         return speaker is Role.HOST and spoken == [Hello]
+    if isinstance(message, StatusQuery):
+        return speaker is Role.GUEST and not history
+    if isinstance(message, Status):
+        return speaker is Role.HOST and spoken[:1] == [StatusQuery]
     if HelloReply not in spoken:
         return False
     vcpus = next(m.vcpus for _, m in history if isinstance(m, Hello))
@@ -88,6 +94,8 @@ _likely = st.one_of(
     st.just(HELLO),
     st.just(WELCOME),
     st.builds(Goodbye),
+    st.just(StatusQuery()),
+    st.just(Status(part=b"how it does")),
 )
 _lines = st.tuples(st.sampled_from(Role), _likely)
 
@@ -123,7 +131,8 @@ def test_what_we_may_not_send_the_peer_may_not_accept(
     host, guest = said(*history)
     receiver, speaker = (host, Role.GUEST) if to_host else (guest, Role.HOST)
     for message in (m for who, m in lines if who is speaker):
-        right_way = isinstance(message, Goodbye) or (type(message) in (*REQUESTS, Hello)) is to_host
+        to_hosts = (*REQUESTS, Hello, StatusQuery)
+        right_way = isinstance(message, Goodbye) or (type(message) in to_hosts) is to_host
         if right_way and legal(history, speaker, message):
             assert list(receiver.receive_bytes(frame(message))) == [message]
             history.append((speaker, message))
@@ -210,10 +219,15 @@ def test_changed_streams_are_at_worst_the_peers_error(
     [
         (b"GET / HTTP/1.1\r\n", 0, "a frame (0xc6)", "0x47"),
         (b"\xc6\xff\xff\xff\xff", 1, "a frame of at most 262144 bytes", "one of 4294967295"),
-        (b"\xc6\x00\x00\x00\x00", 5, "Hello or Goodbye", "Input data was truncated"),
+        (b"\xc6\x00\x00\x00\x00", 5, "Hello or StatusQuery or Goodbye", "Input data was truncated"),
         (frame(Goodbye()) + b"\xc6", 19, "nothing after the last word", "1 bytes"),
-        (frame(EXAMPLES["kill"]), 5, "Hello or Goodbye", "Kill 16 of lwp 0"),
-        (frame(EXAMPLES["reply"]), 5, "Hello or Goodbye", "Invalid value 'reply' - at `$.type`"),
+        (frame(EXAMPLES["kill"]), 5, "Hello or StatusQuery or Goodbye", "Kill 16 of lwp 0"),
+        (
+            frame(EXAMPLES["reply"]),
+            5,
+            "Hello or StatusQuery or Goodbye",
+            "Invalid value 'reply' - at `$.type`",
+        ),
         (b"\xc6\x00\x00", 0, "the rest of a frame", "3 bytes and the end"),
         (
             b"\xc6\x00\x04\x93\xe0" + b"\x91" * 300_000,
@@ -224,7 +238,7 @@ def test_changed_streams_are_at_worst_the_peers_error(
         (
             b"\xc6\x00\x03\x00\x00" + (b"\x82\xa1x" + b"\x91" * 0x2FFFD),
             5,
-            "Hello or Goodbye",
+            "Hello or StatusQuery or Goodbye",
             "nested too deep",
         ),
     ],

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 from vkemu.executors.live import Live
-from vkemu.serving.session import GuestSession, HostSession
+from vkemu.serving.guest_session import GuestSession
+from vkemu.serving.host_session import HostSession
 from vkemu.serving.transport import MemoryStream, Stream, memory_pair
 from vkprotocol.codec import frame
 from vkprotocol.effects import Mailbox

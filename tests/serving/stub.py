@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from vkemu.executors.live import Live
-from vkemu.serving.session import GuestSession, HostSession, Outlet, Refused
+from vkemu.serving.guest_session import GuestSession
+from vkemu.serving.host_session import HostSession
+from vkemu.serving.session import Outlet, Refused
 from vkprotocol.effects import Cell, Mailbox
 from vkprotocol.errno import Errno
 from vkprotocol.limits import SCHEMA
@@ -19,6 +21,7 @@ from vkguest.vkernel64.port import MailboxPort
 class StubLwp:
     def __init__(self, n: int, say: Callable[[AnyMessage], None]) -> None:
         self.n = n
+        self.closed = False
         self.requests = Mailbox(("requests", n))
         self.replies: Mailbox = Outlet(("replies", n), say)
 
@@ -59,6 +62,12 @@ class StubHost:
             before = await self.sum.add(request.length)
             reply = Reply(lwp=lwp.n, seq=request.seq, value=before + request.length)
             await lwp.replies.send(reply)
+
+    def status(self, form: str) -> bytes:
+        return form.encode()
+
+    def bug(self, who: str, error: Exception) -> str:
+        raise error
 
     def release(self, guest: Any) -> None:
         self.released.append(guest.pid)

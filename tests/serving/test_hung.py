@@ -15,8 +15,8 @@ from vkemu.executors.controlled import Deadlock
 from vkemu.executors.hung_task import PATIENT, STILL, HungTasks
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import assemble
+from vkemu.serving.address import listen
 from vkemu.serving.server import Server
-from vkemu.serving.transport import listen
 from vkprotocol.effects import Cell, Lock, Mailbox
 from vkprotocol.errno import Errno
 from vkprotocol.messages import Goodbye, Mmap

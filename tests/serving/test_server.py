@@ -14,9 +14,10 @@ from anyio.abc import TaskGroup
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import Machine, assemble
 from vkemu.launch.scenario import Guest, Host, QuirkTable, Scenario
+from vkemu.serving.address import connect, listen
+from vkemu.serving.guest_session import GuestSession
 from vkemu.serving.server import Server
-from vkemu.serving.session import GuestSession
-from vkemu.serving.transport import MemoryStream, Stream, UnixStream, connect, listen, memory_pair
+from vkemu.serving.transport import MemoryStream, Stream, UnixStream, memory_pair
 from vkprotocol import insn
 from vkprotocol.codec import frame
 from vkprotocol.connection import Connection, Role
@@ -124,6 +125,7 @@ class Peer:
 @asynccontextmanager
 async def peer(path: Path) -> AsyncIterator[Peer]:
     stream = await connect(path)
+    assert isinstance(stream, UnixStream)
     try:
         yield Peer(stream)
     finally:
@@ -215,7 +217,7 @@ def test_guests_that_break_leave_the_others_and_the_host_alone(
             assert served.lines.count("'good': done") == 1
             assert all("\n" not in line for line in served.lines)
             assert served.kernel.vmstats.v_free_count.value == free
-            assert served.server.sessions == []
+            assert served.server.sessions == {}
 
     on_backend(backend, main)
 

@@ -9,8 +9,9 @@ from typing import Any
 import anyio
 import pytest
 from vkemu.executors.live import BACKENDS, Live, on_backend
-from vkemu.serving import session as sessions
-from vkemu.serving.session import GuestSession, HostSession
+from vkemu.serving import host_session as sessions
+from vkemu.serving.guest_session import GuestSession
+from vkemu.serving.host_session import HostSession
 from vkemu.serving.transport import memory_pair
 from vkprotocol import limits
 from vkprotocol.codec import frame
@@ -172,7 +173,7 @@ async def test_a_guest_may_be_silent_after_its_hello(autojump_clock: Any) -> Non
 async def test_a_peer_that_does_not_read_is_not_read_from(
     autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "UNSENT_BYTES", 100)
+    monkeypatch.setattr(HostSession, "unsent_bytes", 100)
     async with serving() as host:
         stream = host.dial()
         await stream.send(frame(hello()))

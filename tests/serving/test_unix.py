@@ -11,7 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 from vkemu.executors.live import BACKENDS, on_backend
-from vkemu.serving.transport import UnixStream, accept, connect, listen
+from vkemu.serving.address import connect, listen
+from vkemu.serving.transport import UnixStream
 from vkprotocol.codec import frame
 from vkprotocol.messages import Credentials, Madvise
 
@@ -32,7 +33,8 @@ async def socket_serving(path: Path) -> AsyncIterator[Serving]:
 
         async def accepting() -> None:
             while True:
-                host.group.start_soon(host.serve, await accept(listener))
+                stream = await listener.stream(await listener.accept())
+                host.group.start_soon(host.serve, stream)
 
         async with anyio.create_task_group() as group:
             group.start_soon(accepting)
@@ -79,6 +81,7 @@ def test_descriptors_nobody_asked_for_are_closed(backend: str, tmp_path: Path) -
         async with socket_serving(tmp_path / "host") as host:
             before = open_descriptors()
             stream = await connect(tmp_path / "host")
+            assert isinstance(stream, UnixStream)
             with (tmp_path / "other").open("wb") as other:
                 await stream.send(frame(hello()), [other.fileno()])
                 assert await stream.receive()
@@ -158,7 +161,7 @@ def test_a_socket_left_behind_is_taken_over(backend: str, tmp_path: Path) -> Non
         async with listen(path) as listener, anyio.create_task_group() as group:
 
             async def answer() -> None:
-                stream: UnixStream = await accept(listener)
+                stream = await listener.stream(await listener.accept())
                 await stream.send(b"hi")
                 await stream.aclose()
 

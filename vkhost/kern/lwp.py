@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import Cell, Mailbox, Step
 from vkprotocol.guarded import guarded_by
+from vkprotocol.limits import VMSPACES_PER_PROCESS
 from vkprotocol.vkernel import SIGKILL
 
 from vkhost.kern.token import Token
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from vkhost.vm.vm_vmspace import VmspaceEntry
     from vkhost.vm.vmspace import Vmspace
     from vkhost.vm.vnode import Vnode
+
+
+MAX_PROC_MMAP: Final = 1_000_000  # entries of a map
 
 
 @guarded_by("token", "root")
@@ -69,8 +73,9 @@ class Proc:
     """
 
     __slots__ = (
-        "files", "kernel", "killed", "lowmemkill", "lwps", "name", "nlwps", "p_token", "p_vkernel",
-        "p_vmspace", "pid", "rlimit_rss", "rlimit_vmem", "rss_hysteresis", "zombie",
+        "files", "kernel", "killed", "lowmemkill", "lwps", "max_proc_mmap", "max_vmspaces", "name",
+        "nlwps", "p_token", "p_vkernel", "p_vmspace", "pid", "rlimit_rss", "rlimit_vmem",
+        "rss_hysteresis", "zombie",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, pid: int, name: str, vmspace: Vmspace) -> None:
@@ -85,6 +90,8 @@ class Proc:
         self.lwps: list[Lwp] = []  # complete before the first thread runs
         self.nlwps = Cell(("p_nthreads", pid), 0)  # those not yet gone
         self.killed = Cell(("p_killed", pid), False)
+        self.max_vmspaces = VMSPACES_PER_PROCESS
+        self.max_proc_mmap = MAX_PROC_MMAP  # vm.max_proc_mmap
         self.rlimit_vmem: int | None = None
         self.rlimit_rss: int | None = None
         self.rss_hysteresis = 4096
@@ -99,7 +106,8 @@ class Lwp:
     """
 
     __slots__ = (
-        "cpu", "lwp_vkernel", "proc", "replies", "requests", "signals", "tid", "vmspace",
+        "closed", "cpu", "gone", "lwp_vkernel", "proc", "replies", "requests", "signals",
+        "thread_id", "tid", "vmspace",
     )  # fmt: skip
 
     def __init__(self, proc: Proc, tid: int, cpu: Cpu) -> None:
@@ -111,6 +119,9 @@ class Lwp:
         self.requests = Mailbox(("requests", proc.pid, tid))
         self.replies = Mailbox(("replies", proc.pid, tid))
         self.signals = Cell(("signals", proc.pid, tid), ())
+        self.thread_id = -1  # of the kernel thread, once it was started
+        self.gone = False  # counted out of nlwps
+        self.closed = False  # no request is received any more
 
     @property
     def id(self) -> str:

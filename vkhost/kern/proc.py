@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vkprotocol.effects import Thread
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.vkernel import SIGKILL
 
@@ -51,13 +52,17 @@ def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> P
     return proc
 
 
-def proc_start(proc: Proc) -> None:
+def proc_start(proc: Proc) -> list[Thread]:
     """Let its threads run."""
     from vkhost.kern.syscall import lwp_main
 
+    threads = []
     for lwp in proc.lwps:
         proc.kernel.emit("lwp.create", proc.pid, lwp.id)
-        proc.kernel.spawn(f"lwp {proc.name}.{lwp.tid}", lwp_main(lwp))
+        thread = proc.kernel.spawn(f"lwp {proc.name}.{lwp.tid}", lwp_main(lwp))
+        lwp.thread_id = thread.tid
+        threads.append(thread)
+    return threads
 
 
 async def killproc(proc: Proc) -> None:
@@ -78,7 +83,16 @@ async def lwp_exit(lwp: Lwp) -> None:
     """
     await vkernel_lwp_exit(lwp)
     await swtch_out(lwp)
+    lwp.gone = True
     if await lwp.proc.nlwps.add(-1) == 1:
+        await _exit1(lwp.proc)
+
+
+async def lwp_reap(lwp: Lwp) -> None:
+    """Its kernel thread has ended in the midst of something. By another one: what is left to do."""
+    if not lwp.gone:
+        await lwp_exit(lwp)
+    elif not await lwp.proc.nlwps.load() and not lwp.proc.zombie:
         await _exit1(lwp.proc)
 
 

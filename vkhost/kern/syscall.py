@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from vkprotocol import messages as msg
+from vkprotocol.effects import curthread
 from vkprotocol.errno import Errno
 from vkprotocol.insn import Mem, MemOp
 from vkprotocol.vkernel import NSIG
@@ -48,6 +49,11 @@ def _errno(error: int, value: int = 0) -> Result:
 
 async def lwp_main(lwp: Lwp) -> None:
     """The kernel thread of a virtual CPU: receive, serve, reply, until it exits or is killed."""
+    await _serve(lwp)
+    lwp.proc.kernel.unbind(curthread().tid)
+
+
+async def _serve(lwp: Lwp) -> None:
     kernel = lwp.proc.kernel
     await swtch_in(lwp)
     while True:
@@ -63,10 +69,21 @@ async def lwp_main(lwp: Lwp) -> None:
         if isinstance(request, msg.Exit):
             await lwp_exit(lwp)
             await lwp.replies.send(msg.Reply(lwp=lwp.tid, seq=request.seq, **result))
+            await _refuse_the_rest(lwp)
             return
         await lwp.replies.send(msg.Reply(lwp=lwp.tid, seq=request.seq, **result))
     await lwp_exit(lwp)
     await lwp.replies.send(msg.Goodbye(errno=int(Errno.EINTR), reason="killed"))
+
+
+async def _refuse_the_rest(lwp: Lwp) -> None:
+    """Nobody is left for what was asked after Exit, but it is answered."""
+    while lwp.requests.queue:
+        request = await lwp.requests.recv()
+        if request is not KILLED:
+            reply = msg.Reply(lwp=lwp.tid, seq=request.seq, errno=int(Errno.ESRCH))
+            await lwp.replies.send(reply)
+    lwp.closed = True
 
 
 # vmspace_*: EINVAL without any vmspace, then ENOENT, before an argument is looked at.

@@ -12,7 +12,7 @@ from array import array
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.effects import Cell, Mailbox, Step
+from vkprotocol.effects import Cell, Mailbox, Step, Thread
 
 from vkhost.pc64.cpu_access import PAGE, Access, Write, modified, walk
 from vkhost.pc64.cpuid import MXCSR_MASK
@@ -73,6 +73,7 @@ class Cpu:
         self.id = cpuid
         self.mask = 1 << cpuid
         self.lwp: Lwp | None = None
+        self.worker: Thread | None = None  # resolves its faults, if it has one
         self.tlb = Tlb(self)
         self.ipi = Mailbox(("ipi", cpuid))
         # The second stage that an EPT violation of this CPU is resolved in: a reference to it.

@@ -36,8 +36,6 @@ from vkhost.vm.vmspace import Vmspace
 from vkhost.vm.vnode import Vnode
 from vkhost.vm.vnode_pager import vnode_pager_alloc
 
-MAX_PROC_MMAP = 1_000_000
-
 
 async def vm_mmap(
     vmspace: Vmspace,
@@ -84,7 +82,7 @@ async def vm_mmap(
 async def _over_limit(vm_map: VmMap, proc: Proc, size: int) -> bool:
     """Too many entries; or, in the process's own map, beyond RLIMIT_VMEM."""
     await vm_map_lock_read(vm_map)
-    over = len(vm_map.entries) >= MAX_PROC_MMAP
+    over = len(vm_map.entries) >= proc.max_proc_mmap
     if proc.rlimit_vmem is not None and vm_map is proc.p_vmspace.vm_map:
         over = over or vm_map.size + size > proc.rlimit_vmem
     await vm_map_unlock(vm_map)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Cell, fresh_key
 from vkprotocol.errno import Errno
-from vkprotocol.limits import VMSPACES_PER_PROCESS
 
 from vkhost.kern.lwp import Lwp, Proc, VkernelLwp, VkernelProc
 from vkhost.kern.panic import kkassert, panic
@@ -65,7 +64,7 @@ async def vmspace_create(lwp: Lwp, vmspace_id: int) -> int:
     ve = VmspaceEntry(proc, vmspace_id, vmspace_alloc(kernel, name, proc))
     async with vkp.token:
         error = 0
-        if len(vkp.root) >= VMSPACES_PER_PROCESS:
+        if len(vkp.root) >= proc.max_vmspaces:
             error = Errno.ENOMEM
         elif vmspace_id in vkp.root:
             error = Errno.EEXIST
@@ -219,5 +218,16 @@ async def vkernel_exit(proc: Proc) -> None:
     async with vkp.token:
         for _, ve in sorted(vkp.root.items()):
             if await _vmspace_entry_delete(ve, vkp, 0):
-                panic(proc.kernel, f"rb_vmspace_delete: invalid refs {ve.refs.state}")
+                _invalid_refs(ve)
+                await _vmspace_entry_delete(ve, vkp, ve.refs.state)
             await vmspace_entry_cache_drop(ve)
+
+
+def _invalid_refs(ve: VmspaceEntry) -> None:
+    """The panic of the host; or whoever keeps it from one is told, and the entry goes all the same:
+    nobody of the process is left to use it."""
+    kernel = ve.proc.kernel
+    message = f"rb_vmspace_delete: invalid refs {ve.refs.state}"
+    if kernel.on_leak is None:
+        panic(kernel, message)
+    kernel.on_leak(ve.proc, message)

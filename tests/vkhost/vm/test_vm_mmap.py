@@ -119,7 +119,7 @@ def test_the_kernel_without_the_feature_refuses_it() -> None:
     assert k.try_mmap()[0] == 0
 
 
-def test_limits_of_entries_and_of_address_space(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_of_entries_and_of_address_space() -> None:
     k = Mmap()
     k.proc.rlimit_vmem = 2 * PAGE
 
@@ -127,7 +127,7 @@ def test_limits_of_entries_and_of_address_space(monkeypatch: pytest.MonkeyPatch)
     assert k.try_mmap(length=2 * PAGE)[0] == 0
     assert k.try_mmap(length=1)[0] == Errno.ENOMEM
     k.proc.rlimit_vmem = None
-    monkeypatch.setattr("vkhost.vm.vm_mmap_map.MAX_PROC_MMAP", 1)
+    k.proc.max_proc_mmap = 1
     assert k.try_mmap()[0] == Errno.ENOMEM
 
 

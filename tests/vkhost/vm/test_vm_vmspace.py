@@ -83,9 +83,9 @@ def test_create_with_vkernels_disabled(how: str) -> None:
     assert k.proc.p_vkernel.value is None
 
 
-def test_our_bound_on_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vkhost.vm.vm_vmspace.VMSPACES_PER_PROCESS", 2)
+def test_our_bound_on_their_number() -> None:
     k = created()
+    k.proc.max_vmspaces = 2
 
     assert k.do(vmspace_create(k.lwp, 1)) == 0
     assert k.do(vmspace_create(k.lwp, 2)) == Errno.ENOMEM

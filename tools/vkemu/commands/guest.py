@@ -23,8 +23,8 @@ from vkemu.executors.controlled import Deadlock
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch import names
 from vkemu.launch.scenario import size_bytes
-from vkemu.serving.session import GuestSession
-from vkemu.serving.transport import connect
+from vkemu.serving.address import connect
+from vkemu.serving.guest_session import GuestSession
 from vkemu.verdict import Status, UsageError, telling
 from vkguest.kern.errors import BootError, GuestPanic, HostGone
 from vkguest.kern.kern_exec import Program

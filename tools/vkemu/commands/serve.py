@@ -1,11 +1,14 @@
-"""`vkemu serve`: the host as a process of its own; guests come over a unix socket."""
+"""`vkemu serve`: the host as a process of its own; guests come over unix sockets or TCP."""
 
 from __future__ import annotations
 
 import argparse
+import math
+import resource
 import signal
+import ssl
 import sys
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,31 @@ from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import Machine, assemble
 from vkemu.launch.outcome import FAILURES, headline
 from vkemu.launch.scenario import Scenario, lay_over, load, read, read_setting
+from vkemu.oracle import CHECKS, DEFAULT_CHECKS
 from vkemu.record import rundir
-from vkemu.record.live_log import LiveLog, open_log
-from vkemu.serving.server import Server
-from vkemu.serving.transport import listen
+from vkemu.record.live_log import LiveLog, Writer, open_log, to_stream
+from vkemu.record.rundir import RunFolder
+from vkemu.serving.address import Address, listen, parse_address, read_token
+from vkemu.serving.limits import LIMITS, Limits, parse_limits
+from vkemu.serving.sd_notify import sd_notify
+from vkemu.serving.server import Overdue, Server
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
+from vkhost.tree import TREES
 
 # What the host is when no scenario says it; a stand-in for the guests, which come from outside.
 DEFAULTS = {"host": {"pages": 4096, "cpus": 8}}
 STAND_IN = {"name": "outside", "memory": "1M", "vcpus": 1, "workloads": ["touch"]}
 TIME_SCALE_MAX = 1e6
+TELL_BYTES = 1 << 20  # of lines that standard error has not taken
+TELL_SECONDS = 1.0  # for what it has not taken at the end
+# --checks: what the oracle looks at.
+CHECKING = {
+    "none": (),
+    "memory": tuple(c for c in DEFAULT_CHECKS if c in ("stale-translation", "free-frame",
+                    "freed-access", "mapped-flag", "dirty", "read-only")),
+    "all": DEFAULT_CHECKS,
+}  # fmt: skip
+assert set(CHECKING["memory"]) < set(CHECKS)
 
 
 class Stopped(Exception):
@@ -38,8 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scenario", nargs="?", help="host, policy, quirks and checks as in this one; not its guests"
     )
-    parser.add_argument("--socket", type=path, required=True, metavar="PATH", help="where to serve")
+    parser.add_argument(
+        "--socket", type=path, metavar="PATH", help="where to serve: short for --listen unix:PATH"
+    )
     parser.add_argument("--policy", type=name, help="reverse map, instead of the scenario's")
+    parser.add_argument("--tree", choices=list(TREES), help="which of DragonFly's trees it models")
     parser.add_argument(
         "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
     )
@@ -65,7 +86,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zstd", action="store_true", help="with --runs: events.ndjson.zst")
     parser.add_argument("--events", action="store_true", help="show the events on standard error")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON at the end")
+    _add_serving(parser.add_argument_group("as a server (docs/serving.md)"))
     parser.set_defaults(max_steps=None)
+
+
+def _add_serving(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="unix:PATH or tcp:HOST:PORT; may be given several times",
+    )
+    add("--token-file", type=path, metavar="FILE", help="what guests over TCP must know")
+    add("--tls-cert", type=path, metavar="FILE", help="TLS over TCP, with this certificate")
+    add("--tls-key", type=path, metavar="FILE", help="its key, if that is not in the same file")
+    add("--anywhere", action="store_true", help="let --listen tcp: be no loopback address")
+    add(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a bound: {', '.join(LIMITS)}",
+    )
+    add("--drain", type=float, default=0.0, metavar="S", help="time to end when told to stop")
+    add("--idle", type=float, default=math.inf, metavar="S", help="let go who asks nothing so long")
+    add(
+        "--on-violation",
+        choices=("guest", "stop"),
+        default="guest",
+        help="whom a broken invariant ends: the guest it is about (default), or the host",
+    )
+    add("--checks", choices=tuple(CHECKING), help="what the oracle looks at (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.zstd and args.runs is None:
         raise UsageError("vkemu serve: --zstd is about the log, expected with --runs DIR")
+    options = Options(args)
     scenario = host_of(args)
     with ExitStack() as stack:
         log = folder = None
@@ -84,23 +138,50 @@ def run(args: argparse.Namespace) -> int:
             run = f"{scenario.name}/{scenario.policy}/serve"
             shown = sys.stderr if args.events else None
             log = stack.enter_context(open_log(run, folder, zstd=args.zstd, shown=shown))
-            if folder is not None:
-                tell(f"logging to {folder.events_path(zstd=args.zstd)}")  # for log show --follow
-        summary, failure = serve(scenario, args, log)
-        if log is not None:
-            missing = log.close()
-            if missing:
-                tell(missing)
-            summary["dropped"] = log.dropped
+        # Standard error may be a pipe that nobody reads, or whose reader has gone.
+        teller = Writer(to_stream(sys.stderr), limit=TELL_BYTES)
+        beside = None if log is None else log.beside
+        tell = Teller(teller if beside is None else beside)
         if folder is not None:
-            folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
-            folder.write_json(rundir.SUMMARY, summary)
-            if failure:
-                folder.write_text(rundir.FAILURE, failure)
+            tell(f"logging to {folder.events_path(zstd=args.zstd)}")  # for log show --follow
+        try:
+            summary, failure = serve(scenario, args, options, log, tell)
+            if log is not None:
+                missing = log.close()
+                if missing:
+                    tell(missing)
+                summary["dropped"] = log.dropped
+            if folder is not None:
+                keep(folder, scenario, summary, failure, tell)
+        finally:
+            teller.close(TELL_SECONDS)
     status = OF_VERDICT[summary["verdict"]]
     with telling(status):
         report(summary, failure, as_json=args.json)
     return status
+
+
+class Teller:
+    """Lines for standard error, which the host never waits for."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+
+    def __call__(self, line: str) -> None:
+        self.writer.offer(f"{line}\n".encode(errors="backslashreplace"))
+
+
+def keep(
+    folder: RunFolder, scenario: Scenario, summary: dict[str, Any], failure: str, tell: Teller
+) -> None:
+    """What is known of the run is not lost for a disk that is full."""
+    try:
+        folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
+        folder.write_json(rundir.SUMMARY, summary)
+        if failure:
+            folder.write_text(rundir.FAILURE, failure)
+    except OSError as error:
+        tell(f"{folder.path}: {error.strerror}: the run folder is not complete")
 
 
 def report(summary: dict[str, Any], failure: str, *, as_json: bool) -> None:
@@ -123,60 +204,159 @@ def host_of(args: argparse.Namespace) -> Scenario:
         scenario = read(document, Path("vkemu serve"))
     else:
         scenario = load(args.scenario, settings)
+        if not isinstance(scenario, Scenario):
+            raise UsageError(f"{args.scenario}: a litmus test, expected a scenario")
+    if args.checks is not None:
+        scenario = msgspec.structs.replace(scenario, checks=CHECKING[args.checks])
     return msgspec.structs.replace(scenario, guest=())
 
 
+class Options:
+    """What the command line says about serving, understood. Raises UsageError."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        try:
+            self.addresses = [parse_address(text) for text in args.listen]
+            self.limits: Limits = parse_limits(args.limit)
+            self.token = b"" if args.token_file is None else read_token(args.token_file)
+        except ValueError as error:
+            raise UsageError(f"vkemu serve: {error}") from None
+        if args.socket is not None:
+            self.addresses.insert(0, Address(path=args.socket))
+        if not self.addresses:
+            raise UsageError("vkemu serve: nowhere to serve, expected --socket or --listen")
+        for address in self.addresses:
+            if address.path is None and not self.token:
+                raise UsageError(f"vkemu serve: --listen {address}, expected with --token-file")
+            if not address.loopback and not args.anywhere:
+                raise UsageError(
+                    f"vkemu serve: --listen {address}, expected a loopback address or --anywhere"
+                )
+        for option in ("drain", "idle"):
+            if not getattr(args, option) >= 0:
+                raise UsageError(f"vkemu serve: --{option} {getattr(args, option)}, expected >= 0")
+        self.context = self._context(args)
+
+    def _context(self, args: argparse.Namespace) -> ssl.SSLContext | None:
+        if args.tls_cert is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(args.tls_cert, args.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            why = error.strerror or error.reason if isinstance(error, ssl.SSLError) else error
+            raise UsageError(f"{args.tls_cert}: {why}, expected a certificate") from None
+        return context
+
+
 def serve(
-    scenario: Scenario, args: argparse.Namespace, log: LiveLog | None
+    scenario: Scenario,
+    args: argparse.Namespace,
+    options: Options,
+    log: LiveLog | None,
+    tell: Teller,
 ) -> tuple[dict[str, Any], str]:
     """Serve to the end: the summary, and what went wrong if anything did."""
+    most_descriptors()
     live = Live(time_scale=args.time_scale)
     machine = assemble(scenario, log, live)
-    say = tell if log is None else log.tell
-    server = Server(live, machine.kernel, say, args.guests)
+    if args.checks == "none":
+        machine.kernel.emit = unheard if log is None else log.emit
+    server = Server(
+        live,
+        machine.kernel,
+        tell,
+        args.guests,
+        limits=options.limits,
+        token=options.token,
+        on_violation=args.on_violation,
+        blame=machine.oracle.blame,
+        failures=FAILURES,
+        drain=args.drain,
+        idle=args.idle,
+    )
     verdict: Verdict = "pass"
     failure = ""
     try:
-        on_backend(args.backend, Serving(server, args.socket).main)
-        machine.oracle.finish()
+        on_backend(args.backend, Serving(server, options.addresses, options.context, log).main)
+        if args.checks != "none" and not server.containment.violations:
+            machine.oracle.finish()
     except OSError as error:
         raise UsageError(f"vkemu serve: {error}") from None
-    except Stopped as error:
+    except (Stopped, Overdue) as error:
         verdict, failure = "unknown", str(error)
     except FAILURES as error:
         verdict, failure = "fail", headline(error)
     finally:
         live.close()
+    if server.containment.violations and not failure:
+        verdict, failure = "fail", "\n".join(server.containment.violations)
     return summarize(scenario, machine, server, verdict, failure), failure
 
 
-class Serving:
-    """The server with its socket and the signals that end it."""
+def unheard(name: str, /, *fields: Any) -> None:
+    """--checks none, and no log."""
 
-    def __init__(self, server: Server, path: Path) -> None:
+
+def most_descriptors() -> None:
+    """As many as we may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Serving:
+    """The server with its sockets and the signals that end it."""
+
+    def __init__(
+        self,
+        server: Server,
+        where: Path | list[Address],
+        context: ssl.SSLContext | None = None,
+        log: LiveLog | None = None,
+    ) -> None:
         self.server = server
-        self.path = path
+        self.addresses = [Address(path=where)] if isinstance(where, Path) else where
+        self.context = context
+        self.log = log
         self._failures: list[BaseException] = []
 
     async def main(self) -> None:
-        async with listen(self.path) as listener, anyio.create_task_group() as group:
-            group.start_soon(self._until_signal)
-            self.server.tell(f"serving at {self.path}")
+        async with AsyncExitStack() as stack:
+            listeners = [
+                await stack.enter_async_context(listen(address, self.context))
+                for address in self.addresses
+            ]
+            group = await stack.enter_async_context(anyio.create_task_group())
+            await group.start(self._until_signal)
+            for listener in listeners:
+                self.server.tell(f"serving at {listener.address}")
+            sd_notify("READY=1")
             try:
-                await self.server.run(listener)
-            except (Stopped, *FAILURES) as error:
+                await self.server.run(*listeners)
+            except (Stopped, Overdue, *FAILURES) as error:
                 self._failures.append(error)
+            sd_notify("STOPPING=1")
             group.cancel_scope.cancel()
         for failure in self._failures:
             raise failure
 
-    async def _until_signal(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            await anext(signals)
-            self.server.shutdown()
-            await anext(signals)
-            left = self.server.live.deadlock()
-            self.server.live.stop(Stopped(f"told to stop twice; left: {left}"))
+    async def _until_signal(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        told = 0
+        with anyio.open_signal_receiver(*wanted) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    if self.log is not None:
+                        self.log.reopen()
+                    continue
+                told += 1
+                if told == 1:
+                    sd_notify("STOPPING=1")
+                    self.server.shutdown()
+                else:
+                    left = self.server.live.deadlock()
+                    self.server.live.stop(Stopped(f"told to stop twice; left: {left}"))
 
 
 def summarize(
@@ -189,12 +369,8 @@ def summarize(
         "policy": scenario.policy,
         "mutants": list(scenario.mutants),
         "guests": server.served,
+        "counts": dict(sorted(server.counts.items())),
         "steps": server.live.steps,
         "virtual_ns": server.live.clock,
         "counters": machine.counters(),
     }
-
-
-def tell(line: str) -> None:
-    """Standard output is for results."""
-    print(line, file=sys.stderr, flush=True)

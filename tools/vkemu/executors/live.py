@@ -71,6 +71,7 @@ class Live(Execution):
         self.max_steps = sys.maxsize if max_steps is None else max_steps
         self.steps = 0
         self.schedule = array("H") if record else None  # the tids, step by step
+        self.now = 0.0  # of the event loop, when it was last looked at
         self.clock = 0  # CLOCK between our steps: another Live may share the process
         self.sources: list[Callable[[], bool]] = []  # what is outside: will it still post?
         self.hung_tasks: HungTasks | None = None  # looked for while it runs, when set
@@ -340,7 +341,8 @@ class Live(Execution):
 
     def _read_clock(self) -> None:
         if self.time_scale is not None:
-            now = int((anyio.current_time() - self._epoch) * self.time_scale * NS)
+            self.now = anyio.current_time()
+            now = int((self.now - self._epoch) * self.time_scale * NS)
             self.clock = max(self.clock, now)
 
     def _next_deadline(self) -> int | None:

@@ -124,6 +124,19 @@ class Oracle:
             shadow.event = (name, args)
             handler(*args)
 
+    def blame(self, error: Exception) -> tuple[list[str], list[Any]]:
+        """Whom a violation is about: the threads that did it, the processes that map the frame."""
+        if not isinstance(error, Violation):
+            return [], []
+        shadow = self.shadow
+        actors = dict.fromkeys(h.actor for h in error.accesses if h is not None)
+        procs: dict[Any, None] = {}
+        if error.frame is not None:
+            owners = {pmap: proc for proc, pmaps in shadow.pmaps.items() for pmap in pmaps}
+            mapped = (pmap for pmap, _ in shadow.frame(error.frame).ptes)
+            procs = dict.fromkeys(owners[pmap] for pmap in mapped if pmap in owners)
+        return list(actors), list(procs)
+
     def finish(self) -> None:
         """The run has ended properly: nobody is in flight any more."""
         for part in self._parts:
@@ -133,17 +146,16 @@ class Oracle:
 
 
 def _each(takers: list[Handler]) -> Handler:
-    if len(takers) == 2:
-        first, second = takers
-
-        def both(*args: Any) -> None:
-            first(*args)
-            second(*args)
-
-        return both
+    """All of them, also after one that finds something wrong: on a live host it goes on."""
 
     def each(*args: Any) -> None:
+        found: Violation | None = None
         for taker in takers:
-            taker(*args)
+            try:
+                taker(*args)
+            except Violation as violation:
+                found = found or violation
+        if found is not None:
+            raise found
 
     return each

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from io import FileIO
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 from structlog.typing import Processor
 
@@ -49,9 +49,13 @@ def zstd_pack() -> Pack:
     return pack
 
 
+# How to write, to pack and to end.
+Output: TypeAlias = tuple[Callable[[bytes], int], Pack, Callable[[], None]]
+
+
 class Writer:
     """The thread, and what waits for it. `write_some` is os.write on a file, or stands for it;
-    `end` is called when nothing more will be written."""
+    `end` is called when nothing more will be written. `again` opens it anew (`reopen`)."""
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Writer:
         pack: Pack = unpacked,
         limit: int = BYTES,
         end: Callable[[], None] = lambda: None,
+        again: Callable[[], Output] | None = None,
     ) -> None:
         self.limit = limit
         self.refused = 0  # lines for which there was no room, or nobody to write them
@@ -67,6 +72,8 @@ class Writer:
         self._write_some = write_some
         self._pack = pack
         self._end = end
+        self._again = again
+        self._reopening = False
         self._waiting: list[bytes] = []
         self._unwritten = 0  # bytes, those being written included
         self._lines = 0  # the same in lines
@@ -97,6 +104,13 @@ class Writer:
             self.refused += 1
         else:
             self.write(line)
+
+    def reopen(self) -> None:
+        """Somebody has moved the file away (logrotate): go on in a new one of its name."""
+        if self._again is not None:
+            with self._changed:
+                self._reopening = True
+                self._changed.notify_all()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> int:
         """Let the thread finish. How many lines were not written."""
@@ -130,15 +144,20 @@ class Writer:
 
     def _batch(self) -> bool:
         with self._changed:
-            while not self._waiting and not self._closing.is_set():
+            while not self._waiting and not self._closing.is_set() and not self._reopening:
                 self._changed.wait()
         self._closing.wait(GATHER_SECONDS)
         with self._changed:
             lines, self._waiting = self._waiting, []
             last = self._closing.is_set()
-        rest = memoryview(self._pack(b"".join(lines), last=last))
+            reopening, self._reopening = self._reopening, False
+        rest = memoryview(self._pack(b"".join(lines), last=last or reopening))
         while rest:
             rest = rest[self._write_some(rest) :]  # type: ignore[arg-type]
+        if reopening and not last:
+            assert self._again is not None
+            self._end()
+            self._write_some, self._pack, self._end = self._again()
         with self._changed:
             self._unwritten -= sum(map(len, lines))
             self._lines -= len(lines)
@@ -185,6 +204,9 @@ class LiveLog(EventLog):
         else:
             self.beside.write(f"{line}\n".encode())
 
+    def reopen(self) -> None:
+        self.writer.reopen()
+
     def close(self, seconds: float = CLOSE_SECONDS) -> str:
         """Finish the log. What is missing in it, in a line; empty when nothing is."""
         if self._missing is None:
@@ -226,9 +248,13 @@ def open_log(
         log = LiveLog(writer, run, renderer=renderer_for(shown))
         log.beside = writer
         return log
-    pack = zstd_pack() if zstd else unpacked
-    file = FileIO(folder.events_path(zstd=zstd), "wb")
-    writer = Writer(file.write, pack=pack, end=file.close)
+
+    def again() -> Output:
+        file = FileIO(folder.events_path(zstd=zstd), "wb")
+        return file.write, zstd_pack() if zstd else unpacked, file.close
+
+    write_some, pack, end = again()
+    writer = Writer(write_some, pack=pack, end=end, again=again)
     if shown is None:
         return LiveLog(writer, run)
     beside = Writer(to_stream(shown))
@@ -241,6 +267,8 @@ def to_stream(stream: TextIO) -> Callable[[bytes], int]:
     """Past its buffer, whose lock the host would wait for too; unless it is no file at all."""
     try:
         fd = stream.fileno()
+    except AttributeError:  # there is none: it was closed when we were started
+        return len
     except (OSError, ValueError):
         return lambda data: stream.write(bytes(data).decode()) and len(data)
     return lambda data: os.write(fd, data)

@@ -3,30 +3,33 @@
 A kernel thread never sees a stream. What it sends into an `Outlet` is bytes on their way before its
 step ends; what arrives for it is posted into its Mailbox by the live executor. A session ends in
 one line that says why, and never takes anything with it but its own peer.
+
+What is said while steps are taken goes out when the slice of them ends, all of it in one piece and
+without a wait where the stream takes it; else the writer does it, which may wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import anyio
 from vkprotocol import limits
 from vkprotocol.connection import Connection, Role, State
 from vkprotocol.effects import Key, Mailbox, Step
 from vkprotocol.errno import Errno, errno_name
-from vkprotocol.errors import RemoteProtocolError
-from vkprotocol.messages import AnyMessage, Goodbye, Hello, HelloReply, Reply, Request, Signal
+from vkprotocol.errors import LocalProtocolError, RemoteProtocolError
+from vkprotocol.messages import AnyMessage, Goodbye, HelloReply
 
 from vkemu.executors.live import Live
-from vkemu.serving.transport import VANISHED, Broken, Stream, UnixStream
-from vkguest.kern.errors import HostGone
+from vkemu.serving.transport import VANISHED, Broken, Stream
 
 UNSENT_BYTES: Final = 1 << 20  # nothing more is read from a peer that has left this much unread
-HELLO_SECONDS: Final = 10.0  # a peer that has not said Hello by then is not a guest
 FLUSH_SECONDS: Final = 1.0  # for the last words
-GUESTS: Final = 64
+
+# What a message is to be posted as, if it is for a kernel thread.
+Mail: TypeAlias = tuple[Mailbox, Any] | None
 
 
 class Refused(Exception):
@@ -56,6 +59,9 @@ class Outlet(Mailbox):
 class Session:
     """A Connection on a Stream: the reader in `converse`, the writer beside it."""
 
+    unsent_bytes = UNSENT_BYTES
+    outstanding = 64 * limits.OUTSTANDING_PER_LWP
+
     def __init__(self, live: Live, stream: Stream, role: Role) -> None:
         self.live = live
         self.stream = stream
@@ -67,21 +73,51 @@ class Session:
         self._drained = anyio.Event()
         self._reading = anyio.CancelScope()
         self._early: list[AnyMessage] = []
+        self._sending = False  # the writer has a part of it in its hand
+        self._to_flush = False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes on their way, those in the writer's hand not counted."""
+        return len(self._unsent)
 
     def say(self, message: AnyMessage) -> None:
         """Put `message` on its way, unless nobody listens any more. A Goodbye ends it all."""
-        if not self.over and self.connection.state is not State.CLOSED:
+        state = self.connection.state
+        if self.over or state is State.CLOSED:
+            return
+        if state is State.FAILED and not isinstance(message, Goodbye):
+            return  # the peer will hear what it has done wrong, and nothing else
+        try:
             self._unsent += self.connection.send(message)
+        except LocalProtocolError as error:
+            self.failed(error)
+            return
+        if not self._to_flush:
+            self._to_flush = self.live.at_slice_end(self._flush)
+            if not self._to_flush:
+                self._more.set()
+        if isinstance(message, Goodbye):
+            self.reason = self.reason or message.reason
+            self._reading.cancel()
+
+    def failed(self, error: Exception) -> None:
+        """Something here, or in the kernel for this peer, is our bug."""
+        raise error
+
+    def _flush(self) -> None:
+        self._to_flush = False
+        if not self._sending and self._unsent:
+            del self._unsent[: self.stream.send_now(self._unsent)]
+        if self._unsent:
             self._more.set()
-            if isinstance(message, Goodbye):
-                self.reason = self.reason or message.reason
-                self._reading.cancel()
+        self._drained.set()
 
     def hang_up(self, reason: str = "", errno: int = 0) -> None:
         """Say goodbye and end the conversation."""
-        self.say(Goodbye(errno, reason[: limits.TEXT_CHARS]))
+        self.say(Goodbye(errno, one_line(reason)))
 
-    async def converse(self, hear: Callable[[AnyMessage], None]) -> None:
+    async def converse(self, hear: Callable[[AnyMessage], Mail]) -> None:
         """Hand every message to `hear` until the conversation ends; `reason` then says why."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._write)
@@ -89,7 +125,7 @@ class Session:
                 with self._reading:
                     await self._read(hear)
             except Broken as broken:
-                self.reason = str(broken)
+                self.reason = self.reason or str(broken)
             except RemoteProtocolError as error:
                 self.hang_up(str(error), Errno.EBADRPC)
             except Refused as refused:
@@ -105,26 +141,39 @@ class Session:
         with anyio.CancelScope(shield=True):
             await self.stream.aclose()
 
-    async def _read(self, hear: Callable[[AnyMessage], None]) -> None:
+    def _behind(self) -> bool:
+        """Has the peer enough that it has not taken, or that is not answered?"""
+        if len(self._unsent) > self.unsent_bytes:
+            return True
+        return self.connection.unanswered > self.outstanding
+
+    async def _read(self, hear: Callable[[AnyMessage], Mail]) -> None:
         for message in self._early:
-            hear(message)
+            self._deliver([hear(message)])
         while True:
-            while len(self._unsent) > UNSENT_BYTES and not self.over:
+            while self._behind() and not self.over:
                 self._drained = anyio.Event()
                 await self._drained.wait()
             data = await self.stream.receive()
             goodbye = None
+            mail: list[Mail] = []
             for message in self.connection.receive_bytes(data):
                 if isinstance(message, Goodbye):
                     goodbye = message
                 else:
-                    hear(message)
+                    mail.append(hear(message))
+            self._deliver(mail)
             if goodbye is not None:
                 self.reason = _farewell_text(goodbye)
                 return
             if not data:
                 self.connection.receive_eof()
                 raise Broken(VANISHED)
+
+    def _deliver(self, mail: list[Mail]) -> None:
+        posts = [post for post in mail if post is not None]
+        if posts:
+            self.live.deliver(posts)
 
     async def _write(self) -> None:
         try:
@@ -133,7 +182,9 @@ class Session:
                     data = bytes(self._unsent)
                     self._unsent.clear()
                     self._drained.set()
+                    self._sending = True
                     await self.stream.send(data)
+                    self._sending = False
                 if self.over:
                     return
                 self._more = anyio.Event()
@@ -147,154 +198,18 @@ class Session:
             schema=limits.SCHEMA,
             name="vkemu",
             errno=refused.errno,
-            reason=refused.reason[: limits.TEXT_CHARS],
+            reason=one_line(refused.reason),
         )
         self.say(reply)
+
+
+def one_line(text: str) -> str:
+    """As a message can carry it: one line, of characters that UTF-8 has."""
+    text = " ".join(text.split())[: limits.TEXT_CHARS]
+    return text.encode(errors="replace").decode()
 
 
 def _farewell_text(message: Goodbye) -> str:
     if message.errno:
         return f"said goodbye: {errno_name(message.errno)}: {message.reason}"
     return message.reason and f"said goodbye: {message.reason}"
-
-
-class Vcpu(Protocol):
-    """What a session needs of a host lwp: where its requests go and its replies come from."""
-
-    requests: Mailbox
-    replies: Mailbox
-
-
-class Guest(Protocol):
-    """An admitted guest: a host process."""
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def lwps(self) -> Sequence[Vcpu]: ...
-
-
-class Host(Protocol):
-    """What sessions need of a host. Nothing here awaits: threads are spawned, mail is posted."""
-
-    name: str
-
-    def admit(self, hello: Hello, image: int | None, session: HostSession) -> Guest:
-        """A process for this guest, whose lwps reply to `session.say`. Takes `image` over.
-
-        Raises Refused.
-        """
-
-    def release(self, guest: Guest) -> None:
-        """The guest is gone: end its lwps wherever they are, and give back what it held."""
-
-
-class HostSession(Session):
-    """One guest, seen from the host."""
-
-    def __init__(self, live: Live, stream: Stream, host: Host) -> None:
-        super().__init__(live, stream, Role.HOST)
-        self.host = host
-        self.guest: Guest | None = None
-        self.name = "a peer"
-
-    async def run(self) -> str:
-        """Serve one guest to its end, and say in a line how it went."""
-        try:
-            with anyio.move_on_after(HELLO_SECONDS) as waiting:
-                self._waiting = waiting
-                await self.converse(self._hear)
-            if waiting.cancelled_caught:
-                self.reason = f"no Hello within {HELLO_SECONDS:g} s"
-        finally:
-            await self.close()
-            if self.guest is not None:
-                self.host.release(self.guest)
-        return f"{self.name}: {self.reason or 'done'}"
-
-    def _hear(self, message: AnyMessage) -> None:
-        if isinstance(message, Request):
-            assert self.guest is not None
-            self.live.post(self.guest.lwps[message.lwp].requests, message)
-        elif isinstance(message, Hello):
-            self._waiting.deadline = float("inf")
-            self._admit(message)
-
-    def _admit(self, hello: Hello) -> None:
-        self.name = repr(hello.name)
-        if hello.schema != limits.SCHEMA:
-            raise Refused(
-                Errno.EPROTONOSUPPORT, f"schema {hello.schema}, this host speaks {limits.SCHEMA}"
-            )
-        image = None
-        if isinstance(self.stream, UnixStream):
-            peer = self.stream.peer()
-            said = hello.credentials
-            if peer is not None and (peer.uid, peer.gid) != (said.uid, said.gid):
-                raise Refused(Errno.EPERM, f"runs as uid {peer.uid}, not {said.uid}")
-            if hello.image and self.stream.descriptors:
-                image = self.stream.descriptors.pop()
-        if hello.image and image is None:
-            raise Refused(Errno.EBADF, "the descriptor of the memory image did not come")
-        self.guest = self.host.admit(hello, image, self)
-        self.say(HelloReply(schema=limits.SCHEMA, name=self.host.name, proc=self.guest.pid))
-
-
-class GuestSession(Session):
-    """The host, seen from one guest: a pair of Mailboxes for every virtual CPU."""
-
-    def __init__(self, live: Live, stream: Stream, hello: Hello) -> None:
-        super().__init__(live, stream, Role.GUEST)
-        self.hello = hello
-        self.requests = [Outlet(("requests", n), self._ask) for n in range(hello.vcpus)]
-        self.replies = [Mailbox(("replies", n)) for n in range(hello.vcpus)]
-        self.signals = Mailbox("signals")
-        self.unanswered = 0  # requests under way
-
-    def _ask(self, request: Any) -> None:
-        self.unanswered += 1
-        self.say(request)
-
-    async def greet(self, image: int | None = None) -> HelloReply:
-        """Say Hello, with the descriptor of the memory image if there is one. HostGone if refused.
-
-        The host may send on at once: what came with its answer is kept for `run`.
-        """
-        try:
-            data = self.connection.send(self.hello)
-            if image is None:
-                await self.stream.send(data)
-            else:
-                assert isinstance(self.stream, UnixStream)
-                await self.stream.send(data, [image])
-            while not self._early:
-                data = await self.stream.receive()
-                self._early += self.connection.receive_bytes(data)
-                if not data:
-                    raise Broken(VANISHED)
-        except (Broken, RemoteProtocolError) as error:
-            raise HostGone(f"the host {error}") from None
-        reply = self._early.pop(0)
-        if isinstance(reply, Goodbye):
-            raise HostGone(f"the host {_farewell_text(reply)}")
-        assert isinstance(reply, HelloReply)
-        if reply.errno:
-            raise HostGone(f"the host refuses: {errno_name(reply.errno)}: {reply.reason}")
-        return reply
-
-    async def run(self) -> None:
-        """Deliver replies until `hang_up`; if the host ends first, stop the guest: HostGone."""
-        try:
-            await self.converse(self._hear)
-        finally:
-            await self.close()
-        if self.connection.last_word is not Role.GUEST:
-            self.live.stop(HostGone(f"the host {self.reason or 'said goodbye'}"))
-
-    def _hear(self, message: AnyMessage) -> None:
-        if isinstance(message, Reply):
-            self.unanswered -= 1
-            self.live.post(self.replies[message.lwp], message)
-        elif isinstance(message, Signal):
-            self.live.post(self.signals, message)
