@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from vkprotocol.effects import Cell, Lock, Spawn
@@ -10,19 +10,25 @@ from vkprotocol.guarded import guarded_by
 from vkprotocol.messages import MEMIMAGE_FD
 
 from vkguest.kern.errors import BootError, HostGone, VmWait
+from vkguest.kern.exec_elf import SIGCODE_ADDRESS, exec_first
+from vkguest.kern.imgact_elf import ElfImage, ElfProgram
 from vkguest.kern.kern_exec import TEXT_WORDS, Program, exec_new_vmspace, insn_word
-from vkguest.kern.lockorder import PROC_TOKEN
+from vkguest.kern.lockorder import PROC_TOKEN, UMTX_LOCK
 from vkguest.kern.param import FIRST_FREE_FRAME
-from vkguest.kern.proc import FRESH_REGS, Lwp, Proc, Result, Wrong
+from vkguest.kern.proc import FRESH_REGS, BadExit, Lwp, Proc, Result, Wrong
 from vkguest.kern.sched import Scheduler
 from vkguest.kern.sys_pipe import Pipe
+from vkguest.kern.vkdisk import Disk
 from vkguest.mutants import check_mutants
+from vkguest.vkernel64.cpu_regs import identify_cpu
 from vkguest.vkernel64.globaldata import GlobalData
 from vkguest.vkernel64.init import boot
+from vkguest.vkernel64.npx import DEFAULT_MXCSR_MASK, npx_mxcsr_mask
 from vkguest.vkernel64.pmap import Pmap
 from vkguest.vkernel64.port import Port
 from vkguest.vm.swap_pager import SwapArea
 from vkguest.vm.vm_kern import Kva
+from vkguest.vm.vm_map import VmMap
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import VmPageQueues
 from vkguest.vm.vm_pageout import PageDaemon
@@ -58,7 +64,7 @@ class Vkernel:
         port_factory: Callable[[int], Port],
         *,
         memory_pages: int,
-        programs: Sequence[Program],
+        programs: Sequence[Program | ElfProgram],
         spawn: Spawn,
         vcpus: int = 1,
         swap_pages: int = 0,
@@ -70,6 +76,8 @@ class Vkernel:
         prezero: bool = False,
         free_target: int | None = None,
         mutants: frozenset[str] = frozenset(),
+        images: Sequence[ElfImage] = (),
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self.memory_pages = memory_pages
         self.programs = tuple(programs)
@@ -88,6 +96,7 @@ class Vkernel:
             raise ValueError(f"{name}: {end} pages of memory are too few for {vcpus} vCPUs")
 
         self.kernel_pmap = Pmap(name, 0)
+        self.no_map = VmMap(name, self.kernel_pmap)  # of a fault that is for an object
         self.vm_page_queues = VmPageQueues(name, FIRST_FREE_FRAME, end, vcpus, free_target)
         self.swap = SwapArea(name, end, memory_pages)
         self.kva = Kva(name, self.kernel_pmap)
@@ -101,10 +110,16 @@ class Vkernel:
         self.allproc: list[Proc] = []
         self.pipes: dict[int, Pipe] = {}
         self.results: dict[int, Result] = {}
-        self.failed: list[Wrong] = []
+        self.failed: list[Wrong | BadExit] = []
+        # For programs in machine code.
+        self.umtx_lock = Lock((name, "umtx"), UMTX_LOCK)
+        self.disk = Disk(images, files or {})
+        self.sigcode = SIGCODE_ADDRESS
+        self.npx_mxcsr_mask = DEFAULT_MXCSR_MASK
+        self.cpu_feature2 = 0
         self.text_objects = {
             program: VmObject(text=tuple(map(insn_word, program.text[:TEXT_WORDS])))
-            for program in all_images(self.programs)
+            for program in all_images([p for p in self.programs if isinstance(p, Program)])
         }
         self.cpus = [GlobalData(self, cpuid, port_factory(cpuid)) for cpuid in range(vcpus)]
 
@@ -147,6 +162,9 @@ class Vkernel:
     async def _boot(self, gd: GlobalData) -> None:
         try:
             await boot(gd)
+            if self.disk.images:
+                self.npx_mxcsr_mask = await npx_mxcsr_mask(gd)
+                self.cpu_feature2 = await identify_cpu(gd)
             for number, program in enumerate(self.programs, 1):
                 await self._exec_first(gd, number, program)
         except BootError as error:
@@ -158,14 +176,18 @@ class Vkernel:
         if not self.programs:
             await self.sched.shutdown(len(self.cpus))
 
-    async def _exec_first(self, gd: GlobalData, pid: int, program: Program) -> None:
+    async def _exec_first(self, gd: GlobalData, pid: int, program: Program | ElfProgram) -> None:
         """init_main.c: a process out of nothing."""
         try:
-            vmspace = await exec_new_vmspace(gd, pid, program)
+            if isinstance(program, ElfProgram):
+                proc = await exec_first(gd, pid, program.image, program.args)
+            else:
+                proc = Proc(
+                    self.name, pid, None, await exec_new_vmspace(gd, pid, program), program
+                )
+                proc.lwps[0] = Lwp(proc, 0, 0, FRESH_REGS)
         except VmWait:
             raise BootError(f"{self.name}: no memory left for process {pid}") from None
-        proc = Proc(self.name, pid, None, vmspace, program)
-        proc.lwps[0] = Lwp(proc, 0, 0, FRESH_REGS)
         async with self.proc_token:
             self.allproc.append(proc)
         await self.sched.setrunqueue(proc.lwps[0])

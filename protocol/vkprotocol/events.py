@@ -316,6 +316,12 @@ debug guest.free proc pindex
 error guest.fail proc pid=guest_process:int va expected=what_it_wrote:int got=what_it_reads:int
   a guest program finds in its memory what it did not put there
   none: the workloads check themselves
+info guest.exec proc pid=guest_process:int id name=program
+  a guest process runs a program in a new address space, or the child of a fork its parent's
+  vkernel64 kern_exec.c:exec_new_vmspace
+info guest.write proc pid=guest_process:int fd=descriptor:int content
+  a guest program writes to its standard output or error
+  vkernel64 sys_generic.c:sys_write
 debug guest.clean proc id va
   the guest relies on VPTE_M and RW as it has just cleared and invalidated them
   vkernel64 pmap_inval.c:pmap_clean_pte

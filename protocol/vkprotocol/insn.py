@@ -177,6 +177,7 @@ class Mem(IntEnum):
     FXSAVE = 8
     FXRSTOR = 9
     FNINIT = 10
+    CPUID = 11
 
 
 class MemOp(NamedTuple):
@@ -193,6 +194,7 @@ class MemOp(NamedTuple):
     | COPY           | src |     | 0; the whole page to va  |
     | FXSAVE, FXRSTOR| rexw|     | 0; 512 bytes of FPU state|
     | FNINIT         |     |     | 0; va is not used        |
+    | CPUID          | leaf|     | ecx, and edx below it    |
 
     `rexw` 1 is fxsave64, with instruction and data pointers of 64 bits; 0 is fxsave, with 32.
     """
@@ -245,3 +247,7 @@ def fxrstor(va: int, *, rexw: bool = True) -> MemOp:
 
 def fninit() -> MemOp:
     return MemOp(Mem.FNINIT, 0)
+
+
+def cpuid(leaf: int) -> MemOp:
+    return MemOp(Mem.CPUID, 0, leaf)

@@ -27,6 +27,7 @@ IoBytes: TypeAlias = Annotated[bytes, Meta(max_length=limits.IO_BYTES)]
 VmspaceId: TypeAlias = Word  # opaque: the guest's address of its own vmspace
 
 MEMIMAGE_FD = 3  # the memory image's descriptor in the vkernel process
+DISK_FD = 4  # of its disk, if it has one
 
 
 class Message(
@@ -190,6 +191,15 @@ class Mmap(Request, frozen=True, tag="mmap"):
     offset: Int
 
 
+class Pread(Request, frozen=True, tag="pread"):
+    """pread(2) of a page of an open file into memory at `addr`, both page aligned: how a vkernel
+    reads its disk. `value` of the Reply is the bytes read."""
+
+    fd: Int
+    addr: Word
+    offset: Int
+
+
 class Munmap(Request, frozen=True, tag="munmap"):
     addr: Word
     length: Word
@@ -253,6 +263,7 @@ AnyRequest: TypeAlias = (
     | VmspacePread
     | VmspacePwrite
     | Mmap
+    | Pread
     | Munmap
     | Mcontrol
     | Madvise

@@ -62,7 +62,7 @@ class HostRun:
         self.oracle(name, *fields)
 
     @property
-    def failed(self) -> list[tuple[int, int, int, int]]:
+    def failed(self) -> list[tuple[Any, ...]]:
         return [failure for guest in self.guests for failure in guest.failed]
 
     def run(self, choose: Choose) -> HostRun:

@@ -73,6 +73,7 @@ async def sys_execve(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int | No
         alone = len(proc.lwps) == 1
     if not alone:
         return -Errno.EINVAL
+    assert isinstance(proc.program, Program)
     images = proc.program.images
     if not args[0] < len(images):
         return -Errno.ENOENT

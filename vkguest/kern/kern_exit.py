@@ -8,8 +8,9 @@ from vkprotocol.errno import Errno
 from vkprotocol.vkernel import SIGKILL, SIGUSR1
 
 from vkguest.kern.kern_ktrace import ktrname
-from vkguest.kern.proc import Lwp, Proc, Result, register_checksum
+from vkguest.kern.proc import BadExit, Lwp, Proc, Result, register_checksum
 from vkguest.vkernel64.globaldata import RQF_AST_SIGNAL
+from vkguest.vkernel64.npx import npxexit
 from vkguest.vm.vmspace import vmspace_terminate
 
 if TYPE_CHECKING:
@@ -56,10 +57,14 @@ async def killproc(gd: GlobalData, proc: Proc, status: int, checksum: int | None
 async def lwp_exit(gd: GlobalData, lp: Lwp) -> None:
     """kern_exit.c:lwp_exit: the last one out takes the process with it."""
     proc = lp.proc
+    await npxexit(gd, lp)
     async with gd.kernel.proc_token:
         del proc.lwps[lp.tid]
         last = not proc.lwps
     if last:
+        from vkguest.kern.kern_descrip import fdfree
+
+        await fdfree(gd, proc)
         gd.kernel.emit("user.exit", ktrname(gd, proc.pid))
         await vmspace_terminate(gd, proc.vmspace)
         await _proc_zombie(gd, proc)
@@ -79,6 +84,8 @@ async def _proc_zombie(gd: GlobalData, proc: Proc) -> None:
                 del proc.children[pid]
         parent = proc.parent
         kernel.allproc.remove(proc)
+        if parent is None and proc.md is not None and proc.exit_status:
+            kernel.failed.append(BadExit(proc.pid, proc.program.name, proc.exit_status))
         kernel.results[proc.pid] = Result(proc.program.name, proc.exit_status, proc.checksum)
         over = not kernel.allproc
     if parent is not None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from vkprotocol.errno import Errno
 
 from vkguest.kern.kern_ktrace import ktrname
 from vkguest.kern.proc import PIDS_PER_PARENT, Lwp, Proc
-from vkguest.vm.vmspace import vmspace_fork
+from vkguest.vm.vmspace import vmspace_fork, vmspace_terminate
 
 if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
 
 async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
-    """kern_fork.c:fork1: the child starts after the call with 0 in r0. Answers its pid."""
+    """The child starts after the call with 0 in r0. Answers its pid."""
+
+    async def first(child: Proc) -> Lwp:
+        return Lwp(child, 0, lp.pc + 1, (0, *lp.regs[1:-1], 0))
+
+    return await fork1(gd, lp, first)
+
+
+async def fork1(gd: GlobalData, lp: Lwp, first: Callable[[Proc], Awaitable[Lwp]]) -> int:
+    """kern_fork.c:fork1: a copy of the process, whose one lwp `first` makes. Answers its pid."""
     parent = lp.proc
     kernel = gd.kernel
     async with kernel.proc_token:
@@ -23,16 +33,18 @@ async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
             return -Errno.EAGAIN
         parent.forked += 1
         pid = parent.pid * PIDS_PER_PARENT + parent.forked
+    vmspace = None
     try:
         vmspace = await vmspace_fork(gd, parent.vmspace)
-    except BaseException:
+        kernel.emit("user.fork", ktrname(gd, parent.pid), lp.tid, ktrname(gd, pid))
+        child = Proc(kernel.name, pid, parent, vmspace, parent.program)
+        clp = await first(child)
+    except BaseException as error:
+        if vmspace is not None and not isinstance(error, GeneratorExit):
+            await vmspace_terminate(gd, vmspace)
         async with kernel.proc_token:
             parent.forked -= 1
         raise
-    kernel.emit("user.fork", ktrname(gd, parent.pid), lp.tid, ktrname(gd, pid))
-    child = Proc(kernel.name, pid, parent, vmspace, parent.program)
-    regs = (0, *lp.regs[1:-1], 0)
-    clp = Lwp(child, 0, lp.pc + 1, regs)
     async with kernel.proc_token:
         child.lwps[0] = clp
         parent.children[pid] = child

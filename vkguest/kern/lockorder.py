@@ -1,6 +1,8 @@
 """The guest's lock classes and their ranks: a lock is taken only while every held one ranks lower.
 
     PROC_TOKEN      process tree, exit status, wait         kern_exit.c:proc_token
+    PIPE_LOCK       a pipe of bytes                         sys_pipe.c
+    UMTX_LOCK       umtx words, from the look to the sleep  kern_umtx.c
     MAP_LOCK        vm_map.lock                             vm_map.c
     OBJECT_LOCK     one shadow tree of vm_objects           vm_object.c:vm_object_hold
     PTEOBJ_LOCK     pmap.pm_pteobj                          vkernel64 pmap.c
@@ -20,6 +22,8 @@ from __future__ import annotations
 from typing import Final
 
 PROC_TOKEN: Final = 10
+PIPE_LOCK: Final = 15
+UMTX_LOCK: Final = 16
 MAP_LOCK: Final = 20
 OBJECT_LOCK: Final = 30
 PTEOBJ_LOCK: Final = 40

@@ -9,8 +9,10 @@ from vkprotocol.insn import NREGS
 from vkprotocol.limits import U64
 
 if TYPE_CHECKING:
+    from vkguest.kern.imgact_elf import ElfImage
     from vkguest.kern.kern_exec import Program
     from vkguest.vkernel64.globaldata import GlobalData
+    from vkguest.vkernel64.md import LwpMd, ProcMd
     from vkguest.vm.vmspace import Vmspace
 
 FNV_OFFSET: Final = 0xCBF29CE484222325
@@ -52,6 +54,20 @@ class Wrong(NamedTuple):
         return f"process {self.pid} {what} {self.expected:#x}"
 
 
+class BadExit(NamedTuple):
+    """A program of the scenario, in machine code, that did not end with status 0."""
+
+    pid: int
+    name: str
+    status: int
+
+    def __str__(self) -> str:
+        how = f"exits with status {self.status}"
+        if self.status >= 128:
+            how = f"dies of signal {self.status - 128}"
+        return f"process {self.pid} {self.name} {how}, expected status 0"
+
+
 class Proc:
     """struct proc. The tree, `lwps`, the counts and how it ended belong to proc_token; `program`
     and `vmspace` change in exec, which only a process with one lwp may call.
@@ -60,14 +76,21 @@ class Proc:
     """
 
     __slots__ = (
-        "checksum", "children", "dying", "exit_status", "forked", "lwps", "next_tid", "parent",
-        "pid", "pipes", "program", "vmspace", "zombie",
+        "checksum", "children", "dying", "exit_status", "forked", "lwps", "md", "next_tid",
+        "parent", "pid", "pipes", "program", "vmspace", "zombie",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, pid: int, parent: Proc | None, vmspace: Vmspace, program: Program
+        self,
+        name: str,
+        pid: int,
+        parent: Proc | None,
+        vmspace: Vmspace,
+        program: Program | ElfImage,
+        md: ProcMd | None = None,
     ) -> None:
         self.pid = pid
+        self.md = md  # of machine code only
         self.parent = parent
         self.vmspace = vmspace
         self.program = program
@@ -88,9 +111,12 @@ class Proc:
 class Lwp:
     """struct lwp: a user context. It belongs to the vCPU that took it off the run queue."""
 
-    __slots__ = ("pc", "proc", "regs", "tid", "wchan")
+    __slots__ = ("md", "pc", "proc", "regs", "tid", "wchan")
 
-    def __init__(self, proc: Proc, tid: int, pc: int, regs: tuple[int, ...]) -> None:
+    def __init__(
+        self, proc: Proc, tid: int, pc: int, regs: tuple[int, ...], md: LwpMd | None = None
+    ) -> None:
+        self.md = md  # of machine code only
         self.proc = proc
         self.tid = tid
         self.pc = pc
@@ -104,6 +130,12 @@ class Lwp:
         from vkguest.vkernel64.trap import go_user
 
         await go_user(gd, self)
+
+    async def switch_out(self) -> None:
+        if self.md is not None and self.md.npxgd is not None:
+            from vkguest.vkernel64.npx import npxsave
+
+            await npxsave(self)
 
 
 FRESH_REGS: Final = (0,) * NREGS

@@ -24,6 +24,10 @@ class Runnable(Protocol):
 
     async def run(self, gd: GlobalData) -> None: ...
 
+    async def switch_out(self) -> None:
+        """swtch.s: what a vCPU has of it that another would not find."""
+        ...
+
 
 @guarded_by("lock", "sleepq")
 class Scheduler:
@@ -35,6 +39,8 @@ class Scheduler:
         self.sleepq: dict[str, list[Lwp]] = {}
 
     async def setrunqueue(self, thread: Runnable) -> None:
+        """From here on another vCPU may run it."""
+        await thread.switch_out()
         await self.runq.send(thread)
 
     async def choose(self) -> Runnable | None:
@@ -53,6 +59,7 @@ class Scheduler:
         A dying process does not sleep. Whoever kills it sets the flag first and looks for sleepers
         then, so one of the two sees the other.
         """
+        await lp.switch_out()
         async with self.lock:
             dying = await lp.proc.dying.load()
             if not dying:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vkprotocol import insn
+from vkprotocol.limits import U64
 from vkprotocol.mman import PROT_READ, PROT_WRITE
-from vkprotocol.param import PAGE_MASK
+from vkprotocol.param import PAGE_MASK, PAGE_SIZE
 
 from vkguest.kern.param import phys_to_dmap
-from vkguest.vkernel64.dmap import load, store
+from vkguest.vkernel64.dmap import access, atomic_cmpset_long, load, store
 from vkguest.vm.vm_fault import vm_fault_page_quick
 from vkguest.vm.vm_page import vm_page_unhold
 
@@ -39,3 +41,77 @@ async def suword64(gd: GlobalData, vm_map: VmMap, va: int, value: int) -> bool:
     await store(gd, phys_to_dmap(m.frame) + (va & PAGE_MASK), value)
     await vm_page_unhold(gd, m)
     return True
+
+
+async def copyin(gd: GlobalData, vm_map: VmMap, va: int, count: int) -> bytes | None:
+    """copyio.c:copyin: `count` bytes, page by page; None for EFAULT. Raises VmWait."""
+    found = b""
+    while len(found) < count:
+        here = va + len(found)
+        part = min(count - len(found), PAGE_SIZE - (here & PAGE_MASK))
+        m = await vm_fault_page_quick(gd, vm_map, here, PROT_READ)
+        if m is None:
+            return None
+        found += await bcopy_from(gd, phys_to_dmap(m.frame) + (here & PAGE_MASK), part)
+        await vm_page_unhold(gd, m)
+    return found
+
+
+async def copyout(gd: GlobalData, vm_map: VmMap, va: int, content: bytes) -> bool:
+    """copyio.c:copyout. False for EFAULT, what came before the bad page written. Raises VmWait."""
+    done = 0
+    while done < len(content):
+        here = va + done
+        part = min(len(content) - done, PAGE_SIZE - (here & PAGE_MASK))
+        m = await vm_fault_page_quick(gd, vm_map, here, PROT_READ | PROT_WRITE)
+        if m is None:
+            return False
+        at = phys_to_dmap(m.frame) + (here & PAGE_MASK)
+        await bcopy_to(gd, at, content[done : done + part])
+        await vm_page_unhold(gd, m)
+        done += part
+    return True
+
+
+async def copyinstr(gd: GlobalData, vm_map: VmMap, va: int, limit: int) -> bytes | None:
+    """copyio.c:copyinstr: up to a zero byte; None when there is none within `limit`, or EFAULT."""
+    found = b""
+    while len(found) < limit:
+        here = va + len(found)
+        part = await copyin(gd, vm_map, here, min(64, PAGE_SIZE - (here & PAGE_MASK)))
+        if part is None:
+            return None
+        head, zero, _ = part.partition(b"\0")
+        found += head
+        if zero:
+            return found
+    return None
+
+
+async def bcopy_from(gd: GlobalData, at: int, count: int) -> bytes:
+    """Bytes of kernel memory, read by the word."""
+    first = at & ~7
+    words = await access(gd, *(insn.load(va) for va in range(first, at + count, 8)))
+    raw = b"".join(word.to_bytes(8, "little") for word in words)
+    return raw[at - first :][:count]
+
+
+async def bcopy_to(gd: GlobalData, at: int, content: bytes) -> None:
+    """Bytes to kernel memory. A word of which only some are written keeps the rest as it is at that
+    moment: a program on another vCPU may be writing there."""
+    end = at + len(content)
+    whole: list[insn.MemOp] = []
+    for va in range(at & ~7, end, 8):
+        low, high = max(va, at), min(va + 8, end)
+        part = content[low - at : high - at]
+        if len(part) == 8:
+            whole.append(insn.store(va, int.from_bytes(part, "little")))
+            continue
+        shift = 8 * (low - va)
+        mask = (1 << 8 * len(part)) - 1 << shift & U64
+        bits = int.from_bytes(part, "little") << shift
+        old = await load(gd, va)
+        while not await atomic_cmpset_long(gd, va, old, old & ~mask | bits):
+            old = await load(gd, va)
+    if whole:
+        await access(gd, *whole)

@@ -18,6 +18,7 @@ from vkprotocol.messages import (
     Mcontrol,
     Mmap,
     Msync,
+    Pread,
     Reply,
     Sysctl,
     VmspaceCreate,
@@ -29,6 +30,7 @@ from vkprotocol.messages import (
 from vkprotocol.vkernel import VMSPACE_CTL_RUN
 
 if TYPE_CHECKING:
+    from vkguest.kern.proc import Lwp
     from vkguest.kernel import Vkernel
     from vkguest.vkernel64.pmap import Pmap
     from vkguest.vkernel64.port import Port
@@ -39,7 +41,17 @@ RQF_AST_SIGNAL: Final = 0x0080  # globaldata.h: a signal, or the death of the pr
 class GlobalData:
     """Private to its vCPU, except `reqflags` and `curproc`, which others look at and set."""
 
-    __slots__ = ("cpuid", "curproc", "deferred", "kernel", "mutants", "port", "reqflags", "seq")
+    __slots__ = (
+        "cpuid",
+        "curproc",
+        "deferred",
+        "kernel",
+        "mutants",
+        "npxthread",
+        "port",
+        "reqflags",
+        "seq",
+    )
 
     def __init__(self, kernel: Vkernel, cpuid: int, port: Port) -> None:
         self.kernel = kernel
@@ -49,6 +61,7 @@ class GlobalData:
         self.seq = 0
         self.reqflags = Cell((kernel.name, "gd", cpuid, "reqflags"), 0)
         self.curproc = Cell((kernel.name, "gd", cpuid, "curproc"), 0)  # pid, 0 when idle
+        self.npxthread: Lwp | None = None  # whose state is in the FPU
         self.deferred: list[tuple[Pmap, int, int]] = []  # only the async-inval mutant queues here
 
     def _stamp(self) -> int:
@@ -66,6 +79,12 @@ class GlobalData:
                 flags=flags, fd=self.kernel.image_fd, offset=offset,
             )
         )  # fmt: skip
+
+    async def pread(self, fd: int, addr: int, offset: int) -> Reply:
+        """A page of an open file, both page aligned."""
+        return await self.port.call(
+            Pread(lwp=self.cpuid, seq=self._stamp(), fd=fd, addr=addr, offset=offset)
+        )
 
     async def mcontrol(self, addr: int, length: int, behav: int, value: int) -> Reply:
         return await self.port.call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import structs
 from vkprotocol.errno import Errno, errno_name
 from vkprotocol.insn import Trapframe
 from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
@@ -11,19 +12,32 @@ from vkprotocol.vkernel import (
     PGEX_I,
     PGEX_W,
     SIGBUS,
+    SIGFPE,
     SIGILL,
     SIGSEGV,
+    SIGTRAP,
     T_ALIGNFLT,
+    T_ARITHTRAP,
+    T_BPTFLT,
+    T_DIVIDE,
+    T_DNA,
+    T_FAST_SYSCALL,
     T_PAGEFLT,
     T_PRIVINFLT,
+    T_PROTFLT,
     T_SYSCALL,
+    T_XMMFLT,
 )
 
 from vkguest.kern.errors import GuestPanic, VmWait
+from vkguest.kern.kern_exec import Program
 from vkguest.kern.kern_exit import STATUS_SIGNAL, killproc, lwp_exit
 from vkguest.kern.kern_ktrace import ktrcsw, ktrname
+from vkguest.kern.kern_sig import lwpsignal, postsig
 from vkguest.kern.syscall import syscall2
+from vkguest.vkernel64.npx import npxdna
 from vkguest.vkernel64.pmap_inval import flush_deferred
+from vkguest.vkernel64.syscall_x86 import syscall2_x86
 from vkguest.vm.vm_fault import KERN_SUCCESS, vm_fault
 from vkguest.vm.vm_pageout import vm_wait
 
@@ -32,7 +46,10 @@ if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
 # What a process gets for a trap that is its own fault.
-SIGNAL_OF = {T_PRIVINFLT: SIGILL, T_ALIGNFLT: SIGBUS}
+SIGNAL_OF = {
+    T_PRIVINFLT: SIGILL, T_ALIGNFLT: SIGBUS, T_PROTFLT: SIGBUS, T_BPTFLT: SIGTRAP,
+    T_DIVIDE: SIGFPE, T_ARITHTRAP: SIGFPE, T_XMMFLT: SIGFPE,
+}  # fmt: skip
 
 
 async def go_user(gd: GlobalData, lp: Lwp) -> None:
@@ -49,7 +66,11 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
         if await proc.dying.load():  # userret
             await lwp_exit(gd, lp)
             break
-        frame = Trapframe(pc=lp.pc, regs=lp.regs, text=proc.program.text, budget=gd.kernel.quantum)
+        try:
+            frame = await user_frame(gd, lp)
+        except VmWait:
+            ours = not await vm_wait(gd, lp)
+            continue
         reply = await gd.vmspace_run(proc.vmspace.pmap.id, frame)
         out = reply.frame
         if reply.errno not in (0, Errno.EINTR) or out is None:
@@ -57,6 +78,8 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
                 f"{gd.kernel.name}: vmspace_ctl failed error {errno_name(reply.errno)}"
             )
         lp.pc, lp.regs = out.pc, out.regs
+        if lp.md is not None and out.machine is not None:
+            lp.md.machine = out.machine
         if reply.errno == 0:
             ours = await user_trap(gd, lp, out)
         await flush_deferred(gd)
@@ -68,22 +91,61 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
     await gd.curproc.store(0)
 
 
+async def user_frame(gd: GlobalData, lp: Lwp) -> Trapframe:
+    """userret takes a pending signal. And the host is told whether the FPU may be used, in
+    tf_xflags: it may not while it holds the state of another lwp. Raises VmWait."""
+    budget = gd.kernel.quantum
+    if lp.md is None:
+        program = lp.proc.program
+        assert isinstance(program, Program)
+        return Trapframe(pc=lp.pc, regs=lp.regs, text=program.text, budget=budget)
+    if await lp.md.siglist.load():
+        await postsig(gd, lp)
+    machine = structs.replace(lp.md.machine, fpfault=gd.npxthread is not lp)
+    return Trapframe(regs=lp.regs, budget=budget, machine=machine)
+
+
 async def user_trap(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
     """trap.c:user_trap. False when `lp` sleeps, has yielded or is gone."""
     if frame.trapno == T_SYSCALL:
         return await syscall2(gd, lp)
+    if frame.trapno == T_FAST_SYSCALL:
+        return await syscall2_x86(gd, lp)
+    if frame.trapno == T_DNA:
+        return await trap_dna(gd, lp)
     if frame.trapno == T_PAGEFLT:
         return await trap_pfault(gd, lp, frame)
     if frame.trapno in SIGNAL_OF:
         signo = SIGNAL_OF[frame.trapno]
+        machine = frame.machine
+        where = f"instruction {frame.pc}" if machine is None else f"rip {machine.rip:#x}"
         gd.kernel.emit(
             "console",
-            f"{gd.kernel.name}: trap {frame.trapno} at instruction {frame.pc}, "
+            f"{gd.kernel.name}: trap {frame.trapno} at {where}, "
             f"address {frame.addr:#x} pid {lp.proc.pid}: signal {signo}",
         )
-        await killproc(gd, lp.proc, STATUS_SIGNAL + signo)
+        await trapsignal(gd, lp, signo)
         return True
     raise GuestPanic(f"{gd.kernel.name}: user_trap: unknown trap {frame.trapno:#x}")
+
+
+async def trapsignal(gd: GlobalData, lp: Lwp, signo: int) -> None:
+    """kern_sig.c:trapsignal: only machine code can have a handler for it."""
+    if lp.md is None:
+        await killproc(gd, lp.proc, STATUS_SIGNAL + signo)
+    else:
+        await lwpsignal(gd, lp, signo)
+
+
+async def trap_dna(gd: GlobalData, lp: Lwp) -> bool:
+    """The FPU goes from the lwp that used it last to this one. Of one vCPU, that is: whoever has
+    left it has taken its state along."""
+    try:
+        if await npxdna(gd, lp):
+            await lwpsignal(gd, lp, SIGFPE)
+    except VmWait:
+        return not await vm_wait(gd, lp)
+    return True
 
 
 async def trap_pfault(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
@@ -104,5 +166,5 @@ async def trap_pfault(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
             "console",
             f"{gd.kernel.name}: seg-fault accessing address {frame.addr:#x} pid {lp.proc.pid}",
         )
-        await killproc(gd, lp.proc, STATUS_SIGNAL + SIGSEGV)
+        await trapsignal(gd, lp, SIGSEGV)
     return True

@@ -15,6 +15,7 @@ from vkprotocol.param import PAGE_SIZE, trunc_page
 
 from vkguest.kern.errors import VmWait
 from vkguest.kern.param import phys_to_dmap
+from vkguest.kern.vkdisk import vkdisk_read
 from vkguest.vkernel64.dmap import access, pmap_copy_page, pmap_zero_page
 from vkguest.vkernel64.pmap import pmap_enter, pmap_remove
 from vkguest.vm.swap_pager import swap_pager_freespace, swap_pager_getpage
@@ -155,13 +156,18 @@ async def vm_fault_object(gd: GlobalData, fs: FaultState, entry: VmMapEntry) -> 
     async with first.lock:
         obj: VmObject | None = first
         while obj is not None and pindex not in obj.pages and pindex not in obj.swap:
+            if obj.disk is not None and pindex < len(obj.disk):
+                break
             obj = obj.backing
         if obj is None:
             return await _fill(gd, first, pindex, fs.prot)
         m = obj.pages.get(pindex)
         if m is None:
             m = await _alloc(gd, obj, pindex)
-            await swap_pager_getpage(gd, obj, m)
+            if pindex in obj.swap:
+                await swap_pager_getpage(gd, obj, m)
+            else:
+                await vkdisk_read(gd, obj, m)
             busied = True
         else:
             busied = await vm_page_busy_try(m)

@@ -36,13 +36,21 @@ class VmObject:
 
     A pindex is in `pages` (resident), in `swap`, in both (resident, and a copy that is valid while
     the page is clean), or in neither: then it is looked for in `backing`, and zero without one.
-    `text`: words of a program, what its one page is filled with.
+    `text`: words of a program, what its one page is filled with. `disk`: where the pages of a file
+    are on the disk.
     """
 
-    __slots__ = ("backing", "lock", "name", "pages", "ref_count", "swap", "text")
+    __slots__ = ("backing", "disk", "lock", "name", "pages", "ref_count", "swap", "text")
 
-    def __init__(self, *, backing: VmObject | None = None, text: tuple[int, ...] = ()) -> None:
-        self.name = "text" if text else "anon"
+    def __init__(
+        self,
+        *,
+        backing: VmObject | None = None,
+        text: tuple[int, ...] = (),
+        disk: range | None = None,
+    ) -> None:
+        self.name = "text" if text else "anon" if disk is None else "vnode"
+        self.disk = disk
         self.lock: Lock = (
             Lock(fresh_key("vm_object"), OBJECT_LOCK) if backing is None else backing.lock
         )

@@ -43,6 +43,9 @@ PASSES_MAX: Final = 8  # fruitless ones, before a process is killed
 class PageDaemon:
     """The daemon's kernel thread: on the run queue when wanted, runs to completion on one vCPU."""
 
+    async def switch_out(self) -> None:
+        """It uses no FPU."""
+
     async def run(self, gd: GlobalData) -> None:
         """vm_pageout.c:vm_pageout_thread."""
         vpq = gd.kernel.vm_page_queues

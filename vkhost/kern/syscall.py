@@ -12,12 +12,14 @@ from vkprotocol import messages as msg
 from vkprotocol.effects import curthread
 from vkprotocol.errno import Errno
 from vkprotocol.insn import Mem, MemOp
+from vkprotocol.param import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from vkprotocol.vkernel import NSIG
 
 from vkhost.kern.kern_ktrace import ktrace
 from vkhost.kern.lwp import Lwp, lwpsignal
 from vkhost.kern.proc import KILLED, lwp_exit
 from vkhost.pc64.cpu import Fault
+from vkhost.pc64.cpuid import cpuid
 from vkhost.pc64.pmap_switch import swtch_in
 from vkhost.pc64.trap import vmspace_ctl
 from vkhost.vm.vm_meter import SysctlError, sysctl
@@ -168,6 +170,22 @@ async def _mmap(lwp: Lwp, m: msg.Mmap) -> Result:
     return _errno(*await ktrace(lwp, m, call))
 
 
+async def _pread(lwp: Lwp, m: msg.Pread) -> Result:
+    """kern_preadv of one page: the bytes come from the file, and not by way of its object, which
+    nobody maps; uiomove faults as the vkernel would."""
+    file = lwp.proc.files.get(m.fd)
+    if file is None or not file.fread:
+        return _errno(Errno.EBADF)
+    if m.offset < 0 or m.offset & PAGE_MASK or m.addr & PAGE_MASK:
+        return _errno(Errno.EINVAL)
+    content = await file.vnode.read_page(m.offset >> PAGE_SHIFT)
+    try:
+        await lwp.cpu.fill_page(m.addr, content)
+    except Fault:
+        return _errno(Errno.EFAULT)
+    return _errno(0, max(0, min(PAGE_SIZE, file.vnode.size - m.offset)))
+
+
 async def _munmap(lwp: Lwp, m: msg.Munmap) -> Result:
     call = kern_munmap(lwp.proc.p_vmspace, m.addr, m.length)
     return _errno(*await ktrace(lwp, m, call))
@@ -250,6 +268,9 @@ async def _cpu_op(lwp: Lwp, op: MemOp) -> int:
         await cpu.fxrstor(op.va, bool(op.a))
     elif op.op == Mem.FNINIT:
         cpu.unicorn.fninit()
+    elif op.op == Mem.CPUID:
+        _, _, ecx, edx = cpuid(op.a)
+        value = ecx << 32 | edx
     else:
         await cpu.copy_page(op.va, op.a)
     return value
@@ -265,6 +286,7 @@ SYSCALLS: dict[type[msg.Request], Handler] = {
     msg.VmspacePread: _vmspace_pread,
     msg.VmspacePwrite: _vmspace_pwrite,
     msg.Mmap: _mmap,
+    msg.Pread: _pread,
     msg.Munmap: _munmap,
     msg.Mcontrol: _mcontrol,
     msg.Madvise: _madvise,

@@ -216,6 +216,14 @@ class Cpu:
             self.kernel.emit("page.write", frame.pfn, content)
 
     @coroutine
+    def fill_page(self, va: int, content: bytes) -> Step:
+        """copyout of a page, in one step."""
+        frame = yield from self._page(va, "copyout", VM_PROT_WRITE, content)
+        if frame is not None:
+            frame.put_bytes(content)
+            self.kernel.emit("page.write", frame.pfn, content)
+
+    @coroutine
     def fxsave(self, va: int, rexw: bool) -> Step:
         """512 bytes of FPU state to `va`, in one page. Without REX.W the instruction and data
         pointers are cut to 32 bits, a selector beside each."""

@@ -18,6 +18,7 @@ import msgspec
 from vkprotocol.effects import Cell
 from vkprotocol.errno import Errno
 
+from vkhost.pc64.cpuid import MXCSR_MASK
 from vkhost.vm.vm_page_queue import Vmstats
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ def sysctl_table(meter: VmMeter) -> dict[str, Sysctl]:
         Sysctl(f"vm.{mark}", "long", "limit, pages", partial(getattr, meter, mark))
         for mark in FIXED_MARKS
     ]
+    nodes.append(Sysctl("hw.mxcsr_mask", "int", "bits MXCSR may have", lambda: MXCSR_MASK))
     for count in PAGE_COUNTS:
         cell: Cell = getattr(meter.vmstats, count)
         nodes.append(

@@ -12,7 +12,7 @@ from vkemu.oracle import CHECKS
 from vkguest.kern.kern_exec import Program
 from vkguest.kern.param import DATA_ADDRESS, DATA_PAGES_MAX, TEXT_ADDRESS
 from vkguest.kern.syscall import Sys
-from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
+from vkguest.mutants import MUTANTS as GUEST_MUTANTS
 from vkguest.workloads import workload
 from vkhost.mutants import MUTANTS
 from vkhost.rmap import POLICIES
@@ -35,7 +35,7 @@ def checks() -> list[str]:
 
 
 def guest_mutants() -> list[str]:
-    return sorted({*GUEST_MUTANTS, *GUEST_MENDS})
+    return sorted(GUEST_MUTANTS)
 
 
 def check_workload(spec: str) -> Program:

@@ -1,0 +1,235 @@
+"""Signals of programs in machine code. DragonFly `kern/kern_sig.c`, vkernel64 `cpu_regs.c`.
+
+A signal waits in the lwp's list and is taken on the way back to user mode: its handler runs on a
+frame of the user's stack, with the FPU state in it, and sigreturn goes back to what was. A system
+call that it wakes starts again afterwards, as with SA_RESTART. A handler's mask is honoured;
+sigaltstack, siginfo beyond the number, and stopping are left out.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from vkprotocol.errno import Errno
+from vkprotocol.insn import Machine
+from vkprotocol.vkernel import NSIG, SIGCHLD, SIGFPE, SIGILL, SIGKILL, SIGUSR1
+
+from vkguest.kern.kern_exit import STATUS_SIGNAL, killproc
+from vkguest.vkernel64.copyio import copyin, copyout
+from vkguest.vkernel64.globaldata import RQF_AST_SIGNAL
+from vkguest.vkernel64.md import (
+    PSL_D,
+    PSL_T,
+    PSL_USERCHANGE,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    RSP,
+    Sigaction,
+)
+from vkguest.vkernel64.npx import IMAGE_WORDS, npxpop, npxpush
+
+if TYPE_CHECKING:
+    from vkguest.kern.proc import Lwp, Proc
+    from vkguest.vkernel64.globaldata import GlobalData
+
+SIG_DFL, SIG_IGN = 0, 1
+IGNORED: Final = frozenset({16, 18, 19, SIGCHLD, 23, 28, 29})  # by default: URG, stops, CHLD ...
+SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 1, 2, 3
+RED_ZONE: Final = 128
+CS, SS = 0x43, 0x3B  # _ucodesel, _udatasel
+
+# The frame at rsp of the handler: its address, for the trampoline; then the ucontext.
+UCONTEXT: Final = 16
+# struct ucontext: mask, onstack, the trapframe as DragonFly orders it, and the FPU at 256.
+CONTEXT: Final = struct.Struct("<2Q Q 15Q 5Q 5Q 3Q")
+ORDER: Final = (7, 6, 2, 1, 8, 9, 0, 3, 5, 10, 11, 12, 13, 14, 15)  # rdi rsi rdx rcx r8 r9 rax ...
+FPREGS: Final = 256
+UCONTEXT_BYTES: Final = FPREGS + 8 * IMAGE_WORDS
+OWNED_NONE, OWNED_FPU = 0x20000, 0x20001
+# call [rsp] ; lea rdi, [rsp + 16] ; push 0 ; mov eax, SYS_sigreturn ; syscall ; hlt
+SIGCODE: Final = bytes.fromhex("ff1424 488d7c2410 6a00 b858010000 0f05 f4")
+
+
+def _bit(signo: int) -> int:
+    return 1 << signo - 1
+
+
+async def lwpsignal(gd: GlobalData, lp: Lwp, signo: int) -> None:
+    """kern_sig.c:lwpsignal: by default it is ignored or ends the process; with a handler it waits
+    for the way to user mode, which the lwp is sent on."""
+    proc = lp.proc
+    assert proc.md is not None
+    async with gd.kernel.proc_token:
+        action = proc.md.sigacts.get(signo, Sigaction())
+    if signo == SIGKILL or (action.handler == SIG_DFL and signo not in IGNORED):
+        await killproc(gd, proc, STATUS_SIGNAL + signo)
+        return
+    if action.handler in (SIG_DFL, SIG_IGN):
+        return
+    assert lp.md is not None
+    pending = await lp.md.siglist.load()
+    while not await lp.md.siglist.cmpset(pending, (*pending, signo)):
+        pending = await lp.md.siglist.load()
+    await gd.kernel.sched.unsleep(lp)
+    for other in gd.kernel.cpus:
+        if other is not gd and await other.curproc.load() == proc.pid:
+            await other.reqflags.set_bits(RQF_AST_SIGNAL)
+            await gd.kill(other.cpuid, SIGUSR1)
+
+
+async def ksignal(gd: GlobalData, proc: Proc, signo: int) -> None:
+    """To a process: to its first lwp."""
+    async with gd.kernel.proc_token:
+        lwps = list(proc.lwps.values())
+    if lwps:
+        await lwpsignal(gd, lwps[0], signo)
+
+
+async def postsig(gd: GlobalData, lp: Lwp) -> None:
+    """On the way to user mode: the first pending signal that is not masked, if any. Raises VmWait,
+    and it is still pending."""
+    md = lp.md
+    assert md is not None
+    assert lp.proc.md is not None
+    pending = await md.siglist.load()
+    signo = next((s for s in pending if not md.sigmask & _bit(s)), None)
+    if signo is None:
+        return
+    async with gd.kernel.proc_token:
+        action = lp.proc.md.sigacts.get(signo, Sigaction())
+    if action.handler not in (SIG_DFL, SIG_IGN):
+        await sendsig(gd, lp, signo, action)
+    while not await md.siglist.cmpset(pending, _without(pending, signo)):
+        pending = await md.siglist.load()
+
+
+def _without(pending: tuple[int, ...], signo: int) -> tuple[int, ...]:
+    at = pending.index(signo)
+    return pending[:at] + pending[at + 1 :]
+
+
+async def sendsig(gd: GlobalData, lp: Lwp, signo: int, action: Sigaction) -> None:
+    """cpu_regs.c:sendsig: the frame on the user's stack, below the red zone, and the registers for
+    the trampoline. Raises VmWait before anything has changed but who has the FPU."""
+    md = lp.md
+    assert md is not None
+    usedfp = md.usingfp
+    fpregs = await npxpush(gd, lp)
+    machine = md.machine
+    regs = lp.regs
+    context = CONTEXT.pack(
+        md.sigmask, 0, 0,
+        *(regs[n] for n in ORDER),
+        0, 0, 0, 0, 0,
+        machine.rip, CS, machine.rflags, regs[RSP], SS,
+        CONTEXT.size, 0, OWNED_FPU if fpregs else OWNED_NONE,
+    )  # fmt: skip
+    frame = action.handler.to_bytes(8, "little").ljust(UCONTEXT, b"\0")
+    frame += context.ljust(FPREGS, b"\0") + b"".join(w.to_bytes(8, "little") for w in fpregs)
+    frame = frame.ljust(UCONTEXT + UCONTEXT_BYTES, b"\0")
+    at = (regs[RSP] - len(frame) - RED_ZONE) & ~0xF
+    md.usingfp = usedfp  # until it is on the stack, as this may have to start again
+    if not await copyout(gd, lp.proc.vmspace.vm_map, at, frame):
+        await killproc(gd, lp.proc, STATUS_SIGNAL + SIGILL)
+        return
+    md.usingfp = False
+    md.sigmask |= action.mask | _bit(signo)
+    changed = dict(enumerate(regs))
+    changed.update({RDI: signo, RSI: 0, RDX: at + UCONTEXT, RCX: 0, RSP: at})
+    lp.regs = tuple(changed[n] for n in range(len(regs)))
+    md.machine = Machine(
+        rip=gd.kernel.sigcode, rflags=machine.rflags & ~(PSL_T | PSL_D), fsbase=machine.fsbase
+    )
+
+
+async def sys_sigreturn(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> None:
+    """cpu_regs.c:sys_sigreturn. What may not be changed is not: the segments, system flags; MXCSR
+    is masked, which is a SIGFPE."""
+    md = lp.md
+    assert md is not None
+    raw = await copyin(gd, lp.proc.vmspace.vm_map, args[0], UCONTEXT_BYTES)
+    if raw is None:
+        await killproc(gd, lp.proc, STATUS_SIGNAL + SIGILL)
+        return
+    fields = CONTEXT.unpack_from(raw)
+    gprs, (rip, _, rflags, rsp, _), owned = fields[3:18], fields[23:28], fields[30]
+    words = struct.unpack_from(f"<{IMAGE_WORDS}Q", raw, FPREGS) if owned == OWNED_FPU else ()
+    bad = await npxpop(gd, lp, words)
+    regs = dict(zip(ORDER, gprs, strict=True))
+    regs[RSP] = rsp
+    lp.regs = tuple(regs[n] for n in range(len(lp.regs)))
+    kept = md.machine.rflags & ~PSL_USERCHANGE
+    md.machine = Machine(rip=rip, rflags=kept | rflags & PSL_USERCHANGE, fsbase=md.machine.fsbase)
+    md.sigmask = fields[0] & ~_bit(SIGKILL)
+    if bad:
+        await lwpsignal(gd, lp, SIGFPE)
+    return
+
+
+async def sys_sigaction(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """sigaction(sig, act, oact): struct sigaction is handler, flags of 32 bits, mask of 128."""
+    signo, act, oact = args[:3]
+    assert lp.proc.md is not None
+    if not 1 <= signo <= NSIG or (act and signo == SIGKILL):
+        return -Errno.EINVAL
+    vm_map = lp.proc.vmspace.vm_map
+    new = None
+    if act:
+        raw = await copyin(gd, vm_map, act, 32)
+        if raw is None:
+            return -Errno.EFAULT
+        handler, flags, low = struct.unpack_from("<QI Q", raw)
+        new = Sigaction(handler, flags, low & ~_bit(SIGKILL))
+    async with gd.kernel.proc_token:
+        old = lp.proc.md.sigacts.get(signo, Sigaction())
+    if oact:
+        raw = struct.pack("<QI Q 12x", old.handler, old.flags, old.mask)
+        if not await copyout(gd, vm_map, oact, raw):
+            return -Errno.EFAULT
+    if new is not None:
+        async with gd.kernel.proc_token:
+            lp.proc.md.sigacts[signo] = new
+    return 0
+
+
+async def sys_sigprocmask(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """sigprocmask(how, set, oset), of the first 64 signals."""
+    how, new, old = args[:3]
+    md = lp.md
+    assert md is not None
+    vm_map = lp.proc.vmspace.vm_map
+    mask = md.sigmask
+    if old and not await copyout(gd, vm_map, old, mask.to_bytes(8, "little") + bytes(8)):
+        return -Errno.EFAULT
+    if new:
+        raw = await copyin(gd, vm_map, new, 8)
+        if raw is None:
+            return -Errno.EFAULT
+        bits = int.from_bytes(raw, "little")
+        if how == SIG_BLOCK:
+            mask |= bits
+        elif how == SIG_UNBLOCK:
+            mask &= ~bits
+        elif how == SIG_SETMASK:
+            mask = bits
+        else:
+            return -Errno.EINVAL
+        md.sigmask = mask & ~_bit(SIGKILL)
+    return 0
+
+
+async def sys_kill(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """kill(pid, sig): to itself, to a child, to its parent; signal 0 asks whether it is there."""
+    pid, signo = args[:2]
+    if signo > NSIG:
+        return -Errno.EINVAL
+    async with gd.kernel.proc_token:
+        found = next((p for p in gd.kernel.allproc if p.pid == pid and not p.zombie), None)
+    if found is None or found.md is None:
+        return -Errno.ESRCH
+    if signo:
+        await ksignal(gd, found, signo)
+    return 0
