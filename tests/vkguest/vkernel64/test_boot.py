@@ -22,7 +22,7 @@ from vkprotocol.vpte import VPTE_RW, VPTE_V
 from tests.vkguest.rig import on_fake
 from vkguest.kern.errors import BootError
 from vkguest.kern.param import DMAP_MIN_ADDRESS, FIRST_FREE_FRAME, phys_to_dmap
-from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS, MUTANTS, check_mutants
+from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS, GUEST_QUIRKS, MUTANTS, check_mutants
 from vkguest.vkernel64.image import create_image, memory_banner
 
 
@@ -97,7 +97,7 @@ def test_too_little_memory_is_refused() -> None:
 
 
 def test_mutants_have_names_and_unknown_ones_are_told() -> None:
-    assert {*GUEST_MUTANTS, *GUEST_MENDS} == set(MUTANTS)
+    assert {*GUEST_MUTANTS, *GUEST_MENDS, *GUEST_QUIRKS} == set(MUTANTS)
     with pytest.raises(ValueError, match="no guest mutant 'nonesuch'"):
         check_mutants(frozenset({"async-inval", "nonesuch"}))
 

@@ -1,7 +1,7 @@
 /* Quicksort of a file that is mapped and does not fit into memory; the sum of it does not change. */
 #include "vk.h"
 
-#define PAGES 40
+#define PAGES 56
 #define COUNT (PAGES * 512L)
 
 static void sort(u64 *a, long low, long high)

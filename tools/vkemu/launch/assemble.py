@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 from vkprotocol.effects import CLOCK, Spawn, Thread
+from vkprotocol.messages import DISK_FD
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
@@ -15,6 +16,7 @@ from vkemu.executors.any_timer import AnyTimer
 from vkemu.executors.controlled import Execution
 from vkemu.launch import names
 from vkemu.launch.draw import drawn
+from vkemu.launch.elf import elf_program, files_of, images_of, is_elf
 from vkemu.launch.native import Native
 from vkemu.launch.outcome import InnocentKilled, NothingRan, WrongMemory
 from vkemu.launch.scenario import Guest, Process, Scenario, size_bytes
@@ -22,12 +24,13 @@ from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.record.log import EventLog, Place
 from vkemu.verdict import UsageError
 from vkguest.asm import Asm
+from vkguest.kern.imgact_elf import ElfProgram
 from vkguest.kern.kern_exec import Program
 from vkguest.kern.syscall import Sys
 from vkguest.kernel import Vkernel
 from vkguest.vkernel64.port import MailboxPort
 from vkhost.config import HostConfig
-from vkhost.kern.lwp import Proc
+from vkhost.kern.lwp import File, Proc
 from vkhost.kern.proc import proc_create, proc_start
 from vkhost.kernel import Emit, Kernel
 from vkhost.quirks import Quirks
@@ -76,7 +79,9 @@ class Machine:
             vkernel = Vkernel(
                 lambda cpuid: port_of(proc, cpuid),
                 memory_pages=guest.memory_pages,
-                programs=programs_of(guest),
+                programs=programs_of(guest, scenario.blobs),
+                images=images_of(guest, scenario.blobs),
+                files=files_of(guest, scenario.blobs),
                 spawn=self.spawn,
                 vcpus=guest.vcpus,
                 swap_pages=guest.swap_pages,
@@ -89,6 +94,10 @@ class Machine:
             )
         except ValueError as error:
             raise UsageError(f"{scenario.name}:guest.memory: {error}, expected more") from None
+        if vkernel.disk.content:
+            disk = MemoryVnode(f"{guest.name}.disk", len(vkernel.disk.content))
+            disk.content = vkernel.disk.content
+            proc.files[DISK_FD] = File(disk, fwrite=False)
         proc_start(proc)
         vkernel.start()
         return vkernel
@@ -183,9 +192,12 @@ def guest_of(actor: str) -> str | None:
     return name if dot else None
 
 
-def programs_of(guest: Guest) -> list[Program]:
-    programs = [names.check_workload(spec) for spec in guest.workloads]
-    return programs + [program_of(process) for process in guest.process]
+def programs_of(guest: Guest, blobs: Mapping[str, bytes]) -> list[Program | ElfProgram]:
+    programs: list[Program | ElfProgram] = [names.check_workload(spec) for spec in guest.workloads]
+    for process in guest.process:
+        elf = is_elf(process.program)
+        programs.append(elf_program(process, blobs) if elf else program_of(process))
+    return programs
 
 
 def program_of(process: Process) -> Program:

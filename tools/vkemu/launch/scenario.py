@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from vkprotocol import limits
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
-from vkemu.launch import names
+from vkemu.launch import elf, names
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError, one_of
 from vkhost.config import HostConfig
@@ -60,12 +60,23 @@ class Region(Table, frozen=True):
 
 
 class Process(Table, frozen=True):
-    """[[guest.process]]: a user program of a guest, one instruction a line (asm.py)."""
+    """[[guest.process]]: a user program of a guest: one instruction a line (asm.py), or the path of
+    an .elf, from the scenario's folder on, with its arguments."""
 
     program: str
+    args: tuple[str, ...] = ()
     name: Name = "program"
     data: Size = "1p"  # from DATA_ADDRESS on, zeroed
     region: tuple[Region, ...] = ()
+
+
+class DataFile(Table, frozen=True):
+    """[[guest.file]]: what programs in machine code can open: a file, or random words."""
+
+    name: Name
+    path: str = ""
+    words: Annotated[int, Meta(ge=0, le=1 << 21)] = 0
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
 
 
 class Guest(Table, frozen=True):
@@ -76,6 +87,8 @@ class Guest(Table, frozen=True):
     vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)] = 2
     workloads: tuple[str, ...] = ()  # "forkcow", "touch:pages=4,rounds=2"
     process: tuple[Process, ...] = ()
+    programs: tuple[str, ...] = ()  # paths of .elf that programs in machine code can exec
+    file: tuple[DataFile, ...] = ()
     swap: Size = 0  # the end of its memory is its swap
     quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200
     prezero: bool = False
@@ -121,6 +134,7 @@ class Scenario(Table, frozen=True):
     mutants: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     native: tuple[NativeTable, ...] = ()
+    blobs: dict[str, bytes] = {}  # no key of a file: what the files it names hold
 
     @property
     def lwps(self) -> int:
@@ -253,7 +267,10 @@ def lay_over(document: dict[str, Any], setting: dict[str, Any]) -> None:
 
 
 def read(document: dict[str, Any], path: Path) -> Scenario:
+    if "blobs" in document:
+        raise UsageError(f"{path}:blobs: unknown key, expected none")
     scenario = convert(document, Scenario, str(path))
+    scenario = msgspec.structs.replace(scenario, blobs=elf.blobs_of(scenario, path))
     scenario = msgspec.structs.replace(scenario, name=scenario.name or _stem(path))
     cpus = scenario.lwps
     if cpus and "cpus" not in document.get("host", {}):
@@ -280,6 +297,7 @@ def check(scenario: Scenario, where: str) -> None:
     if not scenario.guest:
         raise UsageError(f"{where}:guest: none, expected at least one [[guest]]")
     _check_host(scenario.host, f"{where}:host")
+    elf.check_elf(scenario, where)
     if scenario.host.cpus < scenario.lwps:
         raise UsageError(
             f"{where}:host.cpus: {scenario.host.cpus}, expected {scenario.lwps}: one for each vCPU"
@@ -342,6 +360,8 @@ def _check_guest(guest: Guest, where: str) -> None:
         here = f"{where}.process[{i}]"
         data = _size(process.data, f"{here}.data", names.DATA_BYTES_MAX)
         _check_regions(process.region, here, data)
+        if elf.is_elf(process.program):
+            continue
         _valid(f"{here}.program", names.check_program, process.program)
 
 
