@@ -182,9 +182,7 @@ class Vkernel:
             if isinstance(program, ElfProgram):
                 proc = await exec_first(gd, pid, program.image, program.args)
             else:
-                proc = Proc(
-                    self.name, pid, None, await exec_new_vmspace(gd, pid, program), program
-                )
+                proc = Proc(self.name, pid, None, await exec_new_vmspace(gd, pid, program), program)
                 proc.lwps[0] = Lwp(proc, 0, 0, FRESH_REGS)
         except VmWait:
             raise BootError(f"{self.name}: no memory left for process {pid}") from None

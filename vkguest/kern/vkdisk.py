@@ -6,7 +6,7 @@ written to them goes to swap and never back. The disk is a file of the host that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,11 @@ class Disk:
             image.name: [self._file(image.name, segment.content) for segment in image.segments]
             for image in self.images.values()
         }
+
+    def vnodes(self) -> Iterator[Vnode]:
+        yield from self.files.values()
+        for segments in self.text.values():
+            yield from segments
 
     def _file(self, name: str, content: bytes) -> Vnode:
         block = len(self.content) // PAGE_SIZE

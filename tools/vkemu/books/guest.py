@@ -1,7 +1,7 @@
 """The books of a guest kernel, when its last process has ended: all it had is free again.
 
-What is left then is what it keeps on purpose: root tables of cached vmspaces, texts, pipes that
-nobody closed. Each frame, swap slot and page of KVA is one of these or free.
+What is left then is what it keeps on purpose: root tables of cached vmspaces, texts, files, pipes
+that nobody closed. Each frame, swap slot and page of KVA is one of these or free.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from vkemu.oracle.violation import Violation
 from vkguest.kernel import UP, Vkernel
+from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, PQ_FREE, VmPage
 
 
@@ -26,7 +27,7 @@ def check_guest(guest: Vkernel) -> None:
     for name, queue in vpq.queues.items():
         there = sorted(m.frame for m in vpq.pages.values() if m.queue == name)
         _agree(guest, f"pages on {name}", sorted(queue), there)
-    slots = [slot for obj in guest.text_objects.values() for slot in obj.swap.values()]
+    slots = [slot for _, obj in _objects(guest) for slot in obj.swap.values()]
     _agree(guest, "swap slots", Counter([*guest.swap.free, *slots]), Counter(_slots(guest)))
     kva = guest.vmspaces.made + sum(len(pipe.frames) for pipe in guest.pipes.values())
     _agree(guest, "pages of KVA in use", sum(guest.kva.used), kva)
@@ -58,9 +59,17 @@ def _kept(guest: Vkernel) -> Iterator[tuple[VmPage, int]]:
     for pipe in guest.pipes.values():
         for m in pipe.frames:
             yield m, 1
-    for obj in guest.text_objects.values():
+    for _, obj in _objects(guest):
         for m in obj.pages.values():
             yield m, 0
+
+
+def _objects(guest: Vkernel) -> Iterator[tuple[str, VmObject]]:
+    """Texts, and the files of the disk."""
+    for program, obj in guest.text_objects.items():
+        yield f"the text of {program.name}", obj
+    for vnode in guest.disk.vnodes():
+        yield vnode.name, vnode.object
 
 
 def _check_vmspaces(guest: Vkernel) -> None:
@@ -74,8 +83,8 @@ def _check_vmspaces(guest: Vkernel) -> None:
         _agree(guest, f"pv_entries {where}", len(pmap.pvs), 0)
         _agree(guest, f"page tables {where}", len(pmap.pt_pages), 0)
         _agree(guest, f"entries of the map {where}", len(vm.vm_map.entries), 0)
-    for program, obj in guest.text_objects.items():
-        _agree(guest, f"references to the text of {program.name}", obj.ref_count, 1)
+    for name, obj in _objects(guest):
+        _agree(guest, f"references to {name}", obj.ref_count, 1)
 
 
 def _agree(guest: Vkernel, what: str, says: Any, there: Any) -> None:
