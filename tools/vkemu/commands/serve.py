@@ -20,7 +20,8 @@ from vkemu.commands.run import collect_settings
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import Machine, assemble
 from vkemu.launch.outcome import FAILURES, headline
-from vkemu.launch.scenario import Scenario, lay_over, load, read, read_setting
+from vkemu.launch.scenario import Scenario, load, read
+from vkemu.launch.setting import lay_over, read_setting
 from vkemu.oracle import CHECKS, DEFAULT_CHECKS
 from vkemu.record import rundir
 from vkemu.record.live_log import LiveLog, Writer, open_log, to_stream

@@ -18,6 +18,7 @@ from vkprotocol import limits
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.launch import elf, names
+from vkemu.launch.setting import lay_over, read_setting
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError, one_of
 from vkhost.config import HostConfig
@@ -239,31 +240,6 @@ def laid_out(path_or_name: str, settings: Sequence[str] = ()) -> tuple[dict[str,
     for setting in settings:
         lay_over(document, read_setting(setting))
     return document, path
-
-
-def read_setting(setting: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(setting)
-    except (ValueError, RecursionError):  # not TOML, or a number of too many digits
-        # A shell eats quotes: `policy=removed` may stand for `policy = "removed"`.
-        key, _, value = setting.partition("=")
-        try:
-            return tomllib.loads(f"{key} = {_quoted(value.strip())}")
-        except (ValueError, RecursionError):
-            raise UsageError(f"--set: {setting!r}, expected KEY=VALUE in TOML") from None
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def lay_over(document: dict[str, Any], setting: dict[str, Any]) -> None:
-    for key, value in setting.items():
-        below = document.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            lay_over(below, value)
-        else:
-            document[key] = value
 
 
 def read(document: dict[str, Any], path: Path) -> Scenario:
