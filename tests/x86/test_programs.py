@@ -45,8 +45,8 @@ def test_long_programs_pass_too(name: str, policy: str) -> None:
 def compiler_of(elf: Path) -> str:
     with elf.open("rb") as file:
         section = ELFFile(file).get_section_by_name(".comment")
-    assert section is not None
-    comment: bytes = section.data()
+        assert section is not None
+        comment: bytes = section.data()
     return str(comment.rstrip(b"\0").decode())
 
 
