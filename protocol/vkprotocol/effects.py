@@ -13,6 +13,7 @@ from typing import Any
 from vkprotocol.step import (
     CLOCK,
     CURTHREAD,
+    LOOK,
     Also,
     Body,
     Effect,
@@ -27,6 +28,7 @@ from vkprotocol.step import (
     is_none,
     is_true,
     key_text,
+    look_at,
     pause,
     perform,
     reset_setup,
@@ -35,6 +37,7 @@ from vkprotocol.step import (
 __all__ = [
     "CLOCK",
     "CURTHREAD",
+    "LOOK",
     "Also",
     "Body",
     "Cell",
@@ -55,6 +58,7 @@ __all__ = [
     "is_none",
     "is_true",
     "key_text",
+    "look_at",
     "pause",
     "perform",
     "reset_setup",
@@ -74,7 +78,7 @@ class Cell(Shared):
 
     @property
     def value(self) -> Any:
-        return self.state
+        return look_at(self)
 
     @coroutine
     def load(self) -> Step:
@@ -173,7 +177,7 @@ class Lock(Shared):
     def release(self) -> Step:
         me = yield self._release
         if self.state != me.tid:
-            raise LockOrderError(f"{me.name} releases {key_text(self.key)}, which it does not hold")
+            raise not_held(me, "releases", self.key, held=self.state is not None)
         if me.held is not None:
             me.held.remove(self)
         self.state = None
@@ -198,6 +202,12 @@ def took(me: Thread, lock: Any) -> None:
                     f"while holding {key_text(other.key)} (rank {other.rank})"
                 )
     me.held.append(lock)
+
+
+def not_held(me: Thread, does: str, key: Key, *, held: bool) -> LockOrderError:
+    """`me` does to a lock what only who holds it may; `held`: another thread does."""
+    who = "another thread does" if held else "nobody does"
+    return LockOrderError(f"{me.name} {does} {key_text(key)}, which it does not hold; {who}")
 
 
 class RWLock(Shared):
@@ -271,7 +281,9 @@ class RWLock(Shared):
     @coroutine
     def downgrade(self) -> Step:
         me = yield self._release
-        _, _, want = self.state
+        owner, readers, want = self.state
+        if owner != me.tid:
+            raise not_held(me, "downgrades", self.key, held=owner is not None or bool(readers))
         self.state = (None, (me.tid,), want)
 
     @coroutine
@@ -289,7 +301,7 @@ class RWLock(Shared):
             i = readers.index(me.tid)
             readers = readers[:i] + readers[i + 1 :]
         else:
-            raise LockOrderError(f"{me.name} releases {key_text(self.key)}, which it does not hold")
+            raise not_held(me, "releases", self.key, held=owner is not None or bool(readers))
         if me.held is not None:
             me.held.remove(self)
         self.state = (owner, readers, want)

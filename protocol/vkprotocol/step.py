@@ -121,6 +121,8 @@ class Thread:
 CURTHREAD: Final[list[Thread | None]] = [None]
 # Virtual nanoseconds, set by the executor.
 CLOCK: Final[list[int]] = [0]
+# Called with what is looked at through `.value`, without an effect; set by an explorer.
+LOOK: Final[list[Callable[[Any], None] | None]] = [None]
 _setup_keys: Final[list[int]] = [0]
 
 
@@ -142,6 +144,13 @@ def fresh_key(kind: str) -> Key:
         return (kind, "setup", _setup_keys[0])
     thread.born += 1
     return (kind, *thread.path, thread.born)
+
+
+def look_at(thing: Shared) -> Any:
+    """Its state, for who is no thread: predicates, set-up code, the end of a test."""
+    if LOOK[0] is not None:
+        LOOK[0](thing)
+    return thing.state
 
 
 def reset_setup() -> None:

@@ -77,9 +77,10 @@ def released_by_another(k: Any) -> None:
 
 
 def less_than_none(k: Any) -> None:
-    semaphore = k.semaphore("s", -1)
+    semaphore = k.semaphore("s", 0)
     k.spawn("up", semaphore.release)
     k.spawn("down", semaphore.acquire)
+    k.spawn("deeper", semaphore.acquire)
 
 
 def notify_without_lock(k: Any) -> None:

@@ -86,6 +86,7 @@ class Built:
         self.condition = k.condition("c", self.guard)
         self.cell = k.cell("sleepers", 0)
         self.seen: dict[tuple[int, ...], list[Any]] = {}
+        self.held: dict[tuple[int, ...], list[str]] = {}  # locks, by thread
         self.channel = WaitChannel("w")
         self.token = Token("t")
         for n, body in enumerate(source.threads):
@@ -110,6 +111,7 @@ class Built:
         me = CURTHREAD[0]
         assert me is not None
         log = self.seen[me.path] = []
+        self.held[me.path] = []
         for op, *args in body:
             await self.step(me, log, op, args)
 
@@ -136,11 +138,14 @@ class Built:
                 assert last != args[0], "seen"
             case "acquire":
                 await self.locks[args[0]].acquire()
+                self.held[me.path].append(args[0])
             case "release":
-                if self.locks[args[0]].state == me.tid:
+                if args[0] in self.held[me.path]:
+                    self.held[me.path].remove(args[0])
                     await self.locks[args[0]].release()
             case "try_acquire":
                 log.append(await self.locks[args[0]].try_acquire())
+                self.held[me.path] += args[:1] * log[-1]
             case "nap":
                 await pause(args[0])
             case "doze":
@@ -169,11 +174,13 @@ class Built:
                 await self.event.wait()
             case "shared":
                 await self.rwlock.acquire_shared()
+                self.held[me.path].append("rw")
             case "exclusive":
                 await self.rwlock.acquire_exclusive()
+                self.held[me.path].append("rw")
             case "unlock":
-                owner, readers, _ = self.rwlock.state
-                if owner == me.tid or me.tid in readers:
+                if "rw" in self.held[me.path]:
+                    self.held[me.path].remove("rw")
                     await self.rwlock.release()
             case "gettoken":
                 await self.token.acquire()

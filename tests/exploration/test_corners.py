@@ -22,7 +22,7 @@ TABLE: list[tuple[Any, int, int, int, str]] = [
     (corners.foreign, 6, 6, 6, "a: TypeError: awaits 5, expected an effect"),
     (corners.foreign_none, 6, 6, 6, "a: TypeError: awaits None, expected an effect"),
     (corners.released_by_another, 2, 2, 2, "b: LockOrderError: b releases l, which it does not"),
-    (corners.less_than_none, 2, 2, 1, "deadlock: down waits to acquire s (now 0)"),
+    (corners.less_than_none, 2, 2, 2, "deadlock: deeper waits to acquire s (now 0)"),
     (corners.notify_without_lock, 1, 1, 1, "a: RuntimeError: a must hold c.lock to notify c"),
     (corners.lost_wakeup, 80, 14, 2, "deadlock: v waits to sleep c (now (1,))"),
     (corners.one_event_for_two, 6, 4, 2, "deadlock: b waits to wait e (now False)"),

@@ -13,6 +13,7 @@ from vkemu import explore, replay
 from vkemu.exploration import NondeterminismError, replaying
 from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.program import Program
+from vkemu.exploration.reduction.footprint import Learned
 from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
@@ -85,7 +86,7 @@ class Batches:
     def results(self) -> list[Report]:
         assert self.numbers, "asked for with nothing under way: it would be waited for for ever"
         numbers, self.numbers = self.numbers, []
-        stale = (True, ()) if self.stale else None
+        stale = Learned("a test") if self.stale else None
         self.stale = False
         return [Report(n, executions=1, stale=stale) for n in numbers]
 
@@ -101,7 +102,7 @@ def test_reports_that_come_with_a_stale_one_are_not_waited_for() -> None:
     coordinator = Coordinator(Batches(), 2, result, max_seconds=None, progress=None, **options)
     coordinator.exhaustive(division)
     assert (coordinator.finished, result.executions) == (True, 1)
-    assert coordinator.options["see_all"]
+    assert coordinator.options["learned"].all_seen
 
 
 class Interrupted(Batches):

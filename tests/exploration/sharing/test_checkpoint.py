@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from random import Random
 from types import FunctionType
 from typing import Any
 
@@ -68,19 +69,66 @@ def test_other_arguments_make_another_program(least: Any) -> None:
     assert identities[0] == identities[2] != identities[1]
 
 
-def test_what_changes_while_it_runs_does_not_matter() -> None:
-    seen: list[int] = []
-
-    def program(k: Any) -> None:
-        seen.append(len(seen))
-        compiled(SOURCE)(k)
-
-    before = identity_of(program)
-    explore(program)
-    assert seen
-    assert identity_of(program) == before
+def test_where_it_stands_does_not_matter() -> None:
     moved = compiled("\n\n# moved\n" + SOURCE)
     assert identity_of(moved) == identity_of(compiled(SOURCE))
+
+
+class Limits:
+    kept = 1
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def allow(self, x: Any) -> bool:
+        return bool(x.value != self.value)
+
+
+LIMITS: dict[str, Any] = {}
+
+
+def limited(k: Any, limits: Any = None, values: Any = ()) -> None:
+    x = k.cell("x", 0)
+    for value in values:
+        k.spawn(f"store {value}", x.store, value)
+    k.spawn("one", x.store, 1)
+    k.at_end(lambda: limits is None or limits.allow(x))
+    k.at_end(lambda: x.value != LIMITS.get("x") and x.value != Limits.kept - 1)
+
+
+def test_all_it_refers_to_is_part_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = [
+        limited, partial(limited, values=[1, 2]), partial(limited, values=[9, 9]),
+        partial(limited, limits=Limits(1)), partial(limited, limits=Limits(2)),
+        partial(limited, values={9, 4, "x"}), partial(limited, values=({1: 2},)),
+    ]  # fmt: skip
+    known = [identity_of(program) for program in programs]
+    monkeypatch.setitem(LIMITS, "x", 1)
+    known.append(identity_of(limited))
+    monkeypatch.setattr(Limits, "kept", 2)
+    known.append(identity_of(limited))
+    monkeypatch.setattr(Limits, "allow", lambda self, x: False)
+    known.append(identity_of(programs[3]))
+    assert len(set(known)) == len(known)
+    assert identity_of(partial(limited, values=[1, 2])) == identity_of(
+        partial(limited, values=[1, 2])
+    )
+
+
+def test_a_checkpoint_is_not_taken_up_with_other_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "search"
+    assert explore(limited, checkpoint=file).verdict == "pass"
+    monkeypatch.setitem(LIMITS, "x", 1)
+    with pytest.raises(ExplorationError, match="the program is another one"):
+        explore(limited, checkpoint=file)
+
+
+def test_a_program_without_a_value_has_no_checkpoint(tmp_path: Path) -> None:
+    program = partial(limited, limits=Random(1))
+    with pytest.raises(ExplorationError, match=r"^checkpoint: .* refers to limits, .*identity"):
+        explore(program, checkpoint=tmp_path / "search")
 
 
 def test_a_checkpoint_of_an_edited_program_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ class Execution:
         self.left = 0  # threads not done
         self.roots = 0
         self.checking = False
-        self.failed: Thread | None = None  # until somebody takes note of it
+        # Until somebody takes note of it. One without an error has something to say: see `Run`.
+        self.failed: Thread | None = None
         self.on_spawn: Callable[[Thread], None] | None = None
         # While true, `runnable` and the waiters of objects are not kept: see `replay`.
         self.deferred = False
@@ -332,7 +333,7 @@ class Execution:
     def _fail(self, thread: Thread, error: BaseException) -> None:
         self._end(thread)
         thread.error = error
-        if self.failed is None:  # the first of this step
+        if self.failed is None or self.failed.error is None:  # the first of this step
             self.failed = thread
 
     def _end(self, thread: Thread) -> None:

@@ -81,10 +81,11 @@ def explore(
 
         task = Task(name, seed, max_steps, stop_on_failure, on_step_bound, check)
         with within(max_seconds, lambda: result.steps):
-            witnesses, ended = explore_in_parts(
+            witnesses, ended, learned = explore_in_parts(
                 program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
                 max_executions=max_executions, max_seconds=max_seconds, progress=progress,
             )  # fmt: skip
+        run.program.numbers.learn(learned)
     else:
         search = Search(
             run, chosen, result,
@@ -92,7 +93,7 @@ def explore(
         )  # fmt: skip
         ended = went(search, max_seconds) and (search.finished or not exhaustive)
         witnesses = search.witnesses.values()
-    concluded(result, run, witnesses, ended, progress)
+    concluded(result, run, witnesses, ended, progress, deadline)
     return bounded(result, max_executions, max_seconds, max_steps)
 
 
@@ -135,6 +136,8 @@ def concluded(
 ) -> Result:
     """The verdict, and the failure shrunk and told. `ended`: all that was asked for was done."""
     witnesses = list(witnesses)
+    result.kinds = sorted({witness.message for witness in witnesses})
+    result.remarks = run.program.numbers.learned().remarks()
     if witnesses:
         from vkemu.exploration.failure.budget import INTERRUPTED
         from vkemu.exploration.replaying import failure_of_witnesses

@@ -19,6 +19,7 @@ from vkprotocol.effects import (
     curthread,
     is_true,
     key_text,
+    look_at,
 )
 
 
@@ -35,7 +36,7 @@ class Semaphore(Shared):
 
     @property
     def value(self) -> Any:
-        return self.state
+        return look_at(self)
 
     @coroutine
     def acquire(self) -> Step:
@@ -76,7 +77,7 @@ class Event(Shared):
 
     @property
     def value(self) -> Any:
-        return self.state
+        return look_at(self)
 
     @coroutine
     def set(self) -> Step:
@@ -118,7 +119,7 @@ class Queue(Shared):
 
     @property
     def value(self) -> Any:
-        return self.state
+        return look_at(self)
 
     @coroutine
     def put(self, item: Any) -> Step:

@@ -12,7 +12,7 @@ from vkemu.exploration.result import NondeterminismError, differs
 from vkemu.exploration.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
-    from vkemu.exploration.run import Run
+    from vkemu.exploration.run import Fault, Run
 
 
 class Path(Strategy):
@@ -24,8 +24,7 @@ class Path(Strategy):
         self.record = record
         self.kept = 0
         self.begun = False
-        # The first error on the path, the thread to blame, and after how many steps.
-        self.wrong: tuple[BaseException, str, int] | None = None
+        self.wrong: list[Fault] = []  # on the path
         # By position: how many alternatives of the step there are done. 0 from its end on.
         self.done: list[int] = []
 
@@ -81,12 +80,13 @@ class Path(Strategy):
             execution.settle()
             execution.failed = None
             # What goes wrong in a prefix is known from the first time.
-            if self.wrong is not None and self.wrong[2] <= kept:
-                run.error, run.blame, run.failed_at = self.wrong
+            for fault in self.wrong:
+                if fault.at <= kept:
+                    run.note(fault)
         elif not run.settle():
             return
         self.extend(run)
-        if run.error is not None or self.wrong is not None:
+        if run.faults or self.wrong:
             self.remember(run)
 
     def replay_timed(self, run: Run) -> None:
@@ -100,7 +100,7 @@ class Path(Strategy):
             CLOCK[0] = max(clock, CLOCK[0])
 
     def remember(self, run: Run) -> None:
-        self.wrong = None if run.error is None else (run.error, run.blame, run.failed_at)
+        self.wrong = run.faults[:]
 
     def extend(self, run: Run) -> None:
         """New steps, until the execution is over."""

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from vkprotocol.effects import (
     CURTHREAD,
+    LOOK,
     Body,
     Cell,
     Key,
@@ -20,10 +21,13 @@ from vkprotocol.effects import (
 )
 
 from vkemu.executors.controlled import Execution, Tids
+from vkemu.exploration.looks import check_guard, named_by, telling, who_looks
+from vkemu.exploration.numbers import whole
 from vkemu.exploration.objects import Condition, End, Event, Queue, Semaphore
 from vkemu.exploration.reduction.footprint import Objects
 
 Predicate = Callable[[], Any]
+Look = Callable[[Any], None]
 Made = TypeVar("Made", bound=Shared)
 NONE_LEFT: Final[Iterator[Any]] = iter(())
 
@@ -59,6 +63,13 @@ class Program:
         self._cells_left: Iterator[Cell] = NONE_LEFT  # while a thread runs
         self._others_left = iter(self._others)
         self._names: dict[Key, str] = {}  # as they were asked for: two may ask for one
+        self._lazy: set[Key] = set()  # keys of what threads have made before set-up was over
+        # For who reduces: called with what a thread, or a predicate, looks at without an effect.
+        self.unannounced: Look | None = None
+        self.seen: Look | None = None
+        self.late = False  # something was to hold always, from the middle of an execution on
+        self.building = False
+        self._fields: frozenset[str] | None = None  # that its code names: see `looks`
 
     def begin(self, noting: bool = False) -> Execution:
         """A fresh execution of the program, deferred: nothing has run but its set-up.
@@ -70,6 +81,10 @@ class Program:
         else:
             execution = Execution(self.tids)
         self.execution = execution
+        if self._fields is None:
+            self._fields = named_by(self.build)
+        self.building = True
+        LOOK[0] = self.looked
         execution.deferred = True
         self._roots_left = iter(self._roots)
         self._cells_left = iter(self._cells)
@@ -83,11 +98,21 @@ class Program:
         self.joinable = False
         if self._ends:
             self._ends = {}
+        if self._lazy:
+            self._lazy = set()
         made = self.build(self)
+        self.building = False
         self._cells_left = NONE_LEFT
         if made is not None:
             self._returned(made)
         return execution
+
+    def looked(self, thing: Any) -> None:
+        """Somebody reads it without an effect: a thread, or a guard."""
+        if self.building:
+            return
+        if not check_guard(thing, who_looks()) and self.unannounced is not None:
+            self.unannounced(thing)
 
     def _returned(self, made: object) -> None:
         mistake = never_runs("program", self.build, made)
@@ -133,6 +158,8 @@ class Program:
             thread = self.execution.spawn(name, coro, daemon=daemon)
         if end is not None:
             self._ends[thread] = end
+        if self._fields and "done" in self._fields:
+            thread.__class__ = telling(Thread)
         return thread
 
     def _end(self) -> End:
@@ -176,6 +203,7 @@ class Program:
 
     def semaphore(self, name: str, value: int = 1) -> Semaphore:
         """A counting semaphore: `acquire`, `try_acquire`, `release`, `async with`."""
+        whole(f"semaphore {name!r}", value, 0)
         return self._make(Semaphore, name, value)
 
     def event(self, name: str, value: bool = False) -> Event:
@@ -184,6 +212,7 @@ class Program:
 
     def queue(self, name: str, maxsize: int = 0) -> Queue:
         """A FIFO: `put`, `get`, `try_put`, `try_get`; bounded when `maxsize` is not 0."""
+        whole(f"queue {name!r}: maxsize", maxsize, 0)
         queue = self._make(Queue, name, ())
         if queue.maxsize != maxsize:
             queue.limit(maxsize)
@@ -205,8 +234,15 @@ class Program:
         """What this call of set-up made last time, when that is one, else a new object, to keep."""
         if not isinstance(name, str | tuple):
             raise TypeError(f"{kind.__name__.lower()}: {name!r}, expected its name")
+        if self._fields and "state" in self._fields:
+            kind = telling(kind)  # type: ignore[arg-type]
         if CURTHREAD[0] is not None:  # made while threads run: never by the n-th call again
-            fresh = kind(fresh_key(name))
+            key: Key = fresh_key(name)
+            while key in self._names:  # as set-up has called something
+                key = fresh_key(name)
+            if self.building:
+                self._lazy.add(key)
+            fresh = kind(key)
             fresh.state = state
             return fresh
         if made is not None:
@@ -218,9 +254,9 @@ class Program:
             for forgotten in pool[position:]:
                 del self._names[forgotten.key]
             del pool[position:]
-        key: Key = name
+        key = name
         same = 1
-        while key in self._names:
+        while key in self._names or key in self._lazy:
             same += 1
             key = (name, same)
         shared = kind(key)
@@ -241,12 +277,20 @@ class Program:
         """`predicate` must hold at the start and after every step.
 
         `reads` are the shared objects it looks at, when they are not to be found out: see
-        `observation`.
+        `observation`. Said by a thread, it must hold from then on.
         """
         if not callable(predicate):
             raise TypeError(f"always: {predicate!r}, expected a function")
+        declared = None if reads is None else list(reads)
+        for read in declared or ():
+            if not isinstance(read, Shared):
+                raise TypeError(f"always: reads {read!r}, expected shared objects")
         self.invariants.append(predicate)
-        self.reads.append(None if reads is None else list(reads))
+        self.reads.append(declared)
+        if not self.building:
+            self.late = True
+            if self.execution.failed is None:
+                self.execution.failed = CURTHREAD[0]  # whoever takes the steps has to look up
 
 
 def check_thread(name: str, coro: Any) -> None:

@@ -14,7 +14,7 @@ from vkemu.exploration.checking.guards import enforcing
 from vkemu.exploration.failure.budget import INTERRUPTED
 from vkemu.exploration.failure.recorder import Recorder, Told
 from vkemu.exploration.failure.shrink import fresh, measured, smallest
-from vkemu.exploration.failure.witness import Witness, kind_of
+from vkemu.exploration.failure.witness import Witness, fails_as
 from vkemu.exploration.program import Program
 from vkemu.exploration.result import Failure, TokenError, differs
 from vkemu.exploration.run import BOUND, TOO_DEEP, Run
@@ -32,12 +32,18 @@ def replay(program: Callable[[Any], object], token: str, *, check: bool = False)
     """
     check_token(token)
     wanted = parse(token)
-    told = follow(Run(Program(program, {}, check=check), max_steps=0), wanted)
+    told = follow(again_of(Program(program, {}, check=check), wanted), wanted)
     if told.token is None:
         raise TokenError(f"{CHANGED}: it no longer fails under this schedule")
     if digest_of(told.message) != wanted.message:
         raise TokenError(f"{CHANGED}: under this schedule it fails otherwise: {told.message}")
     return failure_of(told)
+
+
+def again_of(program: Program, token: Token) -> Run:
+    """A run that stops at the failure the token was made of."""
+    program = Program(program.build, {}, check=program.check)
+    return Run(program, 0, wanted=lambda fault: digest_of(fault.message) == token.message)
 
 
 def follow(run: Run, wanted: Token) -> Told:
@@ -82,6 +88,9 @@ def _follow(run: Run, wanted: Token) -> Told:
         too_deep = f"{recorder.steps[-1].thread}: {RecursionError.__name__}: {TOO_DEEP}"
         if wanted.message == digest_of(too_deep):
             going = recorder.deepen()
+    if going and run.faults and run.faults[-1].at == len(recorder.steps):
+        run.choose(run.faults[-1])  # it fails there, and otherwise
+        going = False
     more = going and (bool(execution.runnable) or execution.advance())
     if wanted.cut:
         run.max_steps = len(recorder.steps)
@@ -89,6 +98,8 @@ def _follow(run: Run, wanted: Token) -> Told:
     elif more:
         raise TokenError(f"{CHANGED}: it goes on after {len(recorder.steps)} steps")
     run.finish()
+    if run.error is None and run.faults:
+        run.choose(run.faults[0])
     return recorder.told()
 
 
@@ -111,7 +122,7 @@ def failure_of_witnesses(
     witnesses = list(witnesses)
     try:
         for witness in witnesses:
-            confirm(fresh(found_by), witness)
+            confirm(fresh(found_by, witness), witness)
         witness = smallest(witnesses, found_by, progress)
     except KeyboardInterrupt:  # before the first was tried with less
         witness = measured(witnesses[0], found_by)._replace(shrunk=f"not at all {INTERRUPTED}")
@@ -124,12 +135,12 @@ def failure_of_witnesses(
 
 
 def _told_twice(witness: Witness, found_by: Run) -> Failure:
-    told = tell(fresh(found_by), witness)
+    told = tell(fresh(found_by, witness), witness)
     where = f"the end, after {len(told.steps)} steps,"
-    if told.token is None or kind_of(told.run) != witness.kind:
+    if told.token is None or not fails_as(told.run, witness):
         raise differs(where, witness.message, told.message or "no failure")
     try:
-        again = follow(fresh(found_by), told.token)
+        again = follow(again_of(found_by.program, told.token), told.token)
     except TokenError as error:
         raise differs(where, told.message, f"not to be had again ({error})") from None
     if again.message != told.message:

@@ -81,11 +81,14 @@ class Result:
     `steps`: taken in all, replayed prefixes included.
     `bound`: of an unknown verdict, what ended the search, in words. `interrupted`: by the user.
     `stuck`: the line of a thread that took no step while the budget of seconds ran out.
+    `kinds`: the failures that can be told apart, of all executions, each as its message.
+    `remarks`: what made the search larger than it had to be, each in one line.
     """
 
     __slots__ = (
         "blocked", "bound", "cut", "depth", "executions", "exhausted", "failure", "failures",
-        "interrupted", "seconds", "seed", "share", "stage", "steps", "strategy", "stuck", "verdict",
+        "interrupted", "kinds", "remarks", "seconds", "seed", "share", "stage", "steps",
+        "strategy", "stuck", "verdict",
     )  # fmt: skip
 
     def __init__(self, strategy: str, seed: int) -> None:
@@ -102,6 +105,8 @@ class Result:
         self.exhausted = False
         self.failure: Failure | None = None
         self.failures = 0
+        self.kinds: list[str] = []
+        self.remarks: list[str] = []
         self.seconds = 0.0
         self.bound = ""
         self.interrupted = False

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from vkprotocol.effects import LockOrderError
+from vkprotocol.effects import LOOK, LockOrderError, Shared, key_text
 from vkprotocol.guarded import Unguarded
 
+from vkemu.executors.announced import may_go_on, shown
 from vkemu.executors.controlled import Deadlock, StepBound
 from vkemu.exploration.checking.access_order import DataRace
+from vkemu.exploration.looks import GuardError, awake
 from vkemu.exploration.program import Predicate, Program, never_runs
 
 BOUND: Final = StepBound.__name__  # the kind of a failure to end
@@ -20,15 +25,45 @@ class PredicateError(AssertionError):
 
 
 # What a search itself finds, in any program.
-FOUND: Final = (PredicateError, Deadlock, StepBound, LockOrderError, Unguarded, DataRace)
+FOUND: Final = (
+    PredicateError, Deadlock, StepBound, LockOrderError, Unguarded, DataRace, GuardError,
+)  # fmt: skip
+
+
+class Fault(NamedTuple):
+    """Something that was wrong with an execution."""
+
+    error: BaseException
+    blame: str  # the thread that failed, or ""
+    at: int  # after so many steps
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.error)
+
+    @property
+    def message(self) -> str:
+        return message_of(self.error, self.blame)
+
+    @property
+    def what(self) -> tuple[str, str]:
+        return self.kind, self.message
+
+
+Wanted: TypeAlias = Callable[[Fault], bool]
 
 
 class Run:
-    """One execution under a strategy: its schedule, and how it ended. Made once, begun often."""
+    """One execution under a strategy: its schedule, and how it ended. Made once, begun often.
+
+    `faults` has each that can be told from the others, once. `error` is the one that counts: the
+    first, and with `stop_on_failure` it ends the execution. With `wanted` it is the first of those,
+    and ends it.
+    """
 
     __slots__ = (
-        "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at",
-        "max_steps", "program", "repeated", "schedule", "stop_on_failure", "watched",
+        "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at", "faults",
+        "max_steps", "program", "repeated", "schedule", "stop_on_failure", "wanted", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -38,10 +73,12 @@ class Run:
         *,
         stop_on_failure: bool = True,
         bound_fails: bool = False,
+        wanted: Wanted | None = None,
     ) -> None:
         self.program = program
         # What a program of ours may end in; None: whatever its threads raise is its own.
         self.earned: tuple[type[BaseException], ...] | None = getattr(program.build, "earned", None)
+        self.wanted = wanted
         self.max_steps = max_steps
         self.bound_fails = bound_fails  # an execution that reaches max_steps is a failure
         self.stop_on_failure = stop_on_failure
@@ -50,6 +87,7 @@ class Run:
         self.error: BaseException | None = None
         self.blame = ""  # the thread that failed
         self.failed_at = 0  # after so many steps
+        self.faults: list[Fault] = []
         self.blocked = False
         self.cut = False
         self.repeated = False  # had before: not to be counted
@@ -60,6 +98,8 @@ class Run:
         self.schedule = []
         self.error = None
         self.blame = ""
+        if self.faults:
+            self.faults = []
         self.blocked = False
         self.cut = False
         self.repeated = False
@@ -75,73 +115,140 @@ class Run:
         return not self.watched or self.watch()
 
     def thread_failed(self) -> bool:
-        """Note the error of the thread that failed. True when the execution stops here."""
+        """Note the error of the thread that failed. True when the execution stops here.
+
+        A thread that has not failed has only said what must always hold, from now on.
+        """
         execution = self.execution
         failed = execution.failed
         assert failed is not None
-        if self.error is None:
-            self.error = failed.error
-            self.blame = failed.name
-            self.failed_at = len(self.schedule)
         execution.failed = None
-        return self.stop_on_failure
+        if failed.error is None:
+            return False
+        return self.note(Fault(failed.error, failed.name, len(self.schedule)))
+
+    def note(self, fault: Fault) -> bool:
+        """Something is wrong. True when the execution stops here."""
+        if not self.faults or fault.what not in [known.what for known in self.faults]:
+            self.faults.append(fault)
+        if self.error is None and (self.wanted is None or self.wanted(fault)):
+            self.choose(fault)
+            return self.stop_on_failure or self.wanted is not None
+        return False
+
+    def choose(self, fault: Fault) -> None:
+        self.error, self.blame, self.failed_at = fault
 
     def watch(self) -> bool:
         """Check what must always hold. False when the execution stops here."""
-        for predicate in self.watched:
-            error = violation(predicate, "always")
-            if error is not None:
-                if self.error is None:
-                    self.error = error
-                    self.failed_at = len(self.schedule)
-                return not self.stop_on_failure
+        looking = LOOK[0]
+        LOOK[0] = self.program.seen
+        try:
+            for predicate in self.watched:
+                error = violation(predicate, "always")
+                if error is not None and self.note(Fault(error, "", len(self.schedule))):
+                    return False
+        finally:
+            LOOK[0] = looking
         return True
 
     def finish(self) -> BaseException | None:
         """What was wrong with this execution, now that it is over."""
         execution = self.execution
-        if self.error is None and self.cut and self.bound_fails:
-            self.error = StepBound(f"no end within {self.max_steps} steps")
-        if self.error is None and not self.blocked and not self.cut:
-            if execution.alive:
-                self.error = execution.deadlock()
-            if self.error is None:
-                for predicate in self.program.ends:
-                    self.error = violation(predicate, "at_end")
-                    if self.error is not None:
-                        break
+        LOOK[0] = None
+        if not self.faults and self.error is None and not self.blocked:
+            self._end()
         if execution.left:
             execution.close()
-        if self.error is not None and self.earned is not None:
-            self.judge(self.error)
+        if self.faults and self.earned is not None:
+            for fault in self.faults:
+                self.judge(fault)
         return self.error
 
-    def judge(self, error: BaseException) -> None:
+    def judge(self, fault: Fault) -> None:
         """Raise what is no finding about the program: a bug of ours, or a wrong test."""
         assert self.earned is not None
-        if not isinstance(error, (*FOUND, *self.earned)):
-            error.add_note(
-                f"in thread {self.blame or '(none)'}, step {self.failed_at} of "
+        if not isinstance(fault.error, (*FOUND, *self.earned)):
+            fault.error.add_note(
+                f"in thread {fault.blame or '(none)'}, step {fault.at} of "
                 f"{self.program.build!r}, schedule {self.schedule}"
             )
-            raise error
+            raise fault.error
+
+    def _end(self) -> None:
+        """Of an execution that came to its end, or to the bound, without a fault."""
+        steps = len(self.schedule)
+        if self.cut:
+            if self.bound_fails:
+                error = StepBound(f"no end within {self.max_steps} steps")
+                self.note(Fault(error, "", steps))
+            return
+        stuck = self.stuck()
+        if stuck is not None:
+            self.note(Fault(stuck, "", steps))
+            return
+        for predicate in self.program.ends:
+            wrong = violation(predicate, "at_end")
+            if wrong is not None:
+                self.note(Fault(wrong, "", steps))
+
+    def stuck(self) -> AssertionError | TypeError | None:
+        """A deadlock; or a thread whose guard has come to hold without anybody asking."""
+        execution = self.execution
+        if not execution.alive:
+            return None
+        for thread in execution.threads.values():
+            effect = thread.pending
+            if effect is None or thread.runnable:
+                continue
+            if may_go_on(effect, effect.obj.state):
+                return awake(thread)
+        return execution.deadlock()
 
     def message(self) -> str:
         """The failure in one line, the same in every execution that fails this way."""
-        error = self.error
-        assert error is not None
-        try:
-            text = str(error).strip()
-        except Exception:  # its own, while it says what it is
-            text = ""
-        if not isinstance(error, (PredicateError, Deadlock, StepBound)):
-            kind = type(error).__name__
-            if isinstance(error, RecursionError):  # it also says in which C function
-                text = TOO_DEEP
-            text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
-        if self.blame:
-            text = f"{self.blame}: {text}"
-        return without_addresses(text.splitlines()[0])
+        assert self.error is not None
+        return message_of(self.error, self.blame)
+
+
+def message_of(error: BaseException, blame: str) -> str:
+    try:
+        text = str(error).strip()
+    except Exception:  # its own, while it says what it is
+        text = ""
+    if not isinstance(error, (PredicateError, Deadlock, StepBound)):
+        kind = type(error).__name__
+        if isinstance(error, RecursionError):  # it also says in which C function
+            text = TOO_DEEP
+        text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
+    if blame:
+        text = f"{blame}: {text}"
+    return without_addresses(text.splitlines()[0])
+
+
+def kind_of(error: BaseException) -> str:
+    """Two failures of one kind are taken for the same."""
+    if isinstance(error, Deadlock):
+        return "deadlock"
+    if isinstance(error, PredicateError):
+        return str(error)
+    name = type(error).__name__
+    said = getattr(error, "kind", None)  # which check of the oracle, say
+    if isinstance(said, str):
+        return f"{name} {said}"
+    if isinstance(error, AssertionError):
+        return f"{name} {line_of(error)}"
+    return name
+
+
+def line_of(error: BaseException) -> str:
+    """Where it was raised."""
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place
 
 
 def without_addresses(text: str) -> str:
@@ -197,7 +304,28 @@ def violation(predicate: Predicate, when: str) -> BaseException | None:
         return None
     code = getattr(predicate, "__code__", None)
     if code is None:
-        return PredicateError(f"{when} does not hold: {predicate!r}")
+        return PredicateError(f"{when} does not hold: {named(predicate)}")
     line = source_line(code.co_filename, code.co_firstlineno)
     where = f"{code.co_filename.rpartition('/')[2]}:{code.co_firstlineno}"
     return PredicateError(f"does not hold: {line or when} ({where})")
+
+
+def named(predicate: Any) -> str:
+    """The same in every execution, which a repr with an address is not."""
+    if isinstance(predicate, partial):
+        places = [*map(_shown, predicate.args)]
+        places += [f"{name}={_shown(value)}" for name, value in predicate.keywords.items()]
+        return f"{named(predicate.func)}({', '.join(places)})"
+    if isinstance(predicate, MethodType):
+        return f"{type(predicate.__self__).__name__}.{predicate.__name__}"
+    code = getattr(predicate, "__code__", None)
+    if code is not None:
+        return f"{code.co_name} ({code.co_filename.rpartition('/')[2]}:{code.co_firstlineno})"
+    return getattr(predicate, "__qualname__", None) or _shown(predicate)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Shared):
+        return key_text(value.key)
+    text = shown(value)
+    return type(value).__name__ if " at 0x" in text else text

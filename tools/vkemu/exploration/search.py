@@ -132,10 +132,11 @@ class Search:
 
     def note(self, run: Run) -> None:
         """Keep a witness of every kind of failure."""
-        from vkemu.exploration.failure.witness import WITNESSES_MAX, kind_of, witness_of
+        from vkemu.exploration.failure.witness import WITNESSES_MAX, witness_of
 
-        if len(self.witnesses) < WITNESSES_MAX and kind_of(run) not in self.witnesses:
-            self.witnesses[kind_of(run)] = witness_of(run)
+        for fault in run.faults:
+            if len(self.witnesses) < WITNESSES_MAX and fault.kind not in self.witnesses:
+                self.witnesses[fault.kind] = witness_of(run, fault)
 
     def show(self, began: float) -> None:
         self.result.seconds = perf_counter() - began

@@ -9,9 +9,7 @@ better a race not seen than one that is none.
 from __future__ import annotations
 
 import gc
-import os
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import getattr_static
@@ -30,27 +28,13 @@ from typing import Any, Final, TypeAlias
 from vkprotocol.effects import Shared
 
 from vkemu.exploration.checking.code_accesses import Access, Term, accesses_of
+from vkemu.exploration.reach import HEAP_TYPE, OURS, is_foreign, is_ours
 
 Touch: TypeAlias = Callable[["Frame", tuple[Access, ...]], None]
 
 NOTHING: Final = object()  # no value: unknown, or not to be had without running code
-OURS: Final = frozenset({"vkemu", "vkhost", "vkguest", "vkprotocol"})
-STANDARD: Final = (
-    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")), "<frozen",
-)  # fmt: skip
 REACH: Final = 2000  # things looked at from one coroutine
-HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by Python code
 CONSTANT: Final = (int, float, complex, str, bytes, bool, type(None), range, ModuleType, Shared)
-
-
-def is_ours(names: dict[str, Any]) -> bool:
-    """Whether these are the globals of one of our own modules."""
-    return str(names.get("__name__", "")).partition(".")[0] in OURS
-
-
-def is_foreign(code: CodeType) -> bool:
-    """Of the standard library, or of something installed."""
-    return code.co_filename.startswith(STANDARD)
 
 
 class Frame:

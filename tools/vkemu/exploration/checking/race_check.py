@@ -26,15 +26,13 @@ from vkemu.executors.announced import same_effect
 from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.checking.access_order import DataRace, History, Order, Place
 from vkemu.exploration.checking.closures import (
-    HEAP_TYPE,
     NOTHING,
-    OURS,
     Closures,
     Frame,
-    is_foreign,
 )
 from vkemu.exploration.checking.code_accesses import Access, Term, text_of
 from vkemu.exploration.objects import Condition
+from vkemu.exploration.reach import HEAP_TYPE, OURS, is_foreign
 from vkemu.exploration.stepwise import Stepwise
 
 ALL: Final = object()  # the key of a container as a whole

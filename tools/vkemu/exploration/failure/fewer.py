@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.failure.witness import Witness, kind_of, witness_of
+from vkemu.exploration.failure.witness import Witness, fails_as, witness_of
 from vkemu.exploration.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def drawn(run: Run, found: Witness, budget: Budget) -> Witness:
             run.begin()
             sticky.conduct(run)
             run.finish()
-            if run.error is not None and kind_of(run) == found.kind:
+            if fails_as(run, found):
                 witness = witness_of(run)._replace(preemptions=sticky.preemptions)
                 best = min(best, witness, key=size)
             budget.take(run, best)

@@ -17,9 +17,9 @@ from vkemu.executors.controlled import Execution
 from vkemu.exploration.failure.budget import INTERRUPTED, Budget
 from vkemu.exploration.failure.fewer import drawn
 from vkemu.exploration.failure.fewest import Fewest
-from vkemu.exploration.failure.witness import Path, Witness, kind_of, witness_of
+from vkemu.exploration.failure.witness import Path, Witness, fails_as, witness_of
 from vkemu.exploration.program import Program
-from vkemu.exploration.run import Run
+from vkemu.exploration.run import Fault, Run
 from vkemu.exploration.strategies.strategy import ABANDON, Strategy
 
 STEPS: Final = 1_200_000  # the budget of the exact part
@@ -93,7 +93,7 @@ def attempt(run: Run, witness: Witness, preempting: set[tuple[Path, int]]) -> Wi
     run.begin()
     follow.conduct(run)
     run.finish()
-    if run.error is None or kind_of(run) != witness.kind:
+    if not fails_as(run, witness):
         return None
     return witness_of(run)._replace(preemptions=len(follow.preempted))
 
@@ -137,7 +137,7 @@ def exact(run: Run, found: Witness, budget: Budget) -> Witness:
     unknown = found._replace(shrunk=budget.text(found))
     if len(found.schedule) > LONG:
         return unknown
-    fewest = Fewest(run, lambda run: kind_of(run) == found.kind, STEPS)
+    fewest = Fewest(run, lambda run: fails_as(run, found), STEPS)
     for preemptions in range(found.preemptions + 1):
         schedule = fewest.level(longest)
         if schedule is not None:
@@ -145,7 +145,7 @@ def exact(run: Run, found: Witness, budget: Budget) -> Witness:
             run.begin()
             Script(schedule).conduct(run)
             run.finish()
-            if run.error is None or kind_of(run) != found.kind:
+            if not fails_as(run, found):
                 break
             return witness_of(run)._replace(preemptions=preemptions)
         if fewest.budget <= 0:
@@ -163,12 +163,12 @@ def shrink(
     found = measured(found, found_by)
     budget = Budget(found, steps, progress)
     best = found
-    run = fresh(found_by)
+    run = fresh(found_by, found)
     try:
         if len(found.schedule) > LONG:
             best = drawn(run, found, budget)
         best = greedy(run, best, budget)
-        run = fresh(found_by)
+        run = fresh(found_by, found)
         return exact(run, best, budget)
     except KeyboardInterrupt:
         run.execution.close()
@@ -178,7 +178,7 @@ def shrink(
 
 def measured(found: Witness, found_by: Run) -> Witness:
     """With its preemptions counted."""
-    run = fresh(found_by)
+    run = fresh(found_by, found)
     try:
         return found._replace(preemptions=len(preemption_points(run, found)))
     finally:
@@ -199,7 +199,11 @@ def smallest(
     return min(shrunk, key=lambda witness: (*witness.size, witness.kind, witness.schedule))
 
 
-def fresh(run: Run) -> Run:
-    """The same program, its threads numbered from the beginning."""
+def fresh(run: Run, found: Witness) -> Run:
+    """The same program, its threads numbered from the beginning; it stops at that failure."""
     program = Program(run.program.build, {}, check=run.program.check)
-    return Run(program, run.max_steps, bound_fails=run.bound_fails)
+
+    def wanted(fault: Fault) -> bool:
+        return fault.kind == found.kind
+
+    return Run(program, run.max_steps, bound_fails=run.bound_fails, wanted=wanted)

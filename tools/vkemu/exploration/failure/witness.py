@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from vkemu.executors.controlled import Deadlock
-from vkemu.exploration.run import PredicateError, Run
+from vkemu.exploration.run import Fault, Run, kind_of
 
 WITNESSES_MAX: Final = 16  # kinds of failures of one exploration that are told apart
 Path = tuple[int, ...]
@@ -25,34 +24,15 @@ class Witness(NamedTuple):
         return self.preemptions, len(self.schedule)
 
 
-def witness_of(run: Run) -> Witness:
+def witness_of(run: Run, fault: Fault | None = None) -> Witness:
     """Of an execution that failed, just now."""
+    if fault is None:
+        assert run.error is not None
+        fault = Fault(run.error, run.blame, run.failed_at)
     threads = run.execution.threads
-    paths = [threads[tid].path for tid in run.schedule]
-    return Witness(kind_of(run), run.message(), paths)
+    paths = [threads[tid].path for tid in run.schedule[: fault.at]]
+    return Witness(fault.kind, fault.message, paths)
 
 
-def kind_of(run: Run) -> str:
-    """Two failures of one kind are taken for the same."""
-    error = run.error
-    if isinstance(error, Deadlock):
-        return "deadlock"
-    if isinstance(error, PredicateError):
-        return str(error)
-    name = type(error).__name__
-    said = getattr(error, "kind", None)  # which check of the oracle, say
-    if isinstance(said, str):
-        return f"{name} {said}"
-    if isinstance(error, AssertionError):
-        return f"{name} {line_of(error)}"
-    return name
-
-
-def line_of(error: BaseException) -> str:
-    """Where it was raised."""
-    place = ""
-    traceback = error.__traceback__
-    while traceback is not None:
-        place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return place
+def fails_as(run: Run, witness: Witness) -> bool:
+    return run.error is not None and kind_of(run.error) == witness.kind

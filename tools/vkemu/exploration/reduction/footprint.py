@@ -6,9 +6,9 @@ the exploration lasts. Two are dependent iff they share an object that one of th
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from vkprotocol.effects import Effect, Key, Shared
+from vkprotocol.effects import Effect, Key, Shared, key_text
 
 Footprint: TypeAlias = tuple[int, ...]
 
@@ -16,23 +16,47 @@ Footprint: TypeAlias = tuple[int, ...]
 # that no two states the predicate can tell apart are taken for one.
 VIEW: Final = 0
 SEEN: Final = 2 * VIEW + 1
+STANDING: Final = ("view of always", "looked at")  # how the keys of what is no object begin
+
+
+class Learned(NamedTuple):
+    """What a search has found out about objects, as their keys: for another process."""
+
+    all_seen: str = ""
+    seen: tuple[tuple[Key, bool], ...] = ()
+    ordered: tuple[Key, ...] = ()
+    exposed: tuple[Key, ...] = ()
+
+    def remarks(self) -> list[str]:
+        """Why the search is larger than it had to be."""
+        found = [self.all_seen] if self.all_seen else []
+        return found + [
+            f"{key_text(key)} is read by a thread without an effect, while others may write it: "
+            "every step counts as a reader; await its load, or read it when they are done"
+            for key in self.exposed
+        ]
 
 
 class Objects:
     """Numbers for keys, and the footprints of effects."""
 
-    __slots__ = ("_computed", "_numbers", "_seen", "all_seen", "keys", "ordered", "single")
+    __slots__ = (
+        "_computed", "_numbers", "all_seen", "exposed", "keys", "ordered", "seen", "single",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._numbers: dict[Key, int] = {}
         self.keys: list[Key] = []  # by number
-        self._seen: set[int] = set()
         self._computed: dict[type[Effect], bool] = {Effect: False}
-        self.all_seen = False
+        self.all_seen = ""  # why a predicate reads who knows what, when one does
+        self.seen: dict[Key, bool] = {}  # by predicates; True: its loads change it
         self.ordered: dict[Key, None] = {}  # whose loads are taken for writes
+        # Objects that threads read without an effect, with every step; and what stands for them
+        # there, as VIEW does for what predicates see: a guard asks the object itself.
+        self.exposed: dict[Key, int] = {}
         # By code: the footprint of an effect on that object alone.
         self.single: list[Footprint] = []
-        self.number_of(("view of always",))
+        self.number_of((STANDING[0],))
 
     def __len__(self) -> int:
         return len(self.single) // 2
@@ -43,41 +67,77 @@ class Objects:
             number = self._numbers[key] = len(self.keys)
             self.keys.append(key)
             self.single += [(2 * number,), (2 * number + 1,)]
-            if self.all_seen:
-                self._see(number)
+            if self.all_seen or self.exposed or key in self.seen or key in self.ordered:
+                self._compute(number)
         return number
 
-    def _see(self, number: int) -> None:
-        self._seen.add(number)
-        write = 2 * number + 1
-        self.single[write] = (write, SEEN)
-        if self.keys[number] in self.ordered:
-            self.single[write - 1] = self.single[write]
-        elif self.all_seen:
-            self.single[write - 1] = (write - 1, SEEN)
+    def _compute(self, number: int) -> None:
+        """What an effect on an object also touches."""
+        key = self.keys[number]
+        if key[0] in STANDING:
+            return
+        load = 2 * number
+        seen = (SEEN,) if self.all_seen or key in self.seen else ()
+        # A write of an exposed object writes what every step reads.
+        looked = tuple(2 * stands for stands in self.exposed.values())
+        written = tuple(2 * stands + (of == key) for of, stands in self.exposed.items())
+        self.single[load + 1] = (load + 1, *seen, *written)
+        if key in self.ordered:
+            self.single[load] = self.single[load + 1]
+        else:
+            changing = seen if self.all_seen or self.seen.get(key) else ()
+            self.single[load] = (load, *changing, *looked)
+
+    def _compute_all(self) -> None:
+        for number in range(len(self)):
+            self._compute(number)
 
     def see(self, shared: Shared) -> bool:
-        """A predicate reads `shared`. True when that was not known."""
+        """A predicate reads `shared`. True when that was not known.
+
+        A load that changes it, in whatever order with others, is a write for who looks.
+        """
         number = self.number(shared)
-        if number in self._seen:
+        if shared.key in self.seen:
             return False
-        self._see(number)
+        self.seen[shared.key] = hasattr(shared, "commute")
+        self._compute(number)
         return True
 
-    def see_all(self) -> None:
+    def see_all(self, why: str) -> None:
         """A predicate reads who knows what: every step may change what it says."""
-        self.all_seen = True
-        for number in range(1, len(self)):
-            self._see(number)
+        self.all_seen = why
+        self._compute_all()
 
     def order(self, key: Key) -> bool:
         """The loads of an object change it, nobody knows how: they are writes. True when new."""
-        load = 2 * self.number_of(key)
+        number = self.number_of(key)
         if key in self.ordered:
             return False
         self.ordered[key] = None
-        self.single[load] = self.single[load + 1]
+        self._compute(number)
         return True
+
+    def expose(self, key: Key) -> bool:
+        """Threads read an object without saying so: every step may have. True when new."""
+        if key in self.exposed:
+            return False
+        self.exposed[key] = self.number_of((STANDING[1], key))
+        self._compute_all()
+        return True
+
+    def learned(self) -> Learned:
+        seen = tuple(self.seen.items())
+        return Learned(self.all_seen, seen, tuple(self.ordered), tuple(self.exposed))
+
+    def learn(self, known: Learned) -> None:
+        """What another process has found out."""
+        self.all_seen = self.all_seen or known.all_seen
+        self.seen.update(known.seen)
+        self.ordered.update(dict.fromkeys(known.ordered))
+        for key in known.exposed:
+            self.exposed[key] = self.number_of((STANDING[1], key))
+        self._compute_all()
 
     def number(self, shared: Shared) -> int:
         number = shared.index

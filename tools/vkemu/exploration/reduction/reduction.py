@@ -7,22 +7,27 @@ reductions differ in what they put into the tree when they find a race.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import Shared
 
 from vkemu.exploration.path import Path
 from vkemu.exploration.reduction.footprint import Objects, dependent
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, retrace
+from vkemu.exploration.reduction.observation import View
 from vkemu.exploration.reduction.trace import Race, Trace
+from vkemu.exploration.reduction.unannounced import Unannounced
 from vkemu.exploration.reduction.wakeup import Tree
 
 if TYPE_CHECKING:
-    from vkemu.exploration.reduction.observation import View
+    from vkemu.exploration.program import Program
     from vkemu.exploration.run import Run
 
 
 TURN_STEPS: Final = 100
+# Steps that may be spent on what comes after executions that are cut: it is not known, and so may
+# depend on all that was.
+FUTURE_STEPS: Final = 200_000
 
 
 class Reduction(Path):
@@ -30,7 +35,7 @@ class Reduction(Path):
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
-        self.view: View | None = None  # of what must always hold, when anything must
+        self.view = View(objects)  # of what must always hold
         self.restart()
 
     def restart(self) -> None:
@@ -50,6 +55,8 @@ class Reduction(Path):
         self.outbox: dict[Found, None] = {}  # what turned up for those
         self.names: Names | None = None  # once the search has been resumed
         self.resumed = False
+        self.unannounced = Unannounced(self.objects)
+        self.future_steps = FUTURE_STEPS
 
     def backtrack(self) -> bool:
         if self.resumed:
@@ -66,15 +73,17 @@ class Reduction(Path):
         self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
         self.tree = trees[at]
         trace.truncate(at)
+        self.unannounced.truncate(at)
         del self.sleeps[at:]
         del trees[at:]
         return True
 
     def conduct(self, run: Run) -> None:
         self.waiting = []
-        self.look(run)
         super().conduct(run)
-        if self.view is not None and self.view.look(run.program):
+        self.unwatch(run.program)
+        if self.view.grown or self.unannounced.unordered(self.trace):
+            self.view.grown = False
             self.stale = True
         if self.stale:
             return
@@ -87,6 +96,7 @@ class Reduction(Path):
             self.trace.truncate(end)
 
     def extend(self, run: Run) -> None:
+        self.look(run)
         trace = self.trace
         execution = run.execution
         execution.on_spawn = trace.spawned
@@ -101,6 +111,7 @@ class Reduction(Path):
         tree = self.tree
         tid = -1
         turn = 0
+        turn_steps = min(TURN_STEPS, 1 + run.max_steps // 8)
         for _ in range(len(trace), run.max_steps):
             while not runnable:
                 if not execution.left:
@@ -122,7 +133,7 @@ class Reduction(Path):
                 turn = 0
             else:  # on with the same thread, but one that spins must not keep the others waiting
                 turn += 1
-                if turn == TURN_STEPS:
+                if turn == turn_steps:
                     turn = 0
                     tid = runnable[(runnable.index(tid) + 1) % len(runnable)]
             if tid < 0:
@@ -149,9 +160,12 @@ class Reduction(Path):
                 self.load_changed(shared)
             if stopped:
                 return
-            if run.watched and not run.watch():
+            if run.watched and not self.watch(run):
                 return
         self.waiting += trace.pending(execution)
+        unknown = trace.futures(execution, self.future_steps // max(run.max_steps, 1))
+        self.future_steps -= len(unknown) * run.max_steps
+        self.waiting += unknown
         run.cut = bool(runnable) or execution.advance()
 
     def left(self) -> list[Tree]:
@@ -175,7 +189,6 @@ class Reduction(Path):
         self.root = frontier.root
         run.begin()
         run.settle()
-        self.look(run)
         run.execution.on_spawn = self.trace.spawned
         for tid, step in retrace(run, names, frontier, self.trace):
             effect = run.execution.threads[tid].pending
@@ -191,12 +204,28 @@ class Reduction(Path):
         run.finish()
 
     def look(self, run: Run) -> None:
-        """Before the first execution: what can `always` see?"""
-        if run.watched and self.view is None:
-            from vkemu.exploration.reduction.observation import View
+        """New steps come now: what can `always` see, and what do threads look at?"""
+        program = run.program
+        program.unannounced = self.looked
+        if run.watched:
+            program.seen = self.view.saw
+            self.view.look(program)
 
-            self.view = View(self.objects)
-            self.view.look(run.program)
+    def unwatch(self, program: Program) -> None:
+        program.unannounced = program.seen = None
+
+    def looked(self, thing: Any) -> None:
+        """A thread looks at it, with no effect that says so, in the step of the last event."""
+        if self.trace.tids:
+            self.unannounced.looks.append((len(self.trace) - 1, thing))
+
+    def watch(self, run: Run) -> bool:
+        """A step was taken. False when what must always hold does not, and that ends it."""
+        if run.program.late:
+            self.view.see_all(run.watched[-1], "is said in the middle of an execution")
+        going = run.watch()
+        self.view.stepped()
+        return going
 
     def load_changed(self, shared: Shared) -> None:
         """A load left its object another: fine where it says how, else it was no load."""

@@ -223,6 +223,20 @@ class Trace(Record):
                 found.append((rival, n, tid, footprint, past, ()))
         return found
 
+    def futures(self, execution: Execution, most: int) -> list[Race]:
+        """Where an execution is cut, nobody knows what its threads would have done: it may race
+        with every event that it does not happen after."""
+        found: list[Race] = []
+        n = len(self.tids)
+        for tid in execution.runnable:
+            past = self.past_of(tid)
+            for first in range(n - 1, -1, -1):
+                if len(found) >= most:
+                    return found
+                if not past >> first & 1:
+                    found.append((first, n, tid, None, past, ()))
+        return found
+
     def place(self, tid: int, footprint: Footprint, clock: int) -> None:
         """An event of which all is known, after all others. Without its effect: for reversals."""
         if tid >= len(self.own):
@@ -244,9 +258,8 @@ class Trace(Record):
         """Add the steps that could not be taken as events after all others, until `truncate`."""
         races: list[Race] = []
         for first, _, tid, footprint, past, without in waiting:
-            assert footprint is not None
             races.append((first, len(self.tids), tid, footprint, past, without))
-            self.place(tid, footprint, -1)
+            self.place(tid, footprint or (), -1)
         return races
 
     def advanced(self) -> None:

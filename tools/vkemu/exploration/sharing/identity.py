@@ -1,82 +1,88 @@
 """Which program that is: what a search that was saved means nothing without.
 
-A program that says so itself has an `identity`. Of a function it is its code, the code of the
-functions of its module that it calls, and the numbers, texts and functions it refers to; of what
-else it refers to only the type, for that may change, or look otherwise in another process.
+A program that says so itself has an `identity`. Of any other it is all that it can reach, by value:
+its code, the code it calls, and the numbers, texts, containers and objects it refers to, wherever
+they are kept. Of what nobody it belongs to has written - the standard library, installed packages,
+vkemu - it is the name. Where something has no value that can be told, it is refused.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from functools import partial
-from types import CodeType, FunctionType, MethodType
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from re import Pattern
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
-PLAIN: Final = (bool, int, float, complex, str, bytes, type(None), type(...))
+from vkemu.exploration.reach import PLAIN, Reach, not_its_own
+from vkemu.exploration.result import ExplorationError
+
+THINGS_MAX: Final = 1_000_000  # that a program may refer to
 
 
 def identity_of(program: Any) -> str:
     said = getattr(program, "identity", None)
     if said is not None:
         return str(said)
-    if not isinstance(program, (FunctionType, MethodType, partial)):
-        program = type(program).__call__
+    reach = Reach(program, not_its_own, THINGS_MAX)
+    if reach.unknown is not None:
+        raise ExplorationError(
+            f"checkpoint: the program refers to {reach.unknown}, of which nobody can tell whether "
+            "it is the same another day; give the program an attribute `identity`, a text"
+        )
     digest = 0
-    for word in words(program, set()):
-        digest = zlib.crc32(f"{word}\n".encode(), digest)
+    for name, thing in reach.things:
+        for word in (name, *words(thing)):
+            digest = zlib.crc32(f"{word}\n".encode(errors="surrogatepass"), digest)
     return f"{digest:08x}"
 
 
-def words(value: Any, seen: set[CodeType]) -> Iterator[str]:
-    """All that `value` consists of, in an order that is the same in every process."""
-    yield type(value).__qualname__
-    match value:
-        case partial():
-            yield from words(value.func, seen)
-            yield from words(value.args, seen)
-            yield from words(tuple(value.keywords.items()), seen)
-        case MethodType():
-            yield from words(value.__func__, seen)
-        case FunctionType():
-            yield from words_of_function(value, seen)
-        case CodeType() if value not in seen:
-            seen.add(value)
-            yield value.co_code.hex()
-            yield " ".join((value.co_name, *value.co_names, *value.co_varnames))
-            yield from words(value.co_consts, seen)
-        case tuple():
-            for item in value:
-                yield from words(item, seen)
-        case frozenset():
-            yield from sorted(" ".join(words(item, seen)) for item in value)
-        case _ if isinstance(value, PLAIN):
-            yield repr(value)
+def words(thing: Any) -> Iterator[str]:
+    """The thing itself, but for what is inside of it."""
+    kind = type(thing)
+    yield f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(thing, FunctionType):
+        yield f"{thing.__module__}.{thing.__qualname__}"
+        if not not_its_own(thing):
+            yield from words_of_code(thing.__code__)
+    elif isinstance(thing, (type, ModuleType)) or not_its_own(thing):
+        yield f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+    elif isinstance(thing, Enum):
+        yield thing.name
+    elif isinstance(thing, int):
+        yield hex(thing)
+    elif isinstance(thing, PLAIN):
+        base: Any = next(base for base in kind.__mro__ if base in PLAIN)
+        yield base.__repr__(thing)
+    elif isinstance(thing, (range, slice, Pattern, Decimal, Fraction)):
+        yield repr(thing)
+    elif isinstance(thing, CodeType):
+        yield from words_of_code(thing)
+    elif isinstance(thing, (list, tuple, dict, set, frozenset)):
+        yield str(len(thing))
 
 
-def words_of_function(function: FunctionType, seen: set[CodeType]) -> Iterator[str]:
-    """With what it refers to, as far as that is its module's own."""
-    if function.__code__ in seen:
-        return
-    yield from words(function.__code__, seen)
-    yield from words(function.__defaults__, seen)
-    yield from words(tuple((function.__kwdefaults__ or {}).items()), seen)
-    for cell in function.__closure__ or ():
-        try:
-            yield from words(cell.cell_contents, seen)
-        except ValueError:  # nothing in it yet
-            yield "empty"
-    for name in names_in(function.__code__):
-        value = function.__globals__.get(name)
-        own = isinstance(value, FunctionType) and value.__module__ == function.__module__
-        if own or isinstance(value, PLAIN):
-            yield name
-            yield from words(value, seen)
-
-
-def names_in(code: CodeType) -> Iterator[str]:
-    """Of globals and attributes, in this and in the functions inside of it."""
-    yield from code.co_names
+def words_of_code(code: CodeType) -> Iterator[str]:
+    yield code.co_code.hex()
+    yield " ".join((code.co_name, *code.co_names, *code.co_varnames, *code.co_freevars))
     for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield from names_in(const)
+        yield from words_of_const(const)
+
+
+def words_of_const(const: Any) -> Iterator[str]:
+    yield type(const).__name__
+    match const:
+        case CodeType():
+            yield from words_of_code(const)
+        case tuple():
+            for item in const:
+                yield from words_of_const(item)
+        case frozenset():
+            yield from sorted(" ".join(words_of_const(item)) for item in const)
+        case int():
+            yield hex(const)
+        case _:
+            yield repr(const)

@@ -10,6 +10,7 @@ from vkemu.exploration.checking.audit import Audit
 from vkemu.exploration.failure.origin import Build
 from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.program import Program
+from vkemu.exploration.reduction.footprint import Learned
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
@@ -50,8 +51,7 @@ class Job(NamedTuple):
     part: Frontier | int
     executions: int  # at most
     seconds: float  # about
-    see_all: bool = False  # `always` reads who knows what
-    ordered: tuple[Any, ...] = ()  # keys of objects whose loads are writes
+    learned: Learned = Learned()  # about its objects, by others
 
 
 class Report(NamedTuple):
@@ -68,7 +68,7 @@ class Report(NamedTuple):
     found: tuple[Found, ...] = ()  # for the states above it
     witnesses: tuple[Witness, ...] = ()
     endings: tuple[tuple[Any, int], ...] = ()  # see Counting
-    stale: tuple[bool, tuple[Any, ...]] | None = None  # begin again, with this see_all and ordered
+    stale: Learned | None = None  # begin again, knowing this
     error: BaseException | None = None
 
 
@@ -105,10 +105,8 @@ class Hand:
     def _perform(self, job: Job) -> Report:
         task = self.task
         objects = self.program.numbers
-        if job.see_all and not objects.all_seen:
-            objects.see_all()
-        for key in job.ordered:
-            objects.order(key)
+        if job.learned != Learned():
+            objects.learn(job.learned)
         strategy = strategy_named(task.strategy, task.seed, objects)
         run = self.run()
         names = Names(self.program.tids, objects)
@@ -130,7 +128,7 @@ class Hand:
         )
         search.may_restart = False
         search.go()
-        stale = (objects.all_seen, tuple(objects.ordered)) if search.stale else None
+        stale = objects.learned() if search.stale else None
         left = None
         if isinstance(job.part, Frontier) and not search.finished and stale is None:
             stopped = result.failures and task.stop_on_failure

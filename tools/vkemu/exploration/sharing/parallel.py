@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from vkemu.exploration.failure.origin import Build
 from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
-from vkemu.exploration.reduction.footprint import Objects
+from vkemu.exploration.reduction.footprint import Learned, Objects
 from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
 from vkemu.exploration.reduction.wakeup import Reversals, Tree
 from vkemu.exploration.result import Result
@@ -239,7 +239,7 @@ class Coordinator:
             refuse_errors(reports)
             stale = next((report.stale for report in reports if report.stale is not None), None)
             if stale is not None:
-                self._begin_again(division, {report.number for report in reports}, *stale)
+                self._begin_again(division, {report.number for report in reports}, stale)
                 continue
             for report in reports:
                 # Under way until all of it is accounted for: whatever ends the search before that,
@@ -257,15 +257,13 @@ class Coordinator:
                 save()
         self.finished = not division.parts
 
-    def _begin_again(
-        self, division: Division, reported: set[int], see_all: bool, ordered: tuple[Any, ...]
-    ) -> None:
+    def _begin_again(self, division: Division, reported: set[int], learned: Learned) -> None:
         """More depends on each other than was known: what has been done does not count."""
         while not reported >= self.under_way.keys():
             reports = self.workers.results()
             refuse_errors(reports)
             reported.update(report.number for report in reports)
-        self.options = {"see_all": see_all, "ordered": ordered}
+        self.options = {"learned": learned}
         self.granted = 0
         result = self.result
         result.executions = result.blocked = result.cut = result.failures = 0
@@ -337,8 +335,9 @@ def explore_in_parts(
     max_executions: int | None,
     max_seconds: float | None,
     progress: Callable[[Result], None] | None,
-) -> tuple[list[Witness], bool]:
-    """The whole of a divided search: its witnesses, and whether all that was asked for was done.
+) -> tuple[list[Witness], bool, Learned]:
+    """The whole of a divided search: its witnesses, whether all that was asked for was done, and
+    what it has learned about the program's objects.
 
     A program that is `Counting` is told in the end what its executions ended in.
     """
@@ -379,4 +378,5 @@ def explore_in_parts(
         if counting is not None:
             for ending, times in coordinator.endings.items():
                 counting.count(ending, times)
-    return list(coordinator.witnesses.values()), coordinator.finished
+    learned = coordinator.options.get("learned", Learned())
+    return list(coordinator.witnesses.values()), coordinator.finished, learned

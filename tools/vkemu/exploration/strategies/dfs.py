@@ -96,7 +96,7 @@ class Dfs(Path):
                     return
             else:
                 going = execution.descend(tids, record.effects, self.untried, upcoming, left)
-                if not going and run.thread_failed():
+                if not going and (run.thread_failed() or not run.watch()):
                     return
             upcoming = NOBODY
         run.cut = bool(runnable) or execution.advance()

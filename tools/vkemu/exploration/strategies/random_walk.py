@@ -20,14 +20,14 @@ class RandomWalk(Sampling):
 
     def conduct(self, run: Run) -> None:
         execution = run.execution
-        if run.watched:
-            super().conduct(run)
-            return
         going = run.settle()
         while going:
+            if run.watched:
+                self.go_on(run)
+                return
             left = run.max_steps - len(run.schedule)
             if not execution.wander(self.rng.getrandbits, run.schedule, left):
-                going = not run.thread_failed()
+                going = not run.thread_failed() and (not run.watched or run.watch())
             elif execution.runnable:
                 run.cut = True
                 return

@@ -36,8 +36,11 @@ class Strategy:
 
     def conduct(self, run: Run) -> None:
         """The whole of one execution, for strategies that need more than `choose`."""
-        if not run.settle():
-            return
+        if run.settle():
+            Strategy.go_on(self, run)  # which a strategy of one's own has not
+
+    def go_on(self, run: Run) -> None:
+        """From where it is to its end."""
         execution = run.execution
         runnable = execution.runnable
         choose = self.choose

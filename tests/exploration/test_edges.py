@@ -1,0 +1,146 @@
+"""dfs and the reductions say the same of what a search is not told: `edges`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vkemu import explore
+
+from tests.exploration import edges
+
+STRATEGIES = ("dfs", "dpor", "source-dpor")
+SET_AND_SET_BACK = [
+    edges.closure, edges.comprehension, edges.inner_lambda, edges.class_attribute,
+    edges.module_attribute, edges.imported, edges.text_with_attributes, edges.bound_builtin,
+    edges.bound_count, edges.instance, edges.filled_dict, edges.by_name,
+]  # fmt: skip
+
+
+def verdicts(program: Any, **options: Any) -> dict[str, tuple[str, list[str]]]:
+    found = {name: explore(program, strategy=name, **options) for name in STRATEGIES}
+    return {name: (result.verdict, sorted(result.kinds)) for name, result in found.items()}
+
+
+def agreed(program: Any, **options: Any) -> tuple[str, list[str]]:
+    """What all of them say."""
+    found = verdicts(program, stop_on_failure=False, **options)
+    assert found["dpor"] == found["source-dpor"] == found["dfs"]
+    return found["dfs"]
+
+
+@pytest.mark.parametrize("program", SET_AND_SET_BACK)
+def test_always_sees_a_variable_that_is_set_and_set_back(program: Any) -> None:
+    assert agreed(program)[0] == "fail"
+    assert explore(program).verdict == "fail"
+
+
+def test_always_sees_loads_that_change_their_object() -> None:
+    assert agreed(edges.readers)[0] == "fail"
+
+
+def test_always_may_be_said_by_a_thread() -> None:
+    assert agreed(edges.late)[0] == "fail"
+    for strategy in ("bounded", "random", "pct", "portfolio", "urw", "pos"):
+        assert explore(edges.late, strategy=strategy).verdict == "fail"
+
+
+def test_what_a_predicate_is_seen_to_read_counts_besides_what_it_declares() -> None:
+    assert agreed(edges.less_than_it_reads)[0] == "fail"
+
+
+def test_that_every_step_counts_is_said_in_one_line() -> None:
+    (remark,) = explore(edges.closure, stop_on_failure=False).remarks
+    assert remark.startswith("always: <lambda> (edges.py:")
+    assert "reads variables that steps change: every step counts; say reads=[...]" in remark
+    (remark,) = explore(edges.by_name, stop_on_failure=False).remarks
+    assert "reads getattr, which cannot be followed" in remark
+    assert explore(edges.readers).remarks == []
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        edges.looks_at_a_cell, edges.looks_at_a_lock, edges.looks_at_a_thread,
+        edges.looks_after_a_choice,
+    ],
+)  # fmt: skip
+def test_a_read_without_an_effect_is_an_access_of_its_step(program: Any) -> None:
+    assert agreed(program)[0] == "fail"
+
+
+def joined(k: Any) -> None:
+    k.joinable = True
+    x = k.cell("x")
+
+    async def work() -> None:
+        one, other = k.spawn("one", x.add, 1), k.spawn("other", x.add, 1)
+        await k.join(one)
+        await k.join(other)
+        assert x.value == 2
+        assert one.done
+
+    k.spawn("work", work)
+
+
+def test_a_read_that_the_effects_put_in_order_costs_nothing() -> None:
+    found = explore(joined)
+    assert (found.verdict, found.executions, found.remarks) == ("pass", 2, [])
+
+
+@pytest.mark.parametrize("program", [edges.object_of_no_repr, edges.partial_predicate])
+def test_a_predicate_of_any_kind_is_named_the_same_every_time(program: Any) -> None:
+    verdict, kinds = agreed(program)
+    assert verdict == "fail"
+    assert all(" at 0x" not in kind for kind in kinds)
+
+
+def test_every_failure_of_a_trace_is_kept() -> None:
+    assert agreed(edges.two_fail) == ("fail", ["a: KeyError: 'x'", "b: ValueError: y"])
+    expected = ["a: KeyError: 'first'", "b: ValueError: second"]
+    assert agreed(edges.second_after_the_first) == ("fail", expected)
+
+
+def test_a_guard_looks_at_its_own_object_alone() -> None:
+    _, (said,) = agreed(edges.guard_of_two)
+    assert said.startswith("w: GuardError: a guard of d looks at c (edges.py:")
+    assert agreed(edges.guard_of_two, check=True)[1] == [said]
+
+
+def test_a_guard_that_holds_and_was_not_asked_is_no_deadlock() -> None:
+    _, (said,) = agreed(edges.guard_of_a_variable)
+    assert said.startswith("GuardError: w waits to wait d (edges.py:")
+
+
+def test_a_lazy_object_has_a_key_of_its_own() -> None:
+    assert agreed(edges.lazy_and_not) == ("pass", [])
+
+
+def test_a_lock_is_told_of_who_does_not_hold_it() -> None:
+    _, kinds = agreed(edges.downgraded_by_a_stranger)
+    assert [kind.partition(";")[0] for kind in kinds] == [
+        "b: LockOrderError: b downgrades rw, which it does not hold"
+    ] * len(kinds)
+    _, kinds = agreed(edges.released_by_nobody)
+    assert kinds == ["a: LockOrderError: a releases rw, which it does not hold; nobody does"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda k: k.semaphore("s", -1), "semaphore 's': -1, expected a whole number, at least 0"),
+        (lambda k: k.semaphore("s", "1"), "semaphore 's': '1', expected a whole number, at least"),
+        (lambda k: k.queue("q", "3"), "queue 'q': maxsize: '3', expected a whole number, at least"),
+        (lambda k: k.queue("q", -1), "queue 'q': maxsize: -1, expected a whole number, at least 0"),
+        (lambda k: k.always(bool, reads=[3]), "always: reads 3, expected shared objects"),
+    ],
+)
+def test_a_bad_argument_is_refused(make: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{said}"):
+        explore(make)
+
+
+@pytest.mark.parametrize("program", [edges.spins, edges.spin_on_each_other])
+@pytest.mark.parametrize("bound", [8, 9, 10])
+def test_traces_that_end_are_found_beside_those_that_are_cut(program: Any, bound: int) -> None:
+    assert agreed(program, max_steps=bound)[0] == "fail"

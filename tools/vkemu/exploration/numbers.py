@@ -1,0 +1,27 @@
+"""Numbers as arguments: everything but a number that will do is one line that says what was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def whole(name: str, value: Any, least: int | None) -> None:
+    expected = "a whole number" if least is None else f"a whole number, at least {least}"
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise wrong(name, value, expected, TypeError)
+    if least is not None and value < least:
+        raise wrong(name, value, expected)
+
+
+def seconds(name: str, value: Any) -> None:
+    expected = "seconds, at least 0"
+    if isinstance(value, bool | str) or not hasattr(type(value), "__float__"):
+        raise wrong(name, value, expected, TypeError)
+    if not value >= 0:  # nor NaN
+        raise wrong(name, value, expected)
+
+
+def wrong(
+    name: str, value: Any, expected: str, kind: type[ValueError | TypeError] = ValueError
+) -> ValueError | TypeError:
+    return kind(f"{name}: {value!r}, expected {expected}")

@@ -1,0 +1,62 @@
+"""Reads that no effect announces, and whether the order of the effects settles them all the same.
+
+A thread that looks at `x.value` when all who write x are done, or have not begun, and cannot have
+been, reads nothing new: what it reads is the same in every execution of the trace. Otherwise the
+trace does not say what it has read, and every step has to be taken for one that reads x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vkprotocol.effects import Shared, Thread
+
+from vkemu.exploration.reduction.footprint import Objects
+from vkemu.exploration.reduction.trace import Trace
+
+
+class Unannounced:
+    """What was looked at on the path, and in the step of which event."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self.looks: list[tuple[int, Any]] = []
+
+    def truncate(self, n: int) -> None:
+        looks = self.looks
+        while looks and looks[-1][0] >= n:
+            looks.pop()
+
+    def unordered(self, trace: Trace) -> bool:
+        """The execution is over. True when what was looked at depends on more than was known."""
+        found = False
+        for event, thing in self.looks:
+            if isinstance(thing, Thread):
+                own = trace.own[thing.tid] if thing.tid < len(trace.own) else 0
+                last = 1 << (own.bit_length() - 1) if own and thing.done else 0
+                if not self.objects.all_seen and open_to(trace, event, last):
+                    self.objects.see_all(f"a thread asks whether {thing.name} is done")
+                    found = True
+            elif open_to(trace, event, writers(trace, self.objects, thing)):
+                found = self.objects.expose(thing.key) or found
+        return found
+
+
+def writers(trace: Trace, objects: Objects, thing: Shared) -> int:
+    """The events that change it."""
+    code = 2 * objects.number(thing) + hasattr(thing, "commute")
+    return trace.rivals[code] if code < len(trace.rivals) else 0
+
+
+def open_to(trace: Trace, event: int, writes: int) -> bool:
+    """Whether one of the writes is neither before nor after the event."""
+    clocks = trace.clocks
+    if writes & ((1 << event) - 1) & ~clocks[event]:
+        return True
+    later = writes >> (event + 1)
+    while later:
+        write = event + later.bit_length()
+        if not clocks[write] >> event & 1:
+            return True
+        later ^= 1 << (later.bit_length() - 1)
+    return False
