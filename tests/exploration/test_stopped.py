@@ -67,6 +67,7 @@ def test_a_checkpoint_after_an_error_has_the_part_it_came_from(tmp_path: Path) -
         k.spawn("a", increment)
         k.spawn("b", increment)
 
+    program.identity = "odd the seventh time"  # type: ignore[attr-defined]
     options: dict[str, Any] = {"strategy": "dfs", "checkpoint": tmp_path / "search"}
     with pytest.raises(NondeterminismError):
         explore(program, **options)

@@ -62,8 +62,9 @@ class Run:
     """
 
     __slots__ = (
-        "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at", "faults",
-        "max_steps", "program", "repeated", "schedule", "stop_on_failure", "wanted", "watched",
+        "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at",
+        "faults", "max_steps", "program", "repeated", "schedule", "stop_on_failure", "wanted",
+        "watched",
     )  # fmt: skip
 
     def __init__(
