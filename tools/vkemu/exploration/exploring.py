@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from os import PathLike, fspath
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vkemu.executors.deadline import within
@@ -61,6 +62,7 @@ def explore(
     )  # fmt: skip
     if checkpoint is not None:
         checkpoint = fspath(checkpoint)
+    deadline = None if max_seconds is None else perf_counter() + max_seconds
     built = Program(program, {}, check=check)
     chosen, name = chosen_strategy(strategy, seed, built)
     exhaustive = getattr(chosen, "exhaustive", False)
@@ -133,6 +135,7 @@ def concluded(
     witnesses: Iterable[Witness],
     ended: bool,
     progress: Progress | None = None,
+    deadline: float | None = None,
 ) -> Result:
     """The verdict, and the failure shrunk and told. `ended`: all that was asked for was done."""
     witnesses = list(witnesses)
@@ -149,8 +152,12 @@ def concluded(
 
         result.verdict = "fail"
         told = say if progress is not None else None
+<<<<<<< HEAD
         result.failure = failure_of_witnesses(witnesses, run, told)
         result.interrupted = result.interrupted or result.failure.shrunk.endswith(INTERRUPTED)
+=======
+        result.failure = failure_of_witnesses(witnesses, run, told, deadline)
+>>>>>>> 188329e (Shrinking keeps to the rest of the seconds and to 200 MiB, and says which bound it hit)
     elif result.cut or not ended:
         result.verdict = "unknown"
     else:

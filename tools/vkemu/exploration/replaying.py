@@ -116,14 +116,17 @@ def failure_of(told: Told, preemptions: int = 0, shrunk: str = "") -> Failure:
 
 
 def failure_of_witnesses(
-    witnesses: Iterable[Witness], found_by: Run, progress: Callable[[str], None] | None = None
+    witnesses: Iterable[Witness],
+    found_by: Run,
+    progress: Callable[[str], None] | None = None,
+    deadline: float | None = None,
 ) -> Failure:
-    """Confirmed, shrunk, and told; with a token that was tried."""
+    """Confirmed, shrunk, and told; with a token that was tried. Shrunk until the `deadline`."""
     witnesses = list(witnesses)
     try:
         for witness in witnesses:
             confirm(fresh(found_by, witness), witness)
-        witness = smallest(witnesses, found_by, progress)
+        witness = smallest(witnesses, found_by, progress, deadline)
     except KeyboardInterrupt:  # before the first was tried with less
         witness = measured(witnesses[0], found_by)._replace(shrunk=f"not at all {INTERRUPTED}")
     try:

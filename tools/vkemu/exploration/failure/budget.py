@@ -3,28 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Final
 
 from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.run import Run
 
-TRIALS: Final = 400  # executions
+TRIALS: Final = 400  # executions, before the exact part
+STEPS: Final = 1_200_000  # of the exact part
+STATES: Final = 900_000  # that the exact part remembers: 200 MiB
+MIB: Final = 200
 INTERRUPTED: Final = "(interrupted)"  # at the end of how far it was shrunk
 
 
 class Budget:
-    """What the shrinking of one failure may still cost, before the exact part."""
+    """What the shrinking of one failure may still cost. `over` is the bound that was hit.
 
-    def __init__(self, found: Witness, steps: int, progress: Callable[[str], None] | None) -> None:
+    `steps` is for what comes before the exact part; `deadline`, of `perf_counter`, is for all.
+    """
+
+    def __init__(
+        self,
+        found: Witness,
+        steps: int,
+        progress: Callable[[str], None] | None = None,
+        deadline: float | None = None,
+    ) -> None:
         self.found = found
         self.best = found
-        self.bound = steps
-        self.left = steps
+        self.bound = self.left = steps
+        self.exact = STEPS
         self.executions = 0
         self.progress = progress
+        self.began = perf_counter()
+        self.deadline = deadline
+        self.over = ""
 
     def spent(self) -> bool:
-        return self.left <= 0 or self.executions >= TRIALS
+        """Before the exact part."""
+        if self.left <= 0:
+            self.over = f"{self.bound:,} steps"
+        elif self.executions >= TRIALS:
+            self.over = f"{TRIALS} executions"
+        return self.late() or bool(self.over)
+
+    def late(self) -> bool:
+        if self.deadline is not None and perf_counter() >= self.deadline:
+            self.over = f"{max(self.deadline - self.began, 0):.1f} s"
+            return True
+        return False
+
+    def exhausted(self, states: int) -> bool:
+        """In the exact part, which remembers so many states."""
+        if self.exact <= 0:
+            self.over = f"{STEPS:,} steps"
+        elif states > STATES:
+            self.over = f"{MIB} MiB"
+        else:
+            return self.late()
+        return True
 
     def take(self, run: Run, best: Witness) -> None:
         """An execution more; and say how far it is."""
@@ -37,11 +74,11 @@ class Budget:
                 f"{len(best.schedule):,} steps"
             )
 
-    def text(self, best: Witness, *, interrupted: bool = False) -> str:
+    def text(self, best: Witness, why: str | None = None) -> str:
+        """How far it came; `why` it ended, when no bound was hit."""
         found = self.found
-        bound = f"(bound: {TRIALS} executions or {self.bound:,} steps)"
         return (
             f"from {len(found.schedule):,} steps and {found.preemptions:,} preemptions to "
             f"{len(best.schedule):,} and {best.preemptions:,}, in {self.executions} executions; a "
-            f"smaller one is not ruled out {INTERRUPTED if interrupted else bound}"
+            f"smaller one is not ruled out {why or f'(bound: {self.over})'}"
         )

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from vkprotocol.effects import CLOCK, Effect
 
+from vkemu.exploration.failure.budget import Budget
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.run import Run
+
+LOOK_STEPS: Final = 32  # between looks at the budget
 
 
 class Link(NamedTuple):
@@ -82,10 +85,11 @@ class Shape:
 class Fewest:
     """The search, level by level."""
 
-    def __init__(self, run: Run, wanted: Callable[[Run], bool], budget: int) -> None:
+    def __init__(self, run: Run, wanted: Callable[[Run], bool], budget: Budget) -> None:
         self.run = run
         self.wanted = wanted  # whether an execution that failed is what is looked for
-        self.budget = budget  # steps
+        self.budget = budget
+        self.over = False  # the budget is
         self.seen: set[tuple[int, int]] = set()
         self.forks: deque[Link | None] = deque([None])  # of this level
         self.further: deque[Link | None] = deque()  # of the next
@@ -95,7 +99,10 @@ class Fewest:
         run = self.run
         run.max_steps = longest
         best: list[int] | None = None
-        while self.forks and self.budget > 0:
+        while self.forks:
+            if self.over or self.budget.exhausted(self.states()):
+                self.over = True
+                break
             fork = self.forks.popleft()
             if fork is not None:
                 if fork.state in self.seen:
@@ -104,7 +111,7 @@ class Fewest:
             run.begin()
             self._walk(fork)
             run.finish()
-            self.budget -= len(run.schedule)
+            self.budget.exact -= len(run.schedule)
             if run.error is not None and self.wanted(run):
                 best = list(run.schedule)
                 run.max_steps = len(best) - 1
@@ -112,6 +119,10 @@ class Fewest:
                     break
         self.forks, self.further = self.further, deque()
         return best
+
+    def states(self) -> int:
+        """How many are remembered, about: a fork is one, and seen or not."""
+        return len(self.seen) + len(self.forks) + len(self.further)
 
     def _walk(self, fork: Link | None) -> None:
         """From a fork on with as few preemptions as can be, noting the other ways."""
@@ -129,6 +140,9 @@ class Fewest:
                 shape.waited()
             if len(schedule) >= run.max_steps:
                 run.cut = True
+                return
+            if not len(schedule) % LOOK_STEPS and self.budget.exhausted(self.states()):
+                self.over = run.blocked = True
                 return
             if len(schedule) < len(again):
                 tid = again[len(schedule)]

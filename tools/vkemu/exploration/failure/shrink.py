@@ -3,14 +3,16 @@
 A long schedule first by drawing others: see `fewer`. Then greedily, from the best so far: a
 preemption is left out when the failure stays. Then exactly: see `fewest`. What the last part finds
 does not depend on the schedule that was found. The budgets are of steps, not of seconds, so that
-the same program always gives the same witness; where they end, what was found by then stands, and
-the witness says so.
+the same program always gives the same witness, but for what is left of the seconds the whole
+search may take, when it was told; where one ends, what was found by then stands, and the witness
+says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
+from time import perf_counter
 from typing import Final
 
 from vkemu.executors.controlled import Execution
@@ -22,7 +24,6 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.run import Fault, Run
 from vkemu.exploration.strategies.strategy import ABANDON, Strategy
 
-STEPS: Final = 1_200_000  # the budget of the exact part
 TRIAL_STEPS: Final = 1_000_000  # the budget of what comes before
 LONG: Final = 10_000  # steps of a schedule that is too long for the exact part
 
@@ -134,10 +135,10 @@ def greedy(run: Run, best: Witness, budget: Budget) -> Witness:
 def exact(run: Run, found: Witness, budget: Budget) -> Witness:
     """The smallest witness of all, or `found` when the budget does not allow to tell."""
     longest = run.max_steps
-    unknown = found._replace(shrunk=budget.text(found))
     if len(found.schedule) > LONG:
-        return unknown
-    fewest = Fewest(run, lambda run: fails_as(run, found), STEPS)
+        why = f"(it has more than {LONG:,} steps)" if not budget.over else None
+        return found._replace(shrunk=budget.text(found, why))
+    fewest = Fewest(run, lambda run: fails_as(run, found), budget)
     for preemptions in range(found.preemptions + 1):
         schedule = fewest.level(longest)
         if schedule is not None:
@@ -148,9 +149,10 @@ def exact(run: Run, found: Witness, budget: Budget) -> Witness:
             if not fails_as(run, found):
                 break
             return witness_of(run)._replace(preemptions=preemptions)
-        if fewest.budget <= 0:
+        if fewest.over:
             break
-    return unknown
+    budget.over = budget.over or "it is not found again"
+    return found._replace(shrunk=budget.text(found))
 
 
 def shrink(
@@ -158,10 +160,12 @@ def shrink(
     found_by: Run,
     steps: int = TRIAL_STEPS,
     progress: Callable[[str], None] | None = None,
+    deadline: float | None = None,
 ) -> Witness:
-    """A smallest witness of the same failure. When interrupted, the best so far, marked so."""
+    """A smallest witness of the same failure. When interrupted, or out of memory, the best so far,
+    marked so."""
     found = measured(found, found_by)
-    budget = Budget(found, steps, progress)
+    budget = Budget(found, steps, progress, deadline)
     best = found
     run = fresh(found_by, found)
     try:
@@ -170,10 +174,11 @@ def shrink(
         best = greedy(run, best, budget)
         run = fresh(found_by, found)
         return exact(run, best, budget)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, MemoryError) as stopped:
         run.execution.close()
         best = min(best, budget.best, key=lambda witness: witness.size)
-        return best._replace(shrunk=budget.text(best, interrupted=True))
+        why = "(out of memory)" if isinstance(stopped, MemoryError) else INTERRUPTED
+        return best._replace(shrunk=budget.text(best, why))
 
 
 def measured(found: Witness, found_by: Run) -> Witness:
@@ -186,14 +191,21 @@ def measured(found: Witness, found_by: Run) -> Witness:
 
 
 def smallest(
-    witnesses: Iterable[Witness], found_by: Run, progress: Callable[[str], None] | None = None
+    witnesses: Iterable[Witness],
+    found_by: Run,
+    progress: Callable[[str], None] | None = None,
+    deadline: float | None = None,
 ) -> Witness:
     """Of several failures the one that is shown."""
     witnesses = list(witnesses)
     steps = TRIAL_STEPS // max(1, len(witnesses))
-    shrunk = []
+    shrunk: list[Witness] = []
     for witness in witnesses:
-        shrunk.append(shrink(witness, found_by, steps, progress))
+        until = deadline
+        if deadline is not None:
+            now = perf_counter()
+            until = now + (deadline - now) / (len(witnesses) - len(shrunk))
+        shrunk.append(shrink(witness, found_by, steps, progress, until))
         if shrunk[-1].shrunk.endswith(INTERRUPTED):
             break
     return min(shrunk, key=lambda witness: (*witness.size, witness.kind, witness.schedule))
