@@ -152,12 +152,8 @@ def concluded(
 
         result.verdict = "fail"
         told = say if progress is not None else None
-<<<<<<< HEAD
-        result.failure = failure_of_witnesses(witnesses, run, told)
-        result.interrupted = result.interrupted or result.failure.shrunk.endswith(INTERRUPTED)
-=======
         result.failure = failure_of_witnesses(witnesses, run, told, deadline)
->>>>>>> 188329e (Shrinking keeps to the rest of the seconds and to 200 MiB, and says which bound it hit)
+        result.interrupted = result.interrupted or result.failure.shrunk.endswith(INTERRUPTED)
     elif result.cut or not ended:
         result.verdict = "unknown"
     else:
