@@ -69,12 +69,8 @@ def explore(
     if max_executions is None and max_seconds is None and not exhaustive:
         max_executions = EXECUTIONS_DEFAULT
     result = Result(name, seed)
-    run = Run(
-        built,
-        max_steps,
-        stop_on_failure=stop_on_failure,
-        bound_fails=on_step_bound == "fail",
-    )
+    fails = on_step_bound == "fail"
+    run = Run(built, max_steps, stop_on_failure=stop_on_failure, bound_fails=fails)
     witnesses: Iterable[Witness]
     if jobs > 1 or checkpoint is not None or workers is not None:
         check_divisible(strategy, each, checkpoint)

@@ -158,15 +158,19 @@ class Reduction(Path):
             stopped = not step(tid) and run.thread_failed()
             if not effect.write and shared.state is not befores[-1]:
                 self.load_changed(shared)
-            if stopped:
+            if stopped or (run.watched and not self.watch(run)):
                 return
-            if run.watched and not self.watch(run):
-                return
+        self.cut(run)
+
+    def cut(self, run: Run) -> None:
+        """The execution is as long as it may be. What would have come is not known."""
+        trace = self.trace
+        execution = run.execution
         self.waiting += trace.pending(execution)
         unknown = trace.futures(execution, self.future_steps // max(run.max_steps, 1))
         self.future_steps -= len(unknown) * run.max_steps
         self.waiting += unknown
-        run.cut = bool(runnable) or execution.advance()
+        run.cut = bool(execution.runnable) or execution.advance()
 
     def left(self) -> list[Tree]:
         return self.trees
