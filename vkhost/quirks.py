@@ -46,6 +46,11 @@ AS_IN: Final[dict[str, AsIn]] = {
     "enter_removes_same":         AsIn(False,    True,     True,     True,     False),
     "inval_alone_unlocked":       AsIn(False,    True,     True,     True,     False),
     "quick_finds_nothing":        AsIn(False,    True,     True,     True,     False),
+    "try_to_cache_deactivates":   AsIn(False,    True,     True,     True,     True),
+    "remove_tests_dirty_once":    AsIn(True,     False,    False,    False,    False),
+    "simplify_compares_prev":     AsIn(False,    True,     False,    False,    False),
+    "fault_page_leaves_busy":     AsIn(True,     True,     True,     True,     False),
+    "fork_collapses_vpagetable":  AsIn(False,    False,    True,     True,     False),
     "hashed_placemarks":          AsIn(False,    True,     True,     True,     True),
 }  # fmt: skip
 
@@ -93,6 +98,18 @@ class Quirks(msgspec.Struct, frozen=True):
     inval_alone_unlocked: bool | None = None
     # pmap.c:pmap_fault_page_quick asks for a pv_entry that terminal PTEs no longer have.
     quick_finds_nothing: bool | None = None
+    # vm_page.c:vm_page_try_to_cache: a page that proves dirty goes from the active queue.
+    try_to_cache_deactivates: bool | None = None
+    # vm_object.c:vm_object_page_remove_callback: dirty is tested before the mappings go, not after.
+    remove_tests_dirty_once: bool | None = None
+    # vm_map.c:vm_map_simplify_entry: merging with the next entry compares the backing of the one
+    # before; there may be none.
+    simplify_compares_prev: bool | None = None
+    # vm_fault.c:vm_fault_page: a page that cannot be written although that was asked stays busy.
+    fault_page_leaves_busy: bool | None = None
+    # Decision 3: vm_map.c:vmspace_fork_normal_entry faults all of a long chain into the first
+    # object, and drops the rest, also of a VPAGETABLE entry.
+    fork_collapses_vpagetable: bool | None = None
     # pmap.c:pmap_placemarker_hash: 16 slots for the PTEs of a pmap, by page number; to 5.4 the lock
     # is that of the PTE's own pv_entry.
     hashed_placemarks: bool | None = None

@@ -50,6 +50,12 @@ class Fault(Exception):
         self.result = result
 
 
+def pfault_flags(fault_type: int) -> int:
+    """pc64 trap.c:trap_pfault, of a user's access: a write fault dirties the page at once."""
+    flags = VM_FAULT_USERMODE | VM_FAULT_BURST
+    return flags | VM_FAULT_DIRTY if fault_type & VM_PROT_WRITE else flags
+
+
 class FaultRequest:
     """What the trap handler asks of the fault worker."""
 
@@ -314,9 +320,7 @@ class Cpu:
         self, vm_map: VmMap, va: int, fault_type: int, write: Write | None = None
     ) -> int:
         """pc64 trap.c:trap_pfault: flags as for a user access, and vm_fault."""
-        flags = VM_FAULT_USERMODE | VM_FAULT_BURST
-        if fault_type == VM_PROT_WRITE:
-            flags |= VM_FAULT_DIRTY
+        flags = pfault_flags(fault_type)
         if not self.kernel.config.fault_workers:
             return await self.kernel.vm_fault(vm_map, va, fault_type, flags, write)
         await self.faults.send(FaultRequest(vm_map, va, fault_type, flags, write))

@@ -124,6 +124,11 @@ async def pmap_resident_count(pmap: Pmap) -> int:
     return resident
 
 
+async def pmap_resident_tlnw_count(pmap: Pmap) -> int:
+    """Terminal PTEs that are not wired: what RLIMIT_RSS counts."""
+    return await pmap_resident_count(pmap) - pmap.wired_count
+
+
 async def pmap_extract(pmap: Pmap, va: int) -> int | None:
     """The frame mapped at va, if any."""
     pte: int = await pmap.pte(va).load()

@@ -64,6 +64,11 @@ class SwapPager:
         for _, block in sorted(blocks.items()):
             await self.freeswapspace(block)
 
+    async def freespace(self, obj: VmObject, start: int, end: int) -> None:
+        """swap_pager_freespace: of the pages [start, end). Token exclusive."""
+        for pindex in sorted(p for p in obj.swblocks if start <= p < end):
+            await self.freeswapspace(obj.swblocks.pop(pindex))
+
     def _block(self, block: int) -> Shared:
         shared = self._blocks.get(block)
         if shared is None:

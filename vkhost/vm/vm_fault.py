@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vkprotocol.param import PAGE_SIZE, atop, trunc_page
 
 from vkhost.kern.panic import panic
-from vkhost.pc64.pmap import pmap_resident_count
+from vkhost.pc64.pmap import pmap_resident_tlnw_count
 from vkhost.pc64.pmap_enter import pmap_enter
 from vkhost.vm.vm import (
     FW_WIRED,
@@ -42,7 +42,7 @@ from vkhost.vm.vm_fault_state import FaultState, hold_first_object, release_page
 from vkhost.vm.vm_fault_vpagetable import vm_fault_vpagetable
 from vkhost.vm.vm_map import VmMap
 from vkhost.vm.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
-from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup
+from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup, wired_full_protection
 from vkhost.vm.vm_page import PG_REFERENCED, VmPage
 from vkhost.vm.vm_page_busy import vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_flag_set
@@ -138,14 +138,7 @@ def _check_entry(fs: FaultState, found: Lookup, fault_type: int) -> int:
     fs.wflags = found.wflags
     if fs.entry.eflags & MAP_ENTRY_NOFAULT:
         panic(fs.kernel, f"vm_fault: fault on nofault entry, addr: {fs.va:x}")
-    if not fs.wflags & FW_WIRED:
-        return fault_type
-    # [20]: a wired page has to be there for every access the entry allows. Of an entry that wires
-    # what its VPTEs map this would ask RW of every VPTE, so [26] has it compiled out.
-    if fs.entry.eflags & MAP_ENTRY_VPAGETABLE_WIRED:
-        full = "wired-full-protection" in fs.kernel.mutants
-    else:
-        full = bool(fs.kernel.quirks.wired_full_protection)
+    full = fs.wflags & FW_WIRED and wired_full_protection(fs.entry, fs.kernel)
     return fs.first_prot if full else fault_type
 
 
@@ -240,5 +233,5 @@ async def _check_rss(vm_map: VmMap) -> None:
         return
     limit = atop(proc.rlimit_rss)
     pmap = await vm_map.kernel.rmap.resident_pmap(vm_map.pmap)
-    if await pmap_resident_count(pmap) - proc.rss_hysteresis >= limit:
+    if await pmap_resident_tlnw_count(pmap) - proc.rss_hysteresis >= limit:
         await vm_pageout_map_deactivate_pages(vm_map.kernel, pmap, limit)

@@ -4,7 +4,7 @@ Resident, on its pager, in a deeper layer to be copied, or nowhere and to be zer
 be waited for is waited for with nothing held but the interlock, and then everything starts again:
 KERN_TRY_AGAIN. The blocks are numbered as in facts 3.4.
 
-Left out: PG_NOSYNC, which only tells the syncer; read-ahead; paging_in_progress, since the map
+Left out: read-ahead; paging_in_progress, since the map
 lock and the entry's reference already keep the object from being taken apart.
 
 DragonFly sys/vm/vm_fault.c:vm_fault_object.
@@ -22,15 +22,17 @@ from vkhost.vm.vm import (
     KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
     KERN_TRY_AGAIN,
+    MAP_ENTRY_NOSYNC,
     VM_FAULT_DIRTY,
     VM_PROT_WRITE,
 )
 from vkhost.vm.vm_fault_state import FaultState, release_page, unlock_things
+from vkhost.vm.vm_map import VmMapEntry
 from vkhost.vm.vm_object import OBJT_SWAP, VmObject
-from vkhost.vm.vm_page import PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page import PG_NOSYNC, PG_SWAPPED, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, VM_ALLOC_NULL_OK, vm_page_alloc, vm_page_free
 from vkhost.vm.vm_page_busy import vm_page_lookup_busy_try, vm_page_sleep_busy, vm_page_wakeup
-from vkhost.vm.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_clear, vm_page_flag_set
 from vkhost.vm.vm_page_fill import vm_page_copy, vm_page_zero_fill
 from vkhost.vm.vm_page_lru import vm_page_activate, vm_page_deactivate, vm_page_unqueue_nowakeup
 from vkhost.vm.vm_page_queue import PQ_CACHE
@@ -52,9 +54,20 @@ async def vm_fault_object(fs: FaultState, first_pindex: int, fault_type: int) ->
             await _copy_page(fs)
         else:
             fs.prot &= ~VM_PROT_WRITE  # shared with whoever else has this layer
-    if fs.prot & VM_PROT_WRITE and fs.fault_flags & VM_FAULT_DIRTY:
-        return await _dirty_page(fs)
+    if fs.prot & VM_PROT_WRITE:
+        assert fs.m is not None
+        await vm_set_nosync(fs.m, fs.entry)
+        if fs.fault_flags & VM_FAULT_DIRTY:
+            return await _dirty_page(fs)
     return KERN_SUCCESS
+
+
+async def vm_set_nosync(m: VmPage, entry: VmMapEntry) -> None:
+    """What becomes writable through a NOSYNC entry is not for the syncer, unless it is dirty."""
+    if not entry.eflags & MAP_ENTRY_NOSYNC:
+        await vm_page_flag_clear(m, PG_NOSYNC)
+    elif not await m.dirty.load():
+        await vm_page_flag_set(m, PG_NOSYNC)
 
 
 async def _find_page(fs: FaultState, first_pindex: int) -> int:
@@ -158,8 +171,8 @@ async def _exclusive(fs: FaultState) -> bool:
 async def _wait_for_memory(fs: FaultState) -> int:
     """vm_wait_pfault, holding the interlock only; a process chosen by the OOM killer fails here."""
     await unlock_things(fs)
-    await vm_wait_pfault(fs.kernel)
     proc = fs.vm_map.proc
+    await vm_wait_pfault(fs.kernel, proc)
     if proc is not None and await proc.lowmemkill.load():
         return KERN_PROTECTION_FAILURE
     return _try_again(fs, "memory")
@@ -229,7 +242,8 @@ async def _copy_page(fs: FaultState) -> None:
     await fs.ba.object.token.release()
     fs.ba = fs.first_ba
     fs.m, fs.first_m = fs.first_m, None
-    fs.wflags |= FW_DIDCOW
+    if not fs.kernel.quirks.didcow_of_lookup_only:
+        fs.wflags |= FW_DIDCOW
     fs.kernel.vmmeter.count("v_cow_faults")
 
 

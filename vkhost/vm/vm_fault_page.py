@@ -37,7 +37,7 @@ from vkhost.vm.vm_fault_object import vm_fault_object
 from vkhost.vm.vm_fault_state import FaultState, hold_first_object, unlock_things
 from vkhost.vm.vm_fault_vpagetable import vm_fault_vpagetable
 from vkhost.vm.vm_map import VmMap
-from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup
+from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup, wired_full_protection
 from vkhost.vm.vm_page import PG_REFERENCED, VmPage
 from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
@@ -87,7 +87,7 @@ async def _try(fs: FaultState, fault_type: int) -> int:
     fs.wflags = found.wflags
     if fs.entry.eflags & MAP_ENTRY_NOFAULT:
         panic(fs.kernel, f"vm_fault: fault on nofault entry, addr: {fs.va:x}")
-    if fs.wflags & FW_WIRED and fs.kernel.quirks.wired_full_protection:
+    if fs.wflags & FW_WIRED and wired_full_protection(fs.entry, fs.kernel):
         fault_type = fs.first_prot
     await hold_first_object(fs)
     pindex = found.first_pindex
@@ -107,7 +107,8 @@ async def _finish(fs: FaultState, fault_type: int, didcow: int, *, busy: bool) -
     writing = bool(fault_type & VM_PROT_WRITE)
     if writing and not fs.prot & VM_PROT_WRITE:
         await unlock_things(fs)
-        await vm_page_wakeup(m)
+        if not kernel.quirks.fault_page_leaves_busy:
+            await vm_page_wakeup(m)
         return None, KERN_PROTECTION_FAILURE, False
     await vm_page_flag_set(m, PG_REFERENCED)
     if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:

@@ -30,10 +30,10 @@ class FaultState:
     try that met more than a shared token could do tells the next one to ask for more."""
 
     __slots__ = (
-        "ba", "entry", "excl_heur", "fault_flags", "first_ba", "first_ba_held", "first_m",
-        "first_prot", "first_shared", "hardfault", "ilock", "kernel", "lookup_still_valid", "m",
-        "msoftonly", "prot", "retry", "seen", "shared", "va", "vm_map", "vp", "wflags", "why",
-        "write",
+        "ba", "collapsing", "entry", "excl_heur", "fault_flags", "first_ba", "first_ba_held",
+        "first_m", "first_prot", "first_shared", "hardfault", "ilock", "kernel",
+        "lookup_still_valid", "m", "msoftonly", "prot", "retry", "seen", "shared", "va", "vm_map",
+        "vp", "wflags", "why", "write",
     )  # fmt: skip
 
     entry: VmMapEntry
@@ -47,6 +47,7 @@ class FaultState:
         self.fault_flags = fault_flags
         self.first_shared = self.shared = bool(self.kernel.vmmeter.tunables["shared_fault"])
         self.hardfault = 0
+        self.collapsing = False  # for vm_fault_collapse, which keeps map lock and first token
         self.retry = 0
         self.why = ""  # what the last TRY_AGAIN was for
         self.ilock: VmMapIlock | None = None
@@ -144,19 +145,20 @@ async def cleanup_fault(fs: FaultState) -> None:
 
 
 async def unlock_things(fs: FaultState) -> None:
-    """Give up everything but the busied page and the interlock: map lock, token, vnode lock.
+    """Give up everything but the busied page and the interlock: token, map lock, vnode lock.
 
     The interlock is not ours to give up: it goes only when TRY_AGAIN has got back to vm_fault,
     after whatever the caller of this sleeps for (W30).
     """
     await cleanup_fault(fs)
-    if fs.lookup_still_valid:
-        await vm_map_unlock(fs.vm_map)
-        fs.lookup_still_valid = False
-    if fs.first_ba_held:
+    # unlock_map
+    if fs.first_ba_held and not fs.collapsing:
         assert fs.first_ba.object is not None
         await fs.first_ba.object.token.release()
         fs.first_ba_held = False
+    if fs.lookup_still_valid:
+        await vm_map_unlock(fs.vm_map)
+        fs.lookup_still_valid = False
     if fs.vp is not None:
         await fs.vp.unlock_shared()
         fs.vp = None

@@ -288,6 +288,8 @@ async def vm_map_insert(
         entry.wired_count = 1
     if obj is not None:
         await vm_map_backing_attach(entry.ba)
+        if await obj.ref_count.load() > 1:
+            await obj.onemapping.store(False)
     vm_map_entry_link(vm_map, entry)
     vm_map.size += end - start
     emit_map_insert(vm_map, entry)

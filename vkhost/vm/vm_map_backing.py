@@ -51,8 +51,11 @@ def copy_entry(entry: VmMapEntry) -> VmMapEntry:
     return new
 
 
-async def vm_map_backing_replicated(vm_map: VmMap, entry: VmMapEntry) -> None:
-    """Give a copied entry its own chain: new backings, referenced and attached.
+async def vm_map_backing_replicated(
+    vm_map: VmMap, entry: VmMapEntry, *, clipped: bool = False
+) -> None:
+    """Give a copied entry its own chain: new backings, referenced and attached. If it is not a part
+    cut off another, the objects have more than one mapping from now on.
 
     The head's start, end and offset are right already; those below follow the head's start.
     """
@@ -62,6 +65,8 @@ async def vm_map_backing_replicated(vm_map: VmMap, entry: VmMapEntry) -> None:
         if ba.object is not None:
             await vm_object_reference(ba.object)
             await vm_map_backing_attach(ba)
+            if not clipped and await ba.object.ref_count.load() > 1:
+                await ba.object.onemapping.store(False)
         if ba.backing_ba is None:
             return
         below = copy_backing(ba.backing_ba)
@@ -126,6 +131,7 @@ async def vm_map_entry_shadow(vm_map: VmMap, entry: VmMapEntry) -> None:
     ):
         entry.eflags &= ~MAP_ENTRY_NEEDS_COPY  # nobody else sees it: no copy is needed
         return
+    await source.onemapping.store(False)
     result = vm_object_allocate(vm_map.kernel, OBJT_DEFAULT, _object_pages(vm_map, entry))
     await vm_map_backing_detach(entry.ba)
     below = copy_backing(entry.ba)

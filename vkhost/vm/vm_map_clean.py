@@ -85,6 +85,9 @@ async def _clean(
 ) -> None:
     if entry.protection & VM_PROT_WRITE:
         flags = OBJPC_SYNC if syncio or invalidate else 0
+        assert obj.handle is not None
+        await obj.handle.lock.acquire_exclusive()
         await vm_object_page_clean(obj, start, end, flags | (OBJPC_INVAL if invalidate else 0))
+        await obj.handle.lock.release()
     if invalidate:
         await vm_object_page_remove(obj, start, end, clean_only=True)

@@ -6,6 +6,9 @@ All need the exclusive map lock.
 
 from __future__ import annotations
 
+from typing import Any, Final
+
+from vkhost.kern.panic import kkassert
 from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
@@ -23,6 +26,8 @@ from vkhost.vm.vm_map_backing import (
     vm_map_entry_dispose,
 )
 
+NOTHING: Final = object()  # the backing of an entry that is not there
+
 
 async def vm_map_clip_start(vm_map: VmMap, entry: VmMapEntry, start: int) -> None:
     """Make `entry` begin at `start` or above; what was below becomes an entry of its own."""
@@ -35,7 +40,7 @@ async def vm_map_clip_start(vm_map: VmMap, entry: VmMapEntry, start: int) -> Non
     front = copy_entry(entry)
     front.ba.end = start
     # The new extent is on the backing_list before the old one is cut: no page is ever on neither.
-    await vm_map_backing_replicated(vm_map, front)
+    await vm_map_backing_replicated(vm_map, front, clipped=True)
     vm_map_entry_unlink(vm_map, entry)
     await vm_map_backing_adjust_start(entry, start)
     vm_map_entry_link(vm_map, front)
@@ -51,7 +56,7 @@ async def vm_map_clip_end(vm_map: VmMap, entry: VmMapEntry, end: int) -> None:
     tail = copy_entry(entry)
     tail.ba.start = end
     tail.ba.offset += end - entry.start
-    await vm_map_backing_replicated(vm_map, tail)
+    await vm_map_backing_replicated(vm_map, tail, clipped=True)
     await vm_map_backing_adjust_end(entry, end)
     vm_map_entry_link(vm_map, tail)
 
@@ -78,8 +83,9 @@ async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
     i = vm_map.entries.bisect_key_left(entry.start)
     assert vm_map.entries[i] is entry
     after = vm_map.entries[i + 1] if i + 1 < len(vm_map.entries) else None
-    if i and _continues(vm_map, vm_map.entries[i - 1], entry):
-        prev = vm_map.entries[i - 1]
+    prev = vm_map.entries[i - 1] if i else None
+    before = prev.ba.backing_ba if prev is not None else NOTHING
+    if prev is not None and _continues(vm_map, prev, entry, before):
         vm_map_entry_unlink(vm_map, prev)
         vm_map_entry_unlink(vm_map, entry)
         await vm_map_backing_adjust_start(entry, prev.start)
@@ -87,23 +93,29 @@ async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
         if entry.ba.object is None:
             entry.ba.offset = 0
         await vm_map_entry_dispose(prev)
+        before = None  # disposed of
         await vm_map.kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
-    if after is not None and _continues(vm_map, entry, after):
+    backing = after.ba.backing_ba if after is not None else NOTHING
+    if vm_map.kernel.quirks.simplify_compares_prev:
+        backing = before
+    if after is not None and _continues(vm_map, entry, after, backing):
         vm_map_entry_unlink(vm_map, after)
         await vm_map_backing_adjust_end(entry, after.end)
         await vm_map_entry_dispose(after)
         await vm_map.kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
 
 
-def _continues(vm_map: VmMap, a: VmMapEntry, b: VmMapEntry) -> bool:
-    """Whether `b` is the continuation of `a`: one entry could say the same."""
+def _continues(vm_map: VmMap, a: VmMapEntry, b: VmMapEntry, backing: Any) -> bool:
+    """Whether `b` is the continuation of `a`: one entry could say the same. `backing` is that of
+    the neighbour, or what [20] compares in its place: of the entry before, there or not."""
     if a.master_pde != b.master_pde and not vm_map.kernel.quirks.simplify_ignores_master_pde:
         return False
+    if a.end != b.start or a.maptype != b.maptype or a.ba.object is not b.ba.object:
+        return False
+    there = backing is not NOTHING
+    kkassert(vm_map.kernel, there, f"vm_map_simplify_entry: {a!r} has no entry before it")
     return (
-        a.end == b.start
-        and a.maptype == b.maptype
-        and a.ba.object is b.ba.object
-        and a.ba.backing_ba is b.ba.backing_ba
+        backing is a.ba.backing_ba
         and (a.ba.object is None or a.ba.offset + a.end - a.start == b.ba.offset)
         and a.eflags == b.eflags
         and a.protection == b.protection

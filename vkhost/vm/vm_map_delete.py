@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from vkprotocol.param import atop
+
 from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.vm.vm import MAP_ENTRY_USER_WIRED, MAP_ENTRY_VPAGETABLE_WIRED
 from vkhost.vm.vm_fault_wire import vm_fault_unwire
@@ -15,6 +17,8 @@ from vkhost.vm.vm_map import (
 )
 from vkhost.vm.vm_map_backing import vm_map_entry_dispose
 from vkhost.vm.vm_map_clip import entries_clipped, vm_map_clip_end
+from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP
+from vkhost.vm.vm_object_page import vm_object_page_remove
 
 
 async def vm_map_delete(vm_map: VmMap, start: int, end: int) -> None:
@@ -36,7 +40,25 @@ async def vm_map_delete(vm_map: VmMap, start: int, end: int) -> None:
             await _unwire_all(vm_map, entry)
         await kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
         await pmap_remove(vm_map.pmap, entry.start, entry.end)
+        await _free_pages(entry)
         await _delete_entry(vm_map, entry)
+
+
+async def _free_pages(entry: VmMapEntry) -> None:
+    """Part of anonymous memory that nobody shares goes, while another part stays: its pages are
+    freed now. They are those where arithmetic puts them, also of a VPAGETABLE entry (W47)."""
+    obj = entry.ba.object
+    if obj is None or obj.type not in (OBJT_DEFAULT, OBJT_SWAP):
+        return
+    async with obj.token:
+        if await obj.ref_count.load() == 1 or not await obj.onemapping.load():
+            return
+        start = atop(entry.ba.offset)
+        end = start + atop(entry.end - entry.start)
+        await vm_object_page_remove(obj, start, end, clean_only=False)
+        await obj.kernel.swap.freespace(obj, start, end)
+        if start < obj.size <= end:
+            obj.size = start
 
 
 async def _delete_entry(vm_map: VmMap, entry: VmMapEntry) -> None:

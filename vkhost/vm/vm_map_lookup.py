@@ -7,6 +7,7 @@ but copies no page.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vkprotocol.param import atop
 
@@ -18,6 +19,7 @@ from vkhost.vm.vm import (
     MAP_ENTRY_COW,
     MAP_ENTRY_NEEDS_COPY,
     MAP_ENTRY_USER_WIRED,
+    MAP_ENTRY_VPAGETABLE_WIRED,
     VM_MAPTYPE_VPAGETABLE,
     VM_PROT_ALL,
     VM_PROT_OVERRIDE_WRITE,
@@ -35,6 +37,9 @@ from vkhost.vm.vm_map import (
     vm_map_unlock,
 )
 from vkhost.vm.vm_map_backing import vm_map_entry_allocate_object, vm_map_entry_shadow
+
+if TYPE_CHECKING:
+    from vkhost.kernel import Kernel
 
 
 @dataclass(slots=True)
@@ -71,6 +76,8 @@ async def _lookup_locked(
         await vm_map_unlock(vm_map)
         return KERN_PROTECTION_FAILURE
     kernel = vm_map.kernel
+    if entry.wired_count and wired_full_protection(entry, kernel):
+        prot = fault_type = entry.protection
     if entry.maptype == VM_MAPTYPE_VPAGETABLE and (
         kernel.rmap.walks or (prot & VM_PROT_WRITE and kernel.quirks.lookup_vpagetable_as_write)
     ):
@@ -97,6 +104,14 @@ async def _lookup_locked(
         await vm_map_lock_downgrade(vm_map)
     pindex = atop(va - entry.start + entry.ba.offset)
     return Lookup(entry, entry.ba, pindex, prot, wflags)
+
+
+def wired_full_protection(entry: VmMapEntry, kernel: Kernel) -> bool:
+    """A page of a wired entry has to be there for every access the entry allows. Of an entry that
+    wires what its VPTEs map this would ask RW of every VPTE."""
+    if entry.eflags & MAP_ENTRY_VPAGETABLE_WIRED:
+        return "wired-full-protection" in kernel.mutants
+    return bool(kernel.quirks.wired_full_protection)
 
 
 def _permitted(entry: VmMapEntry, prot: int, fault_typea: int) -> bool:

@@ -61,6 +61,8 @@ async def vm_mmap(
         await vm_map_remove(vm_map, addr, addr + size)
     obj: VmObject | None = None
     if vp is not None:
+        if vp.unlinked:
+            flags |= MAP_NOSYNC  # nobody will read it back from the disk
         obj = await vnode_pager_alloc(proc.kernel, vp)
     maptype = VM_MAPTYPE_NORMAL
     if flags & MAP_VPAGETABLE:

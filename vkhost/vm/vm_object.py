@@ -58,7 +58,7 @@ class VmObject:
     """
 
     __slots__ = (
-        "backing_list", "backing_lk", "dead", "handle", "id", "kernel", "key", "memq",
+        "backing_list", "backing_lk", "dead", "handle", "id", "kernel", "key", "memq", "onemapping",
         "paging_in_progress", "ref_count", "resident_page_count", "size", "swblocks", "token",
         "type",
     )  # fmt: skip
@@ -78,6 +78,8 @@ class VmObject:
         self.resident_page_count = 0
         self.ref_count = Cell((self.id, "refs"), 1)
         self.paging_in_progress = Cell((self.id, "pip"))
+        # OBJ_ONEMAPPING: anonymous memory of one process, each page in one of its entries at most.
+        self.onemapping = Cell((self.id, "onemapping"), kind in (OBJT_DEFAULT, OBJT_SWAP))
         self.backing_lk = BackingLock((self.id, "backing_lk"), rank=BACKING_LK)
         self.backing_list: list[Any] = []
         self.swblocks: dict[int, int] = {}  # token: pindex -> swap block

@@ -11,20 +11,24 @@ from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 from vkhost.pc64.pmap import pmap_clearbit
 from vkhost.pc64.pmap_bits import PTE_M
 from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
-from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page import PG_NEED_COMMIT, PG_UNQUEUED, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
 from vkhost.vm.vm_page_cache import vm_page_dontneed
 from vkhost.vm.vm_page_dirty import vm_page_undirty
 
+UNFIT = PG_UNQUEUED | PG_NEED_COMMIT
+
 
 async def vm_object_madvise(obj: VmObject, pindex: int, count: int, advise: int) -> None:
-    """DONTNEED, FREE or WILLNEED for `count` pages from pindex on. FREE: of anonymous memory only,
-    whose content may go before it is written again."""
+    """DONTNEED, FREE or WILLNEED for `count` pages from pindex on. FREE: of anonymous memory that
+    nobody shares, whose content may go before it is written again."""
     if advise == MADV_WILLNEED:
         return
     if advise == MADV_FREE and obj.type not in (OBJT_DEFAULT, OBJT_SWAP):
         return
     async with obj.token:
+        if advise == MADV_FREE and not await obj.onemapping.load():
+            return
         for index in sorted(i for i in obj.memq if pindex <= i < pindex + count):
             m = obj.memq.get(index)  # the token is lost in every sleep
             if m is not None and await vm_page_busy_try(m):
@@ -33,7 +37,8 @@ async def vm_object_madvise(obj: VmObject, pindex: int, count: int, advise: int)
 
 
 async def _advise(m: VmPage, advise: int) -> None:
-    if m.valid != VM_PAGE_BITS_ALL or await m.wire_count.load() or await m.hold_count.load():
+    flags = await m.flags.load()
+    if m.valid != VM_PAGE_BITS_ALL or await m.wire_count.load() or flags & UNFIT:
         return
     if advise == MADV_FREE:
         await pmap_clearbit(m, PTE_M)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from vkhost.kern.panic import kkassert
 from vkhost.vm.vm import VM_PROT_NONE
-from vkhost.vm.vm_page import PG_MAPPED, PG_NEED_COMMIT, PG_UNQUEUED, VmPage
+from vkhost.vm.vm_page import PBUSY_MASK, PG_MAPPED, PG_NEED_COMMIT, PG_UNQUEUED, VmPage
 from vkhost.vm.vm_page_alloc import vm_page_free
 from vkhost.vm.vm_page_busy import vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_protect, vm_page_reusable, vm_page_test_dirty
 from vkhost.vm.vm_page_lru import vm_page_deactivate, vm_page_enqueue, vm_page_unqueue_nowakeup
-from vkhost.vm.vm_page_queue import PQ_CACHE
+from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_CACHE
 from vkhost.vm.vm_pageout_wakeup import vm_page_free_wakeup
 
 
@@ -23,34 +23,30 @@ async def vm_page_cache(m: VmPage) -> None:
     Removing the mappings may turn up that it was dirty after all: then it is deactivated.
     """
     flags = await m.flags.load()
-    if flags & (PG_UNQUEUED | PG_NEED_COMMIT) or await m.wire_count.load():
+    if flags & (PG_UNQUEUED | PG_NEED_COMMIT) or await _pinned(m):
         await vm_page_wakeup(m)
         return
     if m.queue == PQ_CACHE:
         kkassert(m.kernel, not flags & PG_MAPPED, f"vm_page_cache: page {m.pfn} is mapped")
         await vm_page_wakeup(m)
         return
-    if await m.dirty.load():
+    if m.kernel.quirks.cache_dirty_panic:
         # The caller has looked, but pmap_remove on another CPU dirties a page without its busy.
-        panics = m.kernel.quirks.cache_dirty_panic
-        kkassert(m.kernel, not panics, f"vm_page_cache: caching a dirty page {m.pfn}")
-        await vm_page_deactivate(m)
-        await vm_page_wakeup(m)
-        return
+        dirty = await m.dirty.load()
+        kkassert(m.kernel, not dirty, f"vm_page_cache: caching a dirty page {m.pfn}")
     if "cache-without-protect" in m.kernel.mutants:
         flags = 0
     else:
         await vm_page_protect(m, VM_PROT_NONE)
         flags = await m.flags.load()
-    if "cache-without-recheck" not in m.kernel.mutants and (
-        flags & (PG_UNQUEUED | PG_MAPPED)
-        or await m.wire_count.load()
-        or await m.dirty.load()
-        or await m.hold_count.load()
-    ):
-        await vm_page_deactivate(m)
-        await vm_page_wakeup(m)
-        return
+    if "cache-without-recheck" not in m.kernel.mutants:
+        if flags & (PG_UNQUEUED | PG_MAPPED) or await _pinned(m):
+            await vm_page_wakeup(m)
+            return
+        if await m.dirty.load():
+            await vm_page_deactivate(m)
+            await vm_page_wakeup(m)
+            return
     await vm_page_unqueue_nowakeup(m)
     await vm_page_reusable(m, True)
     await vm_page_enqueue(m, PQ_CACHE)
@@ -58,13 +54,25 @@ async def vm_page_cache(m: VmPage) -> None:
     await vm_page_free_wakeup(m.kernel)
 
 
+async def _pinned(m: VmPage) -> bool:
+    """Under I/O, wired or held."""
+    busy = await m.busy_count.load() & PBUSY_MASK
+    return bool(busy or await m.wire_count.load() or await m.hold_count.load())
+
+
 async def vm_page_try_to_cache(m: VmPage) -> bool:
-    """The same, if nothing speaks against it. Page busied, which is eaten either way."""
-    if await _in_use(m):
+    """The same, if nothing speaks against it. Page busied, which is eaten either way.
+
+    Since 2019 a page that turns out dirty leaves the active queue: its caller wants it nearer.
+    """
+    nearer = m.kernel.quirks.try_to_cache_deactivates
+    if await _in_use(m) or (nearer and m.queue == PQ_CACHE):
         await vm_page_wakeup(m)
         return False
     await vm_page_test_dirty(m)
     if await m.dirty.load():
+        if nearer and m.queue == PQ_ACTIVE:
+            await vm_page_deactivate(m)
         await vm_page_wakeup(m)
         return False
     await vm_page_cache(m)

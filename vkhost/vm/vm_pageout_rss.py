@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
 
-from vkhost.pc64.pmap import Pmap, pmap_resident_count
+from vkhost.pc64.pmap import Pmap, pmap_resident_tlnw_count
 from vkhost.pc64.pmap_pgscan import pmap_pgscan
 from vkhost.vm.vm_page import ACT_MAX, PG_MAPPED, PG_REFERENCED, PG_UNQUEUED, PG_WINATCFLS, VmPage
 from vkhost.vm.vm_page_busy import vm_page_wakeup
@@ -51,14 +51,14 @@ async def vm_pageout_map_deactivate_pages(kernel: Kernel, pmap: Pmap, limit: int
             VM_MAX_USER_ADDRESS,
             lambda va, m: vm_pageout_mdp_callback(scan, m),
         )
-        if await pmap_resident_count(pmap) <= limit:
+        if await pmap_resident_tlnw_count(pmap) <= limit:
             break
     kernel.emit("pageout.rss", pmap.id, scan.cleancount)
 
 
 async def vm_pageout_mdp_callback(scan: Pgscan, m: VmPage) -> bool:
     """One page the pmap maps, hard-busied, which is eaten. False ends the scan."""
-    if await pmap_resident_count(scan.pmap) <= scan.limit:
+    if await pmap_resident_tlnw_count(scan.pmap) <= scan.limit:
         await vm_page_wakeup(m)
         return False
     scan.kernel.vmmeter.count("v_pdpages")

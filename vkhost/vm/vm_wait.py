@@ -8,6 +8,7 @@ from vkhost.kern.token import tsleep
 from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND, pagedaemon_wakeup, paging_counts
 
 if TYPE_CHECKING:
+    from vkhost.kern.lwp import Proc
     from vkhost.kernel import Kernel
 
 
@@ -24,8 +25,9 @@ async def vm_page_count_target(kernel: Kernel) -> bool:
     return kernel.vmmeter.count_target(*await paging_counts(kernel))
 
 
-async def vm_wait_pfault(kernel: Kernel) -> None:
-    """A faulting thread lets the pagedaemon work: "pfault", a second at a time while severe.
+async def vm_wait_pfault(kernel: Kernel, proc: Proc | None = None) -> None:
+    """A faulting thread lets the pagedaemon work: "pfault", a second at a time while severe, or
+    until the thread's process is to be killed for its memory.
 
     The caller holds no lock, though it may hold a map interlock (W30).
     """
@@ -34,6 +36,8 @@ async def vm_wait_pfault(kernel: Kernel) -> None:
         await pagedaemon_wakeup(kernel)
         kernel.emit("pageout.wait", "pfault")
         await tsleep(daemon.v_free_count_chan, NS_PER_SECOND)
+        if proc is not None and await proc.lowmemkill.load():
+            break
 
 
 async def vm_wait(kernel: Kernel) -> None:

@@ -21,6 +21,7 @@ from vkhost.vm.vm import (
     VM_INHERIT_SHARE,
     VM_PROT_WRITE,
 )
+from vkhost.vm.vm_fault_collapse import collapse_before_fork
 from vkhost.vm.vm_fault_wire import vm_fault_copy_entry
 from vkhost.vm.vm_map import (
     VmMap,
@@ -69,9 +70,14 @@ def vmspace_alloc(
 
 
 async def vmspace_rel(vmspace: Vmspace) -> None:
-    """vmspace_terminate: nobody runs in it any more. Unmap everything, drop the objects."""
-    await pmap_remove_pages(vmspace.pmap, VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
+    """vmspace_terminate: nobody runs in it any more. Unmap everything, drop the objects. Where PTEs
+    are wired the entries come first: unwiring finds the pages by their PTEs."""
+    wired = vmspace.pmap.wired_count
+    if not wired:
+        await pmap_remove_pages(vmspace.pmap, VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
     await vm_map_remove(vmspace.vm_map, VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
+    if wired:
+        await pmap_remove_pages(vmspace.pmap, VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
     await pmap_release(vmspace.pmap)
 
 
@@ -86,6 +92,7 @@ async def vmspace_fork(vm1: Vmspace, name: str, proc: Proc | None = None) -> Vms
     vm2 = vmspace_alloc(vm1.kernel, name, proc)
     vm2.vm_map.private = True
     for old_entry in list(old_map.entries):
+        await collapse_before_fork(old_map, old_entry)
         if old_entry.inheritance != VM_INHERIT_NONE:
             await _fork_entry(old_map, vm2.vm_map, old_entry)
     vm2.vm_map.private = False

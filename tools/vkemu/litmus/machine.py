@@ -29,7 +29,7 @@ from vkemu.verdict import UsageError
 from vkhost.config import HostConfig
 from vkhost.kern.lwp import File, Lwp, Proc
 from vkhost.kernel import Emit, Kernel
-from vkhost.pc64.cpu import Cpu, Fault
+from vkhost.pc64.cpu import Cpu, Fault, pfault_flags
 from vkhost.pc64.cpu_access import Access, tlb_permits
 from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.pc64.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
@@ -86,7 +86,7 @@ def drive(coro: Body) -> Any:
 async def fault(lwp: Lwp | None, vmspace: Vmspace, va: int, kind: int) -> int:
     """vm_fault, or what takes its place; KERN_*."""
     if not vmspace.kernel.rmap.walks:
-        return await vm_fault(vmspace.vm_map, va, kind)
+        return await vm_fault(vmspace.vm_map, va, kind, pfault_flags(kind))
     assert lwp is not None
     before = lwp.vmspace
     await pmap_setlwpvm(lwp, vmspace)
@@ -254,7 +254,8 @@ class Machine:
         (root,) = vm_map.pmap.roots.state
         ept = root.ept
         for pindex in self.tables.words:
-            assert await vm_fault(ept.vm_map, pindex * PAGE_SIZE, VM_PROT_WRITE) == KERN_SUCCESS
+            gpa, kind = pindex * PAGE_SIZE, VM_PROT_WRITE
+            assert await vm_fault(ept.vm_map, gpa, kind, pfault_flags(kind)) == KERN_SUCCESS
         self.kernel.bind(-1, self.kernel.cpus[0])
         first = Lwp(self.proc, -1, self.kernel.cpus[0])
         first.vmspace = self.guest
@@ -270,7 +271,7 @@ class Machine:
         for name, address in self.litmus.file.va.items():
             if address.mapped and not self.kernel.rmap.walks:
                 kind = VM_PROT_WRITE if address.mapped == "rw" else VM_PROT_READ
-                result = await vm_fault(self.guest.vm_map, address.va, kind)
+                result = await vm_fault(self.guest.vm_map, address.va, kind, pfault_flags(kind))
                 if result != KERN_SUCCESS:
                     raise self._cannot(f"va.{name}.mapped", address.mapped, "what a fault may map")
             for i in address.tlb:

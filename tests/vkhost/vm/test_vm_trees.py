@@ -1,0 +1,400 @@
+"""The VM as each tree has it: what an item changes, shown by what happens without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vkprotocol.mman import MADV_FREE, MADV_NOSYNC, MADV_SETMAP
+
+from tests.vkhost.machine import Machine
+from tests.vkhost.vkernel import RW, Vkernel
+from tests.vkhost.vm.pages import Pages, queue_of
+from vkhost.kern.panic import Panic
+from vkhost.pc64.pmap import pmap_resident_tlnw_count
+from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.quirks import Quirks
+from vkhost.tree import Tree
+from vkhost.vm.vm import KERN_PROTECTION_FAILURE, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_fault_object import vm_fault_object
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_fault_state import FaultState
+from vkhost.vm.vm_map_backing import vm_map_entry_shadow
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_mmap import kern_mmap
+from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm.vm_page import PG_CLEANCHK, PG_MAPPED, PG_NOSYNC, VmPage
+from vkhost.vm.vm_page_busy import vm_page_io_start, vm_page_wakeup
+from vkhost.vm.vm_page_cache import vm_page_cache, vm_page_try_to_cache
+from vkhost.vm.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm_page_wire import vm_page_hold
+from vkhost.vm.vm_pageout_clean import OBJPC_NOSYNC, OBJPC_SYNC
+from vkhost.vm.vm_wait import vm_wait_pfault
+from vkhost.vm.vmspace import Vmspace, vmspace_fork, vmspace_rel
+from vkhost.vm.vnode import MemoryVnode
+from vkhost.vm.vnode_pager import vnode_pager_alloc
+
+pytestmark = pytest.mark.usefixtures("guarded")
+
+PAGE = 4096
+READ, WRITE = VM_PROT_READ, VM_PROT_WRITE
+SHARED, PRIVATE, FIXED, ANON, VPAGETABLE = 0x1, 0x2, 0x10, 0x1000, 0x2000
+NEW: Tree = "2020"
+
+
+def anonymous(pages: int, flags: int = PRIVATE, **options: Any) -> Vkernel:
+    k = Vkernel(**{"tree": NEW, **options})
+    assert k.do(kern_mmap(k.own, k.proc, 0, pages * PAGE, 7, flags | ANON | FIXED, -1, 0)) == (0, 0)
+    return k
+
+
+# vm_page.c:vm_page_cache, vm_page_try_to_cache.
+
+
+@pytest.mark.parametrize(("tree", "panics"), [("5.4", True), (NEW, False)])
+def test_vm_page_cache_of_a_dirty_page(tree: Tree, panics: bool) -> None:
+    host = Pages(tree=tree)
+    m = host.busied(host.resident(0, active=True))
+    host.drive(vm_page_dirty(m))
+    if panics:
+        with pytest.raises(Panic, match="caching a dirty page"):
+            host.drive(vm_page_cache(m))
+    else:
+        host.drive(vm_page_cache(m))
+        assert queue_of(m) == "inactive"
+
+
+@pytest.mark.parametrize("pin", [vm_page_io_start, vm_page_hold])
+def test_vm_page_cache_leaves_a_page_under_io_or_held_where_it_is(pin: Any) -> None:
+    host = Pages(tree=NEW)
+    m = host.busied(host.resident(0, active=True))
+    host.drive(pin(m))
+    host.drive(vm_page_cache(m))
+
+    assert queue_of(m) == "active"
+
+
+def test_vm_page_cache_leaves_a_page_that_stays_mapped_on_its_queue() -> None:
+    """Where PG_MAPPED comes back: nothing deactivates it."""
+    host = Pages(tree=NEW, mutants=("cache-without-protect",))
+    m = host.busied(host.resident(0, active=True))
+    m.flags.state |= PG_MAPPED
+    host.kernel.mutants = frozenset()
+    host.kernel.rmap.remove_all = _nothing  # type: ignore[method-assign]
+    host.drive(vm_page_cache(m))
+
+    assert queue_of(m) == "active"
+
+
+async def _nothing(m: VmPage) -> None:
+    pass
+
+
+@pytest.mark.parametrize(("tree", "queue"), [("5.4", "active"), (NEW, "inactive")])
+def test_vm_page_try_to_cache_deactivates_a_page_that_proves_dirty(tree: Tree, queue: str) -> None:
+    host = Pages(tree=tree)
+    m = host.busied(host.resident(0, active=True))
+    entry = host.vmspace.vm_map.entries[0]
+    host.drive(pmap_enter(host.vmspace.pmap, 0, m, READ | WRITE, False, entry))
+    host.vmspace.pmap.pte(0).state |= 0x40  # M, by the hardware
+    assert not host.drive(vm_page_try_to_cache(m))
+
+    assert queue_of(m) == queue
+
+
+# vm_object.c.
+
+
+@pytest.mark.parametrize(("tree", "freed"), [("5.4", True), (NEW, False)])
+def test_vm_object_page_remove_tests_dirty_again(tree: Tree, freed: bool) -> None:
+    """vm_object_page_remove_callback: what taking the mappings away has told of is kept."""
+    machine = Machine("extent_scan", tree=tree)
+    obj = machine.object()
+    m = machine.page(obj, 0)
+    machine.do(vm_page_wakeup(m))
+    removing = machine.kernel.rmap.remove_all
+
+    async def told(m: VmPage) -> None:
+        await removing(m)
+        await vm_page_dirty(m)
+
+    m.flags.state |= PG_MAPPED
+    machine.kernel.rmap.remove_all = told  # type: ignore[method-assign]
+    machine.do(vm_object_page_remove(obj, 0, 1, clean_only=True))
+
+    assert (0 not in obj.memq) is freed
+
+
+def dirty_file(**options: Any) -> tuple[Machine, MemoryVnode, list[VmPage]]:
+    machine = Machine("extent_scan", **options)
+    vp = MemoryVnode("v", 4 * PAGE)
+    obj = machine.do(vnode_pager_alloc(machine.kernel, vp))
+    pages = [machine.page(obj, i) for i in range(4)]
+    for i, m in enumerate(pages):
+        m.frame.words[0] = i + 1
+        machine.do(vm_page_dirty(m))
+        machine.do(vm_page_wakeup(m))
+    return machine, vp, pages
+
+
+@pytest.mark.parametrize(("end", "written"), [(0, [1, 2, 3, 4]), (4, [1, 2, 3, 4]), (3, [0] * 4)])
+def test_vm_object_page_clean_of_a_part_writes_nothing(end: int, written: list[int]) -> None:
+    """vm_object_page_clean: pass 1, which sets PG_CLEANCHK, is for whole objects."""
+    machine, vp, pages = dirty_file()
+    machine.do(vm_object_page_clean(pages[0].object, 0, end, OBJPC_SYNC))  # type: ignore[arg-type]
+
+    assert [vp.content[i * PAGE] for i in range(4)] == written
+
+
+def test_but_what_an_earlier_pass_has_marked_it_does_write() -> None:
+    machine, vp, pages = dirty_file()
+    pages[1].flags.state |= PG_CLEANCHK
+    machine.do(vm_object_page_clean(pages[0].object, 1, 3, OBJPC_SYNC))  # type: ignore[arg-type]
+
+    assert [vp.content[i * PAGE] for i in range(4)] == [0, 2, 0, 0]
+
+
+def test_the_syncer_leaves_nosync_pages_alone() -> None:
+    machine, vp, pages = dirty_file(cluster_pages=1)
+    pages[2].flags.state |= PG_NOSYNC
+    machine.do(vm_object_page_clean(pages[0].object, 0, 0, OBJPC_NOSYNC))  # type: ignore[arg-type]
+
+    assert [vp.content[i * PAGE] for i in range(4)] == [1, 2, 0, 4]
+
+
+def test_but_not_those_next_to_a_dirty_one() -> None:
+    """vm_object_page_clean_pass1 marks a page before it looks at PG_NOSYNC, and
+    vm_object_page_collect_flush takes every marked neighbour."""
+    machine, vp, pages = dirty_file()
+    pages[2].flags.state |= PG_NOSYNC
+    machine.do(vm_object_page_clean(pages[0].object, 0, 0, OBJPC_NOSYNC))  # type: ignore[arg-type]
+
+    assert [vp.content[i * PAGE] for i in range(4)] == [1, 2, 3, 4]
+
+
+def test_a_flush_of_an_object_takes_wired_neighbours_along() -> None:
+    """vm_object_page_collect_flush asks for PG_CLEANCHK and dirty, not for wires or queues."""
+    machine, vp, pages = dirty_file()
+    pages[1].wire_count.state = 1
+    machine.do(vm_object_page_clean(pages[0].object, 0, 0, OBJPC_SYNC))  # type: ignore[arg-type]
+
+    assert vp.content[PAGE] == 2
+
+
+def test_madv_free_is_for_memory_of_one_process() -> None:
+    """vm_object_madvise: MADV_FREE needs OBJ_ONEMAPPING, which fork takes away."""
+    k = anonymous(2)
+    k.fault(0, WRITE, flags=8)
+    obj = k.own.vm_map.entries[0].ba.object
+    assert obj is not None
+    m = obj.memq[0]
+    assert m.dirty.value
+    k.do(vmspace_fork(k.own, "child"))
+    k.do(vm_map_madvise(k.own.vm_map, 0, PAGE, MADV_FREE))
+    assert m.dirty.value
+    obj.onemapping.state = True
+    k.do(vm_map_madvise(k.own.vm_map, 0, PAGE, MADV_FREE))
+    assert not m.dirty.value
+
+
+# vm_map.c.
+
+
+@pytest.mark.parametrize("flags", [0, VPAGETABLE])
+def test_munmap_of_part_of_private_memory_frees_its_pages(flags: int) -> None:
+    """vm_map_delete: OBJ_ONEMAPPING and another reference; by arithmetic, VPAGETABLE included."""
+    k = anonymous(8, PRIVATE | flags)
+    k.own.vm_map.entries[0].master_pde = RW | 0x80  # linear
+    for page in (2, 5):
+        k.fault(page * PAGE, WRITE)
+    obj = k.own.vm_map.entries[0].ba.object
+    assert obj is not None
+    k.do(vm_map_remove(k.own.vm_map, 0, 3 * PAGE))
+
+    assert sorted(obj.memq) == [5]
+    k.do(vm_map_remove(k.own.vm_map, 4 * PAGE, 8 * PAGE))
+    assert obj.size == 4 or flags
+
+
+def test_munmap_after_fork_frees_none() -> None:
+    k = anonymous(8)
+    k.fault(0, WRITE)
+    obj = k.own.vm_map.entries[0].ba.object
+    assert obj is not None
+    child: Vmspace = k.do(vmspace_fork(k.own, "child"))
+    k.do(vm_map_remove(k.own.vm_map, 0, 3 * PAGE))
+
+    assert sorted(obj.memq) == [0]
+    k.do(vmspace_rel(child))
+
+
+@pytest.mark.parametrize(("tree", "panics"), [(NEW, True), ("2026", False)])
+def test_setmap_of_the_first_half_of_the_first_entry(tree: Tree, panics: bool) -> None:
+    """vm_map_simplify_entry compares the backing of the entry before it, and there is none."""
+    k = Vkernel("vptmapped", tree=tree)
+    k.vpagetable(None, size=8 * PAGE)
+
+    def setmap() -> Any:
+        return k.do(vm_map_madvise(k.own.vm_map, 0, 4 * PAGE, MADV_SETMAP, RW))
+
+    if panics:
+        with pytest.raises(Panic, match="no entry before"):
+            setmap()
+    else:
+        assert setmap() == 0
+
+
+@pytest.mark.parametrize(("tree", "prot"), [(NEW, READ | WRITE), ("2026", READ)])
+def test_a_fault_of_a_wired_entry_is_one_for_all_it_allows(tree: Tree, prot: int) -> None:
+    """vm_map_lookup widens the fault type: what is copied on write is copied at once."""
+    k = Vkernel("extent_scan", tree=tree)
+    k.mmap(k.own, 0, 4 * PAGE, PRIVATE, prot=READ | WRITE)
+    k.own.vm_map.entries[0].wired_count = 1
+    k.fault(0, READ)
+    mapped = k.mapped(0)
+
+    assert mapped is not None
+    assert mapped[1] == prot
+
+
+# vm_fault.c.
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_vm_fault_page_leaves_a_page_busy_that_it_may_not_write(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vm_fault_page: nothing releases it. It takes an odd state to get there."""
+    k = Vkernel("extent_scan", quirks=Quirks(fault_page_leaves_busy=leaves))
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+    k.fault(0, READ)
+
+    async def read_only(fs: FaultState, pindex: int, fault_type: int) -> int:
+        result = await vm_fault_object(fs, pindex, fault_type)
+        fs.prot &= ~WRITE
+        return result
+
+    monkeypatch.setattr("vkhost.vm.vm_fault_page.vm_fault_object", read_only)
+    m, result, _ = k.do(vm_fault_page(k.own.vm_map, 0, WRITE))
+    assert (m, result) == (None, KERN_PROTECTION_FAILURE)
+    assert k.vnode.object is not None
+    assert bool(k.vnode.object.memq[0].busy_count.value) is leaves
+
+
+def test_a_nosync_entry_marks_what_becomes_writable() -> None:
+    """vm_set_nosync: unless it is dirty already; another entry takes the mark away."""
+    k = Vkernel("extent_scan")
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+    k.do(vm_map_madvise(k.own.vm_map, 0, 4 * PAGE, MADV_NOSYNC))
+    k.fault(0, WRITE)
+    assert k.vnode.object is not None
+    m = k.vnode.object.memq[0]
+
+    assert m.flags.value & PG_NOSYNC
+    k.mmap(k.own, 8 * PAGE, 4 * PAGE, SHARED)
+    k.fault(8 * PAGE, WRITE)
+    assert not m.flags.value & PG_NOSYNC
+
+
+def test_an_unlinked_file_is_mapped_nosync() -> None:
+    """vm_mmap.c:vm_mmap."""
+    k = Vkernel("extent_scan")
+    k.vnode.unlinked = True
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+
+    assert k.own.vm_map.entries[0].eflags & 0x0001
+
+
+def test_waiting_for_memory_ends_when_the_process_is_to_be_killed() -> None:
+    """vm_page.c:vm_wait_pfault, P_LOWMEMKILL."""
+    host = Pages(pages=32, free_reserved=32)
+    from vkhost.kern.proc import proc_create
+
+    proc = proc_create(host.kernel, "p", None, 1)
+    assert proc is not None
+    proc.lowmemkill.state = True
+    host.drive(vm_wait_pfault(host.kernel, proc))
+
+
+def test_the_resident_set_is_counted_without_wired_pages() -> None:
+    """pmap.h:pmap_resident_tlnw_count."""
+    machine = Machine("extent_scan")
+    pmap = machine.pmap()
+    obj = machine.object()
+    machine.enter(pmap, 0x5000, machine.page(obj, 0))
+    m = machine.page(obj, 1)
+    machine.do(pmap_enter(pmap, 0x6000, m, 3, True, None))
+
+    assert pmap.resident_count == 2
+    assert machine.do(pmap_resident_tlnw_count(pmap)) == 1
+
+
+# vm_fault.c:vm_fault_collapse; vm_map.c:vmspace_fork_normal_entry.
+
+
+def collapsed(tree: Tree, *, vpagetable: bool) -> tuple[Vkernel, bool]:
+    """A private mapping of 4 pages, all of them copied, forks; was its chain dropped?"""
+    k = Vkernel("vptmapped", tree=tree, image_pages=8)
+    k.mmap(k.own, 0, 4 * PAGE, PRIVATE | (VPAGETABLE if vpagetable else 0))
+    k.own.vm_map.entries[0].master_pde = RW | 0x80
+    entry = k.own.vm_map.entries[0]
+    for page in range(4):
+        k.put(page, 0, page + 1)
+    for page in range(4):
+        assert k.fault(page * PAGE, WRITE) == 0
+    assert entry.ba.object is not k.vnode.object
+    obj = entry.ba.object
+    assert obj is not None
+    if obj.size > 4:  # [20]: only a long chain is collapsed
+        entry.ba.backing_count = 5
+    k.do(vmspace_fork(k.own, "child"))
+    return k, entry.ba.backing_ba is None
+
+
+@pytest.mark.parametrize(
+    ("tree", "vpagetable", "drops"),
+    [(NEW, False, True), (NEW, True, False), ("patch", True, True), ("2026", True, True)],
+)
+def test_decision_3_fork_collapses_the_chain(tree: Tree, vpagetable: bool, drops: bool) -> None:
+    k, dropped = collapsed(tree, vpagetable=vpagetable)
+
+    assert dropped is drops
+    assert [k.fault(page * PAGE, READ) for page in range(4)] == [0] * 4
+
+
+def test_a_collapse_copies_what_the_first_object_lacks() -> None:
+    k = Vkernel("extent_scan", tree=NEW, image_pages=8)
+    k.put(2, 0, 22)
+    k.mmap(k.own, 0, 4 * PAGE, PRIVATE)
+    k.fault(0, WRITE)
+    k.fault(2 * PAGE, READ)
+    entry = k.own.vm_map.entries[0]
+    entry.ba.backing_count = 5
+    k.do(vmspace_fork(k.own, "child"))
+    obj = entry.ba.object
+
+    assert entry.ba.backing_ba is None
+    assert obj is not None
+    assert sorted(obj.memq) == [0, 1, 2, 3]
+    assert obj.memq[2].frame.words[0] == 22
+    assert k.mapped(2 * PAGE) is None  # the PTE of the page below is gone
+
+
+def test_a_shadow_takes_onemapping_from_its_source() -> None:
+    """vm_map.c:vm_map_entry_shadow."""
+    k = anonymous(4)
+    k.fault(0, WRITE)
+    k.do(vmspace_fork(k.own, "child"))
+    entry = k.own.vm_map.entries[0]
+    source = entry.ba.object
+    assert source is not None
+
+    async def shadow() -> None:
+        await k.own.vm_map.lock.acquire_exclusive()
+        await vm_map_entry_shadow(k.own.vm_map, entry)
+        await k.own.vm_map.lock.release()
+
+    source.onemapping.state = True
+    k.do(shadow())
+    assert not source.onemapping.value
