@@ -161,15 +161,15 @@ class Machine:
         image, other = self.image, self.other_object
         await self._map_guest()
         size = self.litmus.image_pages * PAGE_SIZE
-        await self._map(self.own, image, DMAP, size, VM_MAPTYPE_NORMAL)
-        await self._map(self.other, other, OTHER, OTHER_PAGES * PAGE_SIZE, VM_MAPTYPE_NORMAL)
+        await self.map(self.own, image, DMAP, size, VM_MAPTYPE_NORMAL)
+        await self.map(self.other, other, OTHER, OTHER_PAGES * PAGE_SIZE, VM_MAPTYPE_NORMAL)
         for pindex, words in self.tables.words.items():
-            await self._make_resident(pindex, words, dirty=True)
+            await self.make_resident(self.image, pindex, image_of(words), dirty=True)
         for name, page in self.litmus.file.page.items():
             pindex = self.litmus.frames[name]
             words = dict(enumerate(page.words))
             if page.resident:
-                await self._make_resident(pindex, words, dirty=page.dirty)
+                await self.make_resident(self.image, pindex, image_of(words), dirty=page.dirty)
             else:
                 self.vnode.pwrite(pindex * PAGE_SIZE, image_of(words))
         if self.kernel.rmap.walks:
@@ -179,24 +179,33 @@ class Machine:
 
     async def _map_guest(self) -> None:
         vm_map = self.guest.vm_map
-        await self._map(self.guest, self.image, 0, VM_MAX_USER_ADDRESS, VM_MAPTYPE_VPAGETABLE)
+        await self.map(self.guest, self.image, 0, VM_MAX_USER_ADDRESS, VM_MAPTYPE_VPAGETABLE)
         await vm_map_madvise(vm_map, 0, VM_MAX_USER_ADDRESS, MADV_SETMAP, MASTER_PDE)
 
-    async def _map(
-        self, vmspace: Vmspace, obj: VmObject, start: int, size: int, maptype: int, pindex: int = 0
+    async def map(
+        self,
+        vmspace: Vmspace,
+        obj: VmObject | None,
+        start: int,
+        size: int,
+        maptype: int,
+        pindex: int = 0,
+        cow: int = 0,
     ) -> int:
-        await vm_object_reference(obj)
+        if obj is not None:
+            await vm_object_reference(obj)
         result, _ = await vm_map_find(
             vmspace.vm_map, obj, pindex * PAGE_SIZE, start, size, PAGE_SIZE, False, maptype,
-            VM_PROT_ALL, VM_PROT_ALL, 0,
+            VM_PROT_ALL, VM_PROT_ALL, cow,
         )  # fmt: skip
         return result
 
-    async def _make_resident(self, pindex: int, words: dict[int, int], *, dirty: bool) -> VmPage:
+    async def make_resident(
+        self, obj: VmObject, pindex: int, content: bytes, *, dirty: bool
+    ) -> VmPage:
         """A page as the pager would have brought it in."""
-        content = image_of(words)
-        await self.image.token.acquire()
-        m = await vm_page_alloc(self.image, pindex, VM_ALLOC_NORMAL)
+        await obj.token.acquire()
+        m = await vm_page_alloc(obj, pindex, VM_ALLOC_NORMAL)
         if m is None:
             raise self._cannot("host.pages", f"{self.kernel.config.pages}", "more: none is free")
         await m.frame.write_bytes(content)
@@ -208,7 +217,7 @@ class Machine:
             self.vnode.pwrite(pindex * PAGE_SIZE, content)
         await vm_page_activate(m)
         await vm_page_wakeup(m)
-        await self.image.token.release()
+        await obj.token.release()
         return m
 
     async def _run_threads(self) -> None:
@@ -299,7 +308,7 @@ class Machine:
         vm_map = self.guest.vm_map
         await vm_map_remove(vm_map, va, va + PAGE_SIZE)
         kind = VM_MAPTYPE_NORMAL
-        return await self._map(self.guest, self.image, va, PAGE_SIZE, kind, pindex)
+        return await self.map(self.guest, self.image, va, PAGE_SIZE, kind, pindex)
 
     async def respawn(self) -> None:
         """Another process in place of the guest's, on the same page tables and the same pmap."""
@@ -345,6 +354,13 @@ class Machine:
         if m is not None and m.valid:
             return m.frame.words[idx]
         return int.from_bytes(self.vnode.pread(pindex * PAGE_SIZE + idx * 8, 8), "little")
+
+    def content(self, pindex: int) -> bytes:
+        """A page of the image: the resident one, else of the file."""
+        m = self.image.memq.get(pindex)
+        if m is not None and m.valid:
+            return m.frame.words.tobytes()
+        return self.vnode.pread(pindex * PAGE_SIZE, PAGE_SIZE)
 
     def vpte_valid(self, va: int, level: int = 0) -> bool:
         table, slot = self.tables.slot(va, level)

@@ -255,10 +255,12 @@ async def rss(me: Actor, limit: Limit) -> int:
 
 
 @verb("host")
-async def fsync(me: Actor, page: Page) -> int:
-    """Of the memory file: vm_object_page_clean, here of one page of it."""
-    pindex = me.machine.pindex(page)
-    await vm_object_page_clean(me.machine.image, pindex, pindex + 1, OBJPC_SYNC)
+async def fsync(me: Actor) -> int:
+    """Of the memory file: vm_object_page_clean of all of it, with the vnode locked."""
+    lock = me.machine.vnode.lock
+    await lock.acquire_exclusive()
+    await vm_object_page_clean(me.machine.image, 0, 0, OBJPC_SYNC)
+    await lock.release()
     return 0
 
 

@@ -32,6 +32,11 @@ from vkemu.litmus.tables import MASTER_PDE
 from vkhost.kern.lwp import lwpsignal
 from vkhost.kern.syscall import SYSCALLS
 from vkhost.pc64.pmap_switch import pmap_setlwpvm
+from vkhost.vm.vm import COWF_COPY_ON_WRITE, VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm_map import vm_map_lock, vm_map_unlock
+from vkhost.vm.vm_map_backing import vm_map_entry_allocate_object
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_madvise import vm_map_madvise
 from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
 from vkhost.vm.vmspace import vmspace_fork
 
@@ -144,6 +149,38 @@ async def respawn(me: Actor) -> int:
     """The guest process exits and the next one gets its vmspace: pmap_remove_pages, no IPIs."""
     await me.machine.respawn()
     return 0
+
+
+@verb("guest host")
+async def private(me: Actor, pages: Pages) -> int:
+    """The guest's mapping becomes a MAP_PRIVATE one of so many pages of its image."""
+    machine = me.machine
+    vm_map, size = machine.guest.vm_map, pages * PAGE_SIZE
+    await vm_map_remove(vm_map, 0, VM_MAX_USER_ADDRESS)
+    await machine.map(
+        machine.guest, machine.image, 0, size, VM_MAPTYPE_VPAGETABLE, cow=COWF_COPY_ON_WRITE
+    )
+    return await vm_map_madvise(vm_map, 0, size, MADV_SETMAP, MASTER_PDE)
+
+
+@verb("guest host")
+async def anonymous(me: Actor, pages: Pages) -> int:
+    """The guest's mapping becomes a MAP_ANON one of so many pages, with what its image holds now:
+    the image of a vkernel that has no file."""
+    machine = me.machine
+    vm_map, size = machine.guest.vm_map, pages * PAGE_SIZE
+    await vm_map_remove(vm_map, 0, VM_MAX_USER_ADDRESS)
+    await machine.map(machine.guest, None, 0, size, VM_MAPTYPE_VPAGETABLE)
+    await vm_map_lock(vm_map)
+    await vm_map_entry_allocate_object(vm_map, vm_map.entries[0])
+    obj = vm_map.entries[0].ba.object
+    await vm_map_unlock(vm_map)
+    assert obj is not None
+    for pindex in range(machine.litmus.image_pages):
+        content = machine.content(pindex)
+        if any(content):
+            await machine.make_resident(obj, pindex, content, dirty=True)
+    return await vm_map_madvise(vm_map, 0, size, MADV_SETMAP, MASTER_PDE)
 
 
 @verb("guest host")
