@@ -30,7 +30,12 @@ from vkhost.vm.vm_page_wire import vm_page_unhold
 from vkhost.vm.vm_pageout import Pageout, vm_pageout_pass
 from vkhost.vm.vm_pageout_active import Ageing
 from vkhost.vm.vm_pageout_active import _age as vm_pageout_age
-from vkhost.vm.vm_pageout_clean import OBJPC_SYNC
+from vkhost.vm.vm_pageout_clean import (
+    OBJPC_ALLOW_ACTIVE,
+    OBJPC_SYNC,
+    OBJPC_TRY_TO_CACHE,
+    vm_pageout_clean_helper,
+)
 from vkhost.vm.vm_pageout_inactive import _flush_flags as vm_pageout_flush_flags
 from vkhost.vm.vm_pageout_page import Laundry, vm_pageout_page
 from vkhost.vm.vm_pageout_rss import vm_pageout_map_deactivate_pages
@@ -106,6 +111,21 @@ async def _give_up(m: VmPage | None) -> int:
     if m is not None:
         await vm_page_wakeup(m)
     return NO_PAGE
+
+
+@verb("host pageout")
+async def launder(me: Actor, page: Page) -> int:
+    """What the inactive scan does to a page that is idle and dirty: the vnode is locked, the page
+    written and cached; how many pages were written."""
+    lock = me.machine.vnode.lock
+    await lock.acquire_exclusive()
+    m = await _busied(me, page)
+    written = NO_PAGE
+    if m is not None:
+        how = OBJPC_TRY_TO_CACHE | OBJPC_ALLOW_ACTIVE
+        written = await vm_pageout_clean_helper(m.kernel, m, how)
+    await lock.release()
+    return written
 
 
 @verb("host pageout")
