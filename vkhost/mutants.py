@@ -77,7 +77,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "wired-full-protection": Mutant(
         "a wired VPAGETABLE entry faults for its full protection ([20]'s rule with [26]'s wiring):"
         " no invariant, but a read of a read-only page fails",
-        "vm_fault:_check_entry", (), ("W37",),
+        "vm_map_lookup:wired_full_protection", (), ("W37",),
     ),
     "linear-shortcut": Mutant(
         "vm_fault_bypass takes a VPAGETABLE entry for a linear one",
