@@ -7,7 +7,6 @@ kernel code imports all it may await from this one module.
 from __future__ import annotations
 
 from collections import deque
-from types import coroutine
 from typing import Any
 
 from vkprotocol.step import (
@@ -23,6 +22,7 @@ from vkprotocol.step import (
     Spawn,
     Step,
     Thread,
+    coroutine,
     curthread,
     fresh_key,
     is_none,
@@ -53,6 +53,7 @@ __all__ = [
     "Step",
     "Thread",
     "WaitChannel",
+    "coroutine",
     "curthread",
     "fresh_key",
     "is_none",

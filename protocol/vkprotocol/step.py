@@ -20,13 +20,30 @@ A failed compare-and-set is a write.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from types import coroutine
-from typing import Any, Final, Protocol, TypeAlias
+from functools import update_wrapper
+from inspect import CO_COROUTINE, CO_GENERATOR
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 Key: TypeAlias = tuple[Any, ...] | str
 Guard: TypeAlias = Callable[[Any], bool]
 Step: TypeAlias = Generator["Effect", "Thread", Any]
 Body: TypeAlias = Coroutine["Effect", "Thread", Any]
+
+if TYPE_CHECKING:
+    # What the type checker knows the meaning of.
+    from types import coroutine as coroutine  # noqa: PLC0414
+else:
+
+    def coroutine(function: FunctionType) -> FunctionType:
+        """As types.coroutine, a generator that can be awaited; but a coroutine to the interpreter,
+        so that one that is dropped without having run is warned of: a forgotten `await`."""
+        code = function.__code__
+        code = code.replace(co_flags=(code.co_flags & ~CO_GENERATOR) | CO_COROUTINE)
+        names = function.__globals__, function.__name__
+        made = FunctionType(code, *names, function.__defaults__, function.__closure__)
+        made.__kwdefaults__ = function.__kwdefaults__
+        return update_wrapper(made, function)
 
 
 class Shared:

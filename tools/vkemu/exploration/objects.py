@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from types import coroutine
 from typing import Any
 
 from vkprotocol.effects import (
@@ -16,6 +15,7 @@ from vkprotocol.effects import (
     Shared,
     Step,
     WaitChannel,
+    coroutine,
     curthread,
     is_true,
     key_text,

@@ -293,8 +293,9 @@ class Program:
                 self.execution.failed = CURTHREAD[0]  # whoever takes the steps has to look up
 
 
-def check_thread(name: str, coro: Any) -> None:
+def check_thread(name: Any, coro: Any) -> None:
     if not isinstance(name, str):
+        getattr(coro, "close", int)()  # else the interpreter complains too
         raise TypeError(f"spawn: {name!r}, expected the name of the thread")
     if not hasattr(coro, "send"):
         raise TypeError(f"spawn({name!r}): expected a coroutine function, not what gives {coro!r}")

@@ -13,6 +13,7 @@ from vkprotocol.guarded import Unguarded
 from vkemu.executors.announced import may_go_on, shown
 from vkemu.executors.controlled import Deadlock, StepBound
 from vkemu.exploration.checking.access_order import DataRace
+from vkemu.exploration.forgotten import FORGOTTEN, refused
 from vkemu.exploration.looks import GuardError, awake
 from vkemu.exploration.program import Predicate, Program, never_runs
 
@@ -96,6 +97,7 @@ class Run:
 
     def begin(self, noting: bool = False) -> None:
         """Build the program anew. Then `settle`, perhaps after a replay."""
+        FORGOTTEN.clear()  # of threads that were ended in the middle
         self.schedule = []
         self.error = None
         self.blame = ""
@@ -159,6 +161,10 @@ class Run:
         LOOK[0] = None
         if not self.faults and self.error is None and not self.blocked:
             self._end()
+        if FORGOTTEN and not self.blame:
+            found = refused()
+            execution.close()
+            raise found
         if execution.left:
             execution.close()
         if self.faults and self.earned is not None:

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from vkemu.exploration.checking.audit import Audit
+from vkemu.exploration.forgotten import noticing, origins
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 
@@ -56,7 +57,8 @@ class Search:
             gc.set_threshold(max(GARBAGE_OBJECTS, thresholds[0]), *thresholds[1:])
         self.began = perf_counter()
         try:
-            self._go()
+            with noticing():
+                self._go()
         except KeyboardInterrupt:
             self.result.steps += len(self.run.schedule)
             self.result.seconds = perf_counter() - self.began
@@ -81,6 +83,7 @@ class Search:
         deadline = began + self.max_seconds if self.max_seconds is not None else None
         look = began + PROGRESS_SECONDS if self.progress is not None else None
         left = self.max_executions if self.max_executions is not None else -1
+        first = True
         while True:
             if not left or (deadline is not None and perf_counter() >= deadline):
                 break
@@ -89,8 +92,14 @@ class Search:
                 result.exhausted = not result.cut and getattr(strategy, "exhausted", always)()
                 break
             due = audit.due()
-            run.begin(noting=due)
-            conduct(run)
+            if first:
+                first = False
+                with origins():
+                    run.begin(noting=due)
+                    conduct(run)
+            else:
+                run.begin(noting=due)
+                conduct(run)
             error = run.finish()
             result.steps += len(run.schedule)
             if len(run.schedule) > result.depth:

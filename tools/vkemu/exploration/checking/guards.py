@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from vkprotocol.effects import Thread
+
+from vkemu.exploration.forgotten import noticing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,13 +21,12 @@ Guard: TypeAlias = Callable[[Any, Thread, bool], bool]
 def enforcing(
     explore: Callable[Concatenate[Build, P], T],
 ) -> Callable[Concatenate[Build, P], T]:
-    """Called with check=True, `explore` runs with every declaration of `guarded_by` enforced."""
+    """Called with check=True, `explore` runs with every declaration of `guarded_by` enforced; and a
+    forgotten `await` is noticed, whatever it is called with."""
 
     @wraps(explore)
     def enforced(program: Build, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if not kwargs.get("check"):
-            return explore(program, *args, **kwargs)
-        with guards(program):
+        with noticing(), guards(program) if kwargs.get("check") else nullcontext():
             return explore(program, *args, **kwargs)
 
     return enforced
