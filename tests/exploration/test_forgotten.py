@@ -49,18 +49,18 @@ def test_one_that_is_kept_is_told_by_the_line_that_made_it() -> None:
     def program(k: Any) -> None:
         x = k.cell("x", 0)
 
-        async def helper() -> None:
+        async def double() -> None:
             await x.store(2)
 
         async def thread() -> None:
-            kept = helper()  # this line
+            kept = double()  # this line
             await x.store(1)
             del kept
 
         k.spawn("a", thread)
 
     line = program.__code__.co_firstlineno + 7
-    with pytest.raises(ForgottenAwait, match=rf"{HERE}:{line}: .*helper\(\) is never awaited"):
+    with pytest.raises(ForgottenAwait, match=rf"{HERE}:{line}: .*double\(\) is never awaited"):
         explore(program)
 
 
