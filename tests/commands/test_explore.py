@@ -273,7 +273,7 @@ def test_an_interrupt_ends_with_what_is_known(explore: Shell, strategy: str) -> 
 
 @pytest.mark.slow
 def test_progress_is_for_a_terminal(explore: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vkemu.commands.explore.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("vkemu.commands.sharing.PATIENCE_SECONDS", 0.0)
     argv = ("p.py:slow", "--max-executions", "40")
     status, _, err = explore(*argv)
     assert (status, err) == (3, "")
@@ -291,9 +291,9 @@ def test_progress_is_for_a_terminal(explore: Shell, monkeypatch: pytest.MonkeyPa
 def test_a_line_of_progress() -> None:
     result = Result("dpor", 0)
     result.executions, result.seconds, result.depth = 12_345, 2.0, 7
-    assert progress_line("W[x]", result) == r"W\[x]: 12,345 executions, 6,172/s, depth 7"
-    result.share = 0.25
-    assert progress_line("W", result).endswith(", about 25.0% explored")
+    assert progress_line(result) == "12,345 executions, 6,172/s, depth 7, 1 worker"
+    result.share, result.workers = 0.25, 3
+    assert progress_line(result).endswith(", depth 7, about 25.0% explored, 6 s left, 3 workers")
 
 
 def test_the_keys_of_json_are_those_the_documentation_lists() -> None:

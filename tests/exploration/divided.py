@@ -104,3 +104,10 @@ def naps(k: Any) -> None:
 
     k.spawn("a", nap_before, True)
     k.spawn("b", nap_before, False)
+
+
+def readers(k: Any, n: int = 13) -> None:
+    x = k.cell("x", 0)
+    k.spawn("writer", x.store, 42)
+    for j in range(1, n + 1):
+        k.spawn(f"reader{j}", x.load)

@@ -18,8 +18,9 @@ from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
+from vkemu.exploration.sharing.division import Division, Part
 from vkemu.exploration.sharing.jobs import Job, Report
-from vkemu.exploration.sharing.parallel import Coordinator, Division, Part
+from vkemu.exploration.sharing.parallel import Coordinator
 from vkemu.exploration.strategies.random_walk import RandomWalk
 
 from tests.exploration.divided import lost_update

@@ -7,8 +7,9 @@ from random import Random
 import pytest
 from vkemu import explore
 from vkemu.exploration.result import Result
+from vkemu.exploration.sharing.division import Division
 from vkemu.exploration.sharing.jobs import Task
-from vkemu.exploration.sharing.parallel import Coordinator, Division
+from vkemu.exploration.sharing.parallel import Coordinator
 from vkemu.litmus import decide
 from vkemu.litmus.file import load_litmus
 

@@ -43,10 +43,11 @@ ROOMS: Mapping[str, str] = {
     "verdict": "",
     "varint": "",
     "mistake": "verdict",
+    "workers": "",
     "executors": "vkprotocol",
     "oracle": "vkprotocol",
     "books": "vkprotocol vkhost vkguest oracle",
-    "exploration": "vkprotocol varint executors",
+    "exploration": "vkprotocol varint workers executors",
     "record": "vkprotocol vkhost vkguest verdict varint executors",
     "launch": "vkprotocol vkhost vkguest verdict mistake executors oracle books record",
     "serving": "vkprotocol vkhost vkguest executors",
@@ -55,14 +56,14 @@ ROOMS: Mapping[str, str] = {
     "testing": "vkprotocol vkhost vkguest executors exploration launch",
     "report": "vkprotocol vkhost vkguest executors oracle exploration record launch litmus",
     "compare": "vkprotocol vkhost executors litmus",
-    "matrix": "vkprotocol vkhost exploration launch litmus",
+    "matrix": "vkprotocol vkhost workers exploration launch litmus",
     "mutation": "vkprotocol vkhost vkguest executors oracle launch litmus",
     "stepping": "vkprotocol verdict executors exploration record launch litmus report",
     "commands": (
-        "vkprotocol vkhost vkguest verdict executors oracle exploration record launch serving "
-        "litmus inspect testing report compare matrix mutation stepping"
+        "vkprotocol vkhost vkguest verdict workers executors oracle exploration record launch "
+        "serving litmus inspect testing report compare matrix mutation stepping"
     ),
-    "vkemu": "exploration testing",
+    "vkemu": "workers exploration testing",
     "__main__": "commands",
 }
 # The kernels' own recursion.

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vkemu.exploration import explore, replay
     from vkemu.testing.explored import explored
+    from vkemu.workers.cluster import DaskWorkers
 
-__all__ = ["explore", "explored", "replay"]
+__all__ = ["DaskWorkers", "explore", "explored", "replay"]
 
 # Found when first asked for, so that `import vkemu` stays light.
 _HOMES = {
+    "DaskWorkers": "vkemu.workers.cluster",
     "explore": "vkemu.exploration",
     "explored": "vkemu.testing.explored",
     "replay": "vkemu.exploration",

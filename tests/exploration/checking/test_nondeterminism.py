@@ -12,8 +12,8 @@ import pytest
 from vkemu import explore
 from vkemu.exploration import NondeterminismError
 from vkemu.exploration.sharing.jobs import Hand, Job, Task
-from vkemu.exploration.sharing.workers import Here
 from vkemu.exploration.strategies import NAMES
+from vkemu.workers.processes import Here
 
 Program = Callable[[Any], None]
 
@@ -224,8 +224,9 @@ def late(k: Any, builds: Iterator[int]) -> None:
 def test_what_is_kept_from_one_part_to_the_next_is_found_out(strategy: str) -> None:
     program = partial(late, builds=itertools.count())
     task = Task(strategy, 0, 100, False, "unknown", False)
+    here = Here({b"": Hand(program, task)})
     with pytest.raises(NondeterminismError, match="was store x leaving 1 and is store x leaving 2"):
-        explore(program, strategy=strategy, jobs=2, max_executions=600, workers=Here(program, task))
+        explore(program, strategy=strategy, jobs=2, max_executions=600, workers=here)
 
 
 def test_the_first_execution_is_not_taken_again_after_every_short_part() -> None:

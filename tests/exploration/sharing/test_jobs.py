@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from vkemu import explore
 from vkemu.exploration import ExplorationError
 from vkemu.exploration.result import Result
-from vkemu.exploration.sharing.jobs import Job, Report, Task
-from vkemu.exploration.sharing.parallel import Coordinator, Division
-from vkemu.exploration.sharing.workers import Here
+from vkemu.exploration.sharing.division import Division
+from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task
+from vkemu.exploration.sharing.parallel import Coordinator
+from vkemu.workers.processes import Here
 
 from tests.exploration.divided import broken, lastzero, locks, lost_update, naps, opaque, watched
 from tests.exploration.generated import ANY, SHARING, Built, Source, sources
@@ -25,10 +26,10 @@ class Torn(Here):
     """Does the jobs in any order, and never much of one."""
 
     def __init__(self, build: Any, task: Task, rng: Random) -> None:
-        super().__init__(build, task)
+        super().__init__({b"": Hand(build, task)})
         self.rng = rng
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:  # type: ignore[override]
         super().submit(job._replace(executions=self.rng.randint(1, 4), seconds=60.0))
 
     def results(self) -> list[Report]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from vkemu.commands.arguments import jobs, names, path
+from vkemu.commands import sharing
+from vkemu.commands.arguments import names, path
 from vkemu.compare.axes import AXES
 from vkemu.compare.claims import Judged, judged
 from vkemu.compare.costs import COSTS
-from vkemu.compare.measure import Series, measure_all
+from vkemu.compare.measure import Series, longest_first, measure
 from vkemu.compare.page import render
 from vkemu.compare.text import lines
 from vkemu.verdict import Status, UsageError, telling
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policies", type=names, default=[], help="only these, separated by commas"
     )
     parser.add_argument("--quick", action="store_true", help="the four smallest sizes")
-    parser.add_argument("--jobs", type=jobs, default=os.cpu_count() or 1, help="processes to use")
+    sharing.add_arguments(parser, os.cpu_count() or 1)
     parser.add_argument("--html", type=path, metavar="FILE", help="plots, in one file")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -41,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None:
         writable(args.html)
     cells = [(axis, policy) for axis in axes for policy in policies]
-    found = measure_all(cells, quick=args.quick, jobs=args.jobs)
+    asked = [(*cell, args.quick) for cell in cells]
+    first = longest_first(cells)
+    found = list(sharing.each(args, "compare", measure, asked, Series, first=first))
     # A growth is known only where it had room to show.
     claims = [] if args.quick else list(judged(found))
     if args.html is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vkemu.commands.arguments import jobs, name, path, positive, seconds, seed
+from vkemu.commands import sharing
+from vkemu.commands.arguments import name, path, positive, seconds, seed
 from vkemu.commands.subject import Subject, litmus_subject, subject_of
 from vkemu.exploration.result import ExplorationError, Failure, Result
 from vkemu.exploration.strategies import NAMES
@@ -24,7 +24,6 @@ STRATEGIES: Final = NAMES
 WHOLE: Final = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
 TOKEN_SHOWN: Final = 400  # characters, in a message
 SECONDS_DEFAULT: Final = 60.0  # of a search that is given no budget at all
-PATIENCE_SECONDS: Final = 2.0  # before anything is said of a search under way
 
 EPILOG = """\
 FILE.py:FUNCTION is a function that takes k and builds a program, or an async one that is its first
@@ -54,13 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--max-steps", type=positive, metavar="N", help="bound of one execution")
     parser.add_argument("--livelock", action="store_true", help="the step bound is a failure")
-    parser.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes")
+    sharing.add_arguments(parser)
     parser.add_argument("--seed", type=seed, default=0, metavar="N")
     parser.add_argument("--all", action="store_true", help="go on after a failure: all outcomes")
     parser.add_argument(
         "--check", action="store_true", help="data races, and fields touched without their lock"
     )
-    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="save and resume here")
     parser.add_argument("--replay", metavar="TOKEN", help="take one schedule again, narrated")
     parser.add_argument(
         "--report", type=path, metavar="DIR", help="write failure.txt and report.html here"
@@ -112,9 +110,10 @@ def check_divisible(args: argparse.Namespace) -> None:
             f"--checkpoint: {args.strategy}, the default here, cannot be saved, expected "
             "--strategy dfs or dpor"
         )
-    if args.jobs > 1:
+    if args.jobs > 1 or args.on:
+        shared = f"--on {args.on}" if args.on else f"--jobs {args.jobs}"
         raise UsageError(
-            f"--jobs {args.jobs}: {args.strategy}, the default here, cannot be divided, expected "
+            f"{shared}: {args.strategy}, the default here, cannot be divided, expected "
             "--strategy random, pct, pos, urw, dfs or dpor"
         )
 
@@ -132,8 +131,10 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
         "jobs": args.jobs,
         "checkpoint": None if args.checkpoint is None else str(args.checkpoint),
     }
-    with Live(subject.name) as live:
+    with Live(subject.name) as live, ExitStack() as stack:
         try:
+            if args.on:
+                options["workers"] = stack.enter_context(sharing.workers_of(args))
             return subject.explore(progress=live.show, **options)
         except ExplorationError as error:
             raise UsageError(f"{args.file}: {error}") from None
@@ -295,39 +296,31 @@ def replay_explored(token: str, *, as_json: bool) -> int:
 
 
 class Live:
-    """How far the search is, on a terminal, once it has taken two seconds."""
+    """How far the search is, and the last that was heard of it."""
 
     def __init__(self, name: str) -> None:
         self.last: Result | None = None
-        self._name = name
-        self._began = time.monotonic()
-        self._enabled = sys.stderr.isatty()
-        self._status: Any = None
+        self._line = sharing.Line(name)
 
     def __enter__(self) -> Live:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._status is not None:
-            self._status.stop()
+        self._line.__exit__(*exc)
 
     def show(self, result: Result) -> None:
         self.last = result
-        if not self._enabled or time.monotonic() - self._began < PATIENCE_SECONDS:
-            return
-        if self._status is None:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("")
-            self._status.start()
-        self._status.update(progress_line(self._name, result))
+        self._line.say(progress_line(result))
 
 
-def progress_line(name: str, result: Result) -> str:
+def progress_line(result: Result) -> str:
+    if result.stage:
+        return result.stage
     rate = result.executions / result.seconds if result.seconds else 0.0
-    text = f"{name}: {result.executions:,} executions, {rate:,.0f}/s, depth {result.depth}"
+    text = f"{result.executions:,} executions, {rate:,.0f}/s, depth {result.depth}"
     if result.share is not None:
         text += f", about {result.share:.1%} explored"
-    if result.stage:
-        text = f"{name}: {result.stage}"
-    return text.replace("[", r"\[")  # rich's markup
+        if 0 < result.share < 1:
+            left = result.seconds * (1 - result.share) / result.share
+            text += f", {sharing.duration(left)} left"
+    return f"{text}, {sharing.workers_text(result.workers)}"

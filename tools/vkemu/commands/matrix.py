@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from vkemu.commands.arguments import jobs, names, path, seconds
+from vkemu.commands import sharing
+from vkemu.commands.arguments import names, path, seconds
 from vkemu.verdict import INTERRUPTED, Status, UsageError, telling
 from vkhost.tree import TREES
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-seconds", type=seconds, default=10.0, metavar="S",
         help="for one cell, before it is only searched up to a bound (default: 10)",
     )  # fmt: skip
-    parser.add_argument("--jobs", type=jobs, default=2, metavar="N", help="processes (default: 2)")
+    sharing.add_arguments(parser, 2)
     parser.add_argument("--read", type=path, metavar="FILE", help="show what --json once printed")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true")
@@ -90,7 +91,8 @@ def recorded(args: argparse.Namespace) -> tuple[list[Cell], bool]:
 
 
 def computed(args: argparse.Namespace) -> tuple[list[Cell], bool]:
-    from vkemu.matrix import compute, questions
+    from vkemu.matrix import Cell, answer, compute, questions
+    from vkemu.matrix.compute import PRELOAD
 
     windows, chosen = args.windows, args.policies
     check(args.strategy, windows, chosen)
@@ -98,8 +100,10 @@ def computed(args: argparse.Namespace) -> tuple[list[Cell], bool]:
         windows, chosen, all_variants=args.all_variants, strategy=args.strategy,
         max_seconds=args.max_seconds, tree=args.tree,
     )  # fmt: skip
-    with Telling(len(asked)) as telling:
-        return compute(asked, args.jobs, telling.cell)
+    cells = sharing.each(
+        args, "matrix", answer, [(question,) for question in asked], Cell, preload=PRELOAD
+    )
+    return compute(asked, cells=cells)
 
 
 def check(strategy: str, windows: Sequence[str], chosen: Sequence[str]) -> None:
@@ -116,32 +120,3 @@ def check(strategy: str, windows: Sequence[str], chosen: Sequence[str]) -> None:
         for name in asked:
             if name not in there:
                 raise UsageError(f"{what} {name!r}, expected one of {', '.join(there)}")
-
-
-class Telling:
-    """How far it is, on a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = 0
-        self.enabled = sys.stderr.isatty()
-        self._status: Any = None
-
-    def __enter__(self) -> Telling:
-        if self.enabled:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("matrix")
-            self._status.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def cell(self, cell: Cell) -> None:
-        self.done += 1
-        if self._status is not None:
-            self._status.update(
-                f"matrix: {self.done} of {self.total}, {cell.name} [{cell.policy}] {cell.verdict}"
-            )

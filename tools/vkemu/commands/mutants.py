@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from vkemu.commands import arguments
+from vkemu.commands import arguments, sharing
 from vkemu.oracle.violation import INVARIANTS
 from vkemu.verdict import INTERRUPTED, Status, UsageError, telling
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name", type=arguments.name, nargs="*", help="only those with this in their name"
     )
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
-    parser.add_argument(
-        "--jobs", type=arguments.jobs, default=os.cpu_count() or 1, help="processes to use"
-    )
+    sharing.add_arguments(parser, os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     judged: list[Row] = []
     left = ""
     try:
-        for row in found if args.list else hunted(found, args.jobs):
+        for row in found if args.list else hunted(found, args):
             judged.append(row)
             if not args.json:
                 show(row)
@@ -70,11 +68,13 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def hunted(found: list[Row], jobs: int) -> Iterator[Row]:
+def hunted(found: list[Row], args: argparse.Namespace) -> Iterator[Row]:
     """Each row with what became of its mutant; a mend is nothing to catch."""
-    from vkemu.mutation import hunt_all
+    from vkemu.mutation import Caught, hunt
 
-    caught = hunt_all([row.name for row in found if row.of != "mend"], jobs)
+    names = [(row.name,) for row in found if row.of != "mend"]
+    preload = ["vkemu.mutation.hunt"]
+    caught = sharing.each(args, "mutants", hunt, names, Caught, preload=preload)
     for row in found:
         if row.of == "mend":
             yield row

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from vkemu.commands import sharing
 from vkemu.commands.arguments import name, path, positive, setting, whole
 from vkemu.commands.progress import Progress
 from vkemu.executors.chance import seeded
@@ -18,7 +22,7 @@ from vkemu.record import rundir
 from vkemu.record.log import shown_on
 from vkemu.record.token import pack
 from vkemu.report.trial import Origin, Record, attempt, record
-from vkemu.verdict import OF_VERDICT, Interrupted, UsageError, telling
+from vkemu.verdict import OF_VERDICT, Interrupted, UsageError, Verdict, telling
 from vkhost.tree import TREES
 
 SEEDS_MAX = 1_000_000
@@ -70,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", action="store_true", help="show the events too, on standard error"
     )
+    sharing.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
 
 
@@ -92,7 +97,10 @@ def run_controlled(
 ) -> Record:
     with Progress(scenario.name, enabled=not (args.json or args.events)) as progress:
         try:
-            seed = find_seed(scenario, first, args.seeds, progress)
+            if args.seeds > 1 and (args.jobs > 1 or args.on or args.checkpoint is not None):
+                seed = find_seed_elsewhere(scenario, first, args, progress)
+            else:
+                seed = find_seed(scenario, first, args.seeds, progress)
             progress.seed(seed)
             origin = Origin(args.scenario, settings, "random", seed)
             shown = (shown_on(sys.stderr),) if args.events else ()
@@ -151,6 +159,43 @@ def find_seed(scenario: Scenario, first: int, count: int, progress: Progress) ->
             progress.found = outcome.verdict
             return seed
     return first + count - 1
+
+
+class Seeds(Sequence[tuple[Scenario, int]]):
+    """A question for each seed but the last, which is run with the log on whatever comes of it."""
+
+    def __init__(self, scenario: Scenario, first: int, count: int) -> None:
+        self.scenario = scenario
+        self.seeds = range(first, first + count - 1)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.scenario, self.seeds[place]
+
+
+def verdict_of(scenario: Scenario, seed: int) -> Verdict:
+    return attempt(drawn(scenario, seed), seeded(seed)).verdict
+
+
+def find_seed_elsewhere(
+    scenario: Scenario, first: int, args: argparse.Namespace, progress: Progress
+) -> int:
+    """As `find_seed`, by many workers. The first in order is the one, whoever is done first."""
+    seeds = Seeds(scenario, first, args.seeds)
+    quiet = args.json or args.events
+    verdicts = sharing.each(
+        args, scenario.name, verdict_of, seeds, Verdict, asked=[scenario, first, args.seeds],
+        quiet=quiet, preload=["vkemu.commands.run"],
+    )  # fmt: skip
+    with closing(verdicts):
+        for seed, verdict in zip(seeds.seeds, verdicts, strict=True):
+            progress.seed(seed)
+            if verdict != "pass":
+                progress.found = verdict
+                return seed
+    return seeds.seeds.stop
 
 
 def report(done: Record, *, as_json: bool) -> None:

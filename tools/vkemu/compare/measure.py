@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import get_context
 
 import msgspec
 
@@ -39,7 +37,7 @@ class Series(msgspec.Struct, frozen=True):
     grows: dict[str, str]
 
 
-def measure(axis_name: str, policy: str, *, quick: bool = False) -> Series:
+def measure(axis_name: str, policy: str, quick: bool = False) -> Series:
     axis = AXES[axis_name]
     samples = []
     for size in axis.quick if quick else axis.sizes:
@@ -69,14 +67,6 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def measure_all(
-    cells: Iterable[tuple[str, str]], *, quick: bool = False, jobs: int = 1
-) -> list[Series]:
-    cells = list(cells)
-    if jobs == 1:
-        return [measure(axis, policy, quick=quick) for axis, policy in cells]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        # The longest first, so that no process is left with one of them at the end.
-        longest = sorted(cells, key=lambda cell: -max(AXES[cell[0]].sizes))
-        done = {cell: pool.submit(measure, *cell, quick=quick) for cell in longest}
-        return [done[cell].result() for cell in cells]
+def longest_first(cells: Sequence[tuple[str, str]]) -> list[int]:
+    """Their places, so that no worker is left with one of them at the end."""
+    return sorted(range(len(cells)), key=lambda place: -max(AXES[cells[place][0]].sizes))

@@ -18,7 +18,7 @@ from vkemu.exploration.strategies import strategy_named
 
 if TYPE_CHECKING:
     from vkemu.exploration.failure.witness import Witness
-    from vkemu.exploration.sharing.workers import Workers
+    from vkemu.workers.job import Workers
 
 EXECUTIONS_DEFAULT: Final = 1000  # of a strategy that never ends by itself, without a budget
 SAVED: Final = ("dfs", "dpor")
@@ -53,7 +53,8 @@ def explore(
     every complete execution (its `error`, its `schedule`, and the program's objects as it left
     them). `jobs` processes share the work; the program must then be one that they can import.
     `checkpoint` is a file that says what is left of an exhaustive search: written every few
-    seconds and at the end, read when it exists. `workers` does the jobs elsewhere: see `workers`.
+    seconds and at the end, read when it exists. `workers` does the jobs elsewhere, see
+    `vkemu.workers`.
     """
     check_arguments(
         strategy=strategy, seed=seed, max_executions=max_executions, max_seconds=max_seconds,

@@ -88,13 +88,14 @@ class Result:
     __slots__ = (
         "blocked", "bound", "cut", "depth", "executions", "exhausted", "failure", "failures",
         "interrupted", "kinds", "remarks", "seconds", "seed", "share", "stage", "steps",
-        "strategy", "stuck", "verdict",
+        "strategy", "stuck", "verdict", "workers",
     )  # fmt: skip
 
     def __init__(self, strategy: str, seed: int) -> None:
         self.strategy = strategy
         self.seed = seed
         self.verdict: Verdict = "unknown"
+        self.workers = 1  # that share the search, by now
         self.executions = 0
         self.blocked = 0
         self.cut = 0

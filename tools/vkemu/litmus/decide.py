@@ -178,6 +178,7 @@ def counted(test: Test, **options: Any) -> Result:
     """Explore the test and count its outcomes, wherever the work is done."""
     from vkemu.exploration import explore
 
-    if options.get("jobs", 1) > 1 or options.get("checkpoint") is not None:
+    elsewhere = options.get("workers") is not None or options.get("jobs", 1) > 1
+    if elsewhere or options.get("checkpoint") is not None:
         return explore(test, **options)
     return explore(test, each=test.note, **options)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from multiprocessing import get_context
+from typing import Final
 
 from vkemu.launch.names import policies
 from vkemu.launch.scenario import read_document
 from vkemu.litmus.file import read, shipped
 from vkemu.matrix.cell import Cell, Question, answer
+from vkemu.workers.calls import answered
+from vkemu.workers.job import Workers
+from vkemu.workers.processes import Here, Processes
+
+PRELOAD: Final = ("vkemu.matrix.cell", "vkemu.exploration.strategies.dpor")
 
 
 def questions(
@@ -39,30 +43,28 @@ def questions(
 
 
 def compute(
-    asked: Sequence[Question], jobs: int = 2, tell: Callable[[Cell], None] | None = None
+    asked: Sequence[Question],
+    jobs: int = 2,
+    tell: Callable[[Cell], None] | None = None,
+    cells: Iterable[Cell] | None = None,
 ) -> tuple[list[Cell], bool]:
-    """(cells in order, whether that is all of them): ^C leaves those that are known."""
-    cells: list[Cell] = []
+    """(cells in order, whether that is all of them): ^C leaves those that are known. They come from
+    `cells`, where that says who works them out."""
+    known: list[Cell] = []
     try:
-        for cell in _answers(asked, jobs):
-            cells.append(cell)
+        for cell in _answers(asked, jobs) if cells is None else cells:
+            known.append(cell)
             if tell is not None:
                 tell(cell)
     except KeyboardInterrupt:
-        return cells, False
-    return cells, True
+        return known, False
+    return known, True
 
 
 def _answers(asked: Sequence[Question], jobs: int) -> Iterator[Cell]:
-    if jobs == 1 or len(asked) < 2:
-        yield from map(answer, asked)
-        return
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["vkemu.matrix.cell"])
-    with context.Pool(jobs, initializer=_ignore_interrupts) as pool:
-        yield from pool.imap(answer, asked)
-
-
-def _ignore_interrupts() -> None:
-    """^C is for the parent, which then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    alone = jobs == 1 or len(asked) < 2
+    workers: Workers = Here() if alone else Processes(jobs, PRELOAD)
+    try:
+        yield from answered(answer, [(question,) for question in asked], workers)
+    finally:
+        workers.close()

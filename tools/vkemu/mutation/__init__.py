@@ -5,7 +5,7 @@ A check that fails both with and without has said nothing, and one that cannot f
 mutant is *caught* when its check fails with it and does not fail without it.
 """
 
-from vkemu.mutation.hunt import Caught, hunt, hunt_all
+from vkemu.mutation.hunt import Caught, hunt
 from vkemu.mutation.places import EQUIVALENT, PLACES
 
-__all__ = ["EQUIVALENT", "PLACES", "Caught", "hunt", "hunt_all"]
+__all__ = ["EQUIVALENT", "PLACES", "Caught", "hunt"]

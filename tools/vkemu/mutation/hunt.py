@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -42,16 +39,6 @@ def hunt(mutant: str) -> Caught:
     control = _control(place)
     status = "caught" if verdict == "fail" and control != "fail" else "survived"
     return Caught(mutant, status, describe(place), said or verdict, control)
-
-
-def hunt_all(mutants: Iterable[str], jobs: int = 1) -> Iterator[Caught]:
-    """In the order asked for, whoever is done first."""
-    names = list(mutants)
-    if jobs == 1 or len(names) == 1:
-        yield from map(hunt, names)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(hunt, names)
 
 
 def describe(place: Place) -> str:

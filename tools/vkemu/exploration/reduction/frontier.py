@@ -22,7 +22,9 @@ from vkemu.exploration.run import Run
 Path: TypeAlias = tuple[int, ...]
 Touched: TypeAlias = tuple[tuple[Key, bool], ...] | None
 # (depth, thread, footprint), in preorder. In a sleep set the depth is 0, or -1 for ELSEWHERE.
-Flat: TypeAlias = tuple[tuple[int, Path, Touched], ...]
+# There may be hundreds of thousands: equal ones are one object, which pickles as a reference.
+FlatNode: TypeAlias = tuple[int, Path, Touched]
+Flat: TypeAlias = tuple[FlatNode, ...]
 
 
 class Step(NamedTuple):
@@ -37,13 +39,15 @@ class Step(NamedTuple):
 class Frontier(NamedTuple):
     """What is left of a search: from the states at `root` and below, and from the path's end.
 
-    What turns up for the states above `root` is somebody else's to explore.
+    What turns up for the states above `root` is somebody else's to explore. Where the state at
+    `root` is `shared`, so is what turns up there, unless it begins as something in the tree.
     """
 
     root: int = 0
     steps: tuple[Step, ...] = ()
     sleep: Flat = ()
     tree: Flat = ()
+    shared: bool = False
 
 
 class Event(NamedTuple):
@@ -68,6 +72,7 @@ class Names:
         self.tids = tids
         self.objects = objects
         self._paths: list[Path] = []
+        self._nodes: dict[tuple[int, int, Footprint | None], FlatNode] = {}
 
     def path(self, tid: int) -> Path:
         if tid >= len(self._paths):
@@ -90,19 +95,31 @@ class Names:
 
     def flat(self, tree: Tree) -> Flat:
         found = []
+        known = self._nodes
         stack: list[tuple[int, Node]] = [(0, node) for node in reversed(tree)]
         while stack:
             depth, (tid, footprint, below) = stack.pop()
-            found.append((depth, self.path(tid), self.touched(footprint)))
-            stack += [(depth + 1, node) for node in reversed(below)]
+            node = known.get((depth, tid, footprint))
+            if node is None:
+                node = (depth, self.path(tid), self.touched(footprint))
+                known[depth, tid, footprint] = node
+            found.append(node)
+            if below:
+                stack += [(depth + 1, node) for node in reversed(below)]
         return tuple(found)
 
     def tree(self, flat: Flat) -> Tree:
         levels: list[Tree] = [[]]
-        for depth, path, touched in flat:
+        known: dict[int, tuple[int, Footprint | None]] = {}  # by identity, for as long as `flat`
+        for node in flat:
+            found = known.get(id(node))
+            if found is None:
+                _, path, touched = node
+                found = known[id(node)] = self.tid(path), self.footprint(touched)
             below: Tree = []
+            depth = node[0]
             del levels[depth + 1 :]
-            levels[depth].append((self.tid(path), self.footprint(touched), below))
+            levels[depth].append((*found, below))
             levels.append(below)
         return levels[0]
 

@@ -51,7 +51,8 @@ class Reduction(Path):
         self.waiting: list[Race] = []  # of threads that could not go on
         self.races: list[Race] = []
         self.stale = False  # more depends on each other than was known: `restart`
-        self.root = 0  # the states before it are explored by somebody else
+        self.root = 0  # the states before it are explored by somebody else,
+        self.shared = False  # and the one at it too
         self.outbox: dict[Found, None] = {}  # what turned up for those
         self.names: Names | None = None  # once the search has been resumed
         self.resumed = False
@@ -183,7 +184,8 @@ class Reduction(Path):
                 self.trace.tids, self.trace.footprints, self.sleeps, self.trees, strict=True
             )
         )
-        return Frontier(self.root, steps, names.asleep(self.sleep), names.flat(self.tree))
+        sleep, tree = names.asleep(self.sleep), names.flat(self.tree)
+        return Frontier(self.root, steps, sleep, tree, self.shared)
 
     def resume(self, run: Run, names: Names, frontier: Frontier) -> None:
         """Go on from there: take the path again, to know what happens before what."""
@@ -191,6 +193,7 @@ class Reduction(Path):
         self.begun = self.resumed = True
         self.names = names
         self.root = frontier.root
+        self.shared = frontier.shared
         run.begin()
         run.settle()
         run.execution.on_spawn = self.trace.spawned

@@ -20,17 +20,18 @@ from vkemu.exploration.sharing.identity import identity_of
 
 if TYPE_CHECKING:
     from vkemu.exploration.failure.origin import Build
+    from vkemu.exploration.sharing.division import Division
     from vkemu.exploration.sharing.jobs import Task
-    from vkemu.exploration.sharing.parallel import Coordinator, Division
+    from vkemu.exploration.sharing.parallel import Coordinator
 
-VERSION: Final = 3
+VERSION: Final = 4
 EVERY_SECONDS: Final = 5.0
 ALLOWED: Final = {
     ("vkemu.exploration.reduction.frontier", "Frontier"),
     ("vkemu.exploration.reduction.frontier", "Step"),
     ("vkemu.exploration.sharing.jobs", "Task"),
-    ("vkemu.exploration.sharing.parallel", "Part"),
-    ("vkemu.exploration.sharing.parallel", "State"),
+    ("vkemu.exploration.sharing.division", "Part"),
+    ("vkemu.exploration.sharing.division", "State"),
     ("vkemu.exploration.failure.witness", "Witness"),
 }
 COUNTS: Final = ("executions", "blocked", "cut", "failures", "steps", "depth")
@@ -67,6 +68,7 @@ class Checkpoint:
             "task": self.task,
             "beginning": self.beginning,
             "parts": [*parts, *self.division.parts],
+            "done": self.division.done,
             "options": coordinator.options,
             "witnesses": coordinator.witnesses,
             "endings": dict(coordinator.endings),
@@ -93,6 +95,7 @@ class Checkpoint:
             raise ExplorationError(f"checkpoint {self.file}: made with {state['task']}")
         self.division.parts.clear()
         self.division.parts.extend(state["parts"])
+        self.division.done = state["done"]
         self.coordinator.options = state["options"]
         self.coordinator.witnesses = state["witnesses"]
         self.coordinator.endings.update(state["endings"])

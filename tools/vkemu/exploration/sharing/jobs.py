@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from secrets import token_bytes
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from vkemu.exploration.checking.audit import Audit
-from vkemu.exploration.failure.origin import Build
+from vkemu.exploration.checking.guards import guards
+from vkemu.exploration.failure.origin import Build, program_of, reference
 from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.program import Program
 from vkemu.exploration.reduction.footprint import Learned
@@ -16,6 +21,7 @@ from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
 from vkemu.exploration.strategies import strategy_named
+from vkemu.workers.job import Kept, portable
 
 
 @runtime_checkable
@@ -52,6 +58,18 @@ class Job(NamedTuple):
     executions: int  # at most
     seconds: float  # about
     learned: Learned = Learned()  # about its objects, by others
+    search: bytes = b""  # which program and task, see `search_of`; empty for a `Hand` that is there
+
+    def perform(self, kept: Kept) -> Report:
+        hand: Hand | None = kept.get(self.search)
+        if hand is None:
+            try:
+                hand = Hand(*found(self.search))
+            except Exception as error:
+                return Report(self.number, error=portable(error))
+            kept.clear()  # one is enough: it holds all of a machine
+            kept[self.search] = hand
+        return hand.perform(self)
 
 
 class Report(NamedTuple):
@@ -70,12 +88,38 @@ class Report(NamedTuple):
     endings: tuple[tuple[Any, int], ...] = ()  # see Counting
     stale: Learned | None = None  # begin again, knowing this
     error: BaseException | None = None
+    share: float = 1.0  # of the part, about, that is done with this job
+
+
+def search_of(build: Build, task: Task) -> bytes:
+    """Program and task, for any process that has our code and the program's. Of this search: what
+    a worker has learnt in another is no part of it."""
+    return pickle.dumps((reference(build), task, token_bytes(8)))
+
+
+def found(search: bytes) -> tuple[Build, Task]:
+    referred, task, _ = pickle.loads(search)
+    return program_of(referred), task
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """A frontier may be hundreds of thousands of objects, all of them needed: the collector would
+    only look at them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Hand:
     """Does jobs of one task, one after another, keeping the program built for the next."""
 
     def __init__(self, build: Build, task: Task) -> None:
+        self.build = build
         self.task = task
         self.program = Program(build, {}, check=task.check)
         self.counting = counting_of(build)
@@ -98,7 +142,8 @@ class Hand:
 
     def perform(self, job: Job) -> Report:
         try:
-            return self._perform(job)
+            with guards(self.build) if self.task.check else nullcontext():
+                return self._perform(job)
         except Exception as error:
             return Report(job.number, error=portable(error))
 
@@ -111,8 +156,9 @@ class Hand:
         run = self.run()
         names = Names(self.program.tids, objects)
         if isinstance(job.part, Frontier):
-            if job.part != Frontier():
-                strategy.resume(run, names, job.part)
+            if job.part.steps or job.part.tree:
+                with uncollected():
+                    strategy.resume(run, names, job.part)
         else:
             strategy.begin_at(job.part)
         result = Result(task.strategy, task.seed)
@@ -130,10 +176,13 @@ class Hand:
         search.go()
         stale = objects.learned() if search.stale else None
         left = None
+        share = 1.0
         if isinstance(job.part, Frontier) and not search.finished and stale is None:
             stopped = result.failures and task.stop_on_failure
+            share = strategy.share()
             if not stopped and strategy.start():
-                left = strategy.export(names)
+                with uncollected():
+                    left = strategy.export(names)
         return Report(
             job.number,
             result.executions,
@@ -147,13 +196,5 @@ class Hand:
             tuple(search.witnesses.values()),
             tuple(self.endings.items()),
             stale,
+            share=1.0 if left is None else share,
         )
-
-
-def portable(error: BaseException) -> BaseException:
-    """The error, or one that says the same where it cannot be sent."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -1,15 +1,7 @@
-"""A search in parts: who explores what, and what they find for each other.
+"""A search in parts: who explores what.
 
 Every job is a slice of the search of some subtree, of a fraction of a second. What is left of it
-comes back as a frontier; when somebody is idle it is split at its shallowest fork, else it goes on
-as it is. For `dfs` the parts have nothing to do with each other. For `dpor` a race may have its
-first event above the subtree it was found in. So the states above any subtree given away are kept
-here (`State`): a reversal found for one of them is checked against all that was begun from it, and
-when nothing covers it a new subtree begins. Everything begun from a state is in the sleep set of
-what begins there later, done or not: each trace is in exactly one part, and how many there are
-does not depend on who was faster. But what optimal DPOR gains from finishing one subtree before it
-begins the next - no execution that finds, too late, that all it can do is explored elsewhere - is
-lost between parts: `blocked` may be more than 0, as for `source-dpor`.
+comes back as a frontier; when somebody is idle it is split (`division`), else it goes on as it is.
 """
 
 from __future__ import annotations
@@ -17,132 +9,28 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from vkemu.exploration.failure.origin import Build
 from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
-from vkemu.exploration.reduction.footprint import Learned, Objects
-from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
-from vkemu.exploration.reduction.wakeup import Reversals, Tree
-from vkemu.exploration.result import Result
+from vkemu.exploration.reduction.footprint import Learned
+from vkemu.exploration.reduction.frontier import Frontier
+from vkemu.exploration.result import ExplorationError, Result
 from vkemu.exploration.sharing.checkpoint import Checkpoint
-from vkemu.exploration.sharing.jobs import Job, Report, Task, counting_of
-from vkemu.exploration.sharing.workers import Here, Processes, Workers
+from vkemu.exploration.sharing.division import Division, Part
+from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task, counting_of, search_of
 from vkemu.exploration.strategies.sampling import BLOCK
+from vkemu.workers.job import Workers, WorkersError, count_of
+from vkemu.workers.processes import Here, Processes
 
+PRELOAD = ("vkemu.exploration.sharing.jobs", "vkemu.exploration.strategies.dpor")
 SLICE_SECONDS = 0.25
 FIRST_SLICE_SECONDS = 0.02  # while somebody has nothing to do
+LAST_SLICE_SECONDS = 5.0
+REPORT_SECONDS = 0.004  # about what it takes the coordinator to hand out a job and take it back
 # Before a program that counts its endings is divided: a failure among them ends the search with
 # the counts of one process.
 ALONE_EXECUTIONS = 64
-
-
-class State:
-    """A state that several parts begin from or pass through.
-
-    `explored` is what nothing needs to begin with any more, there; `asleep` the same for a part
-    that begins there: what the other parts find is not known to it.
-    """
-
-    __slots__ = ("asleep", "explored")
-
-    def __init__(self, sleep: Flat) -> None:
-        self.explored = sleep
-        self.asleep = tuple((-1, thread, touched) for _, thread, touched in sleep)
-
-    def begun(self, thread: Path, touched: Touched) -> None:
-        self.explored = (*self.explored, (0, thread, touched))
-        self.asleep = (*self.asleep, (-1, thread, touched))
-
-
-class Part(NamedTuple):
-    """A part of the search that nobody is at. `above`: the states before its root, in order."""
-
-    frontier: Frontier
-    above: tuple[State, ...] = ()
-
-
-class Division:
-    """The parts of an exhaustive search."""
-
-    def __init__(self) -> None:
-        self.names = Names({}, Objects())
-        self.parts: deque[Part] = deque([Part(Frontier())])
-
-    def take_back(self, part: Part, report: Report, idle: int) -> None:
-        """What is left of a part, and what it found for others. Split it where that is not enough
-        to give the `idle` workers something to do."""
-        for found in report.found:
-            self._found(part, found)
-        if report.left is None:
-            return
-        left = Part(report.left, part.above)
-        if idle > len(self.parts) + 1:
-            self.parts.extend(self._split(left))
-        else:
-            self.parts.append(left)
-
-    def _split(self, part: Part) -> list[Part]:
-        """At the shallowest state with something left to explore."""
-        frontier, above = part
-        steps = list(frontier.steps)
-        for position in range(frontier.root, len(steps)):
-            step = steps[position]
-            state = State(step.sleep)
-            state.begun(step.thread, step.touched)
-            above = (*above, state)
-            if step.tree:
-                steps[position] = step._replace(tree=())
-                going_on = frontier._replace(root=position + 1, steps=tuple(steps))
-                begun = self._begin(tuple(steps[:position]), above, step.tree)
-                return [Part(going_on, above), *begun]
-        state = State(frontier.sleep)
-        return self._begin(tuple(steps), (*above, state), frontier.tree)
-
-    def _begin(self, steps: tuple[Step, ...], above: tuple[State, ...], tree: Flat) -> list[Part]:
-        """A part for every branch of `tree`, which is to be explored from the last state."""
-        state = above[-1]
-        parts = []
-        for branch in branches(tree):
-            frontier = Frontier(len(steps) + 1, steps, state.asleep, branch)
-            parts.append(Part(frontier, above))
-            _, thread, touched = branch[0]
-            state.begun(thread, touched)
-        return parts
-
-    def first(self) -> Part:
-        """The part to be explored next, with what is known by now of the states above it."""
-        frontier, above = self.parts[0]
-        steps = known(frontier.steps, above)
-        return Part(frontier._replace(steps=steps), above)
-
-    def _found(self, part: Part, found: Found) -> None:
-        """A reversal for a state above a part: begin there, unless that was begun."""
-        state = part.above[found.position]
-        names = self.names
-        explored: Tree = names.sleep(state.explored)
-        trace, race = names.trace(found.events)
-        for tid, _, _ in explored:
-            trace.past_of(tid)  # makes room for the thread
-        fresh: Tree = []
-        free = (1 << (len(trace) - 1)) - 1
-        if Reversals(trace).explore(race, free, explored, fresh):
-            steps = part.frontier.steps[: found.position]
-            above = part.above[: found.position + 1]
-            self.parts.extend(self._begin(steps, above, names.flat(fresh)))
-
-
-def known(steps: tuple[Step, ...], above: tuple[State, ...]) -> tuple[Step, ...]:
-    """The steps of a path, those from the states above it with what has been explored there."""
-    mine = steps[len(above) :]
-    shared = zip(steps, above, strict=False)
-    return (*(step._replace(sleep=state.explored, tree=()) for step, state in shared), *mine)
-
-
-def branches(tree: Flat) -> list[Flat]:
-    """The trees of one root each."""
-    starts = [n for n, (depth, _, _) in enumerate(tree) if not depth]
-    return [tree[a:b] for a, b in zip(starts, [*starts[1:], len(tree)], strict=True)]
 
 
 class Coordinator:
@@ -159,9 +47,11 @@ class Coordinator:
         max_seconds: float | None,
         progress: Callable[[Result], None] | None,
         alone: int = 0,
+        search: bytes = b"",
     ) -> None:
         self.workers = workers
-        self.count = count
+        self.search = search
+        self._count = count
         self.result = result
         self.stop_on_failure = stop_on_failure
         self.max_executions = max_executions
@@ -176,6 +66,11 @@ class Coordinator:
         self.finished = False
         self.options: dict[str, Any] = {}  # of every job from now on
         self.under_way: dict[int, tuple[Part, int]] = {}
+
+    @property
+    def count(self) -> int:
+        """Workers there are now: on a cluster they come and go."""
+        return count_of(self.workers, self._count)
 
     def account(self, report: Report, granted: int) -> None:
         self.granted -= granted
@@ -195,6 +90,7 @@ class Coordinator:
 
     def show(self) -> None:
         if self.progress is not None:
+            self.result.workers = self.count
             self.progress(self.result)
 
     def grant(self, waiting: int) -> int:
@@ -208,6 +104,12 @@ class Coordinator:
         if self.max_executions is None:
             return left
         return max(0, -(-left // max(2 * self.count, waiting)))
+
+    def slice(self) -> float:
+        """Seconds of a job. The longer the search, the more there is to hand over with a part; and
+        the more workers, the more there is to do here."""
+        age = perf_counter() - self.began
+        return max(SLICE_SECONDS, min(age / 20, LAST_SLICE_SECONDS), self.count * REPORT_SECONDS)
 
     def out_of_time(self) -> bool:
         return self.deadline is not None and perf_counter() >= self.deadline
@@ -229,10 +131,13 @@ class Coordinator:
                 division.parts.popleft()
                 spread = len(under_way) + len(division.parts) < self.count
                 alone = self.result.executions < self.alone
-                seconds = FIRST_SLICE_SECONDS if spread and not alone else SLICE_SECONDS
+                seconds = FIRST_SLICE_SECONDS if spread and not alone else self.slice()
                 self.workers.submit(
-                    Job(self.number, part.frontier, granted, seconds, **self.options)
-                )
+                    Job(
+                        self.number, part.frontier, granted, seconds, **self.options,
+                        search=self.search,
+                    )
+                )  # fmt: skip
             if not under_way:
                 break
             reports = self.workers.results()
@@ -249,6 +154,7 @@ class Coordinator:
                 alone = self.result.executions < self.alone
                 idle = 0 if alone else self.count - len(under_way) + 1
                 division.take_back(part, report, idle)
+                self.result.share = min(division.done, 1.0)
                 del under_way[report.number]
                 self.show()
             if self.witnesses and self.stop_on_failure:
@@ -269,6 +175,7 @@ class Coordinator:
         result.executions = result.blocked = result.cut = result.failures = 0
         self.endings.clear()
         division.parts = deque([Part(Frontier())])
+        division.done = 0.0
         self.under_way.clear()
 
     def sampled(self) -> None:
@@ -300,14 +207,15 @@ class Coordinator:
                     size = min(BLOCK, self.max_executions - block * BLOCK)
                 self.number += 1
                 under_way[self.number] = block, size
-                self.workers.submit(Job(self.number, block, size, float("inf")))
+                self.workers.submit(Job(self.number, block, size, float("inf"), search=self.search))
                 block += 1
             if not under_way:
                 return
             for report in self.workers.results():
                 done, _ = under_way.pop(report.number)
                 reports[done] = report
-                failed = failed or (bool(report.failures) and self.stop_on_failure)
+                if report.error is not None or (report.failures and self.stop_on_failure):
+                    failed = True
             while added in reports:
                 report = reports.pop(added)
                 added += 1
@@ -342,8 +250,10 @@ def explore_in_parts(
     A program that is `Counting` is told in the end what its executions ended in.
     """
     counting = counting_of(program)
+    elsewhere = jobs > 1 if workers is None else not isinstance(workers, Here)
+    search = search_of(program, task) if elsewhere else b""
     if workers is None:
-        workers = Processes(program, task, jobs) if jobs > 1 else Here(program, task)
+        workers = Processes(jobs, PRELOAD) if elsewhere else Here({search: Hand(program, task)})
     coordinator = Coordinator(
         workers,
         jobs,
@@ -353,6 +263,7 @@ def explore_in_parts(
         max_seconds=max_seconds,
         progress=progress,
         alone=ALONE_EXECUTIONS if task.stop_on_failure and counting is not None else 0,
+        search=search,
     )
     try:
         if task.strategy in {"dfs", "dpor"}:
@@ -373,6 +284,8 @@ def explore_in_parts(
     except KeyboardInterrupt as stop:
         result.stopped(stop)
         coordinator.finished = False
+    except WorkersError as error:
+        raise ExplorationError(str(error)) from None
     finally:
         workers.close()
         if counting is not None:

@@ -57,7 +57,13 @@ class Dpor(Reduction):
                 if reverse(race, events, sleeps[first], []):
                     self.send(first, events, race)
                 continue
-            reverse(race, events, sleeps[first], trees[first])
+            tree = trees[first]
+            branches = len(tree)
+            reverse(race, events, sleeps[first], tree)
+            if first == self.root and self.shared and len(tree) > branches:
+                tree.pop()
+                self.send(first, events, race)
+                continue
             if not events and not self.root and footprint is not None and not footprint[0] & 1:
                 # Loads of one object do not depend on each other: what covers one covers all.
                 covered[first] = footprint if len(footprint) == 1 else NOWHERE

@@ -1,0 +1,171 @@
+"""Jobs done on a Dask cluster (`vkemu[cluster]`). Scheduling, transport, encryption, and that the
+job of a worker that died is done again, are Dask's.
+
+A worker that has other code than we refuses the job; whoever may submit to a cluster may run what
+they like on it, with us or without.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from vkemu.workers.code import code_digest
+from vkemu.workers.job import Failed, Job, Kept, WorkersError, performed
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+COUNTED_SECONDS: Final = 1.0  # for so long it is known how many workers there are
+PATIENCE_SECONDS: Final = 30.0  # for a scheduler to answer, and for a worker to be there
+LOCAL: Final = "dask-local"
+REMOTE: Final = "dask://"
+EXTRA: Final = "dask is not installed, expected `pip install 'vkemu[cluster]'`"
+
+
+class DaskWorkers:
+    """The workers of a `distributed.Client`, which stays its owner's to close."""
+
+    def __init__(self, client: Client) -> None:
+        from distributed import as_completed
+
+        self._client = client
+        self._name = f"vkemu-{uuid4().hex}"
+        self._submitted = 0
+        self._code = code_digest()
+        # Futures by job; whatever is taken out of it Dask forgets.
+        self._under_way: dict[str, tuple[int, Future]] = {}
+        self._done = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+        self._count = 1
+        self._counted = -COUNTED_SECONDS
+
+    @property
+    def count(self) -> int:
+        """Worker processes there are now, 1 while there are none."""
+        if monotonic() >= self._counted + COUNTED_SECONDS:
+            self._counted = monotonic()
+            self._count = max(1, len(self._client.nthreads()))
+        return self._count
+
+    def submit(self, job: Job) -> None:
+        self._submitted += 1  # the next search may have a job of the same number
+        future = self._client.submit(
+            perform_there, self._code, job.number, pickle.dumps(job),
+            key=f"{self._name}-{self._submitted}", pure=False,
+        )  # fmt: skip
+        self._under_way[future.key] = job.number, future
+        self._done.add(future)
+
+    def results(self) -> list[Any]:
+        return [self._report(future, result) for future, result in self._done.next_batch()]
+
+    def _report(self, future: Future, result: Any) -> Any:
+        number, _ = self._under_way.pop(future.key)
+        if future.status == "finished":
+            code, packed = result
+            if packed:
+                return pickle.loads(packed)
+            return Failed(number, WorkersError(
+                f"dask: a worker has other code ({code}) than this process ({self._code}), "
+                "expected the same version of vkemu and of Python on both"
+            ))  # fmt: skip
+        error = result[1] if isinstance(result, tuple) else result
+        return Failed(number, WorkersError(f"dask: a job was not done: {_one_line(error)}"))
+
+    def close(self) -> None:
+        """Jobs that are being done go on to their end; nobody hears of it."""
+        self._done.clear()
+        left = [future for _, future in self._under_way.values()]
+        self._under_way.clear()
+        if left and self._client.status == "running":
+            self._client.cancel(left)
+
+
+def _one_line(error: Any) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        text += "; expected vkemu on every worker"
+    return f"{type(error).__name__}: {text}" if isinstance(error, Exception) else text
+
+
+# Of a worker process. A kernel thread is known by module state, so there is one job at a time,
+# however many threads Dask gives the process.
+_one = Lock()
+_kept: Kept = {}
+
+
+def perform_there(code: str, number: int, packed: bytes) -> tuple[str, bytes]:
+    """Do a job of processes that have the code we have. Nothing comes back where it is another."""
+    if code != code_digest():
+        return code_digest(), b""
+    with _one:
+        return code, performed(number, packed, _kept)
+
+
+@contextmanager
+def connected(where: str) -> Iterator[DaskWorkers]:
+    """The workers at `dask://HOST:PORT`, or those of a cluster of our own, `dask-local[:N]`."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise WorkersError(f"{where}: {EXTRA}") from None
+    if where.startswith(REMOTE):
+        with _no_cluster(where):
+            client = Client(_address(where), timeout=PATIENCE_SECONDS, set_as_default=False)
+        close: Callable[[], None] = client.close
+    else:
+        client, close = _own_cluster(int(where.partition(":")[2] or 0))
+    try:
+        with _no_cluster(where, "no worker has come"):
+            client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+        workers = DaskWorkers(client)
+        try:
+            yield workers
+        finally:
+            workers.close()
+    finally:
+        close()
+
+
+@contextmanager
+def _no_cluster(where: str, what: str = "no scheduler answers") -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # TimeoutError is one
+        reason = " ".join(str(error).split())
+        raise WorkersError(f"{where}: {what}: {reason}"[:200]) from None
+
+
+def _address(where: str) -> str:
+    """Encrypted where Dask is configured for it (distributed.comm.tls)."""
+    import dask
+
+    secure = dask.config.get("distributed.comm.tls.ca-file", None) is not None
+    return f"{'tls' if secure else 'tcp'}://{where.removeprefix(REMOTE)}"
+
+
+def _own_cluster(wanted: int) -> tuple[Client, Callable[[], None]]:
+    from distributed import Client, LocalCluster
+
+    # Ctrl-C is ours to handle: the processes of the cluster inherit that they do not.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        own = LocalCluster(
+            n_workers=wanted or None, threads_per_worker=1, processes=True, memory_limit=0,
+            dashboard_address=None, silence_logs=50,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    client = Client(own, set_as_default=False)
+
+    def close() -> None:
+        client.close()
+        own.close()
+
+    return client, close
