@@ -30,6 +30,7 @@ GUEST_MENDS: Final[dict[str, str]] = {
 GUEST_QUIRKS: Final[dict[str, str]] = {
     "npx-fxsave32": "fxsave without REX.W: the FPU's instruction pointer is cut to 32 bits",
     "npx-mask-ffbf": "MXCSR is held against 0xFFBF, not the processor's mask: DAZ is lost",
+    "callout-verifier-check": "softclock holds a vkernel's address for no kernel's: a panic",
     "cpu-feature2-avx": "cpu_feature2 keeps XSAVE, OSXSAVE, AVX, FMA and F16C",
 }
 

@@ -32,7 +32,6 @@ from vkguest.vkernel64.pmap_inval import (
     pmap_clean_pte,
     pmap_inval_loadandclear,
     pmap_inval_pde,
-    pmap_setro_pte,
 )
 from vkguest.vkernel64.pmap_table import pmap_allocpte, pmap_unuse_pt
 from vkguest.vkernel64.pv import PvEntry, pte_slot
@@ -102,26 +101,28 @@ async def pmap_enter(
             if origpte & VPTE_MANAGED:
                 async with m.spin:
                     pmap_note_bits(m, origpte)
+            pv = None
         else:
             if origpte:
                 await pmap_removed_pte(gd, pmap, origpte, va)
-            pv = PvEntry(pmap, va, mpte)
-            pmap.pvs[va] = pv
-            async with m.spin:
-                m.pv_list.append(pv)
-                m.flags |= PG_MAPPED
+            pv = pmap.pvs[va] = PvEntry(pmap, va, mpte)
             pmap.resident_count += 1
             pmap.wired_count += wired
         newpte = (m.frame << PAGE_SHIFT) | pte_prot(prot) | VPTE_V | VPTE_U | VPTE_MANAGED | VPTE_A
         if wired:
             newpte |= VPTE_WIRED
-        if newpte & VPTE_RW:
-            async with m.spin:
+        # The page's spinlock serves as a lock of its VPTEs against pmap_page_protect, which must
+        # find the new one if it finds the pv. "A bad hack (obviously)", the kernel says.
+        async with m.spin:
+            if pv is not None:
+                m.pv_list.append(pv)
+                m.flags |= PG_MAPPED
+            if newpte & VPTE_RW:
                 m.flags |= PG_WRITEABLE
-        raced = await atomic_swap_long(gd, ptep, newpte)
-        if raced & VPTE_M:
-            gd.kernel.emit("console", f"{gd.kernel.name}: pmap [M] race @ {va:#x}")
-            await atomic_set_long(gd, ptep, VPTE_M)
+            raced = await atomic_swap_long(gd, ptep, newpte)
+            if raced & VPTE_M:
+                gd.kernel.emit("console", f"{gd.kernel.name}: pmap [M] race @ {va:#x}")
+                await atomic_set_long(gd, ptep, VPTE_M)
 
 
 def pmap_note_bits(m: VmPage, pte: int) -> None:
@@ -201,7 +202,7 @@ async def pmap_protect(gd: GlobalData, pmap: Pmap, sva: int, eva: int, prot: int
                 ptep = pmap_pte(pmap, at)
                 assert ptep is not None
                 if not pte & VPTE_MANAGED:
-                    await pmap_setro_pte(gd, ptep, pmap, at)
+                    await pmap_clean_pte(gd, ptep, pmap, at, None)
                     continue
                 m = gd.kernel.vm_page_queues.pages[vpte_frame(pte)]
                 async with m.spin:
@@ -213,11 +214,10 @@ async def pmap_protect(gd: GlobalData, pmap: Pmap, sva: int, eva: int, prot: int
 
 
 async def pmap_remove_pages(gd: GlobalData, pmap: Pmap) -> None:
-    """pmap.c:pmap_remove_pages: everything but wired pages, by the pmap's own pv list."""
+    """pmap.c:pmap_remove_pages, which is pmap_remove by now: wired pages go too. Where they are is
+    known here from the pmap's own pv list."""
     async with pmap.pm_pteobj:
         for va, pv in list(pmap.pvs.items()):
-            if (await access(gd, load(pv.ptep)))[0] & VPTE_WIRED:
-                continue
             pte = await pmap_inval_loadandclear(gd, pv.ptep, pmap, va)
             await pmap_removed_pte(gd, pmap, pte, va)
 

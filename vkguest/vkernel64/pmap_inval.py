@@ -16,7 +16,7 @@ from vkprotocol.param import KERNEL_KVA_SIZE, KERNEL_KVA_START, PAGE_SIZE, SEG_M
 from vkprotocol.vpte import VPTE_M, VPTE_RW
 
 from vkguest.kern.errors import GuestPanic
-from vkguest.vkernel64.dmap import access, atomic_cmpset_long, atomic_set_long, load, store
+from vkguest.vkernel64.dmap import access, atomic_cmpset_long, load, store
 from vkguest.vkernel64.globaldata import GlobalData
 
 if TYPE_CHECKING:
@@ -82,11 +82,12 @@ async def pmap_inval_loadandclear(gd: GlobalData, ptep: int, pmap: Pmap, va: int
     return await _zero_and_inval(gd, ptep, pmap, va, PAGE_SIZE)
 
 
-async def pmap_clean_pte(gd: GlobalData, ptep: int, pmap: Pmap, va: int, m: VmPage) -> int:
+async def pmap_clean_pte(gd: GlobalData, ptep: int, pmap: Pmap, va: int, m: VmPage | None) -> int:
     """pmap_inval.c:pmap_clean_pte: RW and M off, INVAL if RW was on; the value before.
 
     The caller holds m.spin, over the INVAL too: another clearer that finds RW off sends no INVAL
-    of its own, so it must not get to look before ours has returned (W03).
+    of its own, so it must not get to look before ours has returned (W03). Of an unmanaged page
+    m is None, and nobody else clears.
     """
     early = "inval-before-edit" in gd.mutants
     clear = VPTE_RW | VPTE_M
@@ -98,24 +99,13 @@ async def pmap_clean_pte(gd: GlobalData, ptep: int, pmap: Pmap, va: int, m: VmPa
     while not await atomic_cmpset_long(gd, ptep, pte, pte & ~clear):
         pte = await load(gd, ptep)
     if pte & clear & VPTE_RW and not early:
-        if "second-clearer-elides" in gd.mutants:
+        if m is not None and "second-clearer-elides" in gd.mutants:
             await m.spin.release()
             await pmap_inval_cpu(gd, pmap, va, PAGE_SIZE)
             await m.spin.acquire()
         else:
             await pmap_inval_cpu(gd, pmap, va, PAGE_SIZE)
     gd.kernel.emit("guest.clean", gd.kernel.proc, pmap.id, va)
-    return pte
-
-
-async def pmap_setro_pte(gd: GlobalData, ptep: int, pmap: Pmap, va: int) -> int:
-    """pmap_inval.c:pmap_setro_pte: RW off for an unmanaged page, M thrown back in if it went."""
-    pte = await load(gd, ptep)
-    (pte,) = await access(gd, swap(ptep, pte & ~VPTE_RW))
-    if pte & VPTE_M:
-        await atomic_set_long(gd, ptep, VPTE_M)
-    if pte & VPTE_RW:
-        await pmap_inval_cpu(gd, pmap, va, PAGE_SIZE)
     return pte
 
 

@@ -73,6 +73,9 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
             continue
         reply = await gd.vmspace_run(proc.vmspace.pmap.id, frame)
         out = reply.frame
+        if reply.errno == Errno.EFAULT:
+            # The host could not get at the frame, which is in our own memory.
+            raise GuestPanic(f"{gd.kernel.name}: vmspace_ctl failed with EFAULT")
         if reply.errno not in (0, Errno.EINTR) or out is None:
             raise GuestPanic(
                 f"{gd.kernel.name}: vmspace_ctl failed error {errno_name(reply.errno)}"
