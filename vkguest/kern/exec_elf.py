@@ -1,6 +1,6 @@
 """exec of an ELF image: a new address space, and what the program finds on its stack.
 
-DragonFly `kern/kern_exec.c`, `kern/imgact_elf.c:elf_load_file`.
+DragonFly `kern/kern_exec.c`, `kern/imgact_elf.c`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def fresh_machine(image: ElfImage) -> Machine:
 
 
 def fresh_regs(rsp: int) -> tuple[int, ...]:
-    """vm_machdep.c:exec_setregs: rdi is where argc is."""
+    """cpu_regs.c:exec_setregs: rdi is where argc is."""
     regs = list(FRESH_REGS)
     regs[RSP] = regs[RDI] = rsp
     return tuple(regs)

@@ -1,6 +1,6 @@
 """The guest's lock classes and their ranks: a lock is taken only while every held one ranks lower.
 
-    PROC_TOKEN      process tree, exit status, wait         kern_exit.c:proc_token
+    PROC_TOKEN      process tree, exit status, wait         kern_exit.c
     PIPE_LOCK       a pipe of bytes                         sys_pipe.c
     UMTX_LOCK       umtx words, from the look to the sleep  kern_umtx.c
     MAP_LOCK        vm_map.lock                             vm_map.c

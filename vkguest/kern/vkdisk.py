@@ -58,7 +58,7 @@ class Disk:
 
 
 async def vkdisk_read(gd: GlobalData, obj: VmObject, m: VmPage) -> None:
-    """vkdisk.c:vkdisk_strategy: the page from the disk, straight into its frame."""
+    """vkdisk.c, its strategy: the page from the disk, straight into its frame."""
     assert obj.disk is not None
     offset = obj.disk[m.pindex] * PAGE_SIZE
     reply = await gd.pread(DISK_FD, phys_to_dmap(m.frame), offset)

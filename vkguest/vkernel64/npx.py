@@ -143,7 +143,7 @@ async def npxexit(gd: GlobalData, lp: Lwp) -> None:
 
 
 async def npxreset(gd: GlobalData, lp: Lwp) -> None:
-    """vm_machdep.c:exec_setregs: a new program begins without a state."""
+    """cpu_regs.c:exec_setregs: a new program begins without a state."""
     md = lp.md
     assert md is not None
     if md.npxgd is not None:

@@ -2,7 +2,7 @@
 
 A processor with AVX. Nothing traps CPUID for a vkernel, so its user programs see this, and the
 vkernel's own cpu_feature2, from which the patch takes AVX away, is seen by those only who ask the
-kernel (vkernel64 cpu_regs.c:identify_cpu; do_cpuid is the bare instruction).
+kernel (vkernel64 cpu_regs.c, which masks feature2; do_cpuid is the bare instruction).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The content of a page, made here: zeroes, or a copy. DragonFly sys/vm/vm_page.c:
+"""The content of a page, made here: zeroes, or a copy. DragonFly sys/vm/vm_page2.h:
 vm_page_zero_fill, vm_page_copy."""
 
 from __future__ import annotations
