@@ -58,7 +58,7 @@ class PageWord(Cell):
         raise TypeError("a page word is read by an effect: await word.load()")
 
 
-_WORDS: Final = {
+PAGE_WORDS: Final = {
     "flags": "page.flags",
     "busy_count": "page.busy",
     "wire_count": "page.wire",
@@ -115,7 +115,7 @@ class VmPage(QueueLink):
 
     def __getattr__(self, name: str) -> PageWord:
         # Most pages of most runs are never touched: their words are made when first looked at.
-        key = _WORDS.get(name)
+        key = PAGE_WORDS.get(name)
         if key is None:
             raise AttributeError(name)
         word = PageWord((key, self.pfn))

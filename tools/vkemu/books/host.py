@@ -97,9 +97,9 @@ class Books:
         for pmap in self.kernel.pmaps.values():
             valid = list(_valid(pmap))
             directory = pmap.directory
-            self.agree(f"resident_count of {pmap}", directory.resident_count, len(valid))
+            self.agree("resident_count of {}", directory.resident_count, len(valid), pmap)
             wired = sum(bool(pte.state & PTE_W) for pte in valid)
-            self.agree(f"wired_count of {pmap}", pmap.wired_count, wired)
+            self.agree("wired_count of {}", pmap.wired_count, wired, pmap)
             for pte in valid:
                 self._ptes.setdefault(pte_pfn(pte.state), []).append((pmap, pte))
 
@@ -112,17 +112,17 @@ class Books:
         for (kind, color), queue in queues._queues.items():
             pages = [link for link in _links(queue) if isinstance(link, VmPage)]
             count = len(pages) + len(queue._untouched)
-            self.agree(f"pages counted on {PQ_NAMES[kind]}[{color}]", queue.lcnt, count)
+            self.agree("pages counted on {}[{}]", queue.lcnt, count, PQ_NAMES[kind], color)
             total[kind] += count
             for m in pages:
-                self.agree(f"queue of {m}", PQ_NAMES[m.queue], PQ_NAMES[kind])
-                self.agree(f"{m} is twice on a queue", m.pfn in listed, False)
+                self.agree("queue of {}", PQ_NAMES[m.queue], PQ_NAMES[kind], m)
+                self.agree("{} is twice on a queue", m.pfn in listed, False, m)
                 listed.add(m.pfn)
         for kind, name in enumerate(PQ_NAMES):
             if kind != PQ_NONE:
-                self.agree(f"v_{name}_count", stats.queue_count[kind].state, total[kind])
+                self.agree("v_{}_count", stats.queue_count[kind].state, total[kind], name)
         for m in self.kernel.pages.values():
-            self.agree(f"{m} is on a queue", m.pfn in listed, m.queue != PQ_NONE)
+            self.agree("{} is on a queue", m.pfn in listed, m.queue != PQ_NONE, m)
         wired = sum(m.wire_count.state > 0 for m in self.kernel.pages.values())
         self.agree("v_wire_count", stats.v_wire_count.state, wired)
 
@@ -130,28 +130,28 @@ class Books:
 
     def _check_page(self, m: VmPage) -> None:
         flags, mappings = m.flags.state, self.mappings(m)
-        self.agree(f"{m} is busy", m.busy_count.state & (PBUSY_LOCKED | PBUSY_MASK), 0)
-        self.agree(f"interlock_count of {m}", m.interlock_count.state, 0)
+        self.agree("{} is busy", m.busy_count.state & (PBUSY_LOCKED | PBUSY_MASK), 0, m)
+        self.agree("interlock_count of {}", m.interlock_count.state, 0, m)
         if m.queue == PQ_HOLD:
-            self.agree(f"{m} is held", m.hold_count.state > 0, True)
+            self.agree("{} is held", m.hold_count.state > 0, True, m)
         if m.queue in UNUSED:
-            what = f"of {m}, on {PQ_NAMES[m.queue]}"
-            self.agree(f"PTEs {what}", len(mappings), 0)
-            self.agree(f"wire_count {what}", m.wire_count.state, 0)
-            self.agree(f"hold_count {what}", m.hold_count.state, 0)
-            self.agree(f"dirt {what}", m.dirty.state, 0)
-            self.agree(f"PG_MAPPED {what}", flags & PG_MAPPED, 0)
+            of = m, PQ_NAMES[m.queue]
+            self.agree("PTEs of {}, on {}", len(mappings), 0, *of)
+            self.agree("wire_count of {}, on {}", m.wire_count.state, 0, *of)
+            self.agree("hold_count of {}, on {}", m.hold_count.state, 0, *of)
+            self.agree("dirt of {}, on {}", m.dirty.state, 0, *of)
+            self.agree("PG_MAPPED of {}, on {}", flags & PG_MAPPED, 0, *of)
         if m.queue == PQ_FREE:
-            self.agree(f"object of {m}, which is free", m.object, None)
+            self.agree("object of {}, which is free", m.object, None, m)
         elif m.object is not None:
-            self.agree(f"{m} is in its object", m.object.memq.get(m.pindex) is m, True)
+            self.agree("{} is in its object", m.object.memq.get(m.pindex) is m, True, m)
         # A blind map clears the flag and leaves PTEs: what comes of it is lost dirt (W12).
         asked = type(self.kernel.rmap) not in BLIND
         writable = asked and any(pte.state & PTE_RW for _, pte in mappings)
         if any(pte.state & PTE_MANAGED for _, pte in mappings):
-            self.agree(f"PG_MAPPED of {m}, which is mapped", bool(flags & PG_MAPPED), True)
+            self.agree("PG_MAPPED of {}, which is mapped", bool(flags & PG_MAPPED), True, m)
         if writable and mappings[0][1].state & PTE_MANAGED:
-            self.agree(f"PG_WRITEABLE of {m}, mapped RW", bool(flags & PG_WRITEABLE), True)
+            self.agree("PG_WRITEABLE of {}, mapped RW", bool(flags & PG_WRITEABLE), True, m)
 
     # Maps and objects.
 
@@ -173,30 +173,30 @@ class Books:
                         refs[ba.object.id] += 1
                         backings.setdefault(ba.object.id, []).append(ba)
         for obj in self.kernel.objects.values():
-            self.agree(f"ref_count of {obj}", obj.ref_count.state, refs[obj.id])
+            self.agree("ref_count of {}", obj.ref_count.state, refs[obj.id], obj)
             self._check_object(obj, backings.get(obj.id, []))
 
     def _check_map(self, vm_map: VmMap) -> None:
         pmap = vm_map.pmap
         size = sum(entry.end - entry.start for entry in vm_map.entries)
-        self.agree(f"size of the map of {pmap}", vm_map.size, size)
+        self.agree("size of the map of {}", vm_map.size, size, pmap)
         for a, b in pairwise(vm_map.entries):
-            self.agree(f"{a} of {pmap} ends before {b}", a.end <= b.start, True)
+            self.agree("{} of {} ends before {}", a.end <= b.start, True, a, pmap, b)
         for entry in vm_map.entries:
             extents = {(ba.start, ba.end) for ba in entry.backings()}
-            self.agree(f"extents of {entry} of {pmap}", extents, {(entry.start, entry.end)})
-        self.agree(f"interlocks of {pmap}", vm_map.ilock_base, None)
+            self.agree("extents of {} of {}", extents, {(entry.start, entry.end)}, entry, pmap)
+        self.agree("interlocks of {}", vm_map.ilock_base, None, pmap)
 
     def _check_object(self, obj: VmObject, backings: list[VmMapBacking]) -> None:
-        self.agree(f"resident_page_count of {obj}", obj.resident_page_count, len(obj.memq))
-        self.agree(f"paging_in_progress of {obj}", obj.paging_in_progress.state, 0)
+        self.agree("resident_page_count of {}", obj.resident_page_count, len(obj.memq), obj)
+        self.agree("paging_in_progress of {}", obj.paging_in_progress.state, 0, obj)
         listed, there = Counter(map(id, obj.backing_list)), Counter(map(id, backings))
-        self.agree(f"backings of {obj}", sorted(listed.items()), sorted(there.items()))
+        self.agree("backings of {}", sorted(listed.items()), sorted(there.items()), obj)
         for pindex, m in obj.memq.items():
-            self.agree(f"object of {m}", (m.object, m.pindex), (obj, pindex))
+            self.agree("object of {}", (m.object, m.pindex), (obj, pindex), m)
             swapped = bool(m.flags.state & PG_SWAPPED)
             if m.valid:
-                self.agree(f"PG_SWAPPED of {m}", swapped, pindex in obj.swblocks)
+                self.agree("PG_SWAPPED of {}", swapped, pindex in obj.swblocks, m)
 
     def _check_swap(self) -> None:
         swap = self.kernel.swap
@@ -206,11 +206,13 @@ class Books:
         )
         self.agree("vm_swap_size", swap.vm_swap_size.state, len(swap._unused))
 
-    def agree(self, what: str, says: Any, there: Any) -> None:
+    def agree(self, what: str, says: Any, there: Any, *of: Any) -> None:
+        """`what` with `of` put in; only put together when it is said."""
         if says == there:
             return
         now = None if self.shadow is None else self.shadow.now()
-        raise Violation(12, f"{what}: {says}, counted {there}", check="books", accesses=(None, now))
+        text = f"{what.format(*of)}: {says}, counted {there}"
+        raise Violation(12, text, check="books", accesses=(None, now))
 
 
 def _links(queue: PageQueue) -> Iterator[QueueLink]:

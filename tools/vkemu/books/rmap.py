@@ -42,14 +42,14 @@ def check_rmap(books: Books) -> None:
         _check_wires(books, rmap)
     if isinstance(rmap, Notifier):
         for ident, mmu in rmap._mmus.items():
-            books.agree(f"invalidations in progress of pmap {ident}", mmu.count.state[1], 0)
+            books.agree("invalidations in progress of pmap {}", mmu.count.state[1], 0, ident)
     if isinstance(rmap, Nested):
         _check_users(books, rmap)
     if isinstance(rmap, (Vptmapped, Broadcast)):
         for m in books.kernel.pages.values():
             if through.get(m.pfn):
                 flagged = bool(m.flags.state & PG_VPTMAPPED)
-                books.agree(f"PG_VPTMAPPED of {m}, mapped through a VPTE", flagged, True)
+                books.agree("PG_VPTMAPPED of {}, mapped through a VPTE", flagged, True, m)
 
 
 def _through_vptes(books: Books) -> dict[int, dict[Pte, Pmap]]:
@@ -75,7 +75,7 @@ def _check_pv_entries(books: Books, rmap: PvEntry) -> None:
     count = 0
     for m in books.kernel.pages.values():
         there = {pte: pmap for pmap, pte in books.mappings(m) if pte.state & PTE_MANAGED}
-        books.agree(f"pv_entries of {m}", _places(_listed(m)), _places(there))
+        books.agree("pv_entries of {}", _places(_listed(m)), _places(there), m)
         count += len(there)
     if isinstance(rmap, Nested):
         tables = sum(map(len, rmap._tables.values()))
@@ -91,11 +91,11 @@ def _check_vpte_lists(books: Books, rmap: VpteList, through: dict[int, dict[Pte,
         count += len(listed)
         if isinstance(rmap, Hybrid):  # lists a page from when it was asked about
             there = {pte: pmap for pte, pmap in there.items() if pte in listed}
-        books.agree(f"vpte_list of {m}", _places(listed), _places(there))
+        books.agree("vpte_list of {}", _places(listed), _places(there), m)
     if isinstance(rmap, Shadow):
         for table in rmap._tables.values():
             for word in table.words.values():
-                books.agree(f"links of {word.key}", word.state[1], len(word.derived))
+                books.agree("links of {}", word.state[1], len(word.derived), word.key)
                 links += len(word.derived)
     books.agree("rmap_bytes", rmap.bytes, count * VPTE_RMAP_BYTES + links * TABLE_LINK_BYTES)
 
@@ -112,7 +112,7 @@ def _check_filters(books: Books, rmap: Bloom, through: dict[int, dict[Pte, Pmap]
         for i in (i for pfn in mine for i in places(pfn)):
             counters[i] += 1
         if max(bloom.counters) < COUNTER_MAX:  # one that was full once stays full
-            books.agree(f"counters of the filter of pmap {ident}", bloom.counters, counters)
+            books.agree("counters of the filter of pmap {}", bloom.counters, counters, ident)
 
 
 def _check_wires(books: Books, rmap: Wired) -> None:
@@ -120,11 +120,11 @@ def _check_wires(books: Books, rmap: Wired) -> None:
     books.agree("wires owed", owed, 0)
     there = Counter(pfn for pte, pfn in rmap._wires)
     for pte, pfn in rmap._wires:
-        books.agree(f"frame of the wired PTE {pte.va:#x}", pte_pfn(pte.state), pfn)
+        books.agree("frame of the wired PTE {:#x}", pte_pfn(pte.state), pfn, pte.va)
     for m in books.kernel.pages.values():
         if there[m.pfn]:
             enough = m.wire_count.state >= there[m.pfn]
-            books.agree(f"wire_count of {m}, {there[m.pfn]} wired PTEs", enough, True)
+            books.agree("wire_count of {}, {} wired PTEs", enough, True, m, there[m.pfn])
 
 
 def _check_users(books: Books, rmap: Nested) -> None:
@@ -136,7 +136,7 @@ def _check_users(books: Books, rmap: Nested) -> None:
         users = {} if stage.pmap.users is None else stage.pmap.users.state
         for pmap in books.kernel.pmaps.values():
             says = users.get(pmap, 0)
-            books.agree(f"roots of {pmap} into {stage}", says, roots[stage.pmap, pmap])
+            books.agree("roots of {} into {}", says, roots[stage.pmap, pmap], pmap, stage)
 
 
 def _places(ptes: dict[Pte, Pmap]) -> list[tuple[str, int]]:

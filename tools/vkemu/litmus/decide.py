@@ -79,6 +79,7 @@ class Test:
         self._made += 1
         # A listener hears the set-up of every execution, and a check sees who makes what.
         if self._made == OFTEN and self.listen is None and not k.check:
+            self.machine.look()
             self._at_rest = Snapshot((self.machine, oracle), outside=(k,))
         return oracle, self.machine
 

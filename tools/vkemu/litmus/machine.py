@@ -48,7 +48,7 @@ from vkhost.vm.vm_map import vm_map_find
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
 from vkhost.vm.vm_object import OBJT_DEFAULT, VmObject, vm_object_allocate, vm_object_reference
-from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page import PAGE_WORDS, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm.vm_page_busy import vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_dirty
@@ -322,6 +322,13 @@ class Machine:
         held: dict[int | str, int] = {self.image.id: 1, self.other_object.id: 1}
         spaces = [space.vm_map for space in (self.guest, self.child) if space is not None]
         return Books(self.kernel, shadow, spaces, held)
+
+    def look(self) -> None:
+        """Make what is otherwise made by whoever looks at it first: once and not in each execution
+        of a machine that is put back."""
+        for m in self.kernel.pages.values():
+            for word in PAGE_WORDS:
+                getattr(m, word)
 
     def event(self, n: int) -> Cell:
         return self._events.setdefault(n, Cell(("litmus.event", n)))
