@@ -88,8 +88,9 @@ def after_executions(litmus: Litmus, policy: str) -> str:
     test._at_rest.restore()
     other.begin().close()
     reset_setup()
-    made = fresh._set_up(other)
-    return difference((test._oracle, test.machine), made, (k, other))
+    oracle, machine = fresh._set_up(other)
+    machine.look()
+    return difference((test._oracle, test.machine), (oracle, machine), (k, other))
 
 
 @pytest.mark.slow
