@@ -17,7 +17,7 @@ def test_of_a_long_run_the_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failure, "TOLD_STEPS", outcome.steps // 4)
     since = outcome.steps - outcome.steps // 4
 
-    error, steps = failure.watch(scenario, outcome, since)
+    error, steps, _ = failure.watch(scenario, outcome, since)
     told = failure.explain(scenario, outcome, seed, "vk1")
 
     assert [step.tid for step in steps[1:]] == list(outcome.choices)

@@ -89,6 +89,7 @@ class Cpu:
         self._loads: dict[int, Access] = {}
         self._stores: dict[int, Access] = {}
         self._unicorn: UnicornCpu | None = None
+        self.rip = 0  # of the machine code it is in the middle of, for whoever asks what it did
 
     @property
     def unicorn(self) -> UnicornCpu:

@@ -207,6 +207,7 @@ class MachineCode:
             return
         va, kind = unicorn.missing
         unicorn.rollback()
+        self.lwp.cpu.rip = unicorn.rip
         try:
             yield from self.lwp.cpu._miss(Access(self.lwp.cpu, va, "execute", kind))
         except Fault as fault:
@@ -259,7 +260,9 @@ class MachineCode:
         """A load of each page, then a store of each word that is not what it was."""
         unicorn = self.unicorn
         self._emit_insn(next(iter(unicorn.touched.values())).rip, unicorn.executed)
+        cpu = self.lwp.cpu
         for touch in unicorn.touched.values():
+            cpu.rip = touch.rip
             if touch.kind == VM_PROT_EXECUTE:
                 idx = touch.rip >> 3 & 511
                 self._emit("mem.load", touch.entry, touch.vpn << 12 | idx << 3, idx)
@@ -267,6 +270,7 @@ class MachineCode:
                 self._emit("mem.load", touch.entry, touch.vpn << 12, 0)
         for touch in unicorn.touched.values():
             if touch.kind == VM_PROT_WRITE:
+                cpu.rip = touch.rip
                 changed = dict(_changed(touch.before, unicorn.slots.page(touch.slot)))
                 for idx, value in (changed or {0: touch.entry.frame.words[0]}).items():
                     self._put(touch.entry, touch.vpn << 12 | idx << 3, idx, value)
@@ -283,6 +287,7 @@ class MachineCode:
         cpu.kernel.emit(name, cpu.id, pmap.id, va, entry.pfn, idx, entry.frame.words[idx])
 
     def _emit_insn(self, rip: int, count: int) -> None:
+        self.lwp.cpu.rip = rip
         self.lwp.proc.kernel.emit("user.insns", self.lwp.id, rip, count)
 
     # Announcing.

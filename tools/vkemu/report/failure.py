@@ -66,6 +66,7 @@ class Failure:
     invariant: str = ""
     detail: tuple[str, ...] = ()
     accesses: tuple[Access, ...] = ()
+    code: tuple[str, ...] = ()  # where machine code was
     frame: int | None = None
     owners: tuple[str, str] | None = None
     context: Mapping[str, str] = field(default_factory=dict)

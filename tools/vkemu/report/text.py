@@ -35,6 +35,7 @@ def header(failure: Failure) -> Iterator[str]:
     yield from folded(f"BUG: vkemu: {failure.message}{suffix}", " ")
     yield from (part for line in failure.detail for part in folded(line, " "))
     yield from access_lines(failure.accesses)
+    yield from (part for line in failure.code for part in folded(f" code:   {line}", " " * 9))
     if failure.frame is not None:
         owners = failure.owners_of_frame()
         if failure.owners is not None:

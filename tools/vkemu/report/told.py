@@ -17,6 +17,7 @@ from vkemu.launch import assemble
 from vkemu.launch.outcome import Outcome, Recorder, conduct, headline, recorded
 from vkemu.launch.scenario import Scenario
 from vkemu.report import html, text
+from vkemu.report.code_line import code_lines
 from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
 from vkemu.report.width import Lenient
@@ -57,7 +58,7 @@ def explain(
         # everything, sees at once. So every check is on, and what comes first is the answer.
         scenario = msgspec.structs.replace(scenario, checks=())
     since = max(0, outcome.steps - TOLD_STEPS)
-    error, steps = watch(scenario, outcome, since)
+    error, steps, code = watch(scenario, outcome, since)
     context = {"scenario": scenario.name, "policy": scenario.policy}
     if not searched:
         context["seed"] = str(seed)
@@ -66,6 +67,7 @@ def explain(
     if since:
         context["told"] = f"from step {since} of {outcome.steps}"
     failure = Failure.of(error, steps, replay=replay, context=context)
+    failure.code = code
     if not isinstance(error, type(outcome.error)):
         failure.message = f"{headline(outcome.error)} - because {failure.message}"
     if since:
@@ -97,11 +99,13 @@ def again(scenario: Scenario, choose: Choose) -> BaseException | None:
     return conduct(machine.execution, recorder, scenario.max_steps, machine.finish).error
 
 
-def watch(scenario: Scenario, outcome: Outcome, since: int = 0) -> tuple[BaseException, list[Step]]:
-    """The failure again, with its steps from number `since` on."""
+def watch(
+    scenario: Scenario, outcome: Outcome, since: int = 0
+) -> tuple[BaseException, list[Step], tuple[str, ...]]:
+    """The failure again, with its steps from number `since` on, and where machine code was."""
     execution = assemble.execution_for(scenario)
     recording = Recording(execution, recorded(outcome.choices), since=since)
     machine = assemble.assemble(scenario, recording, execution)
     ended = conduct(execution, Recorder(recording), scenario.max_steps, machine.finish)
     assert ended.error is not None, "the same schedule fails again"
-    return ended.error, recording.steps
+    return ended.error, recording.steps, tuple(code_lines(machine))

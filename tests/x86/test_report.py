@@ -1,0 +1,39 @@
+"""A failure in machine code names the program, the function and the line of its source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from vkemu.launch.scenario import SHIPPED
+from vkemu.report.code_line import place_of
+
+from tests.shell import Shell
+from vkguest.kern.imgact_elf import elf_image
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_an_address_has_a_function_and_a_line() -> None:
+    image = elf_image("cc", (SHIPPED / "x86/cc.elf").read_bytes())
+    where = place_of(image, 0x40018D)
+
+    assert where == "0x40018d, main+0x48, tests/x86/programs/cc.c:12"
+    assert "heap" in (ROOT / "tests/x86/programs/cc.c").read_text().splitlines()[11]
+    assert place_of(image, 0x1234) == "0x1234"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["extent_scan", "vptmapped"])
+def test_buildworld_fails_on_maps_that_cannot_see_vptes(
+    policy: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = Shell(tmp_path, capsys)("run", "buildworld-lite", "--policy", policy)
+
+    assert status == 1, out
+    assert " code: " in out
+    assert "tests/x86/programs/" in out
