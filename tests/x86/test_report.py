@@ -23,8 +23,21 @@ def test_an_address_has_a_function_and_a_line() -> None:
     assert place_of(image, 0x1234) == "0x1234"
 
 
+def test_the_console_shows_what_programs_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = Shell(tmp_path, capsys)("run", "x86-hello", "--console")
+
+    assert status == 0
+    assert out.startswith("g1: Using anonymous memory (1 MB)\nhello, vkernel\n")
+    assert "g1: pid 1: system call 999 is not there: ENOSYS\n" in out
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["extent_scan", "vptmapped"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("extent_scan", marks=pytest.mark.long), "vptmapped"]
+)
 def test_buildworld_fails_on_maps_that_cannot_see_vptes(
     policy: str,
     tmp_path: Path,

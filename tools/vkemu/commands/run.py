@@ -19,7 +19,7 @@ from vkemu.launch.draw import drawn
 from vkemu.launch.outcome import Outcome, recorded
 from vkemu.launch.scenario import Scenario, load
 from vkemu.record import rundir
-from vkemu.record.log import shown_on
+from vkemu.record.log import Shown, console_on, shown_on
 from vkemu.record.token import pack
 from vkemu.report.trial import Origin, Record, attempt, record
 from vkemu.verdict import OF_VERDICT, Interrupted, UsageError, Verdict, telling
@@ -74,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", action="store_true", help="show the events too, on standard error"
     )
+    parser.add_argument(
+        "--console", action="store_true", help="show what guests write on their consoles"
+    )
     sharing.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
 
@@ -95,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
 def run_controlled(
     scenario: Scenario, first: int, settings: tuple[str, ...], args: argparse.Namespace
 ) -> Record:
-    with Progress(scenario.name, enabled=not (args.json or args.events)) as progress:
+    quiet = args.json or args.events or args.console
+    with Progress(scenario.name, enabled=not quiet) as progress:
         try:
             if args.seeds > 1 and (args.jobs > 1 or args.on or args.checkpoint is not None):
                 seed = find_seed_elsewhere(scenario, first, args, progress)
@@ -106,7 +110,7 @@ def run_controlled(
             shown = (shown_on(sys.stderr),) if args.events else ()
             return record(
                 drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
-                zstd=args.zstd, processors=shown,
+                zstd=args.zstd, processors=(*shown, *console(args)),
             )  # fmt: skip
         except KeyboardInterrupt:
             raise Interrupted(progress.known(first)) from None
@@ -125,7 +129,14 @@ def run_live(
     shown = sys.stderr if args.events else None
     schedule = live_schedule(scenario, args.backend, seed, shown)
     origin = Origin(args.scenario, settings, "live", seed, pack(schedule))
-    return record(scenario, recorded(schedule), origin, args.runs, zstd=args.zstd)
+    return record(
+        scenario, recorded(schedule), origin, args.runs, zstd=args.zstd, processors=console(args)
+    )
+
+
+def console(args: argparse.Namespace) -> tuple[Shown, ...]:
+    """Standard output is the summary's with --json."""
+    return (console_on(sys.stderr if args.json else sys.stdout),) if args.console else ()
 
 
 def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:

@@ -206,5 +206,21 @@ def shown_on(stream: TextIO) -> Shown:
     return Shown(renderer_for(stream), lambda line: stream.write(line.decode()))
 
 
+def console_on(stream: TextIO) -> Shown:
+    """What guests show there at once: kernels their lines, programs what they write to 1 and 2.
+    Characters that would command a terminal are spelt out."""
+
+    def typed(_logger: Any, _level: str, event: EventDict) -> bytes:
+        if event["event"] == "console":
+            return f"{event['text']}\n".encode()
+        return bytes(event["content"]) if event["event"] == "guest.write" else b""
+
+    def write(raw: bytes) -> None:
+        text = raw.decode(errors="backslashreplace")
+        stream.write("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))
+
+    return Shown(typed, write)
+
+
 def render(_logger: Any, _level: str, event: EventDict) -> bytes:
     return orjson.dumps(event, default=plain, option=orjson.OPT_APPEND_NEWLINE)
