@@ -26,12 +26,14 @@ GUEST_MENDS: Final[dict[str, str]] = {
     "check-inval": "W18: an INVAL the host refuses is a panic, not ignored",
 }
 
-# How it was before the patch; of machine code only.
+# Of machine code only: how it was before the patch, and defects of the same kind.
 GUEST_QUIRKS: Final[dict[str, str]] = {
     "npx-fxsave32": "fxsave without REX.W: the FPU's instruction pointer is cut to 32 bits",
     "npx-mask-ffbf": "MXCSR is held against 0xFFBF, not the processor's mask: DAZ is lost",
     "callout-verifier-check": "softclock holds a vkernel's address for no kernel's: a panic",
     "cpu-feature2-avx": "cpu_feature2 keeps XSAVE, OSXSAVE, AVX, FMA and F16C",
+    "npx-no-fpfault": "RUN without PGEX_FPFAULT: the FPU is used while it has another's state",
+    "npx-not-pushed": "a signal frame has no FPU state: the handler's is what is left",
 }
 
 # Whatever a scenario may put into a guest's `mutants`.

@@ -135,7 +135,7 @@ async def sendsig(gd: GlobalData, lp: Lwp, signo: int, action: Sigaction) -> Non
     if not await copyout(gd, lp.proc.vmspace.vm_map, at, frame):
         await killproc(gd, lp.proc, STATUS_SIGNAL + SIGILL)
         return
-    md.usingfp = False
+    md.usingfp = usedfp and not fpregs
     md.sigmask |= action.mask | _bit(signo)
     changed = dict(enumerate(regs))
     changed.update({RDI: signo, RSI: 0, RDX: at + UCONTEXT, RCX: 0, RSP: at})

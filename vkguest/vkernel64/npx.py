@@ -173,7 +173,7 @@ async def npxpush(gd: GlobalData, lp: Lwp) -> tuple[int, ...]:
     fresh one."""
     md = lp.md
     assert md is not None
-    if not md.usingfp:
+    if not md.usingfp or "npx-not-pushed" in gd.mutants:
         return ()
     await npxsave(lp)
     md.usingfp = False
@@ -185,6 +185,8 @@ async def npxpop(gd: GlobalData, lp: Lwp, words: tuple[int, ...]) -> bool:
     changed it. True: SIGFPE."""
     md = lp.md
     assert md is not None
+    if "npx-not-pushed" in gd.mutants:
+        return False
     await npxsave(lp)
     md.usingfp = bool(words)
     if not words:

@@ -104,7 +104,8 @@ async def user_frame(gd: GlobalData, lp: Lwp) -> Trapframe:
         return Trapframe(pc=lp.pc, regs=lp.regs, text=program.text, budget=budget)
     if await lp.md.siglist.load():
         await postsig(gd, lp)
-    machine = structs.replace(lp.md.machine, fpfault=gd.npxthread is not lp)
+    fpfault = gd.npxthread is not lp and "npx-no-fpfault" not in gd.mutants
+    machine = structs.replace(lp.md.machine, fpfault=fpfault)
     return Trapframe(regs=lp.regs, budget=budget, machine=machine)
 
 

@@ -120,6 +120,16 @@ static int avx(void)
 	return 0;
 }
 
+/* And one that asks the processor, as libm does: what the kernel masks it does not see. */
+static int cpuid_avx(void)
+{
+	u32 a = 1, b, c = 0, d;
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	if (c & 1 << 28)
+		__asm__ volatile(".byte 0xc5, 0xfd, 0x6f, 0xc1");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	switch (argv[1][0]) {
@@ -127,6 +137,7 @@ int main(int argc, char **argv)
 	case 's': return signals();
 	case 'x': return x87();
 	case 'a': return avx();
+	case 'c': return cpuid_avx();
 	}
 	check(denormals() == 0 && signals() == 0 && x87() == 0 && avx() == 0, "float");
 	print("float ok\n");

@@ -6,10 +6,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 from vkprotocol.effects import curthread, is_true
+from vkprotocol.insn import NREGS, Machine, Trapframe
 from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE
+from vkprotocol.vkernel import T_FAST_SYSCALL
 
-from vkemu.litmus.actor import FAULT_TYPES, Actor, FaultKind, accessed, verb
+from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, FaultKind, accessed, verb
 from vkemu.litmus.machine import fault as take_fault
 from vkemu.litmus.operand import (
     Bits,
@@ -29,12 +31,14 @@ from vkhost.pc64.pmap import CPULOCK_EXCL
 from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.pc64.pmap_switch import swtch_in as switch_in
 from vkhost.pc64.pmap_switch import swtch_out as switch_out
+from vkhost.pc64.user_code import Interrupted, Trap
 from vkhost.vm.vm import KERN_FAILURE
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
 from vkhost.vm.vm_mmap import kern_mcontrol
 
 ANY = "user guest fault pageout host"
+RAX, RDI = 0, 7
 
 # Order between threads of a test, where the window is about something else; a guest's own locks.
 
@@ -111,6 +115,30 @@ async def _unfaulted(me: Actor, access: Awaitable[Any]) -> int:
 
 async def _refuse(*_: Any) -> int:
     return KERN_FAILURE
+
+
+@verb("user")
+async def execute(me: Actor, va: Va, argument: Word = 0) -> int:
+    """Machine code at va, with `argument` in rdi, to its system call; rax then. It needs the
+    extra x86. Any other trap leaves what a fault does."""
+    from vkhost.pc64.machine_code import MachineCode
+
+    regs = (0,) * RDI + (argument,) + (0,) * (NREGS - RDI - 1)
+    frame = Trapframe(regs=regs, machine=Machine(rip=me.va(va)))
+    code = MachineCode(me.lwp, frame, me.machine.kernel.config.run_budget)
+    try:
+        while True:
+            await code.step(me.lwp)
+    except Trap as trap:
+        return code.frame(trap).regs[RAX] if trap.trapno == T_FAST_SYSCALL else FAULTED
+    except Interrupted:
+        return FAULTED
+
+
+@verb("user")
+async def try_execute(me: Actor, va: Va, argument: Word = 0) -> int:
+    """The same on the terms of `peek`: it leaves a fault at that."""
+    return await _unfaulted(me, execute(me, va, argument))
 
 
 # The guest kernel. Every edit is one locked instruction on the image, unseen by the host.
