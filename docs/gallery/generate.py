@@ -14,6 +14,7 @@ from vkemu.litmus.file import Litmus, find_litmus, load_litmus
 from vkemu.litmus.token import LitmusToken, identity
 from vkemu.report import html, text
 from vkemu.report.explored import tell_litmus
+from vkemu.report.failure import Failure
 
 HERE = Path(__file__).parent
 
@@ -41,7 +42,7 @@ EXHIBITS = (
 )
 
 
-def make(exhibit: Exhibit, folder: Path) -> Litmus:
+def make(exhibit: Exhibit, folder: Path) -> tuple[Litmus, Failure]:
     """Explore, tell, write: the file, its failure text and its report."""
     folder.mkdir(parents=True, exist_ok=True)
     shipped = find_litmus(exhibit.window)
@@ -61,7 +62,7 @@ def make(exhibit: Exhibit, folder: Path) -> Litmus:
     told = tell_litmus(litmus, exhibit.policy, failure.schedule, replay=replay, others=others)
     (folder / "failure.txt").write_text(text.render(told))
     (folder / "report.html").write_text(html.render(told))
-    return litmus
+    return litmus, told
 
 
 def with_checks(test: str, checks: tuple[str, ...]) -> str:
@@ -96,7 +97,7 @@ def index(made: list[tuple[Exhibit, Litmus]]) -> str:
 
 
 def main(folder: Path = HERE) -> None:
-    made = [(exhibit, make(exhibit, folder / exhibit.window)) for exhibit in EXHIBITS]
+    made = [(exhibit, make(exhibit, folder / exhibit.window)[0]) for exhibit in EXHIBITS]
     (folder / "README.md").write_text(index(made))
 
 

@@ -43,9 +43,9 @@ def test_a_violation_tells_its_story() -> None:
     assert lines[0].startswith("invariant 2 (no mapping of a free frame): frame 8 is freed")
     assert "  frame   8" in lines
     assert any("owner   then image[8], now nobody (generation 1)" in line for line in lines)
-    assert any(line.startswith("  first   step") and "fault0: pte.write" in line for line in lines)
+    assert any(line.startswith("  first   event") and "fault0: pte.write" in line for line in lines)
     assert any("second" in line and "pagedaemon: page.free" in line for line in lines)
-    assert any(line.startswith("  window") for line in lines)
+    assert any(line.startswith("  apart") for line in lines)
     assert caught.value.check == "free-frame"
     assert caught.value.events[-1].name == "page.free"
 

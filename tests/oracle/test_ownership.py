@@ -73,7 +73,7 @@ def test_a_reused_frame_is_accessed(verb: str) -> None:
     assert caught.value.accesses[0] is not None
     assert caught.value.accesses[0].name == "page.alloc"
     assert "vmspace 0x10 of process 7" in text
-    assert "window" in text
+    assert "apart" in text
 
 
 def test_a_tlb_entry_alone_is_enough() -> None:

@@ -163,7 +163,7 @@ def test_setmap_that_leaves_a_pte() -> None:
 def test_munmap_leaves_nothing() -> None:
     feed = mapped(STALE)
 
-    with pytest.raises(Violation, match=r"map\.remove of step"):
+    with pytest.raises(Violation, match=r"map\.remove of event"):
         feed.say("kern", "map.remove", GUEST, 0, 1 << 21)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vkemu.commands.cli import main
 from vkemu.executors.chance import seeded
 from vkemu.executors.controlled import Choose, Execution
 from vkemu.inspect.check import check
@@ -19,6 +21,8 @@ from vkemu.launch.outcome import Recorder, conduct, recorded
 from vkemu.launch.scenario import load
 from vkemu.report.recording import Recording
 from vkemu.report.trial import Origin, Record, record
+
+from tests.report.agree import same_numbers
 
 Run = Callable[[str], Record]
 
@@ -72,7 +76,9 @@ def test_the_clocks_of_the_log_are_those_of_a_replay(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_tells_it_three_times_alike(run: Run) -> None:
+def test_a_run_that_fails_tells_it_three_times_alike(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The live oracle, the oracle over the log, and the report: one violation."""
     done = run("reclaim-leak")
     found = check(Log(done.folder))
@@ -84,6 +90,25 @@ def test_a_run_that_fails_tells_it_three_times_alike(run: Run) -> None:
     assert json.loads((done.folder / "summary.json").read_text())["verdict"] == "fail"
     assert max(map(len, done.failure.splitlines())) <= 120
     assert "positions" in done.failure
+    same_numbers(done.failure, page, windows(Log(done.folder)))
+    assert main(["log", "windows", str(done.folder)]) == 0
+    said = capsys.readouterr().out
+    for line in ("window: ", "moved:  "):
+        (told,) = re.findall(rf"^ {line}.*", done.failure, re.MULTILINE)
+        assert f"{told}\n" in said
     assert "<- window opens" in done.failure
     assert "http://" not in page
     assert "https://" not in page
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["demo", "cluster-launder", "reclaim-leak", "oom-innocent"])
+def test_every_scenario_that_fails_has_one_window(name: str, tmp_path: Path) -> None:
+    for seed in range(1, 200):
+        done = record(load(name), seeded(seed), Origin(name, (), "random", seed), tmp_path)
+        page = done.folder / "report.html"
+        if done.outcome.verdict == "fail" and page.exists() and " window: " in done.failure:
+            same_numbers(done.failure, page.read_text(), windows(Log(done.folder)))
+            return
+        if done.outcome.verdict == "fail":
+            return  # a panic or a kill: no translation in question

@@ -54,7 +54,9 @@ ROOMS: Mapping[str, str] = {
     "litmus": "vkprotocol vkhost verdict mistake oracle books exploration record launch",
     "inspect": "vkprotocol vkhost verdict oracle record",
     "testing": "vkprotocol vkhost vkguest executors exploration launch",
-    "report": "vkprotocol vkhost vkguest executors oracle exploration record launch litmus",
+    "report": (
+        "vkprotocol vkhost vkguest executors oracle exploration record launch litmus inspect"
+    ),
     "compare": "vkprotocol vkhost executors litmus",
     "matrix": "vkprotocol vkhost workers exploration launch litmus",
     "mutation": "vkprotocol vkhost vkguest executors oracle launch litmus",

@@ -152,7 +152,8 @@ def show(args: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
     else:
         for event in events:
-            console.print(Text(view.row(event, columns), style=view.style(event)), soft_wrap=True)
+            row = view.row(event, view.numbered(columns, event))
+            console.print(Text(row, style=view.style(event)), soft_wrap=True)
     return _told(log)
 
 
@@ -180,7 +181,7 @@ def query(args: argparse.Namespace) -> int:
 
 
 def windows(args: argparse.Namespace) -> int:
-    from vkemu.inspect.window_report import Report
+    from vkemu.inspect.window_report import Report, of_failure
     from vkemu.inspect.windows import find
 
     log, _ = _open(args)
@@ -191,6 +192,9 @@ def windows(args: argparse.Namespace) -> int:
         return _told(log)
     report = Report(args.worst)
     finder = find(log, report.add)
+    failed = of_failure(log.path)
+    if failed:
+        print(f"{failed}\n")
     print(report)
     if finder.gaps:
         places = f"{finder.gaps} place{'s' * (finder.gaps > 1)}"

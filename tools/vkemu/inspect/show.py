@@ -16,7 +16,7 @@ from vkemu.inspect.filter import Filter
 from vkemu.inspect.reader import BadLog, Line, Log, is_compressed
 from vkemu.record.narrate import Event, narrate, value_text
 
-COLUMNS: Final = ("seq", "t", "actor", "event", "text")
+COLUMNS: Final = ("step", "t", "actor", "event", "text")
 # Widths of what is usual; a longer value pushes its own line only.
 WIDTHS: Final = {
     "seq": 7, "t": 12, "ts": 30, "run": 12, "step": 7, "actor": 16, "cpu": 3, "guest": 8,
@@ -44,6 +44,13 @@ def row(event: Event, columns: Sequence[str]) -> str:
         width = WIDTHS.get(column, len(column))
         cells.append(value.rjust(width) if column in RIGHT else value.ljust(width))
     return "  ".join(cells).rstrip()
+
+
+def numbered(columns: Sequence[str], event: Event) -> Sequence[str]:
+    """People count in steps; where the log has none, in events."""
+    if tuple(columns) == COLUMNS and event.get("step") is None:
+        return ("seq", *columns[1:])
+    return columns
 
 
 def heading(columns: Sequence[str]) -> str:
@@ -76,6 +83,7 @@ def show(
     count = 0
     for event in selected(log, terms, **bounds):
         if count == 0:
+            columns = numbered(columns, event)
             console.print(Text(heading(columns), style="bold"), soft_wrap=True)
         console.print(Text(row(event, columns), style=style(event)), soft_wrap=True)
         count += 1

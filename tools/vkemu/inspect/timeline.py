@@ -29,9 +29,10 @@ def timeline(events: list[Event], columns: int = 120) -> Iterator[str]:
     actors = actors_of(events)
     lane = lane_width(len(actors), columns, head=20)
     heads = "".join(GAP + actor[:lane].ljust(lane) for actor in actors)
-    yield f"{'seq':>7} {'t':>12}{heads}".rstrip()
+    number = "step" if events and events[0].get("step") is not None else "seq"
+    yield f"{number:>7} {'t':>12}{heads}".rstrip()
     for event in events:
-        lead = f"{event['seq']:>7} {event['t']:>12}"
+        lead = f"{event[number]:>7} {event['t']:>12}"
         indent = (GAP + " " * lane) * actors.index(event["actor"]) + GAP
         for part in wrap(narrate(event), lane) or [""]:
             yield f"{lead}{indent}{part}"

@@ -5,9 +5,13 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from vkemu.inspect.windows import KINDS, Window
+import msgspec
+
+from vkemu.inspect.windows import KINDS, Bracket, Window
+from vkemu.record.rundir import SUMMARY
 
 BARS: Final = " ▏▎▍▌▋▊▉█"
 
@@ -96,9 +100,28 @@ class Report:
         return "\n".join(lines)
 
 
+def of_failure(log: Path) -> str:
+    """The window that the run failed through, as its summary.json has it; "" without one."""
+    try:
+        summary = msgspec.json.decode((log.parent / SUMMARY).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError):
+        return ""
+    window = summary.get("window")
+    if not isinstance(window, dict):
+        return ""
+    bracket = Bracket(window["opens"], window["closes"], window["kind"], window["staysOpen"])
+    moved = f"\n moved:  {summary['moved']}" if "moved" in summary else ""
+    return f"failure: {summary['failure']}\n window: {bracket}{moved}"
+
+
 def describe(window: Window) -> str:
-    end = f"seq {window.closed} {window.closed_by}" if window.closed_by else "never closed"
+    end = f"{_at(window.closed_step, window.closed)} {window.closed_by}"
     return (
         f"{window.steps:>8} {window.ns:>12,} ns  {window.what}:"
-        f" seq {window.opened} {window.opened_by} -> {end}"
+        f" {_at(window.opened_step, window.opened)} {window.opened_by}"
+        f" -> {end if window.closed_by else 'never closed'}"
     )
+
+
+def _at(step: int | None, seq: int) -> str:
+    return f"seq {seq}" if step is None else f"step {step}"

@@ -9,7 +9,10 @@
 | walk-to-enter | a fault has read the leaf VPTE | it enters the PTE |
 
 A free-to-unmap window is a violation in itself; the others are what a design must keep closed to
-somebody. A width counts events of the whole run, or steps when the log has them.
+somebody. It opens with the step that makes a translation wrong and closes with the one that makes
+it harmless, and its width is the steps in between; what is still open at the end is as wide as the
+run is from there on. A live log that has no steps is counted in events. This is the only definition
+there is: failure.txt, report.html and `vkemu log windows` all ask this module.
 
 Where a live log says that events were dropped, what was open is left out and everything is learnt
 anew: the end of a window, or the edit that opened one, may have been among them.
@@ -18,7 +21,8 @@ anew: the end of a window, or the edit that opened one, may have been among them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from vkprotocol.param import PAGE_SIZE
@@ -30,6 +34,11 @@ from vkhost.pc64.pmap_bits import PTE_V, pte_pfn
 KINDS: Final = (
     "edit-to-inval", "inval-to-flush", "unmap-to-free", "free-to-unmap", "walk-to-enter",
 )  # fmt: skip
+
+ACCESSES: Final = "access-to-access"  # where no other kind leads to a failure
+
+Place: TypeAlias = tuple[Any, int]  # (pmap, va of the page)
+Word: TypeAlias = tuple[int | None, int | None]  # (frame, index): a VPTE
 
 
 class Columns(msgspec.Struct, kw_only=True, gc=False):
@@ -56,7 +65,8 @@ class Columns(msgspec.Struct, kw_only=True, gc=False):
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):
-    """One of them. `closed_by` is None when the log ended first."""
+    """One of them. `closed_by` is None when the log ended first. `opened` and `closed` are `seq`,
+    the number of an event; the steps are None where the log has none."""
 
     kind: str
     what: str
@@ -67,21 +77,54 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     closed: int
     t_closed: int
     steps: int
+    opened_step: int | None = None
+    closed_step: int | None = None
+    pfn: int | None = None  # the frame, of one that is about a frame
+    places: tuple[Place, ...] = ()  # (pmap, va) of the translations
 
     @property
     def ns(self) -> int:
         return self.t_closed - self.t_opened
 
 
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """The window of a failure: the step that opens it and the one that closes it, if any does; else
+    the last of the run."""
+
+    opens: int
+    closes: int
+    kind: str = ACCESSES
+    stays_open: bool = False  # nothing in this run made it harmless
+
+    @property
+    def width(self) -> int:
+        """In steps."""
+        return self.closes - self.opens
+
+    def __str__(self) -> str:
+        if self.stays_open:
+            return f"{self.kind}, open from step {self.opens} on, {self.width:,} steps wide"
+        return f"{self.kind}, steps {self.opens} to {self.closes}, {self.width:,} steps wide"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As summary.json and report.html have it."""
+        return {
+            "kind": self.kind,
+            "opens": self.opens,
+            "closes": self.closes,
+            "staysOpen": self.stays_open,
+            "width": self.width,
+        }
+
+
 class _Open(msgspec.Struct):
     kind: str
     what: str
     event: Columns
+    pfn: int | None = None
+    places: tuple[Place, ...] = ()
     last: Columns | None = None  # what closed it, if it turns out to be the last such event
-
-
-Place = tuple[Any, int]  # (pmap, va of the page)
-Word = tuple[int | None, int | None]  # (frame, index): a VPTE
 
 
 class Windows:
@@ -160,6 +203,10 @@ class Windows:
                 closed=event.seq,
                 t_closed=event.t,
                 steps=steps,
+                opened_step=first.step,
+                closed_step=event.step,
+                pfn=opened.pfn,
+                places=opened.places,
             )
         )
 
@@ -185,7 +232,7 @@ class Windows:
         self._words[word] = event.value, set() if known is None else known[1]
         if event.vshift == 0:
             what = f"{place[1]:#x}@{place[0]}"
-            self._walks[event.actor] = _Open("walk-to-enter", what, event)
+            self._walks[event.actor] = _Open("walk-to-enter", what, event, places=(place,))
 
     def _vpte_am(self, event: Columns) -> None:
         if event.pfn is None or event.idx is None:
@@ -208,7 +255,8 @@ class Windows:
             what = f"{shown[1]:#x}@{shown[0]}"
             if len(places) > 1:
                 what += f" and {len(places) - 1} more"
-            self._edits[word] = _Open("edit-to-inval", what, event)
+            known_at = tuple(sorted(places, key=str))
+            self._edits[word] = _Open("edit-to-inval", what, event, places=known_at)
 
     def _end_edits(self, words: Iterable[Word], event: Columns) -> None:
         for word in words:
@@ -258,7 +306,7 @@ class Windows:
         if opened is not None:
             self._close(opened, event, event.actor)
         else:
-            self._unmapped[pfn] = _Open("unmap-to-free", f"page {pfn}", event)
+            self._unmapped[pfn] = _Open("unmap-to-free", f"page {pfn}", event, pfn)
 
     def _page_alloc(self, event: Columns) -> None:
         if event.pfn is not None:
@@ -275,7 +323,7 @@ class Windows:
         if places and pfn not in self._freed:
             shown = min(places, key=str)
             what = f"page {pfn} at {shown[1]:#x}@{shown[0]}"
-            self._freed[pfn] = _Open("free-to-unmap", what, event)
+            self._freed[pfn] = _Open("free-to-unmap", what, event, pfn)
 
     # INVAL.
 

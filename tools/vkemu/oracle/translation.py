@@ -306,7 +306,7 @@ class Translations:
         if inval is None:
             message = f"{how}: "
         else:
-            message = f"{inval.name} of step {inval.step} {how}: "
+            message = f"{inval.name} of event {inval.step} {how}: "
         now = shadow.now() if second is ... else second
         return Violation(
             invariant,

@@ -37,7 +37,7 @@ class Happening(NamedTuple):
         else:
             pairs = zip(event.fields, self.args, strict=False)
             fields = " ".join(f"{field.name}={_shown(field.name, value)}" for field, value in pairs)
-        return f"step {self.step} {self.actor}: {self.name} {fields}"
+        return f"event {self.step} {self.actor}: {self.name} {fields}"
 
 
 HEXADECIMAL: Final = frozenset(
@@ -93,7 +93,7 @@ class Violation(AssertionError):
         if second is not None:
             lines.append(f"  second  {second}")
         if first is not None and second is not None:
-            lines.append(f"  window  {second.step - first.step} events")
+            lines.append(f"  apart   {second.step - first.step} events")
         if self.events:
             lines.append("  what happened to it:")
             lines += [f"    {happening}" for happening in self.events]

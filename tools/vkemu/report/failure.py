@@ -18,12 +18,15 @@ from typing import Any, Final
 from vkprotocol.effects import key_text
 from vkprotocol.events import EVENTS
 
+from vkemu.inspect.windows import Bracket
 from vkemu.oracle.violation import INVARIANTS, Happening, Violation
 from vkemu.record.machine import Machine
 from vkemu.record.narrate import Event, narrate, pte_frame
 from vkemu.report.recording import Step
 from vkemu.report.width import POSITIONS_MAX, Rerun, Width, measure
+from vkemu.report.window import leading, windows_of
 
+POSITIONS: Final = "positions"  # a window that is known by where the moved step fails
 # What an access is called in the header, by its event.
 ROLES: Final = {
     "mem.load": "read", "mem.store": "write", "mem.cmpset": "write", "mem.emulate": "write",
@@ -47,16 +50,6 @@ class Access:
     event: Event | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bracket:
-    """The window in the run: the step that opens it and the one that closes it, if any does."""
-
-    opens: int
-    closes: int
-    measured: bool
-    stays_open: bool = False  # nowhere in this run did the harm stop being possible
-
-
 @dataclass(slots=True)
 class Failure:
     """A failing run. `context` is what identifies it: scenario, policy, seed ..."""
@@ -75,6 +68,7 @@ class Failure:
     closed_by: list[str] = field(default_factory=list)
     # Of steps that have no events: how much each matters, as `relevance` weighs events.
     weights: Mapping[int, int] = field(default_factory=dict)
+    _bracket: tuple[Bracket | None] | None = None
 
     @classmethod
     def of(
@@ -135,23 +129,39 @@ class Failure:
 
     @property
     def bracket(self) -> Bracket | None:
-        """From the measured positions around where the step was, else from access to access."""
-        if self.width is not None and self.width.failing:
-            return self._measured(self.width)
-        if len(self.accesses) < 2 or not self.accesses[0].step or self.weights:
-            return None  # the collision of a program that was not measured is no window
-        first, second = self.accesses[:2]
-        return Bracket(min(first.step, second.step), max(first.step, second.step), measured=False)
+        """The window, once it has been looked for."""
+        if self._bracket is None:
+            self._bracket = (self._find_bracket(),)
+        return self._bracket[0]
 
-    def _measured(self, width: Width) -> Bracket:
+    def _find_bracket(self) -> Bracket | None:
+        harm = max((access.step for access in self.accesses), default=0)
+        events = [event for step in self.steps for event in step.events]
+        window = leading(windows_of(events), harm, self.frame, self.places)
+        if window is not None and self.invariant and window.opened_step:
+            assert window.closed_step is not None
+            if window.closed_by is None:
+                last = len(self.steps) - 1
+                return Bracket(window.opened_step, last, window.kind, stays_open=True)
+            return Bracket(window.opened_step, window.closed_step, window.kind)
+        if self.weights:  # a program: what was measured is all there is
+            return self._measured(self.width) if self.width is not None else None
+        if len(self.accesses) < 2 or not self.accesses[0].step:
+            return self._measured(self.width) if self.width is not None else None
+        first, second = self.accesses[:2]
+        return Bracket(min(first.step, second.step), max(first.step, second.step))
+
+    def _measured(self, width: Width) -> Bracket | None:
+        if not width.failing:
+            return None
         moved = self.steps[width.step]
         others = [s.number for s in self.steps[1:] if s.tid != moved.tid]
         low, high = width.span
         opens = others[low - 1] if low > 0 else 0
         later = [p for p in width.positions if p > high]
         if later and later[0] <= len(others):
-            return Bracket(opens, others[later[0] - 1], measured=True)
-        return Bracket(opens, len(self.steps) - 1, measured=True, stays_open=True)
+            return Bracket(opens, others[later[0] - 1], POSITIONS)
+        return Bracket(opens, len(self.steps) - 1, POSITIONS, stays_open=True)
 
     def measure(
         self,
@@ -204,14 +214,14 @@ class Failure:
 
 
 def in_steps(message: str, steps: list[Step]) -> str:
-    """The oracle counts events and calls them steps; here a step is a step of the schedule."""
+    """The oracle knows events, by their number from 1; here they are told by the step."""
     numbers = [step.number for step in steps for _ in step.events]
 
     def step_of(match: re.Match[str]) -> str:
         event = int(match[1])
         return f"step {numbers[event - 1]}" if 0 < event <= len(numbers) else match[0]
 
-    return re.sub(r"\bstep (\d+)\b", step_of, message)
+    return re.sub(r"\bevent (\d+)\b", step_of, message)
 
 
 def alike(one: BaseException | None, other: BaseException | None) -> bool:

@@ -64,11 +64,7 @@ def document(failure: Failure) -> dict[str, Any]:
         for step in failure.steps
     ]
     bracket = failure.bracket
-    window = None
-    if bracket is not None:
-        window = {
-            "opens": bracket.opens, "closes": bracket.closes, "staysOpen": bracket.stays_open,
-        }  # fmt: skip
+    window = None if bracket is None else bracket.as_dict()
     return {
         "message": failure.message,
         "invariant": failure.invariant,
@@ -126,8 +122,10 @@ def facts(failure: Failure, actors: int) -> list[list[Any]]:
     if failure.frame is not None and failure.owners is not None:
         then, now = failure.owners
         rows.append(["owner", f"page {failure.frame}: then {then}, now {now}", False])
+    if failure.bracket is not None:
+        rows.append(["window", str(failure.bracket), False])
     if failure.width is not None:
-        rows.append(["window", str(failure.width), False])
+        rows.append(["moved", str(failure.width), False])
     if failure.closed_by:
         rows.append(["closed by", "; ".join(failure.closed_by), False])
     rows += [["", line.strip(), False] for line in failure.detail[:12]]

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import Final
 
-from vkemu.report.failure import Access, Bracket, Failure
+from vkemu.inspect.windows import ACCESSES, Bracket
+from vkemu.report.failure import Access, Failure
 from vkemu.report.recording import switches
 from vkemu.report.relevance import ESSENTIAL, Row, rows_of, threshold
 
@@ -22,6 +23,7 @@ GAP: Final = "  "
 OPENS: Final = "<- window opens"
 CLOSES: Final = "<- window closes"
 HARM: Final = "<- harm done, window still open"
+DONE: Final = "<- harm done"
 LEAD: Final = 9  # margin and step number
 
 
@@ -118,7 +120,9 @@ def margin(number: int, bracket: Bracket | None) -> str:
 
 
 def closing(bracket: Bracket | None) -> str:
-    return HARM if bracket is not None and bracket.stays_open else CLOSES
+    if bracket is None or not bracket.stays_open:
+        return DONE if bracket is not None and bracket.kind == ACCESSES else CLOSES
+    return HARM
 
 
 def fold_line(hidden: int, bracket: Bracket | None, upcoming: Row) -> str:
@@ -171,16 +175,12 @@ def noted(lines: list[str], note: str, bar: str) -> Iterator[str]:
 def footer(failure: Failure) -> Iterator[str]:
     bracket = failure.bracket
     if bracket is not None:
-        steps = f"steps {bracket.opens} to {bracket.closes}"
-        if bracket.stays_open:
-            steps = f"open from step {bracket.opens} on"
-        if failure.width is not None:
-            yield from folded(f" window: {steps}; {failure.width}", " " * 9)
-        else:
-            yield f" window: {steps}, {bracket.closes - bracket.opens} wide; not measured"
+        yield from folded(f" window: {bracket}", " " * 9)
+    if failure.width is not None:
+        yield from folded(f" moved:  {failure.width}", " " * 9)
     if failure.closed_by:
         yield from folded(f" closed by: {'; '.join(failure.closed_by)}", " " * 12)
-    elif bracket is not None and bracket.measured and not bracket.stays_open:
+    elif bracket is not None and bracket.kind != ACCESSES and not bracket.stays_open:
         closing_step = failure.steps[bracket.closes]
         yield f" closed by: {closing_step.actor} at step {bracket.closes}"
     if failure.replay:

@@ -123,6 +123,10 @@ def tell(
             raise
         line = headline(outcome.error)
         told = Told(f"{line}\n\n replay: vkemu replay {word}\n not told: interrupted\n")
+    if told is not None and told.failure is not None and told.failure.bracket is not None:
+        summary["window"] = told.failure.bracket.as_dict()
+        if told.failure.width is not None:
+            summary["moved"] = str(told.failure.width)
     return summary, told
 
 

@@ -38,14 +38,8 @@ class Width:
     partial: bool = False
 
     def __str__(self) -> str:
-        if self.partial:
-            low, high = self.span
-            return (
-                f"the {self.actor} step fails at {len(self.failing)} of {len(self.positions)}"
-                f" positions tried, about {high - low + 1} steps of the others wide"
-            )
-        counts = f"{len(self.failing)} of {len(self.positions)}"
-        return f"{counts} positions of the {self.actor} step fail"
+        counts = f"{len(self.failing)} of {len(self.positions)} positions"
+        return f"{counts}{' tried' if self.partial else ''} of the {self.actor} step fail"
 
     @property
     def share(self) -> float:
