@@ -109,7 +109,9 @@ async def serve_one(kind: str, listener: Listener) -> None:
     live = Live(time_scale=1.0)
     if kind == "stub":
         host = StubHost(live)
-        stream = await listener.stream(await listener.accept())
+        raw = await listener.accept()
+        assert raw is not None
+        stream = await listener.stream(raw)
         session = HostSession(live, stream, host)
         async with anyio.create_task_group() as group:
             with live.source():

@@ -13,6 +13,7 @@ import pytest
 from anyio.abc import TaskGroup
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import Machine, assemble
+from vkemu.launch.outcome import FAILURES
 from vkemu.launch.scenario import Guest, Host, QuirkTable, Scenario
 from vkemu.serving.address import connect, listen
 from vkemu.serving.guest_session import GuestSession
@@ -75,16 +76,19 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(path: Path, scenario: Scenario = HOST) -> AsyncIterator[Served]:
+async def serving(path: Path, scenario: Scenario = HOST, **options: Any) -> AsyncIterator[Served]:
     live = Live(time_scale=1.0)
     machine = assemble(scenario, None, live)
     lines: list[str] = []
-    server = Server(live, machine.kernel, lines.append)
+    if options.get("on_violation") == "guest":
+        options |= {"blame": machine.oracle.blame, "failures": FAILURES}
+    server = Server(live, machine.kernel, lines.append, **options)
     async with listen(path) as listener, anyio.create_task_group() as group:
         group.start_soon(server.run, listener)
         yield Served(path, machine, server, lines, group)
         server.shutdown()
-    machine.oracle.finish()
+    if not server.containment.violations:
+        machine.oracle.finish()
     live.close()
 
 

@@ -33,7 +33,9 @@ async def socket_serving(path: Path) -> AsyncIterator[Serving]:
 
         async def accepting() -> None:
             while True:
-                stream = await listener.stream(await listener.accept())
+                raw = await listener.accept()
+                assert raw is not None
+                stream = await listener.stream(raw)
                 host.group.start_soon(host.serve, stream)
 
         async with anyio.create_task_group() as group:
@@ -161,7 +163,9 @@ def test_a_socket_left_behind_is_taken_over(backend: str, tmp_path: Path) -> Non
         async with listen(path) as listener, anyio.create_task_group() as group:
 
             async def answer() -> None:
-                stream = await listener.stream(await listener.accept())
+                raw = await listener.accept()
+                assert raw is not None
+                stream = await listener.stream(raw)
                 await stream.send(b"hi")
                 await stream.aclose()
 

@@ -75,7 +75,13 @@ async def _serve(lwp: Lwp) -> None:
             return
         await lwp.replies.send(msg.Reply(lwp=lwp.tid, seq=request.seq, **result))
     await lwp_exit(lwp)
-    await lwp.replies.send(msg.Goodbye(errno=int(Errno.EINTR), reason="killed"))
+    await lwp.replies.send(_killed(lwp))
+
+
+def _killed(lwp: Lwp) -> msg.Goodbye:
+    if lwp.proc.lowmemkill.value:
+        return msg.Goodbye(errno=int(Errno.ENOMEM), reason="killed: out of swap space")
+    return msg.Goodbye(errno=int(Errno.EINTR), reason="killed")
 
 
 async def _refuse_the_rest(lwp: Lwp) -> None:

@@ -30,6 +30,7 @@ COMMANDS = {
     "log": ("vkemu.commands.log", "show, query, draw and export the events of a run"),
     "step": ("vkemu.commands.step", "pick every next thread by hand, in a terminal"),
     "serve": ("vkemu.commands.serve", "the host as a process of its own"),
+    "status": ("vkemu.commands.status", "how a host does that serves"),
     "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
     "mutants": ("vkemu.commands.mutants", "the deliberate defects and the check that catches each"),
 }

@@ -18,12 +18,13 @@ from vkprotocol.limits import NAME_CHARS, SCHEMA
 from vkprotocol.messages import Credentials, Hello
 from vkprotocol.param import PAGE_SIZE, atop
 
-from vkemu.commands.arguments import path
+from vkemu.commands import reach
+from vkemu.commands.arguments import path, seconds
+from vkemu.commands.reach import Reach
 from vkemu.executors.controlled import Deadlock
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch import names
 from vkemu.launch.scenario import size_bytes
-from vkemu.serving.address import connect
 from vkemu.serving.guest_session import GuestSession
 from vkemu.verdict import Status, UsageError, telling
 from vkguest.kern.errors import BootError, GuestPanic, HostGone
@@ -35,10 +36,21 @@ from vkguest.vkernel64.port import MailboxPort
 from vkguest.vm.vm_pageout import VM_PAGES_NEEDED
 
 IMAGE_FOLDER = Path("/var/vkernel")
+PATIENCE_SECONDS = 300.0  # a RUN may take long, and so may a fault when memory is short
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--socket", type=path, required=True, metavar="PATH", help="of the host")
+    parser.add_argument(
+        "--socket", required=True, metavar="ADDRESS", help="of the host: a path, or tcp:HOST:PORT"
+    )
+    reach.add_arguments(parser)
+    parser.add_argument(
+        "--patience",
+        type=seconds,
+        default=PATIENCE_SECONDS,
+        metavar="S",
+        help="how long a host may owe an answer (default: 300)",
+    )
     parser.add_argument(
         "--run",
         action="append",
@@ -82,9 +94,10 @@ def run(args: argparse.Namespace) -> int:
     programs += [program_file(path) for path in args.programs]
     for line in options.warnings:
         tell(line)
+    there = Reach("vkemu guest", args.socket, args)
     live = Live(time_scale=1.0)
     with pidfile(options.pidfile):
-        guest = Guest(live, args, options, programs, atop(swap))
+        guest = Guest(live, there, args, options, programs, atop(swap))
         try:
             on_backend(args.backend, guest.main)
         except HostGone as gone:
@@ -106,13 +119,17 @@ class Guest:
     def __init__(
         self,
         live: Live,
+        there: Reach,
         args: argparse.Namespace,
         options: Options,
         programs: list[Program],
         swap_pages: int,
     ) -> None:
         self.live = live
+        self.there = there
         self.args = args
+        # A descriptor goes over a unix socket and nowhere else.
+        self.takes_image = not args.host_image and there.address.path is not None
         self.options = options
         self.ending = ""  # why, when it is not the ordinary end
         credentials = Credentials(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
@@ -122,7 +139,8 @@ class Guest:
             credentials=credentials,
             memory=options.memory,
             vcpus=options.ncpus,
-            image=not args.host_image,
+            image=self.takes_image,
+            token=there.token,
         )
         self.session: GuestSession | None = None
         self.vkernel: Vkernel | None = None
@@ -130,8 +148,8 @@ class Guest:
         self._swap_pages = swap_pages
 
     async def main(self) -> None:
-        stream = await connect(self.args.socket)
-        session = self.session = GuestSession(self.live, stream, self.hello)
+        stream = await self.there.connect()
+        session = self.session = GuestSession(self.live, stream, self.hello, self.args.patience)
         try:
             reply = await self._greet(session)
             self.vkernel = self._vkernel(session, reply.fd, reply.proc)
@@ -152,7 +170,7 @@ class Guest:
             raise end
 
     async def _greet(self, session: GuestSession) -> Any:
-        if self.args.host_image:
+        if not self.takes_image:
             return await session.greet()
         pages = atop(self.options.memory)
         folder = IMAGE_FOLDER if os.access(IMAGE_FOLDER, os.W_OK) else Path(tempfile.gettempdir())

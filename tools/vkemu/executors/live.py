@@ -272,11 +272,10 @@ class Live(Execution):
         if not self._running or self.over:
             return
         if self.failed is not None:
-            failed = self.failed
+            failed, self.failed = self.failed, None
             if self.on_failure is None or not self.on_failure(failed):
                 self._finish(failed.error)
                 return
-            self.failed = None
         if not self.runnable and not self._goes_on():
             self._finish(self.deadlock())
         elif self.steps >= self.max_steps and self.runnable:

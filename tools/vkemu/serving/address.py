@@ -87,25 +87,30 @@ class Listener:
         self.address = address
         self._raw = raw
         self._context = context
+        self._closed = False
 
     @property
     def trusted(self) -> bool:
         """Does the operating system say who comes?"""
         return self.address.path is not None
 
-    async def accept(self) -> socket.socket:
-        while True:
+    async def accept(self) -> socket.socket | None:
+        """None: it was closed."""
+        while not self._closed:
+            try:
+                await anyio.wait_readable(self._raw)
+            except (anyio.ClosedResourceError, ValueError, OSError):
+                break
             try:
                 peer, _ = self._raw.accept()
+                return peer  # at once: one that is cancelled here would leave it open
             except BlockingIOError:
-                await anyio.wait_readable(self._raw)
+                continue
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
                     await anyio.sleep(BUSY_SECONDS)
                 # Else a peer that has gone again meanwhile: ECONNABORTED and its kin.
-            else:
-                await anyio.lowlevel.checkpoint()
-                return peer
+        return None
 
     async def stream(self, peer: socket.socket) -> UnixStream | RawStream | SecureStream:
         """What is spoken over. Broken when a handshake fails."""
@@ -117,8 +122,10 @@ class Listener:
         return await secured(peer, self._context)
 
     def close(self) -> None:
-        anyio.notify_closing(self._raw)
-        self._raw.close()
+        if not self._closed:
+            self._closed = True
+            anyio.notify_closing(self._raw)
+            self._raw.close()
 
 
 @asynccontextmanager

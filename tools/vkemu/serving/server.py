@@ -89,7 +89,7 @@ class Server:
         self.draining = False
         self._shutdown = Mailbox("shutdown")
         self._group: TaskGroup | None = None
-        self._accepting: anyio.CancelScope | None = None
+        self._listeners: Sequence[Listener] = ()
         self._ended = anyio.Event()
         self._departed = anyio.Event()
         self._names: dict[str, int] = {}  # how often each was used, of the latest NAMES
@@ -110,15 +110,16 @@ class Server:
             await self._shutdown.recv()
 
         self.live.spawn("init", until_shutdown())
-        self._accepting = anyio.CancelScope()
         failure: Exception | None = None
         async with anyio.create_task_group() as group, anyio.create_task_group() as around:
             self._group = group
             around.start_soon(self._look)
             with self.live.source():
+                self._listeners = listeners
                 if self.draining:  # told so before it began
                     group.start_soon(self._stop)
-                group.start_soon(self._accept_all, listeners)
+                for listener in listeners:
+                    group.start_soon(self._accept, listener)
                 try:
                     await self.live.run()
                 except Exception as error:
@@ -134,9 +135,7 @@ class Server:
         """Take nobody any more; let those who are here end within `drain` seconds; then say goodbye
         to them; `run` returns when their processes are gone, or STOP_SECONDS later."""
         if not self.draining:
-            self.draining = True
-            if self._accepting is not None:
-                self._accepting.cancel()
+            self._refuse_newcomers()
             if self._group is not None and not self.live.over:
                 self._group.start_soon(self._stop)
 
@@ -155,25 +154,20 @@ class Server:
             self.live.stop(Overdue(f"not ended {STOP_SECONDS:g} s after it was told to: {left}"))
 
     def _dismiss(self, reason: str, errno: int) -> None:
-        self.draining = True
-        if self._accepting is not None:
-            self._accepting.cancel()
+        self._refuse_newcomers()
         for session in list(self.sessions):
             session.hang_up(reason, errno)
 
-    # Peers.
+    def _refuse_newcomers(self) -> None:
+        self.draining = True
+        for listener in self._listeners:
+            listener.close()
 
-    async def _accept_all(self, listeners: Sequence[Listener]) -> None:
-        assert self._accepting is not None
-        with self._accepting:
-            async with anyio.create_task_group() as group:
-                for listener in listeners:
-                    group.start_soon(self._accept, listener)
+    # Peers.
 
     async def _accept(self, listener: Listener) -> None:
         assert self._group is not None
-        while True:
-            raw = await listener.accept()
+        while (raw := await listener.accept()) is not None:
             self.counts["connections"] += 1
             self._group.start_soon(self._welcome, listener, raw)
 

@@ -73,13 +73,13 @@ class Session:
         self._drained = anyio.Event()
         self._reading = anyio.CancelScope()
         self._early: list[AnyMessage] = []
-        self._sending = False  # the writer has a part of it in its hand
+        self._sending = 0  # bytes that the writer has in its hand
         self._to_flush = False
 
     @property
     def unsent(self) -> int:
-        """Bytes on their way, those in the writer's hand not counted."""
-        return len(self._unsent)
+        """Bytes on their way, those in the writer's hand included."""
+        return len(self._unsent) + self._sending
 
     def say(self, message: AnyMessage) -> None:
         """Put `message` on its way, unless nobody listens any more. A Goodbye ends it all."""
@@ -143,7 +143,7 @@ class Session:
 
     def _behind(self) -> bool:
         """Has the peer enough that it has not taken, or that is not answered?"""
-        if len(self._unsent) > self.unsent_bytes:
+        if self.unsent > self.unsent_bytes:
             return True
         return self.connection.unanswered > self.outstanding
 
@@ -181,10 +181,10 @@ class Session:
                 while self._unsent:
                     data = bytes(self._unsent)
                     self._unsent.clear()
-                    self._drained.set()
-                    self._sending = True
+                    self._sending = len(data)
                     await self.stream.send(data)
-                    self._sending = False
+                    self._sending = 0
+                    self._drained.set()
                 if self.over:
                     return
                 self._more = anyio.Event()
