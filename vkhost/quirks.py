@@ -51,6 +51,7 @@ AS_IN: Final[dict[str, AsIn]] = {
     "simplify_compares_prev":     AsIn(False,    True,     False,    False,    False),
     "fault_page_leaves_busy":     AsIn(True,     True,     True,     True,     False),
     "fork_collapses_vpagetable":  AsIn(False,    False,    True,     True,     False),
+    "free_without_flush":         AsIn(True,     True,     True,     True,     False),
     "hashed_placemarks":          AsIn(False,    True,     True,     True,     True),
 }  # fmt: skip
 
@@ -110,6 +111,9 @@ class Quirks(msgspec.Struct, frozen=True):
     # Decision 3: vm_map.c:vmspace_fork_normal_entry faults all of a long chain into the first
     # object, and drops the rest, also of a VPAGETABLE entry.
     fork_collapses_vpagetable: bool | None = None
+    # pmap.c:pmap_clearbit: M is cleared in the PTE alone. A CPU that has it in its TLB does not set
+    # it again, so what is stored after MADV_FREE has returned is lost with the page.
+    free_without_flush: bool | None = None
     # pmap.c:pmap_placemarker_hash: 16 slots for the PTEs of a pmap, by page number; to 5.4 the lock
     # is that of the PTE's own pv_entry.
     hashed_placemarks: bool | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from vkemu.executors.controlled import Deadlock
 from vkemu.oracle import Violation
-from vkprotocol.mman import MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from vkprotocol.mman import MADV_FREE, MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
 from tests.oracle.host import Host, drive
@@ -18,7 +18,7 @@ from vkhost.kern.proc import proc_create
 from vkhost.pc64.pmap_switch import swtch_in
 from vkhost.quirks import Quirks
 from vkhost.vm.vm import VM_PROT_NONE
-from vkhost.vm.vm_mmap import sys_mmap
+from vkhost.vm.vm_mmap import sys_madvise, sys_mmap
 from vkhost.vm.vm_object import VmObject
 from vkhost.vm.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_protect
@@ -58,6 +58,37 @@ def test_a_kernel_as_it_should_be_deactivates_it() -> None:
     quirks = Quirks(cache_dirty_panic=False)
 
     assert failures(lambda: evict("pv_entry", quirks=quirks), first=1) == []
+
+
+def freed(policy: str, quirks: Quirks) -> Host:
+    """A process that has stored to a page gives it up (MADV_FREE), and stores again."""
+    host = Host(policy, cpus=1, quirks=quirks, **QUIET)
+    proc = proc_create(host.kernel, "native", None, 1)
+    assert proc is not None
+    (lwp,) = proc.lwps
+    drive(swtch_in(lwp))
+    flags = MAP_ANON | MAP_PRIVATE
+    error, va = drive(sys_mmap(proc, 0, PAGE_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0))
+    assert not error
+
+    async def free() -> None:
+        await lwp.cpu.store(va, 1)
+        assert not await sys_madvise(proc, va, PAGE_SIZE, MADV_FREE)
+        await lwp.cpu.store(va, 2)
+
+    host.on("native", lwp.cpu, free())
+    return host
+
+
+@pytest.mark.parametrize("policy", ["extent_scan", "pv_entry"])
+def test_a_store_after_madv_free_is_lost_with_the_page(policy: str) -> None:
+    """pmap_clearbit clears M in the PTE and tells no CPU (pmap.c, "PG_M or PG_A case"): the store
+    goes through a TLB entry that has M, and sets none."""
+    found = failures(lambda: freed(policy, Quirks()), first=0)
+
+    assert found
+    assert all("a store to clean frame" in text for text in found)
+    assert failures(lambda: freed(policy, Quirks(free_without_flush=False)), first=0) == []
 
 
 def shadowed(policy: str) -> Host:

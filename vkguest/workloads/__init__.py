@@ -1,4 +1,5 @@
-"""Named guest programs. Each computes what its memory must hold and checks every word it reads.
+"""Named guest programs. Each computes what its memory must hold and checks every word it reads, but
+for `wild`, which is judged from outside.
 
 `workload("touch:pages=4,rounds=2")` gives the Program. Values depend on the process (its pid), the
 page and the round, so a word of another process, another page or an older round is told apart.
@@ -16,6 +17,7 @@ from vkguest.workloads.kernel import pipe, poke
 from vkguest.workloads.memory import hog, large, largetop, mmapper, sparse, touch
 from vkguest.workloads.mixed import mixed
 from vkguest.workloads.process import execs, forkcow, idle, killer, snapshot, threads
+from vkguest.workloads.wild import wild
 
 WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
     "touch": touch,
@@ -34,6 +36,7 @@ WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
     "largetop": largetop,
     "mixed": mixed,
     "random": drawn,
+    "wild": wild,
 }
 
 

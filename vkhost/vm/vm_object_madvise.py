@@ -10,11 +10,12 @@ from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 
 from vkhost.pc64.pmap import pmap_clearbit
 from vkhost.pc64.pmap_bits import PTE_M
+from vkhost.vm.vm import VM_PROT_READ
 from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
 from vkhost.vm.vm_page import PG_NEED_COMMIT, PG_UNQUEUED, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
 from vkhost.vm.vm_page_cache import vm_page_dontneed
-from vkhost.vm.vm_page_dirty import vm_page_undirty
+from vkhost.vm.vm_page_dirty import vm_page_protect, vm_page_undirty
 
 UNFIT = PG_UNQUEUED | PG_NEED_COMMIT
 
@@ -41,7 +42,10 @@ async def _advise(m: VmPage, advise: int) -> None:
     if m.valid != VM_PAGE_BITS_ALL or await m.wire_count.load() or flags & UNFIT:
         return
     if advise == MADV_FREE:
-        await pmap_clearbit(m, PTE_M)
+        if m.kernel.quirks.free_without_flush:
+            await pmap_clearbit(m, PTE_M)
+        else:
+            await vm_page_protect(m, VM_PROT_READ)
         m.kernel.emit("page.discard", m.pfn)
         await vm_page_undirty(m)
         m.act_count = 0

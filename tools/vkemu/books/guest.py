@@ -29,7 +29,8 @@ def check_guest(guest: Vkernel) -> None:
         _agree(guest, f"pages on {name}", sorted(queue), there)
     slots = [slot for _, obj in _objects(guest) for slot in obj.swap.values()]
     _agree(guest, "swap slots", Counter([*guest.swap.free, *slots]), Counter(_slots(guest)))
-    kva = guest.vmspaces.made + sum(len(pipe.frames) for pipe in guest.pipes.values())
+    roots = sum(vm.pmap.pm_pdirm is not None for vm in guest.vmspaces.free)
+    kva = roots + sum(len(pipe.frames) for pipe in guest.pipes.values())
     _agree(guest, "pages of KVA in use", sum(guest.kva.used), kva)
 
 

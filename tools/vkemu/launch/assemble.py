@@ -20,6 +20,7 @@ from vkemu.launch.elf import elf_program, files_of, images_of, is_elf
 from vkemu.launch.native import Native
 from vkemu.launch.outcome import InnocentKilled, NothingRan, WrongMemory
 from vkemu.launch.scenario import Guest, Process, Scenario, size_bytes
+from vkemu.launch.wild_native import WildNative
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.record.log import EventLog, Place
 from vkemu.verdict import UsageError
@@ -63,7 +64,11 @@ class Machine:
         self.kernel.start()
         self.guests = [self._boot(scenario, guest) for guest in scenario.guest]
         self.natives = [
-            Native(self.kernel, spawn, t.name, t.memory_pages, t.rounds, t.pause_ms, t.innocent)
+            WildNative(self.kernel, spawn, t.name, t.memory_pages, t.ops, t.seed or 0)
+            if t.ops
+            else Native(
+                self.kernel, spawn, t.name, t.memory_pages, t.rounds, t.pause_ms, t.innocent
+            )
             for t in scenario.native
         ]
         if isinstance(log, EventLog):

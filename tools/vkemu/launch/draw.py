@@ -1,4 +1,5 @@
-"""What a scenario leaves to the seed: the programs of its `random` workloads.
+"""What a scenario leaves to the seed: the programs of its `random` and `wild` workloads, and what
+its native processes do.
 
 `random:ops=8` becomes `random:ops=8,seed=3920116512`, of the run's seed, the guest and the place in
 its list, so that each seed of a search is another program under another schedule, and the scenario
@@ -14,6 +15,7 @@ import msgspec
 from vkemu.launch.scenario import Scenario
 
 BITS = 32
+DRAWN = ("random", "wild")
 
 
 def drawn(scenario: Scenario, seed: int) -> Scenario:
@@ -28,11 +30,17 @@ def drawn(scenario: Scenario, seed: int) -> Scenario:
         )
         for guest in scenario.guest
     )
-    return msgspec.structs.replace(scenario, guest=guests)
+    natives = tuple(
+        msgspec.structs.replace(native, seed=Random(f"{seed} {native.name}").getrandbits(BITS))
+        if native.ops and native.seed is None
+        else native
+        for native in scenario.native
+    )
+    return msgspec.structs.replace(scenario, guest=guests, native=natives)
 
 
 def _workload(spec: str, whose: str) -> str:
     name, _, rest = spec.partition(":")
-    if name != "random" or any(pair.startswith("seed=") for pair in rest.split(",")):
+    if name not in DRAWN or any(pair.startswith("seed=") for pair in rest.split(",")):
         return spec
     return f"{name}:{rest}{',' * bool(rest)}seed={Random(whose).getrandbits(BITS)}"

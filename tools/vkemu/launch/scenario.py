@@ -113,6 +113,8 @@ class NativeTable(Table, frozen=True):
     rounds: Annotated[int, Meta(ge=1, le=1000)] = 2
     pause_ms: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # between rounds, in virtual time
     innocent: bool = False  # to kill it is a failure
+    ops: Annotated[int, Meta(ge=0, le=10_000)] = 0  # drawn ones, instead of the rounds
+    seed: Annotated[int, Meta(ge=0)] | None = None  # of these; drawn from the run's
 
     @property
     def memory_pages(self) -> int:

@@ -140,6 +140,7 @@ class Reference:
             del self.processes[who]  # a vkernel: what it does with its image is its own business
         elif name in CHANGES:
             process.begin(tid, Change(name, start, end, prot, flags))
+            self._doubt_overlaps(process)
         elif name == "fork":
             process.begin_fork(tid)
         elif name == "madvise" and value == MADV_FREE:
@@ -149,13 +150,16 @@ class Reference:
             written = value if name == "suword" else None
             interval = None if region is None else region.memory.begin(start, written)
             self.copies[who, tid] = Copy(region, interval, process.version)
+            self._doubt_overlaps(process)
 
     def user_return(self, who: str, tid: int, name: str, errno: int, value: int) -> None:
         process = self.processes.get(who)
         if process is None:
             return
         if name in CHANGES:
+            change = process.changes[tid]
             process.end(tid, not errno, value)
+            self._doubt_overlaps(process, change)
         elif name == "fork":
             process.end_fork(tid)
         elif name == "madvise":
@@ -197,6 +201,21 @@ class Reference:
         for memory in memories:
             memory.free(start, end)
         self.frees[process.who, tid] = [(memory, start, end) for memory in memories]
+        self._doubt_overlaps(process)
+
+    def _doubt_overlaps(self, process: Process, *ended: Change) -> None:
+        """What the kernel writes or frees while a mapping changes is done to the old or the new."""
+        changes = (*process.changes.values(), *ended)
+        spans = [
+            (copy.interval.va, copy.interval.va + 8)
+            for (who, _), copy in self.copies.items()
+            if who == process.who and copy.interval is not None
+        ]
+        for (who, _), frees in self.frees.items():
+            spans += [(start, end) for _, start, end in frees if who == process.who]
+        for start, end in spans:
+            if any(c.start < end and start < c.end for c in changes):
+                process.doubt(start, end)
 
     # Accesses.
 

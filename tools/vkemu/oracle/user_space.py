@@ -152,6 +152,10 @@ class Change:
         return self.start <= va < self.end
 
 
+def within(span: tuple[int, int], change: Change) -> bool:
+    return change.start <= span[0] and span[1] <= change.end
+
+
 @dataclass(eq=False, slots=True)
 class Fork:
     """A fork under way: the child's regions, with the memory each is copied from."""
@@ -222,6 +226,9 @@ class Process:
             if change.name == "mmap" and change.flags & MAP_FIXED:
                 self.doubt(change.start, change.end)
             return
+        if not self.changes and change.name != "mprotect":
+            self.unsure = [u for u in self.unsure if not within(u, change)]
+            self.loose = bool(self.unsure)
         was = self._cut(change.start, change.end)
         if change.name == "mmap":
             words = {va: (0, *values) for va, values in change.stores.items()}
@@ -241,6 +248,8 @@ class Process:
     def doubt(self, start: int, end: int) -> None:
         self.unsure.append((start, end))
         self.loose = True
+        for fork in self.forks.values():
+            fork.unsure.append((start, end))
 
     def doubted(self, va: int) -> bool:
         return any(start <= va < end for start, end in self.unsure)

@@ -1,0 +1,121 @@
+"""Which lines of the kernels each check executes, by coverage.py, and what each says as they are.
+
+Of a search a few executions are looked at, of the seeds of a scenario the first two: what they
+reach, the rest reaches too. A check that fails without a mutant says nothing with one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from vkemu.mutation.planted import ROOT, sources
+from vkemu.mutation.trial import checks, perform
+from vkemu.verdict import UsageError
+
+EXECUTIONS: Final = 3
+LOOKED_AT: Final = ("0", "1")  # seeds
+# Of a mutant that all reach, the first two are tried; those that pass what they are asked.
+POLICIES: Final = (
+    "pv_entry", "vpte_list", "shadow", "nested", "notifier", "bloom", "hybrid", "broadcast",
+    "wired", "vptmapped", "extent_scan",
+)  # fmt: skip
+SHARE: Final = 40  # checks looked at in one piece
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Of one check: its verdict, how long it takes, and the lines by file below the root."""
+
+    check: str
+    verdict: str
+    seconds: float
+    lines: dict[str, list[int]]
+
+
+def reach(
+    policies: tuple[str, ...] = POLICIES,
+    jobs: int = 1,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+    branches: bool = False,
+) -> list[Reach]:
+    """Of every check there is."""
+    every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(LOOKED_AT)]
+    shares = [every[i : i + SHARE] for i in range(0, len(every), SHARE)]
+    found: list[Reach] = []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for number, part in enumerate(pool.map(look, shares), 1):
+            found += part
+            tell(number * SHARE, len(every))
+    return found
+
+
+def look(share: Iterable[str]) -> list[Reach]:
+    coverage = tracer()
+    coverage.start()
+    said: list[tuple[str, str, float]] = []
+    for check in share:
+        coverage.switch_context(check)
+        start = time.process_time()
+        try:
+            verdict, _ = perform(check, executions=EXECUTIONS)
+        except UsageError:
+            continue
+        said.append((check, verdict, round(time.process_time() - start, 3)))
+    coverage.stop()
+    data = coverage.get_data()
+    lines: dict[str, dict[str, list[int]]] = {}
+    for path in map(str, sources()):
+        for line, contexts in data.contexts_by_lineno(path).items():
+            name = str(Path(path).relative_to(ROOT))
+            for context in contexts:
+                lines.setdefault(context, {}).setdefault(name, []).append(line)
+    return [Reach(c, verdict, took, lines.get(c, {})) for c, verdict, took in said]
+
+
+def tracer(**options: Any) -> Any:
+    """coverage.py over both kernels, in memory."""
+    try:
+        from coverage import Coverage
+    except ImportError:
+        raise UsageError("coverage: not installed, expected `pip install vkemu[dev]`") from None
+    return Coverage(data_file=None, include=[str(p) for p in sources()], **options)
+
+
+def reaching(reached: Iterable[Reach], path: str, first: int, last: int) -> list[str]:
+    """The checks that get to these lines and say nothing as they are, in the order to try them:
+    cheap ones first, and of those that ask the same of many policies the first two."""
+    hits = [
+        r
+        for r in reached
+        if (r.verdict == "pass" or (r.verdict == "unknown" and not r.check.startswith("run")))
+        and any(first <= line <= last for line in r.lines.get(path, ()))
+    ]
+    searches: list[Reach] = []
+    asked: dict[str, int] = {}
+    for r in hits:
+        kind, name, *_ = r.check.split()
+        if kind != "run" and asked.setdefault(name, 0) < 2:
+            asked[name] += 1
+            searches.append(r)
+    runs = dict.fromkeys(tuple(r.check.split()[1:3]) for r in hits if r.check.startswith("run"))
+    return [r.check for r in sorted(searches, key=lambda r: r.seconds)] + list(_seeds(runs))
+
+
+def _seeds(runs: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Seed by seed: what is seldom needs many, and each alone is cheap."""
+    from vkemu.mutation.trial import SEEDS
+
+    few = [pair for pair in runs if pair[1] in _first(runs)]
+    for seed in range(SEEDS):
+        for scenario, policy in few:
+            yield f"run {scenario} {policy} {seed}"
+
+
+def _first(runs: Iterable[tuple[str, ...]]) -> list[str]:
+    return list(dict.fromkeys(policy for _, policy in runs))[:2]
