@@ -58,8 +58,8 @@ ROOMS: Mapping[str, str] = {
         "vkprotocol vkhost vkguest executors oracle exploration record launch litmus inspect"
     ),
     "compare": "vkprotocol vkhost executors litmus",
-    "matrix": "vkprotocol vkhost workers exploration launch litmus",
-    "mutation": "vkprotocol vkhost vkguest executors oracle launch litmus",
+    "matrix": "vkprotocol vkhost verdict workers executors exploration launch litmus",
+    "mutation": "vkprotocol vkhost vkguest verdict executors oracle record launch litmus matrix",
     "stepping": "vkprotocol verdict executors exploration record launch litmus report",
     "commands": (
         "vkprotocol vkhost vkguest verdict workers executors oracle exploration record launch "

@@ -32,6 +32,8 @@ COMMANDS = {
     "serve": ("vkemu.commands.serve", "the host as a process of its own"),
     "status": ("vkemu.commands.status", "how a host does that serves"),
     "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
+    "check": ("vkemu.commands.check", "one design through every window, run and reference"),
+    "coverage": ("vkemu.commands.coverage", "kernel lines that no check reaches"),
     "mutants": ("vkemu.commands.mutants", "the deliberate defects and the check that catches each"),
 }
 

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,6 +18,12 @@ from vkemu.oracle.violation import INVARIANTS
 from vkemu.verdict import INTERRUPTED, Status, UsageError, telling
 from vkguest.mutants import GUEST_MENDS, GUEST_MUTANTS
 from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS
+
+if TYPE_CHECKING:
+    from vkemu.mutation.generate import Fate
+
+
+SAMPLE: Final = 40
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,12 +45,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", type=arguments.name, nargs="*", help="only those with this in their name"
     )
+    parser.add_argument(
+        "--generate", action="store_true", help="mutants by machine, not those with a name"
+    )
+    parser.add_argument(
+        "--sample", type=arguments.whole(1, 100_000), default=SAMPLE, metavar="N",
+        help=f"how many of the generated ones (default {SAMPLE})",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=arguments.whole(0), default=0, help="which ones")
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
     sharing.add_arguments(parser, os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.generate:
+        return generated(args)
     found = [row for row in rows() if not args.name or any(n in row.name for n in args.name)]
     if not found:
         raise UsageError(f"mutants: no name contains {' or '.join(args.name)}")
@@ -66,6 +83,43 @@ def run(args: argparse.Namespace) -> int:
         if left:
             print(left, file=sys.stderr)
     return status
+
+
+def generated(args: argparse.Namespace) -> int:
+    """`--generate`: a line for each, and at the end those that survived, with their diff."""
+    from vkemu.mutation.generate import fates, reach_of, sample
+
+    chosen = [m for m in sample(args.sample, args.seed) if not args.name or any(
+        n in m.name for n in args.name
+    )]  # fmt: skip
+    if args.list:
+        for mutant in chosen:
+            print(f"{mutant.name}\n{mutant.diff()}")
+        return Status.PASS
+    found: list[Fate] = []
+    for one in fates(chosen, reach_of(args.jobs), args.jobs, args.checkpoint):
+        found.append(one)
+        if not args.json:
+            print(f"{one.name}: {one.status}" + f" by {one.by}: {one.said}" * bool(one.by))
+    status = Status(any(one.status in ("survived", "unreached") for one in found))
+    with telling(status):
+        if args.json:
+            sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        else:
+            for one in found:
+                if one.diff:
+                    print(f"\n{one.status}: {one.said}".rstrip(": ") + f"\n{one.diff}")
+            print(tally(found))
+    return status
+
+
+def tally(found: list[Fate]) -> str:
+    kinds = ("noticed", "equivalent", "survived", "unreached")
+    counts = {kind: sum(one.status == kind for one in found) for kind in kinds}
+    real = len(found) - counts["equivalent"]
+    share = f"{100 * counts['noticed'] / real:.0f} % of those not equivalent" if real else "none"
+    said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{len(found)} generated mutants: {said}; noticed: {share}"
 
 
 def hunted(found: list[Row], args: argparse.Namespace) -> Iterator[Row]:

@@ -16,8 +16,9 @@ import msgspec
 
 from vkemu.mutation.operators import Edit, applied, changes, edits
 from vkemu.mutation.planted import ROOT, sources
-from vkemu.mutation.reach import Reach, reaching
+from vkemu.mutation.reach import Reach, reach, reaching
 from vkemu.mutation.reviewed import EQUIVALENT
+from vkemu.record.token import model_digest
 
 SECONDS: Final = 60.0  # for all the checks of a mutant; one that takes longer hangs
 CONTEXT: Final = 2  # lines of the diff around a mistake
@@ -77,6 +78,17 @@ def sample(count: int, seed: int) -> list[Generated]:
         if changes((ROOT / mutant.path).read_text(), mutant.edit):
             chosen.append(mutant)
     return chosen
+
+
+def reach_of(jobs: int) -> list[Reach]:
+    """Of the kernels as they are: from `runs/`, when it was looked at before."""
+    kept = Path("runs") / f"reach-{model_digest().hex()}.json"
+    if kept.exists():
+        return msgspec.json.decode(kept.read_bytes(), type=list[Reach])
+    reached, _ = reach(jobs=jobs)
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(msgspec.json.encode(reached))
+    return reached
 
 
 def fates(

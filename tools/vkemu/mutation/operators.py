@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -34,6 +35,7 @@ class Edit(NamedTuple):
     text: str
 
 
+@cache
 def edits(source: str) -> list[Edit]:
     """Every mistake there is, in the order of the text. Whether one `changes` anything is another
     question."""

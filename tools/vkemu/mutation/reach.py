@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 import msgspec
@@ -42,20 +43,21 @@ def reach(
     policies: tuple[str, ...] = POLICIES,
     jobs: int = 1,
     tell: Callable[[int, int], None] = lambda done, of: None,
-    branches: bool = False,
-) -> list[Reach]:
-    """Of every check there is."""
+) -> tuple[list[Reach], list[bytes]]:
+    """Of every check there is, and what coverage.py has seen."""
     every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(LOOKED_AT)]
     shares = [every[i : i + SHARE] for i in range(0, len(every), SHARE)]
     found: list[Reach] = []
+    seen: list[bytes] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for number, part in enumerate(pool.map(look, shares), 1):
-            found += part
-            tell(number * SHARE, len(every))
-    return found
+            found += part[0]
+            seen.append(part[1])
+            tell(min(number * SHARE, len(every)), len(every))
+    return found, seen
 
 
-def look(share: Iterable[str]) -> list[Reach]:
+def look(share: Iterable[str]) -> tuple[list[Reach], bytes]:
     coverage = tracer()
     coverage.start()
     said: list[tuple[str, str, float]] = []
@@ -75,16 +77,42 @@ def look(share: Iterable[str]) -> list[Reach]:
             name = str(Path(path).relative_to(ROOT))
             for context in contexts:
                 lines.setdefault(context, {}).setdefault(name, []).append(line)
-    return [Reach(c, verdict, took, lines.get(c, {})) for c, verdict, took in said]
+    reached = [Reach(c, verdict, took, lines.get(c, {})) for c, verdict, took in said]
+    return reached, data.dumps()
 
 
-def tracer(**options: Any) -> Any:
+class Missed(msgspec.Struct, frozen=True):
+    """Of a file: lines that nothing executes, and branches (from line, to line) not taken."""
+
+    lines: list[int]
+    branches: list[tuple[int, int]]
+
+
+def unreached(seen: Iterable[bytes]) -> dict[str, Missed]:
+    """By file, what no check has reached."""
+    coverage = tracer()
+    for piece in seen:
+        part = coverage.get_data().__class__(no_disk=True)
+        part.loads(piece)
+        coverage.get_data().update(part)
+    with NamedTemporaryFile(suffix=".json") as file:
+        coverage.json_report(outfile=file.name)
+        report = msgspec.json.decode(Path(file.name).read_bytes())
+    missed: dict[str, Missed] = {}
+    for path, said in report["files"].items():
+        name = str(Path(path).resolve().relative_to(ROOT))
+        branches = [(a, b) for a, b in said["missing_branches"]]
+        missed[name] = Missed(said["missing_lines"], branches)
+    return missed
+
+
+def tracer() -> Any:
     """coverage.py over both kernels, in memory."""
     try:
         from coverage import Coverage
     except ImportError:
         raise UsageError("coverage: not installed, expected `pip install vkemu[dev]`") from None
-    return Coverage(data_file=None, include=[str(p) for p in sources()], **options)
+    return Coverage(data_file=None, branch=True, include=[str(p) for p in sources()])
 
 
 def reaching(reached: Iterable[Reach], path: str, first: int, last: int) -> list[str]:

@@ -1,0 +1,140 @@
+"""Generated mutants: the operators, that a mistake is planted, and a recorded sample."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vkemu.mutation.generate import sample
+from vkemu.mutation.operators import applied, changes, edits
+from vkemu.mutation.planted import ROOT, sources
+from vkemu.mutation.reach import Reach, reaching
+
+RECORDED = Path(__file__).parent / "recorded.json"
+SOURCE = """\
+async def f(m, pages: A | B) -> A | B:
+    await lock(m)
+    await free(m)
+    if m.valid and not m.dirty:
+        m.flags = PG_MAPPED | PG_BUSY
+    while await busy(m):
+        await wait(m)
+    for page in pages:
+        await g(page + 1)
+    if "x" in kernel.mutants:
+        return True
+    emit("page.free", m)
+    return m.count < 5
+
+
+def __init__(self):
+    self.x = 1
+"""
+WANTED = {
+    "left out": "    pass\n    await free(m)\n",
+    "swapped": "    await free(m)\n    await lock(m)\n",
+    "condition inverted": "    if not (m.valid and not m.dirty):\n",
+    "condition dropped": "    if (m.valid):\n",
+    "flag forgotten": "        m.flags = PG_BUSY\n",
+    "retry not taken": "    if await busy(m):\n",
+    "first only": "        await g(page + 1)\n        break\n",
+    "one too few": "        await g(page)\n",
+    "answer inverted": "        return False\n",
+    "bound off by one": "    return m.count <= 5\n",
+}
+
+
+@pytest.mark.parametrize("what", WANTED)
+def test_an_operator(what: str) -> None:
+    texts = [applied(SOURCE, edit) for edit in edits(SOURCE) if edit.what == what]
+
+    assert any(WANTED[what] in text for text in texts), texts
+
+
+def test_what_is_no_mistake_of_a_kernel() -> None:
+    """Types, what builds an object, what is said, and what asks for a deliberate defect."""
+    lines = SOURCE.splitlines()
+    touched = {lines[edit.first - 1].strip() for edit in edits(SOURCE)}
+
+    assert "async def f(m, pages: A | B) -> A | B:" not in touched
+    assert "self.x = 1" not in touched
+    assert 'emit("page.free", m)' not in touched
+    assert 'if "x" in kernel.mutants:' not in touched
+    assert all(changes(SOURCE, edit) for edit in edits(SOURCE))
+
+
+def test_a_seed_is_a_sample() -> None:
+    one, same, other = sample(5, 1), sample(5, 1), sample(5, 2)
+
+    assert one == same
+    assert one != other
+    assert sample(3, 1) == one[:3]
+
+
+def test_the_checks_of_a_line_come_cheap_ones_first() -> None:
+    def of(check: str, seconds: float, verdict: str = "pass", line: int = 7) -> Reach:
+        return Reach(check, verdict, seconds, {"vkhost/a.py": [line]})
+
+    reached = [
+        of("litmus W01 pv_entry", 2.0),
+        of("litmus W02 pv_entry", 1.0),
+        of("litmus W03 pv_entry", 1.0, "fail"),
+        of("litmus W04 pv_entry", 1.0, line=8),
+        of("litmus W02 bloom", 3.0),
+        of("litmus W02 shadow", 4.0),
+        of("run wild pv_entry 0", 0.1),
+        of("run wild bloom 0", 0.1),
+        of("run wild shadow 0", 0.1),
+    ]
+    found = reaching(reached, "vkhost/a.py", 7, 7)
+
+    assert found[:3] == ["litmus W02 pv_entry", "litmus W01 pv_entry", "litmus W02 bloom"]
+    assert found[3:5] == ["run wild pv_entry 0", "run wild bloom 0"]
+    assert not any("shadow" in check or "W03" in check or "W04" in check for check in found)
+
+
+def planted(path: str, text: str, checks: list[str]) -> dict[str, str]:
+    ran = subprocess.run(
+        [sys.executable, "-m", "vkemu.mutation.planted"],
+        input=json.dumps({"path": str(ROOT / path), "text": text, "checks": checks}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    said: dict[str, str] = json.loads(ran.stdout)
+    return said
+
+
+def test_without_a_mistake_nothing_is_noticed() -> None:
+    path = "vkhost/vm/vm_page_wire.py"
+
+    said = planted(path, (ROOT / path).read_text(), ["run wild pv_entry 0"])
+
+    assert said == {"status": "survived"}
+
+
+def recorded() -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(RECORDED.read_text())
+    return found
+
+
+def test_every_recorded_mistake_can_still_be_made() -> None:
+    known = {str(path.relative_to(ROOT)) for path in sources()}
+    for one in recorded():
+        assert one["path"] in known
+        assert (ROOT / one["path"]).read_text().count(one["old"]) == 1, one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", recorded(), ids=lambda one: f"{one['path']} {one['what']}")
+def test_a_recorded_mistake_is_noticed(one: dict[str, str]) -> None:
+    """A sample of generated mutants, each with the check that noticed it."""
+    text = (ROOT / one["path"]).read_text().replace(one["old"], one["new"])
+
+    said = planted(one["path"], text, [one["by"]])
+
+    assert said["status"] == "noticed", said

@@ -1,0 +1,66 @@
+"""`vkemu coverage`: the lines and branches of the kernels that no check of the product executes.
+
+The checks are those of `vkemu mutants --generate`: every litmus test with its variants and a few
+runs of each scenario, on every policy. Exit status 1 when something is unreached without a reason
+(mutation/reasons.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import msgspec
+
+from vkemu.commands import arguments
+from vkemu.verdict import Status, telling
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs", type=arguments.jobs, default=os.cpu_count() or 1, help="processes to use"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line that nothing executes, or a branch from it that nothing takes."""
+
+    path: str
+    line: int
+    to: int = 0  # of a branch
+    reason: str = ""
+
+
+def run(args: argparse.Namespace) -> int:
+    from vkemu.mutation.planted import ROOT
+    from vkemu.mutation.reach import reach, unreached
+    from vkemu.mutation.reasons import reason
+
+    def tell(done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done} of {of} checks", end="", file=sys.stderr)
+
+    _, seen = reach(jobs=args.jobs, tell=tell)
+    found = []
+    for path, missed in sorted(unreached(seen).items()):
+        places = [(line, 0) for line in missed.lines]
+        gone = set(missed.lines)
+        places += [(a, b) for a, b in missed.branches if a not in gone and abs(b) not in gone]
+        found += [Line(path, a, b, reason(path, a, ROOT)) for a, b in sorted(places)]
+    status = Status(any(not line.reason for line in found))
+    with telling(status):
+        if args.json:
+            sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        else:
+            show(found)
+    return status
+
+
+def show(found: list[Line]) -> None:
+    for line in found:
+        branch = f" -> {line.to if line.to > 0 else 'end'}" if line.to else ""
+        print(f"{line.path}:{line.line}{branch}" + (f"  ({line.reason})" if line.reason else ""))
+    open_ones = sum(not line.reason for line in found)
+    print(f"{len(found)} lines and branches unreached, {open_ones} without a reason")
