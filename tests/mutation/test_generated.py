@@ -13,6 +13,7 @@ from vkemu.mutation.operators import applied, changes, edits
 from vkemu.mutation.planted import ROOT, sources
 from vkemu.mutation.reach import Reach, reaching
 
+SEEDS = 60
 RECORDED = Path(__file__).parent / "recorded.json"
 SOURCE = """\
 async def f(m, pages: A | B) -> A | B:
@@ -132,9 +133,12 @@ def test_every_recorded_mistake_can_still_be_made() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("one", recorded(), ids=lambda one: f"{one['path']} {one['what']}")
 def test_a_recorded_mistake_is_noticed(one: dict[str, str]) -> None:
-    """A sample of generated mutants, each with the check that noticed it."""
+    """A sample of generated mutants, each with the check that noticed it; of a scenario, some seed
+    does, and which one is anybody's guess after a change of the kernels."""
     text = (ROOT / one["path"]).read_text().replace(one["old"], one["new"])
+    many = one["by"].startswith("run")
+    checks = [f"{one['by']} {seed}" for seed in range(SEEDS)] if many else [one["by"]]
 
-    said = planted(one["path"], text, [one["by"]])
+    said = planted(one["path"], text, checks)
 
     assert said["status"] == "noticed", said
