@@ -27,10 +27,17 @@ PRELOAD = ("vkemu.exploration.sharing.jobs", "vkemu.exploration.strategies.dpor"
 SLICE_SECONDS = 0.25
 FIRST_SLICE_SECONDS = 0.02  # while somebody has nothing to do
 LAST_SLICE_SECONDS = 5.0
-REPORT_SECONDS = 0.004  # about what it takes the coordinator to hand out a job and take it back
+REPORT_SECONDS = 0.01  # twice what handing out a job and taking it back keeps us, with Dask
 # Before a program that counts its endings is divided: a failure among them ends the search with
 # the counts of one process.
 ALONE_EXECUTIONS = 64
+
+
+def slice_seconds(age: float, under_way: int) -> float:
+    """Of a job of a search of this age, 0 while somebody has nothing to do. The longer the search,
+    the more there is to hand over with a part; and the more jobs, the more there is to do here."""
+    least = SLICE_SECONDS if age else FIRST_SLICE_SECONDS
+    return max(least, min(age / 20, LAST_SLICE_SECONDS), under_way * REPORT_SECONDS)
 
 
 class Coordinator:
@@ -105,12 +112,6 @@ class Coordinator:
             return left
         return max(0, -(-left // max(2 * self.count, waiting)))
 
-    def slice(self) -> float:
-        """Seconds of a job. The longer the search, the more there is to hand over with a part; and
-        the more workers, the more there is to do here."""
-        age = perf_counter() - self.began
-        return max(SLICE_SECONDS, min(age / 20, LAST_SLICE_SECONDS), self.count * REPORT_SECONDS)
-
     def out_of_time(self) -> bool:
         return self.deadline is not None and perf_counter() >= self.deadline
 
@@ -131,7 +132,8 @@ class Coordinator:
                 division.parts.popleft()
                 spread = len(under_way) + len(division.parts) < self.count
                 alone = self.result.executions < self.alone
-                seconds = FIRST_SLICE_SECONDS if spread and not alone else self.slice()
+                age = 0.0 if spread and not alone else perf_counter() - self.began
+                seconds = slice_seconds(age, len(under_way))
                 self.workers.submit(
                     Job(
                         self.number, part.frontier, granted, seconds, **self.options,
