@@ -235,20 +235,19 @@ def main() -> None:
     counts = [int(word) for word in args.workers.split(",")]
     print(f"\nhow much of the workers' time is work; {1e3 * service:.1f} ms of coordinator a job")
     print(f"{'workers':>28}" + "".join(f"{count:>9,}" for count in counts))
-    rows: list[tuple[str, Callable[[int], float]]] = [
-        (f"{len(lengths)} cells of the matrix", lambda n: calls(n, len(lengths))),
-        ("100,000 such calls", lambda n: calls(n, 100_000)),
-    ]
-    for text, seconds in (
-        ("a search of 10 min", 600.0),
-        ("of 10 hours", 36e3),
-        ("of 40 days", 3.5e6),
-    ):
-        rows.append((text, lambda n, s=seconds: Searching(n, s, shares, service).run()))  # type: ignore[misc]
+
+    def searched(seconds: float, n: int) -> float:
+        return Searching(n, seconds, shares, service).run()
 
     def calls(n: int, count: int) -> float:
         return simulate_calls(n, lengths, count, service)
 
+    rows: list[tuple[str, Callable[[int], float]]] = [
+        (f"{len(lengths)} cells of the matrix", lambda n: calls(n, len(lengths))),
+        ("100,000 such calls", lambda n: calls(n, 100_000)),
+    ]
+    searches = {"a search of 10 min": 600.0, "of 10 hours": 36e3, "of 40 days": 3.5e6}
+    rows += [(text, partial(searched, seconds)) for text, seconds in searches.items()]
     for text, row in rows:
         print(f"{text:>28}" + "".join(f"{row(count):9.0%}" for count in counts), flush=True)
 

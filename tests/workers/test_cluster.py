@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -129,6 +130,14 @@ def test_a_command_works_on_the_cluster(
     here = capsys.readouterr().out
     assert without_seconds(there) == without_seconds(here)
     assert main(["run", "quickstart", "--seeds", "3", "--on", where, "--runs", str(tmp_path)]) == 0
+
+
+def test_the_program_of_the_documentation(workers: DaskWorkers) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    address = workers._client.scheduler.address
+    known: dict[str, Any] = {"program": partial(lastzero, n=4)}
+    exec(program.replace("tcp://big:8786", address), known)
 
 
 def without_seconds(text: str) -> list[dict[str, Any]]:
