@@ -48,12 +48,13 @@ ROOMS: Mapping[str, str] = {
     "oracle": "vkprotocol",
     "books": "vkprotocol vkhost vkguest oracle",
     "exploration": "vkprotocol varint workers executors",
+    "worlds": "vkprotocol executors exploration",
     "record": "vkprotocol vkhost vkguest verdict varint executors",
     "launch": "vkprotocol vkhost vkguest verdict mistake executors oracle books record",
     "serving": "vkprotocol vkhost vkguest executors",
     "litmus": "vkprotocol vkhost verdict mistake oracle books exploration record launch",
     "inspect": "vkprotocol vkhost verdict oracle record",
-    "testing": "vkprotocol vkhost vkguest executors exploration launch",
+    "testing": "vkprotocol vkhost vkguest executors exploration launch worlds",
     "report": (
         "vkprotocol vkhost vkguest executors oracle exploration record launch litmus inspect"
     ),
@@ -63,9 +64,9 @@ ROOMS: Mapping[str, str] = {
     "stepping": "vkprotocol verdict executors exploration record launch litmus report",
     "commands": (
         "vkprotocol vkhost vkguest verdict workers executors oracle exploration record launch "
-        "serving litmus inspect testing report compare matrix mutation stepping"
+        "serving litmus inspect testing report compare matrix mutation stepping worlds"
     ),
-    "vkemu": "workers exploration testing",
+    "vkemu": "workers testing worlds",
     "__main__": "commands",
 }
 # The kernels' own recursion.

@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vkemu.exploration import explore, replay
     from vkemu.testing.explored import explored
     from vkemu.workers.cluster import DaskWorkers
+    from vkemu.worlds.exploring import explore, replay
 
 __all__ = ["DaskWorkers", "explore", "explored", "replay"]
 
 # Found when first asked for, so that `import vkemu` stays light.
 _HOMES = {
     "DaskWorkers": "vkemu.workers.cluster",
-    "explore": "vkemu.exploration",
+    "explore": "vkemu.worlds.exploring",
     "explored": "vkemu.testing.explored",
-    "replay": "vkemu.exploration",
+    "replay": "vkemu.worlds.exploring",
 }
 
 

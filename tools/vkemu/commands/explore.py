@@ -27,7 +27,8 @@ SECONDS_DEFAULT: Final = 60.0  # of a search that is given no budget at all
 
 EPILOG = """\
 FILE.py:FUNCTION is a function that takes k and builds a program, or an async one that is its first
-thread. STRATEGY is dpor, source-dpor, dfs, bounded, bounded:N, random, pct, pct:N, pos, urw or
+thread. FILE.py::TEST is an async function of trio, AnyIO or asyncio, as it stands. STRATEGY is
+dpor, source-dpor, dfs, bounded, bounded:N, random, pct, pct:N, pos, urw or
 portfolio. Exit status: 0 pass, 1 fail, 2 bad input, 3 unknown, also when interrupted."""
 
 
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "file", help="a litmus test or scenario in TOML, a window (W07), or FILE.py:FUNCTION"
+        "file",
+        help="a litmus test or scenario in TOML, a window (W07), FILE.py:FUNCTION or FILE.py::TEST",
     )
     parser.add_argument(
         "--policy", type=name, help="reverse map of the host (default: the file's, pv_entry)"
@@ -74,7 +76,16 @@ def run(args: argparse.Namespace) -> int:
     if args.strategy is not None:
         check_strategy(args.strategy)
     args.variant = args.variant or ""
-    subject = subject_of(args)
+    if "::" in args.file:
+        from vkemu.commands.async_subject import async_subject
+
+        subject = async_subject(args)
+        with subject.program.entered():  # type: ignore[attr-defined]
+            return run_subject(subject, args)
+    return run_subject(subject_of(args), args)
+
+
+def run_subject(subject: Subject, args: argparse.Namespace) -> int:
     if args.strategy is None:
         args.strategy = subject.strategy
         check_divisible(args)

@@ -41,6 +41,8 @@ class Execution:
     whose pending effect has no guard, a guard that holds, or a deadline that has passed.
     """
 
+    late = False  # what a step touches is known only after it was taken: see `worlds`
+
     def __init__(self, tids: Tids | None = None) -> None:
         reset_setup()
         # Kept from one execution to the next, so that a thread has the same tid in all of them.

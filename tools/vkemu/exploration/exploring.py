@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from vkemu.executors.deadline import within
 from vkemu.exploration.arguments import check_arguments
 from vkemu.exploration.checking.guards import enforcing
-from vkemu.exploration.program import Program
-from vkemu.exploration.result import ExplorationError, Result
+from vkemu.exploration.program import Program, program_for
+from vkemu.exploration.result import ExplorationError, Result, Unseen
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Progress, Search
 from vkemu.exploration.strategies import strategy_named
@@ -64,7 +64,7 @@ def explore(
     if checkpoint is not None:
         checkpoint = fspath(checkpoint)
     deadline = None if max_seconds is None else perf_counter() + max_seconds
-    built = Program(program, {}, check=check)
+    built = program_for(program, {}, check=check)
     chosen, name = chosen_strategy(strategy, seed, built)
     exhaustive = getattr(chosen, "exhaustive", False)
     if max_executions is None and max_seconds is None and not exhaustive:
@@ -149,9 +149,14 @@ def concluded(
 
         result.verdict = "fail"
         told = say if progress is not None else None
-        result.failure = failure_of_witnesses(witnesses, run, told, deadline)
+        try:
+            result.failure = failure_of_witnesses(witnesses, run, told, deadline)
+        except Unseen as error:  # a failure that cannot be had again
+            result.verdict = "unknown"
+            result.doubt = str(error)
+            return result
         result.interrupted = result.interrupted or result.failure.shrunk.endswith(INTERRUPTED)
-    elif result.cut or not ended:
+    elif result.cut or not ended or result.doubt:
         result.verdict = "unknown"
     else:
         result.verdict = "pass"

@@ -293,6 +293,15 @@ class Program:
                 self.execution.failed = CURTHREAD[0]  # whoever takes the steps has to look up
 
 
+def program_for(build: Any, tids: Tids, *, check: bool = False) -> Program:
+    """The program that `build` makes of itself, when it knows how; else one that it builds."""
+    make = getattr(build, "as_program", None)
+    if make is not None:
+        made: Program = make(tids, check=check)
+        return made
+    return Program(build, tids, check=check)
+
+
 def check_thread(name: Any, coro: Any) -> None:
     if not isinstance(name, str):
         getattr(coro, "close", int)()  # else the interpreter complains too

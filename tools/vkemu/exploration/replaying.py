@@ -15,7 +15,7 @@ from vkemu.exploration.failure.budget import INTERRUPTED
 from vkemu.exploration.failure.recorder import Recorder, Told
 from vkemu.exploration.failure.shrink import fresh, measured, smallest
 from vkemu.exploration.failure.witness import Witness, fails_as
-from vkemu.exploration.program import Program
+from vkemu.exploration.program import Program, program_for
 from vkemu.exploration.result import Failure, TokenError, differs
 from vkemu.exploration.run import BOUND, TOO_DEEP, Run
 from vkemu.exploration.token import Token, digest_of, parse
@@ -32,7 +32,7 @@ def replay(program: Callable[[Any], object], token: str, *, check: bool = False)
     """
     check_token(token)
     wanted = parse(token)
-    told = follow(again_of(Program(program, {}, check=check), wanted), wanted)
+    told = follow(again_of(program_for(program, {}, check=check), wanted), wanted)
     if told.token is None:
         raise TokenError(f"{CHANGED}: it no longer fails under this schedule")
     if digest_of(told.message) != wanted.message:
@@ -42,7 +42,7 @@ def replay(program: Callable[[Any], object], token: str, *, check: bool = False)
 
 def again_of(program: Program, token: Token) -> Run:
     """A run that stops at the failure the token was made of."""
-    program = Program(program.build, {}, check=program.check)
+    program = program_for(program.build, {}, check=program.check)
     return Run(program, 0, wanted=lambda fault: digest_of(fault.message) == token.message)
 
 

@@ -26,6 +26,11 @@ class NondeterminismError(ExplorationError):
     the order of a set, or state kept from one execution to the next."""
 
 
+class Unseen(NondeterminismError):
+    """Something that the footprints of a world do not explain: no verdict but a failure that can
+    be had again is to be trusted."""
+
+
 def differs(what: str, was: str, now: str) -> NondeterminismError:
     return NondeterminismError(
         f"the program is not deterministic: {what} was {was} and is {now} under the same schedule"
@@ -83,12 +88,13 @@ class Result:
     `stuck`: the line of a thread that took no step while the budget of seconds ran out.
     `kinds`: the failures that can be told apart, of all executions, each as its message.
     `remarks`: what made the search larger than it had to be, each in one line.
+    `doubt`: why nothing can be said, when what a program shares was not all seen.
     """
 
     __slots__ = (
-        "blocked", "bound", "cut", "depth", "executions", "exhausted", "failure", "failures",
-        "interrupted", "kinds", "remarks", "seconds", "seed", "share", "stage", "steps",
-        "strategy", "stuck", "verdict", "workers",
+        "blocked", "bound", "cut", "depth", "doubt", "executions", "exhausted", "failure",
+        "failures", "interrupted", "kinds", "remarks", "seconds", "seed", "share", "stage",
+        "steps", "strategy", "stuck", "verdict", "workers",
     )  # fmt: skip
 
     def __init__(self, strategy: str, seed: int) -> None:
@@ -101,6 +107,7 @@ class Result:
         self.cut = 0
         self.steps = 0
         self.depth = 0
+        self.doubt = ""
         self.stage = ""  # what is done with the failure that was found
         self.share: float | None = None  # estimate of how much of the search is done
         self.exhausted = False

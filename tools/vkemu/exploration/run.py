@@ -161,7 +161,7 @@ class Run:
         LOOK[0] = None
         if not self.faults and self.error is None and not self.blocked:
             self._end()
-        if FORGOTTEN and not self.blame:
+        if FORGOTTEN and not self.blame and not execution.late:
             found = refused()
             execution.close()
             raise found
@@ -206,7 +206,7 @@ class Run:
             return None
         for thread in execution.threads.values():
             effect = thread.pending
-            if effect is None or thread.runnable:
+            if effect is None or thread.runnable or effect.guard is None:
                 continue
             if may_go_on(effect, effect.obj.state):
                 return awake(thread)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from vkemu.exploration.checking.audit import Audit
+from vkemu.exploration.checking.audit import Audit, audit_of
 from vkemu.exploration.forgotten import noticing, origins
-from vkemu.exploration.result import Result
+from vkemu.exploration.result import Result, Unseen
 from vkemu.exploration.run import Run
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Search:
         self.max_seconds = max_seconds
         self.progress = progress
         self.each = each
-        self.audit = audit or Audit(run)
+        self.audit = audit or audit_of(run)
         self.witnesses: dict[str, Witness] = {}  # by kind of failure, in the order they were found
         self.may_restart = True
         self.stale = False  # a part of a search may not restart: all of it has to
@@ -63,6 +63,9 @@ class Search:
             self.result.steps += len(self.run.schedule)
             self.result.seconds = perf_counter() - self.began
             raise
+        except Unseen as error:
+            self.result.doubt = str(error)
+            self.result.exhausted = False
         finally:
             gc.set_threshold(*thresholds)
             self.run.execution.close()  # of an execution that was interrupted

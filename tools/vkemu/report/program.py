@@ -113,7 +113,7 @@ def accesses_of(found: Found) -> tuple[Access, ...]:
 
 
 def access_of(record: StepRecord) -> Access:
-    what = f"{record.object}: {record.value}"
+    what = f"{record.object}: {record.value}" if record.op else record.object
     return Access(record.op, record.thread, record.position + 1, what, where=record.where)
 
 

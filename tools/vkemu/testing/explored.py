@@ -1,5 +1,6 @@
 """`explored`: a test over many schedules.
 
+An async test that takes no `k` is explored as it stands: see `world_test`.
 The test's `k` is what `explore` gives to a program. An async test is the first thread of it, a
 plain one builds it; its other arguments are fixtures, made once for all schedules. What is left is
 an ordinary plain test, so that no async plugin has to know about it.
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 OPTIONS: Final = (
     "strategy", "seed", "max_executions", "max_seconds", "max_steps", "on_step_bound", "check",
-    "unknown",
+    "unknown", "backend", "time", "order", "cancel", "instrument", "random", "clock",
 )  # fmt: skip
 K: Final = "k"
 ROOT: Final = "test"  # the name of an async test's own thread
@@ -58,7 +59,8 @@ def explored(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Non
     """Run the test under every schedule that matters, or as `options` say.
 
     `strategy`, `seed`, `max_executions`, `max_seconds`, `max_steps`, `on_step_bound` and `check`
-    are those of `explore`; without a budget it has SECONDS_DEFAULT seconds. `unknown="pass"` lets a
+    are those of `explore`, as are `backend`, `time`, `order`, `cancel` and `instrument` of an async
+    test that takes no `k`; without a budget it has SECONDS_DEFAULT seconds. `unknown="pass"` lets a
     test pass whose search ran out of its budget.
     """
     check_options(options)
@@ -82,6 +84,10 @@ def is_explored(test: object) -> bool:
 
 
 def _explored(test: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., None]:
+    if iscoroutinefunction(test) and not takes_k(test):
+        from vkemu.testing.world_test import explored_async
+
+        return explored_async(test, options, run_schedules)
     if not callable(test) or not takes_k(test):
         raise TypeError(f"explored: {test!r} takes no argument {K!r}")
     if hasattr(test, "hypothesis"):
@@ -139,15 +145,16 @@ def without_k(test: Callable[..., Any]) -> Signature:
     return known.replace(parameters=rest, return_annotation=None)
 
 
-def run_schedules(program: Callable[[Any], None], options: Mapping[str, Any]) -> None:
+def run_schedules(program: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Explore, or replay; raise what is wrong."""
     __tracebackhide__ = True
-    from vkemu.exploration import explore
+    from vkemu.worlds.exploring import explore
 
     settings = SETTINGS.get() or Settings()
     merged = {**settings.defaults, **options, **settings.marked, **settings.forced}
     if settings.token is not None:
-        replay_schedule(program, settings.token, check=bool(merged.get("check", False)))
+        again = ("check", "backend", "time", "order", "cancel", "instrument", "random", "clock")
+        replay_schedule(program, settings.token, {n: merged[n] for n in again if n in merged})
         return
     unknown = merged.pop("unknown", "fail")
     if merged.get("max_executions") is None:
@@ -162,18 +169,20 @@ def run_schedules(program: Callable[[Any], None], options: Mapping[str, Any]) ->
         reason = f"the budget is used up: {result.bound}"
         if result.cut:
             reason = f"{result.cut:,} cut at max_steps: {result.bound}"
+        reason = result.doubt or reason
         raise Undecided(
             f"not decided: no failure in {counts}, but {reason} "
             "(a larger budget, another strategy, or unknown='pass')"
         )
 
 
-def replay_schedule(program: Callable[[Any], None], token: str, *, check: bool) -> None:
+def replay_schedule(program: Callable[..., Any], token: str, options: Mapping[str, Any]) -> None:
     __tracebackhide__ = True
-    from vkemu.exploration import TokenError, replay
+    from vkemu.exploration import TokenError
+    from vkemu.worlds.exploring import replay
 
     try:
-        failure = replay(program, token, check=check)
+        failure = replay(program, token, **options)
     except TokenError as error:
         _reject_example()
         raise AssertionError(f"replay: {error}") from None

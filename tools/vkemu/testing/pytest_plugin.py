@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import AsyncIterator, Generator, Iterator
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,7 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "vkemu(strategy=, seed=, max_executions=, max_seconds=, max_steps=, on_step_bound=, "
-        "check=, unknown=): run a test that takes `k` under many schedules",
+        "check=, unknown=): run a test that takes `k` under many schedules; with backend=, time=, "
+        "order=, cancel=, instrument= an async one as it stands",
     )
     config.addinivalue_line(
         "markers", "vkhost(policy=, mutants=, checks=, **host): the host of fixture `vkhost`"
@@ -100,7 +102,7 @@ def pytest_pycollect_makeitem(
     own = [mark for mark in getattr(obj, "pytestmark", ()) if mark.name == MARK]
     if not own and collector.get_closest_marker(MARK) is None:
         return None
-    if not takes_k(obj):
+    if not takes_k(obj) and not (own and iscoroutinefunction(obj)):
         if own:
             raise collector.CollectError(f"{name}: marked vkemu, but it takes no argument 'k'")
         return None
@@ -108,6 +110,23 @@ def pytest_pycollect_makeitem(
     test = explored()(obj)
     setattr(collector.obj, name, test)
     return collector.ihook.pytest_pycollect_makeitem(collector=collector, name=name, obj=test)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Any:
+    """An async fixture of an async test that is explored is made anew in every execution."""
+    if not getattr(getattr(request.node, "obj", None), "vkemu_async", False):
+        return None
+    from vkemu.testing.world_test import AsyncFixture, made_in_world, nursery
+
+    function = made_in_world(fixturedef.argname, fixturedef.func)
+    if function is None:
+        return None
+    names = () if function is nursery else fixturedef.argnames
+    arguments = {name: request.getfixturevalue(name) for name in names}
+    value = AsyncFixture(function, arguments)
+    fixturedef.cached_result = (value, fixturedef.cache_key(request), None)
+    return value
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

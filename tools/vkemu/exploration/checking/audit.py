@@ -55,6 +55,12 @@ def confirm(run: Run, witness: Witness) -> None:
         take_again(run, take_again(run, was))
 
 
+def audit_of(run: Run) -> Audit:
+    """Of a program that has one of its own, that one."""
+    kind: type[Audit] = getattr(run.program, "auditing", Audit)
+    return kind(run)
+
+
 class Audit:
     """Which executions of a search are taken again, and that."""
 

@@ -40,10 +40,11 @@ class Link(NamedTuple):
 class Shape:
     """The hash of the trace so far. Equal traces have equal hashes, whatever their order was."""
 
-    __slots__ = ("loads", "objects", "threads", "trace", "writes")
+    __slots__ = ("late", "loads", "objects", "threads", "trace", "writes")
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, *, late: bool = False) -> None:
         self.objects = objects
+        self.late = late  # footprints are known only after a step
         self.trace = 0
         self.threads: dict[int, int] = {}  # by thread: its last event
         self.writes: dict[int, int] = {}  # by object: its last write
@@ -78,7 +79,9 @@ class Shape:
         self.trace ^= hash((-1, CLOCK[0]))
 
     def after(self, tid: int, effect: Effect) -> tuple[int, int]:
-        """The state that this step would lead to."""
+        """The state that this step would lead to; where only the step can tell, the choice."""
+        if self.late:
+            return hash((self.trace, tid)), tid
         return self.trace ^ self.event(tid, effect), tid
 
 
@@ -128,7 +131,7 @@ class Fewest:
         """From a fork on with as few preemptions as can be, noting the other ways."""
         run = self.run
         execution = run.execution
-        shape = Shape(run.program.numbers)
+        shape = Shape(run.program.numbers, late=execution.late)
         schedule = run.schedule
         going = run.settle()
         again = fork.schedule() if fork is not None else []
@@ -155,9 +158,12 @@ class Fewest:
                     return
                 self.seen.add(link.state)
                 here = link
-            shape.take(tid, effect)
             schedule.append(tid)
+            if not execution.late:
+                shape.take(tid, effect)
             going = execution.step(tid) or not run.thread_failed()
+            if execution.late:
+                shape.take(tid, effect)
             if going and run.watched:
                 going = run.watch()
 

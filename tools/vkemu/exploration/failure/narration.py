@@ -43,6 +43,8 @@ class StepRecord(NamedTuple):
 
     @property
     def text(self) -> str:
+        if not self.op:  # a step that says itself what it did
+            return self.object
         return f"{self.op} {self.object}: {self.value}"
 
 

@@ -6,8 +6,9 @@ Nothing of this is collected while searching.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from vkprotocol.effects import key_text
+from vkprotocol.effects import Effect, Thread, key_text
 
 from vkemu.exploration.failure.narration import StepRecord
 from vkemu.exploration.reduction.conflicts import Conflicts
@@ -51,6 +52,8 @@ class Recorder:
         effect = thread.pending
         assert effect is not None
         number = self.number(tid)
+        if execution.late:
+            return self.late(thread, effect, number)
         shared = effect.obj
         before = shared.state
         file, line = source_of(thread)
@@ -64,6 +67,22 @@ class Recorder:
             StepRecord(at, thread.name, number, effect.op, key, before, after, file, line, ())
         )
         return going and (not run.watched or run.watch())
+
+    def late(self, thread: Thread, effect: Effect, number: int) -> bool:
+        """A step of which is known what it did once it was taken; then the execution says it."""
+        run = self.run
+        world: Any = run.execution
+        world.tell()
+        file, line = world.place(thread)
+        going = run.execution.step(thread.tid) or not run.thread_failed()
+        self.conflicts.add(thread.tid, effect)
+        op, what, after = world.said()
+        self.fingerprint.step(number, thread, Effect(effect.obj, op, write=True), None, what)
+        at = len(self.steps)
+        self.steps.append(
+            StepRecord(at, thread.name, number, op, what, None, after, file, line, ())
+        )
+        return going
 
     def deepen(self) -> bool:
         """Go on with the same thread, until its recursion is too deep here too."""
@@ -79,6 +98,12 @@ class Recorder:
         """Call once the execution is over."""
         conflicts = self.conflicts
         steps = [step._replace(conflicts=conflicts.of(step.position)) for step in self.steps]
+        if self.run.execution.late and steps:
+            words = self.run.execution.words()  # type: ignore[attr-defined]
+            steps = [
+                step._replace(op="", object=said, after=None)
+                for step, said in zip(steps, words, strict=True)
+            ]
         self.fingerprint.close()
         told = Told(self.run, [step.tid for step in steps], steps)
         if self.run.error is not None:

@@ -20,11 +20,12 @@ from vkemu.exploration.failure.budget import INTERRUPTED, Budget
 from vkemu.exploration.failure.fewer import drawn
 from vkemu.exploration.failure.fewest import Fewest
 from vkemu.exploration.failure.witness import Path, Witness, fails_as, witness_of
-from vkemu.exploration.program import Program
+from vkemu.exploration.program import program_for
 from vkemu.exploration.run import Fault, Run
 from vkemu.exploration.strategies.strategy import ABANDON, Strategy
 
 TRIAL_STEPS: Final = 1_000_000  # the budget of what comes before
+LATE: Final = 200  # a step of an event loop takes as long as so many of ours
 LONG: Final = 10_000  # steps of a schedule that is too long for the exact part
 
 
@@ -165,7 +166,8 @@ def shrink(
     """A smallest witness of the same failure. When interrupted, or out of memory, the best so far,
     marked so."""
     found = measured(found, found_by)
-    budget = Budget(found, steps, progress, deadline)
+    budget = Budget(found, steps // cost_of(found_by), progress, deadline)
+    budget.exact //= cost_of(found_by)
     best = found
     run = fresh(found_by, found)
     try:
@@ -179,6 +181,10 @@ def shrink(
         best = min(best, budget.best, key=lambda witness: witness.size)
         why = "(out of memory)" if isinstance(stopped, MemoryError) else INTERRUPTED
         return best._replace(shrunk=budget.text(best, why))
+
+
+def cost_of(run: Run) -> int:
+    return LATE if run.program.execution.late else 1
 
 
 def measured(found: Witness, found_by: Run) -> Witness:
@@ -213,7 +219,7 @@ def smallest(
 
 def fresh(run: Run, found: Witness) -> Run:
     """The same program, its threads numbered from the beginning; it stops at that failure."""
-    program = Program(run.program.build, {}, check=run.program.check)
+    program = program_for(run.program.build, {}, check=run.program.check)
 
     def wanted(fault: Fault) -> bool:
         return fault.kind == found.kind

@@ -176,7 +176,8 @@ def _among(positions: list[int], events: int) -> int:
 def retrace(
     run: Run, names: Names, frontier: Frontier, record: Record
 ) -> Iterator[tuple[int, Step]]:
-    """Take the path of a frontier again: every step is yielded, to be recorded, and then taken."""
+    """Take the path of a frontier again: every step is yielded, to be recorded, and then taken;
+    it is taken first where only then is known what it touches."""
     execution = run.execution
     for position, step in enumerate(frontier.steps):
         if not execution.runnable and execution.advance():
@@ -187,10 +188,13 @@ def retrace(
                 "the program is not the one that was being explored: "
                 f"at step {position} thread {step.thread} cannot run"
             )
-        yield tid, step
+        if not execution.late:
+            yield tid, step
         run.schedule.append(tid)
         if not execution.step(tid):
             run.thread_failed()
+        if execution.late:
+            yield tid, step
         if run.watched:
             run.watch()
     if not execution.runnable and execution.advance():

@@ -7,11 +7,13 @@ reductions differ in what they put into the tree when they find a race.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from vkprotocol.effects import Shared
+from vkprotocol.effects import Effect, Shared
 
 from vkemu.exploration.path import Path
+from vkemu.exploration.reduction import afterwards
 from vkemu.exploration.reduction.footprint import Objects, dependent
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, retrace
 from vkemu.exploration.reduction.observation import View
@@ -100,6 +102,9 @@ class Reduction(Path):
         self.look(run)
         trace = self.trace
         execution = run.execution
+        if execution.late:
+            afterwards.extend(self, run)
+            return
         execution.on_spawn = trace.spawned
         threads = execution.threads
         runnable = execution.runnable
@@ -197,10 +202,13 @@ class Reduction(Path):
         run.begin()
         run.settle()
         run.execution.on_spawn = self.trace.spawned
+        add: Callable[[int, Effect], object] = self.trace.add
+        if run.execution.late:
+            add = afterwards.adding(self.trace, run.execution)
         for tid, step in retrace(run, names, frontier, self.trace):
             effect = run.execution.threads[tid].pending
             assert effect is not None
-            self.trace.add(tid, effect)
+            add(tid, effect)
             self.sleeps.append(names.sleep(step.sleep))
             self.trees.append(names.tree(step.tree))
         self.sleep = names.sleep(frontier.sleep)

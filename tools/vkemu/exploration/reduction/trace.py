@@ -13,6 +13,7 @@ latest write before which the guard held. A thread that waits for good races the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from vkprotocol.effects import Effect, Thread
@@ -29,6 +30,7 @@ from vkemu.exploration.reduction.footprint import Footprint, Objects
 # happens after whatever it touches; `without` are later events that have to wait for it too.
 # A plain tuple: there are a dozen of them an execution.
 Race: TypeAlias = tuple[int, int, int, Footprint | None, int, tuple[int, ...]]
+Births: TypeAlias = Iterable[tuple[int, int]]  # a thread, and the event that spawned it or -1
 
 
 class Trace(Record):
@@ -187,6 +189,41 @@ class Trace(Record):
                 if without is not None:
                     found.append((event, without))
         return found
+
+    def add_after(
+        self, tid: int, effect: Effect, footprint: Footprint, must: int, births: Births
+    ) -> None:
+        """The event of thread `tid`, whose step was taken: it touched `footprint`, and had to come
+        after the events `must`. `births` are the threads it brought about."""
+        clocks = self.clocks
+        n = len(clocks)
+        bit = 1 << n
+        met = self._touch(tid, footprint, bit)
+        past = self.after(self.past_of(tid), must)
+        met &= ~past
+        clock = past
+        while met:
+            rival = met.bit_length() - 1
+            self.races.append((rival, n, tid, footprint, past, ()))
+            clock |= clocks[rival]
+            met &= ~clock
+        self.own[tid] |= bit
+        self.tids.append(tid)
+        self.effects.append(effect)
+        self.footprints.append(footprint)
+        clocks.append(clock | bit)
+        self.befores.append(None)
+        for born, parent in births:
+            self._grow(born)
+            self.births[born] = parent
+
+    def after(self, past: int, events: int) -> int:
+        """`past` with some events, and all that happens before them."""
+        events &= ~past
+        while events:
+            past |= self.clocks[events.bit_length() - 1]
+            events &= ~past
+        return past
 
     def waiting(self, execution: Execution) -> list[Race]:
         """Races of the threads that cannot go on."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vkprotocol.effects import key_text
 
-from vkemu.exploration.program import Program
+from vkemu.exploration.program import program_for
 from vkemu.exploration.result import ExplorationError
 from vkemu.exploration.sharing.identity import identity_of
 
@@ -105,7 +105,7 @@ class Checkpoint:
 
 def beginning_of(build: Build) -> int:
     """A digest of what the threads of a program are about to do first, and of which it is."""
-    program = Program(build, {})
+    program = program_for(build, {})
     execution = program.begin()
     execution.settle()
     text = identity_of(build) + "\n"

@@ -10,11 +10,11 @@ from contextlib import contextmanager, nullcontext
 from secrets import token_bytes
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from vkemu.exploration.checking.audit import Audit
+from vkemu.exploration.checking.audit import audit_of
 from vkemu.exploration.checking.guards import guards
 from vkemu.exploration.failure.origin import Build, program_of, reference
 from vkemu.exploration.failure.witness import Witness
-from vkemu.exploration.program import Program
+from vkemu.exploration.program import program_for
 from vkemu.exploration.reduction.footprint import Learned
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names
 from vkemu.exploration.result import Result
@@ -121,11 +121,11 @@ class Hand:
     def __init__(self, build: Build, task: Task) -> None:
         self.build = build
         self.task = task
-        self.program = Program(build, {}, check=task.check)
+        self.program = program_for(build, {}, check=task.check)
         self.counting = counting_of(build)
         self.endings: Counter[Any] = Counter()  # of the job at hand
         # Of all jobs: what the program keeps may show in the hundredth, and not within any.
-        self.audit = Audit(self.run())
+        self.audit = audit_of(self.run())
 
     def run(self) -> Run:
         task = self.task

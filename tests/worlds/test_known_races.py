@@ -1,0 +1,77 @@
+"""Races that were publicly reported, found in the packages as they were released."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worlds import known_races
+
+ROOT = Path(__file__).parents[2]
+OLD = ROOT / ".venv" / "old"
+
+
+def hunt(name: str, package: str, *args: str) -> dict[str, Any]:
+    """In a process of its own, with an old package before those of the environment."""
+    if not (OLD / package).is_dir():
+        pytest.skip(f"{OLD / package} is not there: make old")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.worlds.known_races", name, *args],
+        env={**os.environ, "PYTHONPATH": str(OLD / package)},
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=140,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["doubt"] == ""
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "program", [known_races.httpcore_two_hosts, known_races.httpcore_both_cancelled]
+)
+def test_httpcore_1093_within_a_hundred_executions(program: Any) -> None:
+    result = known_races.hunt(program)
+
+    assert result.executions <= 100
+    assert result.failure is not None
+    assert "a connection leaked: ['CONNECTING']" in result.failure.message
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="mended in Python 3.12.1")
+def test_cpython_112202() -> None:
+    result = known_races.hunt(known_races.condition_notify, stop_on_failure=False)
+
+    assert result.exhausted
+    assert result.failure is not None
+    assert "deadlock" in result.failure.message
+
+
+@pytest.mark.long
+def test_redis_2624_and_its_mending() -> None:
+    broken = hunt("redis_cancel", "redis-4.5.1", "dpor", "all")
+    mended = hunt("redis_cancel", "redis-4.5.5", "dpor", "all")
+
+    assert broken["exhausted"]
+    assert "the answer to another question" in broken["message"]
+    assert (mended["verdict"], mended["exhausted"]) == ("pass", True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "broken", "mended"),
+    [("anyio_lock", "4.13.0", "4.14.0"), ("anyio_limiter", "4.9.0", "4.14.0")],
+)
+def test_anyio_1145_and_947(name: str, broken: str, mended: str) -> None:
+    found = hunt(name, f"anyio-{broken}", "pos", "stop", "300")
+    passed = hunt(name, f"anyio-{mended}", "pos", "stop", "300")
+
+    assert found["verdict"] == "fail"
+    assert "deadlock" in found["message"]
+    assert passed["failures"] == 0

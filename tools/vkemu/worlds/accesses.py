@@ -1,0 +1,294 @@
+"""What rewritten code calls before it touches something: every access, with its real operands.
+
+What is known to be immutable, or to be only read, is told apart; whatever is not known counts as
+written: an object of a C type, an argument of a C function.
+"""
+
+from __future__ import annotations
+
+import collections
+import gc
+import itertools
+from collections.abc import Callable
+from types import (
+    CellType,
+    GeneratorType,
+    ModuleType,
+)
+from typing import Any, Final
+
+from vkemu.worlds.known import (
+    HARMLESS_TYPES,
+    PURE_MODULES,
+)
+from vkemu.worlds.noting import CONTAINER_TYPES, CONTAINERS, IMMUTABLE, LOG, item, name_all, whole
+
+Hook = Callable[..., None]
+ITERATORS: Final = frozenset(
+    type(iter(x))  # type: ignore[var-annotated]
+    for x in (
+        [], {}, {}.items(), {}.values(), set(), collections.deque(), bytearray(),
+        collections.OrderedDict(), reversed([]), enumerate(()), zip(), map(len, ()),
+        filter(None, ()), itertools.chain(), itertools.islice((), 0),
+    )
+)  # fmt: skip
+VIEWS: Final[tuple[type, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
+
+
+def opaque(kind: type) -> bool:
+    """An object of a C type that nobody knows: whatever is done to it may change it."""
+    known = _opaque.get(kind)
+    if known is None:
+        base = next(cls for cls in kind.__mro__ if not made_by_class_statement(cls))
+        known = _opaque[kind] = not (
+            base in IMMUTABLE
+            or base in HARMLESS_TYPES
+            or issubclass(kind, (*CONTAINERS, tuple, str, int, float, bytes, BaseException, type))
+            or kind in ITERATORS
+            or kind in VIEWS
+            or base.__module__.lstrip("_") in PURE_MODULES
+        )
+    return known
+
+
+def made_by_class_statement(cls: type) -> bool:
+    return any(name in vars(cls) for name in ("__dict__", "__slots__", "__weakref__"))
+
+
+_opaque: dict[type, bool] = {}
+
+
+def read_whole(obj: Any) -> None:
+    if LOG.on:
+        look(obj, False)
+
+
+def write_whole(obj: Any) -> None:
+    if LOG.on:
+        look(obj, True)
+
+
+def look(obj: Any, write: bool, depth: int = 3) -> None:
+    """All of an object, as far as it is a container or unknown; what it holds too, when read."""
+    kind = type(obj)
+    if kind in IMMUTABLE:
+        return
+    if kind in CONTAINER_TYPES or isinstance(obj, CONTAINERS):
+        whole(obj, write)
+        if depth and not isinstance(obj, bytearray):
+            inner = obj.values() if isinstance(obj, dict) else obj
+            for each in list(inner):
+                if type(each) in CONTAINER_TYPES:
+                    look(each, False, depth - 1)
+    elif kind is tuple:
+        for each in obj:
+            if type(each) in CONTAINER_TYPES:
+                look(each, write, depth - 1)
+    elif kind in ITERATORS or kind in VIEWS:
+        behind(obj, write=kind in ITERATORS)
+    elif opaque(kind):
+        LOG.note(obj, "*", write)
+
+
+def behind(iterator: Any, *, write: bool, depth: int = 3) -> None:
+    """An iterator moves, and reads the container it is over."""
+    if write and depth == 3 and id(iterator) in LOG.names:
+        LOG.note(iterator, "at", True)
+    for each in gc.get_referents(iterator):
+        if isinstance(each, CONTAINERS):
+            whole(each, False)
+        elif depth and type(each) in ITERATORS:
+            behind(each, write=False, depth=depth - 1)
+
+
+# -- attributes ----------------------------------------------------------------------------------
+
+
+def reader(name: str) -> Hook:
+    """The hook for reads of attribute `name`."""
+    classes: dict[type, Any] = {}  # True: code, a method or property; a class: data of that class
+
+    def read(obj: Any) -> None:
+        if not LOG.on:
+            return
+        kind = type(obj)
+        holder = classes.get(kind)
+        if holder is None:
+            holder = classes[kind] = holder_of(kind, name)
+        if holder is True:
+            return
+        LOG.note(obj, name, False)
+        if holder is not False:
+            LOG.note(holder, name, False)
+
+    return read
+
+
+def holder_of(kind: type, name: str) -> Any:
+    """True when instances of `kind` find code under `name`, a class when data of that class."""
+    if kind in CONTAINER_TYPES or kind in IMMUTABLE or kind in HARMLESS_TYPES:
+        return kind is not ModuleType
+    if issubclass(kind, type):
+        return False
+    for cls in kind.__mro__:
+        if name in vars(cls):
+            found = vars(cls)[name]
+            if type(found).__name__ in {"member_descriptor", "getset_descriptor"}:
+                return False
+            return True if hasattr(type(found), "__get__") else cls
+    return False
+
+
+def writer(name: str) -> Hook:
+    def write(obj: Any, value: Any) -> None:
+        if LOG.on:
+            name_all(value)
+            LOG.note(obj, name, True)
+
+    return write
+
+
+def first_writer(name: str) -> Hook:
+    """In `__init__`, of what is written nowhere else: it is not followed, while that is so."""
+
+    def write(obj: Any, value: Any) -> None:
+        if LOG.on:
+            if LOG.name(obj)[:2] != LOG.step:
+                written_late(name)
+            name_all(value)
+
+    return write
+
+
+def written_late(name: str) -> None:
+    """Attribute `name` is written outside of `__init__` after all: begin again, following it."""
+    if name not in WRITTEN:
+        WRITTEN.add(name)
+        LOG.stale = True
+
+
+WRITTEN: Final[set[str]] = set()  # attributes that are followed
+
+
+# -- items ---------------------------------------------------------------------------------------
+
+
+def read_item(container: Any, key: Any) -> None:
+    if LOG.on:
+        if isinstance(container, dict):
+            item(container, key, False)
+            if type(container) is collections.defaultdict and key not in container:
+                item(container, key, True, structure=True)
+        elif isinstance(container, CONTAINERS):
+            whole(container, False)
+        else:
+            look(container, True)
+
+
+def write_item(container: Any, key: Any, value: Any = None) -> None:
+    if LOG.on:
+        name_all(value)
+        if isinstance(container, dict):
+            item(container, key, True, structure=key not in container)
+        elif isinstance(container, CONTAINERS):
+            whole(container, True)
+        else:
+            look(container, True)
+
+
+def delete_item(container: Any, key: Any) -> None:
+    if LOG.on:
+        if isinstance(container, dict):
+            item(container, key, True, structure=True)
+        else:
+            write_item(container, key)
+
+
+def contains(container: Any, key: Any) -> None:
+    if LOG.on:
+        if isinstance(container, dict):
+            item(container, key, False)
+        else:
+            look(container, False, 0)
+
+
+def iterates(obj: Any) -> None:
+    """`for ... in obj` begins. What is its own iterator goes on from where it was."""
+    if LOG.on:
+        kind = type(obj)
+        if kind in ITERATORS:
+            LOG.name(obj)
+            behind(obj, write=True)
+        elif kind is GeneratorType or (kind not in CONTAINER_TYPES and opaque(kind)):
+            LOG.note(obj, "at", True)
+        else:
+            look(obj, False, 0)
+
+
+def advances(iterator: Any) -> None:
+    """A loop asks for its next item, and may have awaited since the last."""
+    if LOG.on:
+        kind = type(iterator)
+        if kind in ITERATORS:
+            behind(iterator, write=True)
+        elif id(iterator) in LOG.names and (kind is GeneratorType or opaque(kind)):
+            LOG.note(iterator, "at", True)
+
+
+# -- variables -----------------------------------------------------------------------------------
+
+
+def read_cell(cell: CellType) -> None:
+    if LOG.on:
+        LOG.note(cell, "cell", False)
+
+
+def write_cell(cell: CellType, value: Any = None) -> None:
+    if LOG.on:
+        name_all(value)
+        LOG.note(cell, "cell", True)
+
+
+def global_reader(names: dict[str, Any], name: str) -> Hook:
+    def read() -> None:
+        if LOG.on:
+            LOG.note(names, ("g", name), False)
+
+    return read
+
+
+def global_writer(names: dict[str, Any], name: str) -> Hook:
+    def write(value: Any = None) -> None:
+        if LOG.on:
+            name_all(value)
+            LOG.note(names, ("g", name), True)
+
+    return write
+
+
+def born(obj: Any) -> None:
+    if LOG.on:
+        name_all(obj)
+
+
+def combines(one: Any, other: Any) -> None:
+    """Compared, added, ...: both are looked at."""
+    if LOG.on:
+        if type(one) not in IMMUTABLE:
+            look(one, False)
+        if type(other) not in IMMUTABLE:
+            look(other, False)
+
+
+def combines_in_place(one: Any, other: Any) -> None:
+    if LOG.on:
+        if type(one) not in IMMUTABLE:
+            look(one, True)
+        if type(other) not in IMMUTABLE:
+            look(other, False)
+
+
+def tested(obj: Any) -> None:
+    """Whether it is true."""
+    if LOG.on and type(obj) not in IMMUTABLE:
+        look(obj, False, 0)

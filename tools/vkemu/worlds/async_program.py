@@ -1,0 +1,220 @@
+"""An async function as a program to explore, and the world it is run in."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from vkemu.executors.controlled import Execution, Tids
+from vkemu.exploration.program import Program
+from vkemu.exploration.reduction.footprint import Footprint
+from vkemu.exploration.result import ExplorationError
+from vkemu.worlds import accesses, calls
+from vkemu.worlds.audit import WorldAudit
+from vkemu.worlds.hooks import Hooks
+from vkemu.worlds.instrumenting import Instruments, name_roots
+from vkemu.worlds.noting import LOG
+from vkemu.worlds.world import World
+
+BACKENDS: Final = ("trio", "asyncio", "anyio+asyncio", "anyio+trio")
+TIMES: Final = ("idle", "any")
+ORDERS: Final = ("arrival", "any")
+OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "network")
+RESTARTS: Final = 3  # before all dicts are taken to be looked at as a whole
+WARMING: Final = 5  # executions at most, before the search, to load what is loaded late
+COLLECT: Final = 64  # executions
+
+
+class AsyncProgram:
+    """What `explore` is given for an async function `main`. Other processes can be sent it."""
+
+    def __init__(self, main: Callable[..., Any], backend: str, **options: Any) -> None:
+        check(main, backend, options)
+        self.main = main
+        self.backend = backend
+        self.options = options
+        self.instruments: Instruments | None = None
+        self.renewed = 0  # how often the code was rewritten
+
+    @property
+    def library(self) -> str:
+        return "trio" if self.backend.endswith("trio") else "asyncio"
+
+    def __getstate__(self) -> dict[str, Any]:
+        from vkemu.exploration.failure.origin import reference
+
+        return {"main": reference(self.main), "backend": self.backend, "options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from vkemu.exploration.failure.origin import program_of
+
+        self.main = program_of(state["main"])
+        self.backend = state["backend"]
+        self.options = state["options"]
+        self.instruments = None
+        self.renewed = 0
+
+    @property
+    def identity(self) -> str:
+        from vkemu.exploration.sharing.identity import identity_of
+
+        return f"{identity_of(self.main)} {self.backend} {sorted(self.options.items())}"
+
+    def __call__(self, k: Any) -> None:
+        raise ExplorationError(f"{self.backend}: an async program has no k")
+
+    def as_program(self, tids: Tids, *, check: bool = False) -> WorldProgram:
+        if check:
+            raise ExplorationError(f"check: has no meaning for backend={self.backend!r}")
+        if self.instruments is None:  # another process: for as long as it lives
+            self.enter()
+        return WorldProgram(self, tids)
+
+    def enter(self) -> Hooks:
+        """Rewrite what there is to be rewritten, and take the place of what is outside."""
+        gc.disable()  # what runs when it pleases the collector is not in the schedule
+        hooks = Hooks()
+        extra = self.options.get("instrument")
+        self.instruments = Instruments(
+            self.main, self.library, None if extra is None else tuple(extra)
+        )
+        if self.library == "trio":
+            from vkemu.worlds import trio_hooks
+
+            trio_hooks.install(hooks)
+        else:
+            from vkemu.worlds import asyncio_hooks
+
+            asyncio_hooks.install(hooks)
+        calls.LATE[:] = [self.instruments.late]
+        self.renew()
+        return hooks
+
+    def renew(self) -> None:
+        """Rewrite again, and name again what is there."""
+        assert self.instruments is not None
+        self.renewed += 1
+        LOG.on = False
+        gc.unfreeze()  # else the collector does not tell of them
+        self.instruments.install()
+        gc.freeze()  # what there is stays, and need not be looked at again
+        name_roots(set(self.instruments.modules), self.main)
+        LOG.stale = False
+
+    @contextmanager
+    def entered(self) -> Iterator[AsyncProgram]:
+        """For one search or replay: then everything is as it was."""
+        collecting = gc.isenabled()
+        gc.collect()
+        hooks = None
+        quiet = warnings.catch_warnings()
+        quiet.__enter__()
+        # Of executions that were given up in the middle.
+        warnings.simplefilter("ignore", ResourceWarning)
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        try:
+            hooks = self.enter()
+            yield self
+        finally:
+            LOG.on = False
+            LOG.clear()
+            LOG.base.clear()
+            LOG.kept.clear()
+            LOG.ordered.clear()
+            LOG.all_ordered = LOG.stale = False
+            calls.LATE.clear()
+            if self.instruments is not None:
+                self.instruments.remove()
+            accesses.WRITTEN.clear()
+            self.instruments = None
+            if hooks is not None:
+                hooks.remove()
+            gc.unfreeze()
+            gc.collect()
+            quiet.__exit__(None, None, None)
+            if collecting:
+                gc.enable()
+
+    def world(self, tids: Tids, program: WorldProgram) -> World:
+        given = {name: value for name, value in self.options.items() if name in {"time", "cancel"}}
+        if self.library == "trio":
+            from vkemu.worlds.trio_world import TrioWorld
+
+            return TrioWorld(self.main, tids, program.numbers, program.memo, **given)
+        from vkemu.worlds.asyncio_world import AsyncioWorld
+
+        given["order"] = self.options.get("order", "arrival")
+        return AsyncioWorld(self.main, tids, program.numbers, program.memo, **given)
+
+
+def check(main: Any, backend: Any, options: dict[str, Any]) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if not callable(main):
+        raise TypeError(f"program: {main!r}, expected an async function without arguments")
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"explore: no option {name!r}, expected one of {', '.join(OPTIONS)}")
+    for name, allowed in (("time", TIMES), ("order", ORDERS)):
+        if options.get(name, allowed[0]) not in allowed:
+            raise ValueError(f"{name}: {options[name]!r}, expected one of {', '.join(allowed)}")
+    if not isinstance(options.get("cancel", ""), str):
+        raise TypeError(
+            f"cancel: {options['cancel']!r}, expected 'everywhere' or a function's name"
+        )
+    if importlib.util.find_spec("bytecode") is None:
+        raise ExplorationError(f"backend={backend!r}: needs vkemu[async] (pip install bytecode)")
+
+
+class WorldProgram(Program):
+    """Runs an async function anew for every execution."""
+
+    auditing = WorldAudit
+
+    def __init__(self, build: AsyncProgram, tids: Tids) -> None:
+        super().__init__(build, tids)
+        self.build: AsyncProgram = build
+        self.memo: dict[tuple[int, int], Footprint] = {}
+        self.restarts = 0
+        self.warm()
+
+    def warm(self) -> None:
+        """Executions before the first, so that what is loaded and cached late is there."""
+        for _ in range(WARMING):
+            execution = self.begin()
+            execution.settle()
+            steps = 0
+            while execution.runnable and steps < 10_000:
+                execution.step(execution.runnable[steps % len(execution.runnable)])
+                steps += 1
+            execution.close()
+            if not self.outdated():
+                break
+        self.begun = 0
+
+    def outdated(self) -> bool:
+        instruments = self.build.instruments
+        return LOG.stale or (instruments is not None and instruments.outdated())
+
+    def begin(self, noting: bool = False) -> Execution:
+        self.execution.close()
+        if self.outdated():
+            self.restarts += 1
+            if self.restarts > RESTARTS:
+                LOG.all_ordered = True
+            self.build.renew()
+            self.memo.clear()
+        if not self.begun % COLLECT:
+            gc.collect()
+        LOG.on = False
+        LOG.clear()
+        world = self.build.world(self.tids, self)
+        world.renewed = self.build.renewed
+        world.seen = [] if noting else None
+        world.deferred = True
+        self.execution = world
+        return world

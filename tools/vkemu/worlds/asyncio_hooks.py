@@ -1,0 +1,57 @@
+"""asyncio's Python tasks and futures in place of those of C, wherever a module has them."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.futures
+import asyncio.tasks
+import concurrent.futures
+import inspect
+import sys
+from typing import Any
+
+from vkemu.worlds.asyncio_loop import PyFuture, PyTask
+from vkemu.worlds.hooks import Hooks
+from vkemu.worlds.workers import current
+
+C_TASK = asyncio.Task
+C_FUTURE = asyncio.Future
+
+
+def install(hooks: Hooks) -> None:
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "") in {"_asyncio", "builtins", __name__}:
+            continue
+        names = getattr(module, "__dict__", None)
+        if not isinstance(names, dict):
+            continue
+        for name, value in list(names.items()):
+            if value is C_TASK and C_TASK is not PyTask:
+                hooks.replace(module, name, PyTask)
+            elif value is C_FUTURE and C_FUTURE is not PyFuture:
+                hooks.replace(module, name, PyFuture)
+    gathering(hooks)
+    results(hooks)
+
+
+def gathering(hooks: Hooks) -> None:
+    """The future of `gather` is a subclass, made of the one of C: make it of the other."""
+    old = vars(asyncio.tasks)["_GatheringFuture"]
+    if issubclass(old, PyFuture):
+        return
+    names: dict[str, Any] = dict(vars(asyncio.tasks))
+    source = inspect.getsource(old)
+    exec(compile(source, asyncio.tasks.__file__, "exec"), names)  # noqa: S102 - of asyncio itself
+    hooks.replace(asyncio.tasks, "_GatheringFuture", names["_GatheringFuture"])
+
+
+def results(hooks: Hooks) -> None:
+    """A thread of the program that waits for the loop lets it go on."""
+
+    def result(self: Any, timeout: float | None = None) -> Any:
+        worker = current()
+        if worker is not None and not self.done():
+            worker.wait(self.done)
+        return real(self, timeout)
+
+    real = hooks.replace(concurrent.futures.Future, "result", result)

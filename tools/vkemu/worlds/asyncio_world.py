@@ -1,0 +1,390 @@
+"""An asyncio event loop that is driven one handle at a time.
+
+Tasks and futures are asyncio's own, the Python ones, so that what they touch can be seen. Each task
+is a thread; timers and calls in executors are too; plain callbacks are one thread together, in
+their order. Two rules say who may go on:
+
+* `arrival`: what asyncio promises stays. Wakeups and callbacks run in the order they were asked
+  for. What starts a task, passes a deadline or ends a call in an executor comes from outside, and
+  may be as late as it likes; but it does not overtake what was asked for before it.
+* `any`: any task that is ready, in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections import deque
+from typing import Any, Final
+
+from sniffio import thread_local as sniffio_library
+from vkprotocol.effects import Thread
+
+from vkemu.executors.controlled import Tids
+from vkemu.exploration.reduction.footprint import Footprint, Objects
+from vkemu.worlds.asyncio_loop import Loop, PyTask
+from vkemu.worlds.instrumenting import reach
+from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.spinning import Spinning
+from vkemu.worlds.waiting import place_of, standing
+from vkemu.worlds.workers import Worker
+from vkemu.worlds.world import Unsupported, World, leaf
+
+CLEANUP_TURNS: Final = 20_000
+
+
+class AsyncioWorld(World):
+    current: AsyncioWorld | None = None
+
+    def __init__(
+        self,
+        main: Any,
+        tids: Tids,
+        objects: Objects,
+        memo: dict[tuple[int, int], Footprint],
+        *,
+        time: str = "idle",
+        order: str = "arrival",
+        cancel: str = "",
+    ) -> None:
+        super().__init__(tids, objects, memo)
+        self.main = main
+        self.time = time
+        self.order = order
+        self.cancel = cancel
+        self.now = 0.0
+        self.refused = ""
+        self.of_task: dict[Any, Thread] = {}
+        self.task_of: dict[int, Any] = {}
+        self.queues: dict[int, deque[Any]] = {}  # by thread: its handles
+        self.woken: dict[int, int] = {}  # by id of a handle: the event that asked for it
+        self.seq = 0
+        self.seqs: dict[int, int] = {}  # by id of a handle: when it was asked for
+        self.inner: dict[int, tuple[Any, int]] = {}  # by seq: what keeps its order, and its thread
+        self.ran: list[tuple[int, int]] = []  # of those that ran: seq, event
+        self.timers: dict[Any, Thread] = {}  # by handle
+        self.registered: dict[Any, int] = {}
+        # Timers that are no more: since which event, and which had set them.
+        self.gone: list[tuple[float, int, int]] = []
+        self.barrier = 0
+        self.cancels: dict[int, Any] = {}  # by thread: the task it cancels
+        self.notes: list[Any] = []  # what went to the loop's exception handler
+        self.firing: Any = None
+        self.spinning = Spinning()
+        self.ending = False
+        self.start()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        AsyncioWorld.current = self
+        self.library, sniffio_library.name = sniffio_library.name, "asyncio"
+        self.running = asyncio._get_running_loop()
+        self.loop = Loop(self)
+        LOG.name(self.loop)
+        asyncio._set_running_loop(self.loop)
+        self.generators = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(
+            firstiter=self.loop._asyncgen_firstiter_hook,
+            finalizer=self.loop._asyncgen_finalizer_hook,
+        )
+        LOG.on = self.tracking
+        self.task = self.loop.create_task(self.main())
+        self.callbacks = self.born("callbacks")
+
+    def close(self) -> None:
+        super().close()
+        if AsyncioWorld.current is not self:
+            return
+        LOG.on = self.tracking = False
+        self.acting = None
+        for worker in self.workers.values():
+            worker.give_up()
+        self.give_up()
+        for task in self.of_task:
+            task._log_destroy_pending = False
+            task._Future__log_traceback = False
+        self.loop._closed = True
+        sys.set_asyncgen_hooks(*self.generators)
+        asyncio._set_running_loop(self.running)
+        sniffio_library.name = self.library
+        AsyncioWorld.current = None
+        for thread in self.threads.values():
+            thread.done = True
+
+    def give_up(self) -> None:
+        """Cancel everything, and let it end."""
+        for _ in range(CLEANUP_TURNS):
+            left = [task for task in self.of_task if not task.done()]
+            if not left:
+                break
+            if not any(self.queues.values()):
+                for task in left:
+                    task.cancel()
+                if not any(self.queues.values()):
+                    break
+            for queue in list(self.queues.values()):
+                if queue:
+                    try:
+                        queue.popleft()._run()
+                    except BaseException:
+                        pass
+
+    # -- what the loop tells us --------------------------------------------------------------------
+
+    def ready(self, handle: Any) -> None:
+        """A handle is to be run."""
+        owner = getattr(handle._callback, "__self__", None)
+        free = False
+        if isinstance(owner, PyTask):
+            thread = self.of_task.get(owner) or self.new_task(owner)
+            name = getattr(handle._callback, "__name__", "")
+            free = name.endswith("__step") and not handle._args
+        else:
+            thread = self.callbacks
+            touch(self.loop, "callbacks", write=True)
+            self.spinning.asked(handle)
+        self.queues.setdefault(thread.tid, deque()).append(handle)
+        self.seq += 1
+        self.seqs[id(handle)] = self.seq
+        if not free:
+            self.inner[self.seq] = (handle, thread.tid)
+        if self.order == "arrival":
+            touch(self.loop, "ready", write=not free)
+        if self.at >= 0:
+            self.woken[id(handle)] = 1 << self.at
+
+    def new_task(self, task: Any) -> Thread:
+        coroutine = task.get_coro()
+        thread = self.born("", coroutine)
+        name = getattr(coroutine, "__qualname__", "task").rpartition(".")[2]
+        thread.name = name + "".join(f".{n}" for n in thread.path[1:])
+        self.of_task[task] = thread
+        self.task_of[thread.tid] = task
+        LOG.name(task)
+        reach(coroutine)
+        if self.cancel and (
+            name == self.cancel or (self.cancel == "everywhere" and len(self.of_task) == 1)
+        ):
+            self.cancels[self.born("cancel", parent=thread).tid] = task
+        return thread
+
+    def job(self, run: Any) -> None:
+        """A call in an executor: a step at any time, and more when it calls back."""
+        owner = self.acting
+        thread = self.born("")
+        thread.name = f"thread {thread.path[-1]} of {owner.name if owner else 'nobody'}"
+        self.workers[thread.tid] = Worker(run)
+        self.wake(thread.tid)
+
+    def timer(self, handle: Any) -> None:
+        touch(self.loop, "now", write=False)
+        owner = self.acting
+        self.overtaken(handle._when)
+        thread = self.born("")
+        thread.name = f"timer {thread.path[-1]} of {owner.name if owner else 'nobody'}"
+        LOG.name(handle)
+        self.timers[handle] = thread
+        self.registered[handle] = 1 << self.at if self.at >= 0 else 0
+
+    def overtaken(self, when: float) -> None:
+        """An earlier timer than all there are: the first of those could have fired before."""
+        first = min((handle._when for handle in self.timers), default=when)
+        if self.time == "any" and when < first and self.at >= 0:
+            for handle, thread in self.timers.items():
+                if handle._when == first:
+                    past = self.past_of(handle)
+                    self.might.append((self.at, thread.tid, self.codes_of(handle), past))
+
+    def lapse(self, handle: Any) -> None:
+        """A timer is cancelled. It could have fired before."""
+        touch(self.loop, "now", write=False)
+        touch(handle, "fired", write=True)
+        thread = self.timers.get(handle)
+        if thread is None:
+            return
+        if self.at >= 0:
+            first = min(other._when for other in self.timers)
+            strikes = self.time == "any" or handle._when <= self.now
+            if strikes and self.tracking and handle._when == first:
+                self.might.append(
+                    (self.at, thread.tid, self.codes_of(handle), self.past_of(handle))
+                )
+            self.could_come_earlier(handle, thread.tid)
+            self.gone.append((handle._when, 1 << self.at, self.registered[handle]))
+        del self.timers[handle]
+        self.over(thread)
+
+    def codes_of(self, handle: Any) -> Footprint:
+        """What a timer touches when it fires, whatever its callback does."""
+        number = self.objects.number_of
+        now = 2 * number((LOG.name(self.loop), "now")) + (handle._when > self.now)
+        return tuple(sorted([now, 2 * number((LOG.name(handle), "fired")) + 1]))
+
+    def past_of(self, handle: Any, *, without: int = -1) -> int:
+        must = self.registered[handle]
+        for when, events, setting in self.gone:
+            if when < handle._when and setting != without:
+                must |= events
+        return must
+
+    def could_come_earlier(self, handle: Any, tid: int) -> None:
+        """What set an earlier timer could have come after this one."""
+        if self.time == "any" and self.tracking:
+            for when, _, setting in self.gone:
+                if when < handle._when and setting:
+                    past = self.past_of(handle, without=setting)
+                    first = setting.bit_length() - 1
+                    self.might.append((first, tid, self.codes_of(handle), past))
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def enabled(self) -> list[int]:
+        found = [tid for tid, queue in self.queues.items() if queue]
+        found = self.spinning.without(found, self.callbacks.tid, self.queues)
+        if self.order == "arrival":
+            found = self.in_order(found)
+        found += [tid for tid, worker in self.workers.items() if worker.ready()]
+        busy = bool(found)
+        found += [tid for tid, task in self.cancels.items() if not task.done()]
+        first = min((handle._when for handle in self.timers), default=math.inf)
+        # What is due may fire at any time; time passes for it when nobody can run.
+        if self.timers and (self.time == "any" or not busy or first <= self.now):
+            found += [thread.tid for handle, thread in self.timers.items() if handle._when == first]
+        found.sort()
+        return found
+
+    def in_order(self, found: list[int]) -> list[int]:
+        """Those of them that overtake nothing which keeps its order."""
+        waiting = self.spinning.waiting
+        first = min((seq for seq, (h, _) in self.inner.items() if id(h) not in waiting), default=0)
+        if not first:
+            return found
+        head = self.inner[first][1]
+        callbacks = self.callbacks.tid
+        seqs, queues = self.seqs, self.queues
+        return [
+            tid
+            for tid in found
+            if tid == head or (tid != callbacks and seqs[id(queues[tid][0])] < first)
+        ]
+
+    def act(self, thread: Thread) -> int:
+        must = self.barrier
+        tid = thread.tid
+        queue = self.queues.get(tid)
+        if queue:
+            handle = queue[0]
+            if thread is self.callbacks:
+                handle = self.spinning.first(queue)
+                touch(self.loop, "callbacks", write=True)
+            queue.remove(handle)
+            must |= self.asked_for(handle)
+            self.run_handle(handle, thread, queue)
+        elif tid in self.workers:
+            if self.workers[tid].step():
+                del self.workers[tid]
+                self.over(thread)
+            self.spinning.clear()
+        elif tid in self.cancels:
+            self.cancels.pop(tid).cancel()
+            self.over(thread)
+            self.spinning.clear()
+        else:
+            must |= self.pass_time(thread)
+            self.spinning.clear()
+        if self.refused:
+            raise Unsupported(self.refused)
+        self.finish()
+        return must
+
+    def asked_for(self, handle: Any) -> int:
+        """The events that a handle comes after: what asked for it, and what keeps its order."""
+        must = self.woken.pop(id(handle), 0)
+        seq = self.seqs.pop(id(handle), 0)
+        if self.order == "arrival":
+            for other, event in self.ran:
+                if other < seq:
+                    must |= event
+            if seq in self.inner:
+                self.ran.append((seq, 1 << self.at))
+        self.inner.pop(seq, None)
+        return must
+
+    def run_handle(self, handle: Any, thread: Thread, queue: Any) -> None:
+        self.spinning.running = handle
+        if not handle._cancelled:
+            handle._run()
+        self.spinning.running = None
+        task = self.task_of.get(thread.tid)
+        self.spinning.ran(handle, thread.tid, task, queue)
+        if task is not None and task.done():
+            self.over(thread)
+
+    def pass_time(self, thread: Thread) -> int:
+        """A timer fires. The events that come before it."""
+        here = self.at
+        must = 0
+        handle = next(handle for handle, timer in self.timers.items() if timer is thread)
+        passes = handle._when > self.now
+        if passes and self.time != "any":
+            must = (1 << here) - 1
+            self.barrier = 1 << here
+            for other, timer in self.timers.items():  # which may as well be the first
+                if other is not handle and other._when == handle._when:
+                    self.might.append((here, timer.tid, self.codes_of(other), must))
+        del self.timers[handle]
+        must |= self.past_of(handle)
+        touch(self.loop, "now", write=passes)
+        touch(handle, "fired", write=True)
+        self.now = max(self.now, handle._when)
+        self.could_come_earlier(handle, thread.tid)
+        self.gone.append((handle._when, 1 << here, self.registered[handle]))
+        self.over(thread)
+        if not handle._cancelled:
+            handle._run()
+        return must
+
+    def finish(self) -> None:
+        """When main is done, what is left is cancelled, as asyncio.run does it."""
+        if not self.task.done():
+            return
+        left = [task for task in self.of_task if not task.done()]
+        if not self.ending:
+            self.ending = True
+            for task in left:
+                task.cancel()
+            error: BaseException | None = None
+            if self.task.cancelled():
+                if self.cancel != "everywhere":
+                    error = asyncio.CancelledError("main was cancelled")
+            else:
+                error = self.task.exception()
+            if error is not None:
+                self.ended = True
+                self.fail(self.raiser(leaf(error)), leaf(error))
+            elif not self.task.cancelled():
+                self.outcome = self.task.result()
+        if not left:
+            self.ended = True
+
+    def raiser(self, error: BaseException) -> Thread:
+        """The task that an error came from."""
+        for task, thread in reversed(self.of_task.items()):
+            if task.done() and not task.cancelled():
+                raised = task._exception
+                if raised is not None and leaf(raised) is error:
+                    return thread
+        return self.of_task[self.task]
+
+    # -- words -------------------------------------------------------------------------------------
+
+    def place(self, thread: Thread) -> tuple[str, int]:
+        task = self.task_of.get(thread.tid)
+        return ("?", 0) if task is None or thread.done else place_of(task.get_coro())
+
+    def stuck(self) -> str:
+        left = [(task, thread) for task, thread in self.of_task.items() if not task.done()]
+        names = {task: thread.name for task, thread in left}
+        return "; ".join(standing(thread.name, task.get_coro(), names) for task, thread in left)

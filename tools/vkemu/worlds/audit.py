@@ -1,0 +1,167 @@
+"""Whether the footprints explain what happens: no verdict is better than they are.
+
+Executions are taken again in another order of the same trace: a random one in which whatever
+happens before another still does. Every step must touch what it touched, and the end be the same;
+else two steps that were held to be independent are not. It is tried for the first executions of a
+search, for fewer and fewer later on, and for the last.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final
+
+from vkemu.exploration.checking.audit import Audit
+from vkemu.exploration.result import Unseen
+from vkemu.exploration.run import Run
+from vkemu.worlds.world import World, readable
+
+ORDERS: Final = 3  # of each execution that is looked at
+
+
+class WorldAudit(Audit):
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.random = Random(0)
+        self.last: Taken | None = None
+
+    def check(self, run: Run) -> None:
+        world: Any = run.execution
+        if world.stale():
+            return
+        taken = Taken(run)
+        if taken.steps:
+            self.last = taken
+            self.reorder(taken)
+
+    def conclude(self) -> None:
+        build: Any = self.program.build
+        if self.last is not None and self.last.renewed == build.renewed:
+            self.reorder(self.last)
+
+    def reorder(self, taken: Taken) -> None:
+        for n in range(ORDERS + 1):
+            # The first is the same order: is it the same execution at all?
+            order = taken.order(self.random) if n else list(range(len(taken.steps)))
+            if n and order == sorted(order):
+                continue
+            again = self.take(taken, order)
+            if again is not None:
+                raise Unseen(self.located(taken, order, again))
+
+    def take(self, taken: Taken, order: list[int]) -> str | None:
+        """What differs when the steps are taken in this order; None when nothing does."""
+        run = self.again
+        run.begin()
+        world: Any = run.execution
+        try:
+            going = run.settle()
+            for position in order:
+                step = taken.steps[position]
+                tid = world.tids.get(step.path, -1)
+                thread = world.threads.get(tid)
+                if not going or thread is None or not thread.runnable:
+                    return f"{step.text}: cannot be taken"
+                run.schedule.append(tid)
+                going = world.step(tid) or not run.thread_failed()
+                keys = world.objects.keys
+                codes = frozenset((keys[code >> 1], code & 1) for code in world.taken.codes)
+                if codes != step.codes:
+                    places = sorted({readable(key) for key, _ in codes ^ step.codes})
+                    return f"{step.text}: touches otherwise {', '.join(places[:3])}"
+            run.finish()
+            end = ending(run, world)
+            if end != taken.end and not taken.partial:
+                return f"the end: was {taken.end}, is {end}"
+            return None
+        finally:
+            world.close()
+
+    def located(self, taken: Taken, order: list[int], difference: str) -> str:
+        """The two neighbours whose order matters, when there are such."""
+        for n in range(len(taken.steps) - 1):
+            one, other = taken.steps[n], taken.steps[n + 1]
+            if taken.before[n + 1] >> n & 1:
+                continue
+            swapped = list(range(len(taken.steps)))
+            swapped[n], swapped[n + 1] = n + 1, n
+            found = self.take(taken, swapped)
+            if found is not None:
+                return (
+                    f"{one.text} and {other.text} seem to share nothing, but in the other order "
+                    f"{found}"
+                )
+        if order == sorted(order):
+            return f"the same schedule again is another execution: {difference}"
+        return f"in another order of independent steps {difference}"
+
+
+class Taken:
+    """An execution that is over."""
+
+    def __init__(self, run: Run) -> None:
+        world: Any = run.execution
+        self.steps: list[Step] = []
+        self.before: list[int] = []  # by step, the steps that happen before it
+        self.end = ending(run, world)
+        self.renewed = world.renewed
+        self.partial = run.blocked or run.cut
+        assert isinstance(world, World)
+        keys = world.objects.keys
+        writes: dict[int, int] = {}
+        touches: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for n, (thread, turn, where, parent) in enumerate(world.history):
+            before = turn.must
+            if thread.tid in last:
+                before |= 1 << last[thread.tid]
+            elif parent >= 0:
+                before |= 1 << parent
+            for code in turn.codes:
+                number = code >> 1
+                before |= touches.get(number, 0) if code & 1 else writes.get(number, 0)
+            for code in turn.codes:
+                number = code >> 1
+                touches[number] = touches.get(number, 0) | 1 << n
+                if code & 1:
+                    writes[number] = writes.get(number, 0) | 1 << n
+            last[thread.tid] = n
+            self.before.append(before & ((1 << n) - 1))
+            codes = frozenset((keys[code >> 1], code & 1) for code in turn.codes)
+            self.steps.append(Step(thread.path, f"{thread.name} at {where}", codes))
+
+    def order(self, random: Random) -> list[int]:
+        """Another order of the same trace."""
+        done = 0
+        found = []
+        left = list(range(len(self.steps)))
+        while left:
+            ready = [n for n in left if not self.before[n] & ~done]
+            chosen = ready[random.getrandbits(24) * len(ready) >> 24]
+            left.remove(chosen)
+            found.append(chosen)
+            done |= 1 << chosen
+        return found
+
+
+class Step:
+    def __init__(self, path: tuple[int, ...], text: str, codes: frozenset[Any]) -> None:
+        self.path = path
+        self.text = text
+        self.codes = codes
+
+
+def ending(run: Run, world: Any) -> str:
+    if run.error is not None:
+        return run.message()
+    return f"{type(world.outcome).__name__} {shown(world.outcome)}"
+
+
+def shown(value: Any) -> str:
+    """repr, when that is the same in every execution."""
+    from vkemu.exploration.run import without_addresses
+
+    try:
+        return without_addresses(repr(value))
+    except Exception:
+        return ""

@@ -1,0 +1,212 @@
+"""What rewritten code calls before it calls something: what is called, and with what.
+
+A function that is rewritten notes for itself what it touches. Of all others only what they are
+given is known: functions of C and of the standard library change it, unless they are known to read.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+from collections.abc import Callable
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final
+
+from vkemu.worlds.accesses import (
+    ITERATORS,
+    WRITTEN,
+    behind,
+    holder_of,
+    look,
+    opaque,
+    written_late,
+)
+from vkemu.worlds.known import (
+    ITEM_READS,
+    ITEM_WRITES,
+    MUTATING,
+    PURE_MODULES,
+    READING,
+    RUNTIME,
+)
+from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG, item, name_all, whole
+
+HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+# Rewritten code, by id: to hash a code object is to hash all of it. And what to do about a function
+# that is called and not rewritten, yet.
+MADE: Final[dict[int, Any]] = {}
+LATE: Final[list[Callable[[Any], bool]]] = []
+
+
+def called(function: Any, *args: Any) -> None:
+    if LOG.on:
+        handler = CALLS.get(type(function))
+        if handler is not None:
+            handler(function, args)
+        elif isinstance(function, type):
+            call_class(function, args)
+
+
+def called_with(function: Any, args: Any, named: Any = None) -> None:
+    """f(*args, **named)."""
+    if LOG.on:
+        look(args, False, 0)
+        given = list(args) if isinstance(args, (list, tuple)) else []
+        if isinstance(named, dict):
+            given += named.values()
+        called(function, *given)
+
+
+def call_python(function: Any, args: tuple[Any, ...]) -> None:
+    if id(function.__code__) in MADE:
+        return
+    stem = (function.__globals__.get("__name__") or "").partition(".")[0]
+    if stem in RUNTIME:
+        for arg in args:
+            name_all(arg)
+    elif stem in PURE_MODULES:
+        for arg in args:
+            look(arg, False)
+    elif not (LATE and LATE[0](function)):
+        for arg in args:
+            look(arg, True)
+
+
+def call_method(function: Any, args: tuple[Any, ...]) -> None:
+    inner = function.__func__
+    if type(inner) is FunctionType:
+        call_python(inner, (function.__self__, *args))
+    else:
+        called(inner, function.__self__, *args)
+
+
+def call_partial(function: Any, args: tuple[Any, ...]) -> None:
+    called(function.func, *function.args, *args, *function.keywords.values())
+
+
+def call_builtin(function: Any, args: tuple[Any, ...]) -> None:
+    """A function of C, or a bound method of an object of C."""
+    obj = function.__self__
+    name = function.__name__
+    kind = type(obj)
+    if obj is None or kind is ModuleType:
+        special = SPECIAL.get(function)
+        if special is not None:
+            special(*args)
+            return
+        reads = function in READING or function.__module__ in PURE_MODULES
+        for arg in args:
+            look(arg, not reads)
+            if not reads and type(arg) is FunctionType:
+                call_python(arg, ())
+        return
+    call_on(obj, kind, name, args)
+
+
+def call_on(obj: Any, kind: type, name: str, args: tuple[Any, ...]) -> None:
+    if kind in IMMUTABLE:
+        for arg in args:
+            look(arg, False, 0)
+        return
+    if isinstance(obj, CONTAINERS):
+        if isinstance(obj, dict) and args and name in ITEM_READS:
+            item(obj, args[0], False)
+        elif isinstance(obj, dict) and args and name in ITEM_WRITES:
+            item(obj, args[0], True, structure=(args[0] in obj) == (name == "pop"))
+        else:
+            whole(obj, name in MUTATING)
+        for arg in args:
+            name_all(arg)
+            look(arg, False, 0)
+    elif isinstance(obj, type):
+        called(obj, *args)  # dict.fromkeys, say
+    elif opaque(kind):
+        LOG.note(obj, "*", True)
+        for arg in args:
+            look(arg, True)
+
+
+def call_wrapper(function: Any, args: tuple[Any, ...]) -> None:
+    """`super().__setitem__` and the like: a slot of C, called by name."""
+    obj = function.__self__
+    name = function.__name__
+    if isinstance(obj, CONTAINERS):
+        call_on(obj, type(obj), name, args)
+    elif name == "__setattr__" and len(args) == 2:
+        set_attribute(obj, *args)
+
+
+def call_descriptor(function: Any, args: tuple[Any, ...]) -> None:
+    """`list.append(l, x)`."""
+    if args:
+        if function.__name__ == "__setattr__" and len(args) == 3:
+            set_attribute(*args)
+        else:
+            call_on(args[0], type(args[0]), function.__name__, args[1:])
+
+
+def call_class(kind: type, args: tuple[Any, ...]) -> None:
+    if kind is type or kind is super:
+        return
+    if kind.__flags__ & HEAP_TYPE and type(vars(kind).get("__init__")) is FunctionType:
+        call_python(vars(kind)["__init__"], ())
+        return
+    for arg in args:
+        name_all(arg)
+        look(arg, False, 0)
+
+
+CALLS: Final[dict[type, Callable[[Any, tuple[Any, ...]], None]]] = {
+    FunctionType: call_python,
+    MethodType: call_method,
+    BuiltinFunctionType: call_builtin,
+    functools.partial: call_partial,
+    MethodWrapperType: call_wrapper,
+    WrapperDescriptorType: call_descriptor,
+    type(list.append): call_descriptor,
+    type: call_class,
+}
+
+
+def get_attribute(obj: Any, name: Any = "", *default: Any) -> None:
+    if name in WRITTEN and holder_of(type(obj), name) is not True:
+        LOG.note(obj, name, False)
+
+
+def set_attribute(obj: Any, name: Any = "", value: Any = None) -> None:
+    name_all(value)
+    if name in WRITTEN:
+        LOG.note(obj, name, True)
+    elif LOG.name(obj)[:2] != LOG.step:
+        written_late(name)
+
+
+def dictionary_of(obj: Any = None) -> None:
+    """vars(obj): all of it, and who knows for what."""
+    for name in sorted(map(str, getattr(obj, "__dict__", {}))):
+        written_late(name)
+        LOG.note(obj, name, True)
+
+
+def takes_next(iterator: Any = None, *default: Any) -> None:
+    if type(iterator) in ITERATORS or type(iterator) is GeneratorType or opaque(type(iterator)):
+        LOG.note(iterator, "at", True)
+        behind(iterator, write=False)
+
+
+SPECIAL: Final[dict[Any, Callable[..., None]]] = {
+    builtins.getattr: get_attribute,
+    builtins.hasattr: get_attribute,
+    builtins.setattr: set_attribute,
+    builtins.delattr: set_attribute,
+    builtins.vars: dictionary_of,
+    builtins.next: takes_next,
+}

@@ -1,0 +1,196 @@
+"""What the step under way has touched, and how objects are named.
+
+A footprint is over (object, field). An object is named by the step in which it was first seen, and
+as the how-manieth: `(path, count, born)`. That is the same in all executions that agree on the
+causal past of that step, whatever else they interleave it with. It takes that objects are seen by
+whoever makes them, not by whoever comes first: what is stored, passed on or closed over is named
+at once, and what modules hold is named before the program starts.
+
+Everything named is kept until the execution is over, or an address could come to mean another
+object. So no finalizer runs before then; `released` looks at those that run then.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Final, TypeAlias
+
+from vkemu.exploration.reduction.footprint import Footprint, Objects
+
+Name: TypeAlias = tuple[Any, ...]
+Field: TypeAlias = Any  # a name, "[]" for all of a container, ("k", key) for an item of a dict
+
+CONTAINERS: Final = (list, dict, set, collections.deque, bytearray)
+CONTAINER_TYPES: Final = frozenset(
+    [*CONTAINERS, collections.OrderedDict, collections.defaultdict, collections.Counter]
+)
+IMMUTABLE: Final = frozenset(
+    [int, float, complex, str, bytes, bool, type(None), frozenset, range, slice, ModuleType,
+     CodeType, type(len), type([].append), type(Ellipsis), type(NotImplemented)]
+)  # fmt: skip
+SETUP: Final = ()  # the path of what happens before the first step
+SHOWN: Final = 60  # characters of a value
+
+
+class Log:
+    """Of the execution under way. Invariant: everything in `names` is in `keep`."""
+
+    __slots__ = (
+        "all_ordered", "base", "born", "cur", "filled", "keep", "kept", "keys", "names", "on",
+        "ordered", "stale", "step", "told",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.on = False
+        self.base: dict[int, Name] = {}  # what is there before the program starts
+        self.kept: list[Any] = []
+        self.ordered: set[Name] = set()  # dicts that somebody looks at as a whole
+        self.all_ordered = False  # there are too many to begin again for each
+        self.stale = False  # more is known than when the search began: it begins again
+        self.told: Callable[[Any, Field, bool], None] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Before an execution."""
+        self.names: dict[int, Name] = dict(self.base)
+        self.keep: list[Any] = []
+        self.cur: dict[tuple[int, Field], bool] = {}
+        self.step: tuple[Any, int] = (SETUP, 0)
+        self.born = 0
+        self.filled: list[Any] = []  # containers that this step wrote to as a whole
+        self.keys: dict[int, dict[Any, None]] = {}  # by dict: its keys that were named alone
+
+    def begin(self, path: tuple[int, ...], count: int) -> None:
+        """A step begins: the `count`-th of the thread at `path`."""
+        self.cur = {}
+        self.step = (path, count)
+        self.born = 0
+
+    def name(self, obj: Any) -> Name:
+        name = self.names.get(id(obj))
+        if name is None:
+            name = self.names[id(obj)] = (*self.step, self.born)
+            self.born += 1
+            self.keep.append(obj)
+        return name
+
+    def note(self, obj: Any, field: Field, write: bool) -> None:
+        i = id(obj)
+        if i not in self.names:
+            self.names[i] = (*self.step, self.born)
+            self.born += 1
+            self.keep.append(obj)
+        if write:
+            self.cur[i, field] = True
+        else:
+            self.cur.setdefault((i, field), False)
+        if self.told is not None:
+            self.told(obj, field, write)
+
+    def footprint(self, objects: Objects) -> Footprint:
+        """Of the step that is over."""
+        self.name_contents()
+        names = self.names
+        number = objects.number_of
+        codes = [2 * number((names[i], field)) + write for (i, field), write in self.cur.items()]
+        codes.sort()
+        return tuple(codes)
+
+    def name_contents(self) -> None:
+        """What functions of C put into containers, named by whose step it was."""
+        for obj in self.filled:
+            for value in list(obj.values() if isinstance(obj, dict) else obj):
+                name_all(value)
+        self.filled.clear()
+
+
+LOG: Final = Log()
+
+
+def touch(obj: Any, field: Field, *, write: bool) -> None:
+    """For what the worlds know of their own libraries."""
+    if LOG.on:
+        LOG.note(obj, field, write)
+
+
+def name_all(value: Any, depth: int = 6) -> None:
+    """Name what is about to be stored where others may find it, and all that comes with it."""
+    kind = type(value)
+    if kind in IMMUTABLE or kind is type:
+        return
+    if kind is tuple:
+        if depth:
+            for item in value:
+                name_all(item, depth - 1)
+        return
+    if id(value) in LOG.names:
+        return
+    if kind is FunctionType:
+        for cell in value.__closure__ or ():
+            name_all(cell, depth)
+        for default in value.__defaults__ or ():
+            name_all(default, depth)
+        return
+    LOG.name(value)
+    if not depth:
+        return
+    if kind is CellType:
+        try:
+            name_all(value.cell_contents, depth - 1)
+        except ValueError:
+            pass
+    elif kind is MethodType:
+        name_all(value.__self__, depth - 1)
+        name_all(value.__func__, depth - 1)
+    elif isinstance(value, dict):
+        for item in list(value.values()):
+            name_all(item, depth - 1)
+    elif isinstance(value, (list, collections.deque)):
+        for item in list(value):
+            name_all(item, depth - 1)
+    elif not isinstance(value, (set, bytearray, type)):
+        for item in list(getattr(value, "__dict__", {}).values()):
+            name_all(item, depth - 1)
+
+
+def whole(obj: Any, write: bool) -> None:
+    """All of a container: its structure, and every item of a dict."""
+    LOG.note(obj, "[]", write)
+    if write and not isinstance(obj, (set, bytearray)):
+        LOG.filled.append(obj)
+    if isinstance(obj, dict):
+        name = LOG.names[id(obj)]
+        if name not in LOG.ordered and not LOG.all_ordered:
+            LOG.ordered.add(name)
+            LOG.stale = True
+        known = LOG.keys.setdefault(id(obj), {})
+        for key in dict.keys(obj):
+            known.setdefault(place(key))
+        for key in known:
+            LOG.note(obj, ("k", key), write)
+
+
+def place(key: Any) -> Any:
+    """What tells this key from others, in all executions; None where nothing does."""
+    kind = type(key)
+    if kind in {str, int, bytes, float, bool, type(None)}:
+        return (kind.__name__, key)
+    if kind is tuple:
+        inner = tuple(map(place, key))
+        return None if None in inner else inner
+    by_identity: Any = object.__hash__
+    return LOG.name(key) if kind.__hash__ is by_identity else None
+
+
+def item(container: dict[Any, Any], key: Any, write: bool, *, structure: bool = False) -> None:
+    """One item of a dict. `structure`: it comes or goes, which whoever looks at all of it sees."""
+    known = place(key)
+    if known is None:
+        whole(container, write)
+        return
+    LOG.keys.setdefault(id(container), {})[known] = None
+    LOG.note(container, ("k", known), write)
+    if structure and (LOG.all_ordered or LOG.names[id(container)] in LOG.ordered):
+        LOG.note(container, "[]", True)
