@@ -138,7 +138,7 @@ class Machine:
         self.other_lives = True
         self.other_object = vm_object_allocate(self.kernel, OBJT_DEFAULT, OTHER_PAGES)
         self.lwps: dict[int, Lwp] = {}  # by CPU
-        self.child: Vmspace | None = None  # of the guest process, once it has forked
+        self.children: list[Vmspace] = []  # of the guest process, as often as it has forked
         self.registers: dict[str, dict[str, int]] = {t.name: {} for t in litmus.threads}
         self._events: dict[int, Cell] = {}
         self._locks: dict[int, Lock] = {}
@@ -320,7 +320,7 @@ class Machine:
         """The test itself has a reference to each of its objects, and address spaces that are no
         process's."""
         held: dict[int | str, int] = {self.image.id: 1, self.other_object.id: 1}
-        spaces = [space.vm_map for space in (self.guest, self.child) if space is not None]
+        spaces = [space.vm_map for space in (self.guest, *self.children)]
         return Books(self.kernel, shadow, spaces, held)
 
     def look(self) -> None:

@@ -187,13 +187,15 @@ async def anonymous(me: Actor, pages: Pages) -> int:
 async def fork(me: Actor) -> int:
     """vmspace_fork of the guest process: from here on both are copy-on-write."""
     machine = me.machine
-    machine.child = await vmspace_fork(machine.guest, "child", machine.proc)
+    machine.children.append(await vmspace_fork(machine.guest, "child", machine.proc))
     return 0
 
 
 @verb("fault")
 async def child_fault(me: Actor, va: Va, kind: FaultKind) -> int:
     machine = me.machine
-    if machine.child is None:
+    if not machine.children:
         raise me.misused("no child yet, expected after a `fork`")
-    return await fault(machine.lwps.get(me.cpu.id), machine.child, me.va(va), FAULT_TYPES[kind])
+    return await fault(
+        machine.lwps.get(me.cpu.id), machine.children[-1], me.va(va), FAULT_TYPES[kind]
+    )

@@ -82,7 +82,7 @@ PLACES: Final[dict[str, Place]] = {
     "shadow-emulate-unchecked": Litmus("edit-under-a-store", "shadow"),
     "shadow-withdrawn-after-store": Litmus("edit-seen-by-another", "shadow"),
     "nested-reclaim-without-flush": Litmus(W06, "nested"),
-    "nested-protection-ignored": Litmus("W12-lost-dirty", "nested"),
+    "nested-protection-ignored": Litmus("stored-while-cached", "nested"),
     "nested-walk-uninterrupted": Litmus(W01, "nested"),
     "notifier-unchecked": Litmus(W01, "notifier"),
     "notifier-write-back-unchecked": Litmus("W16-torn-walk", "notifier"),
