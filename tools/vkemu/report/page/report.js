@@ -6,7 +6,8 @@ const run = JSON.parse(document.getElementById("run").textContent);
 const ACTOR = 0, T = 1, EFFECT = 2, PLACE = 3, CAUSES = 4, ROWS = 5, CHANGES = 6, GUEST = 7;
 const TEXT = 0, WEIGHT = 1, PAGES = 2, ADDRESSES = 3, LANE = 4, AT = 5;
 const word = (n) => (n < 0 ? null : run.words[n]);
-const ROW = 20, LEFT = 60, LANE_MIN = 190, BARS = 20, RELEVANT = 2;
+const ROW = 20, LEFT = 60, LANE_MIN = 190, BARS = 20, RELEVANT = 2, ESSENTIAL = 5;
+let least = RELEVANT; // of the rows that are not folded away; more at first, so that both accesses are seen
 const steps = run.steps, last = steps.length - 1;
 const $ = (id) => document.getElementById(id);
 const el = (tag, className, text) => {
@@ -34,7 +35,7 @@ function matches(step) {
   if (filter.va !== null && !s[ROWS].some((row) => row[ADDRESSES].some(
     ([start, end]) => start <= filter.va && filter.va < end))) return false;
   if (!filtering() && filter.fold) {
-    return s[ROWS].some((row) => row[WEIGHT] >= RELEVANT) || step === marks.opens || step === marks.closes;
+    return s[ROWS].some((row) => row[WEIGHT] >= least) || step === marks.opens || step === marks.closes;
   }
   return true;
 }
@@ -615,7 +616,11 @@ $("goto").addEventListener("change", () => {
   const step = number($("goto"));
   if (step !== null) { select(step); $("rows").focus(); }
 });
-$("fold").addEventListener("click", () => { filter.fold = !filter.fold; refilter(); });
+$("fold").addEventListener("click", () => {
+  filter.fold = least > RELEVANT || !filter.fold; // from the accesses to all that matters, to everything
+  least = RELEVANT;
+  refilter();
+});
 $("clear").addEventListener("click", () => {
   for (const id of ["page", "va", "goto"]) { $(id).value = ""; $(id).classList.remove("wrong"); }
   $("guest").value = "";
@@ -653,8 +658,20 @@ for (const [name, text, code] of run.facts) {
 
 layout();
 lanes();
-if (!fromLink()) {
-  const start = run.window ? run.window.opens : run.accesses.length ? run.accesses[0].step : 1;
-  select(Math.max(0, Math.min(last, start)), { link: false });
+// The two accesses, and where the window opens, in one screen: with as much of the story around them
+// as there is room for. The later access is the harm.
+function begin() {
+  const told = run.accesses.map((access) => access.step).filter((step) => step > 0);
+  const wanted = marks.opens > 0 ? [...told, marks.opens] : told;
+  if (!wanted.length) return select(marks.opens >= 0 ? marks.opens : 1, { link: false });
+  const low = Math.min(...wanted), high = Math.max(...(told.length ? told : wanted));
+  const room = Math.floor($("scroll").clientHeight / ROW) - 9;
+  while (least < ESSENTIAL && place[high] - place[low] > room) {
+    least++;
+    layout();
+  }
+  $("scroll").scrollTop = Math.max(0, (place[low] - 1) * ROW);
+  select(high, { link: false });
 }
+if (!fromLink()) begin();
 $("rows").focus({ preventScroll: true });
