@@ -17,6 +17,7 @@ from vkprotocol.step import (
     Body,
     Effect,
     Guard,
+    Interrupted,
     Key,
     Shared,
     Spawn,
@@ -43,6 +44,7 @@ __all__ = [
     "Cell",
     "Effect",
     "Guard",
+    "Interrupted",
     "Key",
     "Lock",
     "LockOrderError",
@@ -253,7 +255,12 @@ class RWLock(Shared):
         owner, readers, want = self.state
         if owner is not None or readers:
             self.state = (owner, readers, want + 1)
-            yield self._excl
+            try:
+                yield self._excl
+            except Interrupted:
+                owner, readers, want = self.state
+                self.state = (owner, readers, want - 1)
+                raise
             _, _, want = self.state
             want -= 1
         if me.held is not None:

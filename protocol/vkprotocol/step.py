@@ -46,6 +46,13 @@ else:
         return update_wrapper(made, function)
 
 
+class Interrupted(BaseException):
+    """Thrown into a thread in place of the step it has announced: by who cancels it, or by time.
+
+    What it has left in the object of its effect, waiting, it takes back: that is its step then.
+    """
+
+
 class Shared:
     """A thing two threads may touch without a lock; the unit of dependence.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -210,12 +211,12 @@ class Built:
                 raise AssertionError(op)
 
 
-def class_of(source: Source, schedule: list[int]) -> tuple[Any, ...]:
+def class_of(build: Callable[[Any], object], schedule: list[int]) -> tuple[Any, ...]:
     """The Mazurkiewicz trace of a schedule, by definition: its events with all their pasts.
 
     Written anew, with sets and names, and shares nothing with the explorer's bitsets.
     """
-    run = Run(Program(lambda k: Built(k, source), {}), 0, stop_on_failure=False)
+    run = Run(Program(build, {}), 0, stop_on_failure=False)
     run.begin()
     run.settle()
     execution = run.execution
@@ -231,6 +232,8 @@ def class_of(source: Source, schedule: list[int]) -> tuple[Any, ...]:
         effect = execution.threads[tid].pending
         assert effect is not None
         touched = {effect.obj.key: effect.write}
+        for shared, write in effect.also:
+            touched[shared.key] = write or touched.get(shared.key, False)
         past = set(births.get(tid, frozenset()) | barrier)
         for n, (other, objects, before) in enumerate(events):
             if other == tid or any(

@@ -38,19 +38,23 @@ def ends(source: Source, strategy: str) -> tuple[set[Any], list[list[int]], Any]
 def agree(source: Source) -> None:
     states, schedules, truth = ends(source, "dfs")
     assume(truth.exhausted)
-    classes = {class_of(source, schedule) for schedule in schedules}
+
+    def build(k: Any) -> Built:
+        return Built(k, source)
+
+    classes = {class_of(build, schedule) for schedule in schedules}
     for strategy in ("dpor", "source-dpor"):
         reached, traces, found = ends(source, strategy)
         assert reached == states
         assert found.verdict == truth.verdict
         assert found.exhausted
-        assert {class_of(source, schedule) for schedule in traces} == classes
+        assert {class_of(build, schedule) for schedule in traces} == classes
         assert found.executions == len(classes)
         assert strategy == "source-dpor" or found.blocked == 0
 
 
 SETTINGS = settings(
-    max_examples=500,
+    max_examples=150,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
@@ -64,7 +68,7 @@ def test_reductions_agree_with_dfs(source: Source) -> None:
 
 
 @pytest.mark.slow
-@settings(SETTINGS, max_examples=150)
+@settings(SETTINGS, max_examples=60)
 @given(sources(SHARING))
 def test_reductions_agree_with_dfs_on_shared_locks(source: Source) -> None:
     agree(source)

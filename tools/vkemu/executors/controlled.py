@@ -314,6 +314,15 @@ class Execution:
             runnable = may_go_on(effect, obj.state)
         self._mark(thread, runnable)
 
+    def divert(self, thread: Thread, effect: Effect) -> None:
+        """The next step of a thread that waits for its turn is another, with no guard."""
+        pending = thread.pending
+        assert pending is not None
+        if not self.deferred:
+            self._leave(thread, pending)
+            self._mark(thread, True)
+        thread.pending = effect
+
     def _leave(self, thread: Thread, effect: Effect) -> None:
         if effect.guard is not None:
             assert effect.obj.waiters is not None

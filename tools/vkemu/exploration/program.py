@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from inspect import iscoroutine
 from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any, Final, TypeVar
 
@@ -12,18 +13,15 @@ from vkprotocol.effects import (
     Body,
     Cell,
     Key,
-    Lock,
-    RWLock,
     Shared,
     Thread,
-    WaitChannel,
     fresh_key,
 )
 
 from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.looks import check_guard, named_by, telling, who_looks
-from vkemu.exploration.numbers import whole
-from vkemu.exploration.objects import Condition, End, Event, Queue, Semaphore
+from vkemu.exploration.primitives.making import Making
+from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.reduction.footprint import Objects
 
 Predicate = Callable[[], Any]
@@ -32,7 +30,7 @@ Made = TypeVar("Made", bound=Shared)
 NONE_LEFT: Final[Iterator[Any]] = iter(())
 
 
-class Program:
+class Program(Making):
     """Builds one program, once for every execution of it.
 
     Objects made by the n-th call of a build are kept and only reset for the next build: making
@@ -83,7 +81,6 @@ class Program:
         self.execution = execution
         if self._fields is None:
             self._fields = named_by(self.build)
-        self.building = True
         LOOK[0] = self.looked
         execution.deferred = True
         self._roots_left = iter(self._roots)
@@ -100,12 +97,23 @@ class Program:
             self._ends = {}
         if self._lazy:
             self._lazy = set()
-        made = self.build(self)
-        self.building = False
+        self.make()
         self._cells_left = NONE_LEFT
-        if made is not None:
-            self._returned(made)
         return execution
+
+    def make(self) -> None:
+        """Build it, in the execution that there is. What is async is the first thread."""
+        self.building = True
+        made = self.build(self)
+        if iscoroutine(made):
+            self.spawn("main", self._main(made))
+        elif made is not None:
+            self._returned(made)
+        self.building = False
+
+    async def _main(self, main: Body) -> None:
+        self.joinable = True  # what it spawns, not itself
+        await main
 
     def looked(self, thing: Any) -> None:
         """Somebody reads it without an effect: a thread, or a guard."""
@@ -188,41 +196,6 @@ class Program:
             cell.waiters = None
             return cell
         return self._keep(self._cells, cell, Cell, name, value)
-
-    def lock(self, name: str, rank: int | None = None) -> Lock:
-        """A mutex: `acquire`, `try_acquire`, `release`, `async with`."""
-        lock = self._make(Lock, name, None)
-        lock.rank = rank
-        return lock
-
-    def rwlock(self, name: str, rank: int | None = None) -> RWLock:
-        """A shared/exclusive lock: `acquire_shared`, `acquire_exclusive`, `release`, ..."""
-        lock = self._make(RWLock, name, (None, (), 0))
-        lock.rank = rank
-        return lock
-
-    def semaphore(self, name: str, value: int = 1) -> Semaphore:
-        """A counting semaphore: `acquire`, `try_acquire`, `release`, `async with`."""
-        whole(f"semaphore {name!r}", value, 0)
-        return self._make(Semaphore, name, value)
-
-    def event(self, name: str, value: bool = False) -> Event:
-        """A flag: `set`, `clear`, `is_set`, `wait`."""
-        return self._make(Event, name, value)
-
-    def queue(self, name: str, maxsize: int = 0) -> Queue:
-        """A FIFO: `put`, `get`, `try_put`, `try_get`; bounded when `maxsize` is not 0."""
-        whole(f"queue {name!r}: maxsize", maxsize, 0)
-        queue = self._make(Queue, name, ())
-        if queue.maxsize != maxsize:
-            queue.limit(maxsize)
-        return queue
-
-    def condition(self, name: str, lock: Lock | None = None) -> Condition:
-        """A condition variable of `lock` (its own when None): `wait`, `notify`, `notify_all`."""
-        if lock is None:
-            lock = self.lock(f"{name}.lock")
-        return Condition(self._make(WaitChannel, name, ()), lock)
 
     def _make(self, kind: type[Made], name: str, state: Any) -> Made:
         made = next(self._others_left, None) if CURTHREAD[0] is None else None

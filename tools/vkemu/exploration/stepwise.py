@@ -10,10 +10,17 @@ from vkprotocol import step as _step
 from vkprotocol.effects import Effect, Key, Thread, key_text
 
 from vkemu.executors.controlled import Execution, Tids
-from vkemu.exploration import objects as _objects
+from vkemu.exploration.primitives import channel as _channel
+from vkemu.exploration.primitives import making as _making
+from vkemu.exploration.primitives import meeting as _meeting
+from vkemu.exploration.primitives import objects as _objects
+from vkemu.exploration.primitives import scopes as _scopes
 
 Path: TypeAlias = tuple[int, ...]
-_INSIDE: Final = (_effects.__file__, _step.__file__, _objects.__file__)
+_INSIDE: Final = tuple(
+    str(inside.__file__)
+    for inside in (_effects, _step, _objects, _meeting, _channel, _scopes, _making)
+)
 _PLAIN: Final = (str, bytes, float, type(None))
 DEPTH_MAX: Final = 50  # of tuples in tuples, in a plain value
 BITS_MAX: Final = 10_000  # of an int; Python refuses to print much longer ones

@@ -35,14 +35,14 @@ class Observed(Program):
 
     def __init__(self, make: Make, choose: Choose, *, record: bool) -> None:
         super().__init__(make(self.emit), {})
-        self.choose = choose
+        self.chooser = choose
         self.cut = False  # it reached its step bound
         self.recording: Recording | None = None
         self.execution = Execution(self.tids)
         if record:
             self.recording = Recording(self.execution, choose)
-            self.choose = self.recording
-        self.build(self)
+            self.chooser = self.recording
+        self.make()
 
     def emit(self, name: str, /, *fields: Any) -> None:
         if self.recording is not None:
@@ -58,11 +58,11 @@ class Observed(Program):
     def _run(self, max_steps: int) -> BaseException | None:
         execution = self.execution
         for _ in range(max_steps):
-            if execution.failed is not None:
+            if execution.failed is not None and execution.failed.error is not None:
                 return execution.failed.error
             if not execution.runnable and not execution.advance():
                 break
-            execution.step(self.choose(execution.runnable))
+            execution.step(self.chooser(execution.runnable))
             for predicate in self.invariants:
                 error = violation(predicate, "always")
                 if error is not None and execution.failed is None:

@@ -34,6 +34,7 @@ class Learned(NamedTuple):
             f"{key_text(key)} is read by a thread without an effect, while others may write it: "
             "every step counts as a reader; await its load, or read it when they are done"
             for key in self.exposed
+            if key[0] != "cancel"  # which says so itself
         ]
 
 

@@ -19,20 +19,24 @@ from typing import Any, Final
 from vkprotocol import effects as _effects
 from vkprotocol.effects import Shared
 
-from vkemu.exploration import objects as _objects
-from vkemu.exploration.objects import Condition
+from vkemu.exploration.primitives import meeting as _meeting
+from vkemu.exploration.primitives import objects as _objects
+from vkemu.exploration.primitives.channel import Channel, Receiver, Sender
+from vkemu.exploration.primitives.objects import Condition
 from vkemu.exploration.program import Program
 from vkemu.exploration.reach import Reach, Spot
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.run import named
 
 # Whose shared objects have nothing but their state that changes.
-PLAIN: Final = (_effects.__name__, _objects.__name__)
+PLAIN: Final = (
+    _effects.__name__, _objects.__name__, _meeting.__name__, Channel.__module__,
+)  # fmt: skip
 OF_K: Final = ("execution", "threads", "_roots", "_ends")
 
 
 def shut(thing: Any) -> bool:
-    return isinstance(thing, (Shared, Condition, Program))
+    return isinstance(thing, (Shared, Condition, Sender, Receiver, Program))
 
 
 class Sight:
@@ -45,6 +49,8 @@ class Sight:
         for name, thing in reach.things:
             if isinstance(thing, Condition):
                 self.shared += [thing.channel, thing.lock]
+            elif isinstance(thing, (Sender, Receiver)):
+                self.shared.append(thing.channel)
             elif isinstance(thing, Shared):
                 self.shared.append(thing)
                 if type(thing).__module__ not in PLAIN:

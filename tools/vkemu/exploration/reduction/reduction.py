@@ -83,9 +83,12 @@ class Reduction(Path):
 
     def conduct(self, run: Run) -> None:
         self.waiting = []
+        exposed = len(self.objects.exposed)
         super().conduct(run)
         self.unwatch(run.program)
-        if self.view.grown or self.unannounced.unordered(self.trace):
+        if self.unannounced.unordered(self.trace) or len(self.objects.exposed) > exposed:
+            self.stale = True
+        if self.view.grown:
             self.view.grown = False
             self.stale = True
         if self.stale:

@@ -10,6 +10,7 @@ from typing import Any
 from vkprotocol.effects import (
     Body,
     Effect,
+    Interrupted,
     Key,
     Lock,
     Shared,
@@ -166,8 +167,13 @@ class End(Shared):
         self._join = Effect(self, "join", write=False, guard=is_true)
 
     async def after(self, coro: Body) -> None:
-        """`coro`, and then a step that says it is over."""
-        await self._reach(await coro)
+        """`coro`, and then a step that says it is over, with None where it was cancelled."""
+        result = None
+        try:
+            result = await coro
+        except Interrupted:
+            pass
+        await self._reach(result)
 
     @coroutine
     def _reach(self, result: Any) -> Step:
@@ -184,29 +190,42 @@ class Condition:
     """A condition variable of `lock`.
 
     `wait` is four steps: join the queue (the lock still held, so that no notify is lost), release
-    the lock, sleep until notified, acquire the lock. There are no spurious wake-ups.
+    the lock, sleep until notified, acquire the lock. There are no spurious wake-ups. `unlocked`
+    ones may be notified by who does not hold the lock.
     """
 
-    __slots__ = ("channel", "lock")
+    __slots__ = ("channel", "lock", "unlocked")
 
-    def __init__(self, channel: WaitChannel, lock: Lock) -> None:
+    def __init__(self, channel: WaitChannel, lock: Lock, unlocked: bool = False) -> None:
         self.channel = channel
         self.lock = lock
+        self.unlocked = unlocked
 
     async def wait(self) -> None:
         self._check("wait for")
         await self.channel.enqueue()
         await self.lock.release()
-        await self.channel.sleep()
+        try:
+            await self.channel.sleep()
+        except Interrupted:
+            me = curthread().tid
+            asleep = self.channel.state
+            # Who was notified and is interrupted all the same passes it on.
+            left = tuple(tid for tid in asleep if tid != me) if me in asleep else asleep[1:]
+            self.channel.state = left
+            await self.lock.acquire()
+            raise
         await self.lock.acquire()
 
     async def notify(self) -> None:
         """Wake the first waiter."""
-        self._check("notify")
+        if not self.unlocked:
+            self._check("notify")
         await self.channel.wakeup_one()
 
     async def notify_all(self) -> None:
-        self._check("notify")
+        if not self.unlocked:
+            self._check("notify")
         await self.channel.wakeup()
 
     async def __aenter__(self) -> None:

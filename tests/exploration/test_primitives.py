@@ -1,0 +1,74 @@
+"""What `k` makes keeps its laws, and reductions see all that it can do: `primitives`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+from vkemu import explore, replay
+
+from tests.exploration import primitives
+from tests.exploration.test_edges import agreed
+
+# program, verdict, how the one failure of it begins
+TABLE: list[tuple[Any, str]] = [
+    (primitives.barrier, ""),
+    (primitives.barrier_without_enough, "deadlock: a waits to wait b"),
+    (primitives.limiter, ""),
+    (primitives.limiter_of_a_stranger, "b: LockOrderError: b releases l, which it does not hold"),
+    (primitives.limiter_twice, "a: RuntimeError: a acquires l, which it holds already"),
+    (partial(primitives.channel, room=1), ""),
+    (primitives.hand_to_hand, ""),
+    (primitives.clones, ""),
+    (primitives.closed, ""),
+    (primitives.ended, ""),
+    (primitives.time_passes, ""),
+    (primitives.timeouts, ""),
+    (primitives.too_late_or_not, "w: TimeoutError: 1 s"),
+    (primitives.cancelled, ""),
+    (primitives.cancelled_with_a_lock, ""),
+    (primitives.cancels_itself, ""),
+    (primitives.nursery, ""),
+    (primitives.nursery_that_fails, ""),
+    (primitives.nursery_out_of_time, ""),
+    (primitives.local, ""),
+    (primitives.main, "main: AssertionError: assert x.value == 2"),
+    (primitives.one_step, ""),
+    (primitives.choices, "a: AssertionError: assert await x.load() != 21"),
+    (primitives.notified_without_the_lock, "deadlock: w waits to sleep c"),
+]
+
+
+@pytest.mark.parametrize(("program", "said"), TABLE)
+def test_it_keeps_its_law(program: Any, said: str) -> None:
+    verdict, kinds = agreed(program)
+    assert verdict == ("fail" if said else "pass")
+    assert len(kinds) == bool(said)
+    for kind in kinds:
+        assert kind.startswith(said)
+        failure = explore(program).failure
+        assert failure is not None
+        assert replay(program, failure.token).message == failure.message
+
+
+def test_every_choice_is_made_once() -> None:
+    assert explore(primitives.choices, stop_on_failure=False).executions == 6
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda k: k.barrier("b", 0), "barrier 'b': parties: 0, expected a whole number, at least"),
+        (lambda k: k.limiter("l", None), "limiter 'l': tokens: None, expected a whole number"),
+        (lambda k: k.channel("c", -1), "channel 'c': room: -1, expected a whole number, at least"),
+        (lambda k: k.sleep(-1), "sleep: -1, expected seconds, at least 0"),
+        (lambda k: k.timeout("1"), "timeout: '1', expected seconds, at least 0"),
+        (lambda k: k.cancel("a"), "cancel: 'a', expected a thread"),
+        (lambda k: k.step(), "step: expected the shared objects that it touches"),
+        (lambda k: k.step(3), "step: 3, expected a shared object"),
+    ],
+)
+def test_a_bad_argument_is_refused(make: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{said}"):
+        explore(make)

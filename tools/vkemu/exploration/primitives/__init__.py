@@ -1,0 +1,1 @@
+"""What a program under exploration is built of, besides cells and locks."""

@@ -1,0 +1,200 @@
+"""A memory channel: a buffer with ends to send and to receive, each to be cloned and closed.
+
+As trio's: what is sent with no room in the buffer waits; without a buffer, for a receiver that
+waits. When all ends to send are closed and the buffer is empty, the channel has ended.
+"""
+
+from __future__ import annotations
+
+from types import coroutine
+from typing import Any, NamedTuple
+
+from vkprotocol.effects import Effect, Interrupted, Key, Shared, Step, key_text
+
+
+class EndOfChannel(Exception):
+    """Nothing is left, and nobody can send any more."""
+
+
+class BrokenChannel(Exception):
+    """Nobody is left to receive."""
+
+
+class ClosedChannel(Exception):
+    """This end has been closed."""
+
+
+class Held(NamedTuple):
+    """The state. The ends are numbers, those that are open; `waiting`: receivers with no item."""
+
+    items: tuple[Any, ...] = ()
+    senders: tuple[int, ...] = (0,)
+    receivers: tuple[int, ...] = (0,)
+    waiting: int = 0
+    ends: int = 1  # ever made, on each side
+
+
+class Channel(Shared):
+    __slots__ = ("room",)
+
+    def __init__(self, key: Key, room: int = 0) -> None:
+        super().__init__(key, Held())
+        self.room = room
+
+    def full(self, held: Held) -> bool:
+        return len(held.items) >= self.room + held.waiting
+
+
+class Sender:
+    """An end to send: `send`, `try_send`, `clone`, `close`, `async with`."""
+
+    __slots__ = ("_clone", "_close", "_send", "_try", "channel", "number")
+
+    def __init__(self, channel: Channel, number: int = 0) -> None:
+        self.channel = channel
+        self.number = number
+
+        def ready(held: Held) -> bool:
+            return not channel.full(held) or not held.receivers or number not in held.senders
+
+        self._send = Effect(channel, "send", write=True, guard=ready)
+        self._try = Effect(channel, "try_send", write=True)
+        self._clone = Effect(channel, "clone", write=True)
+        self._close = Effect(channel, "close", write=True)
+
+    def _put(self, item: Any) -> bool:
+        held: Held = self.channel.state
+        if self.number not in held.senders:
+            raise ClosedChannel(f"{key_text(self.channel.key)}: this end to send is closed")
+        if not held.receivers:
+            raise BrokenChannel(f"{key_text(self.channel.key)}: nobody is left to receive")
+        if self.channel.full(held):
+            return False
+        self.channel.state = held._replace(items=(*held.items, item))
+        return True
+
+    @coroutine
+    def send(self, item: Any) -> Step:
+        """Blocks while the buffer is full. BrokenChannel, ClosedChannel."""
+        yield self._send
+        self._put(item)
+
+    @coroutine
+    def try_send(self, item: Any) -> Step:
+        """False when it would block."""
+        yield self._try
+        return self._put(item)
+
+    @coroutine
+    def clone(self) -> Step:
+        yield self._clone
+        held: Held = self.channel.state
+        if self.number not in held.senders:
+            raise ClosedChannel(f"{key_text(self.channel.key)}: this end to send is closed")
+        number = held.ends
+        self.channel.state = held._replace(senders=(*held.senders, number), ends=number + 1)
+        return Sender(self.channel, number)
+
+    @coroutine
+    def close(self) -> Step:
+        """Once or several times."""
+        yield self._close
+        held: Held = self.channel.state
+        left = tuple(number for number in held.senders if number != self.number)
+        self.channel.state = held._replace(senders=left)
+
+    async def __aenter__(self) -> Sender:
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        if exc[0] is not GeneratorExit:
+            await self.close()
+
+
+class Receiver:
+    """An end to receive: `receive`, `try_receive`, `clone`, `close`, `async with`, `async for`."""
+
+    __slots__ = ("_clone", "_close", "_receive", "_try", "_want", "channel", "number")
+
+    def __init__(self, channel: Channel, number: int = 0) -> None:
+        self.channel = channel
+        self.number = number
+
+        def ready(held: Held) -> bool:
+            return bool(held.items) or not held.senders or number not in held.receivers
+
+        self._want = Effect(channel, "receive", write=True)
+        self._receive = Effect(channel, "receive", write=True, guard=ready)
+        self._try = Effect(channel, "try_receive", write=True)
+        self._clone = Effect(channel, "clone", write=True)
+        self._close = Effect(channel, "close", write=True)
+
+    def _open(self) -> Held:
+        held: Held = self.channel.state
+        if self.number not in held.receivers:
+            raise ClosedChannel(f"{key_text(self.channel.key)}: this end to receive is closed")
+        return held
+
+    def _take(self, waited: int = 0) -> Any:
+        held: Held = self.channel.state
+        held = self.channel.state = held._replace(waiting=held.waiting - waited)
+        self._open()
+        if not held.items:
+            raise EndOfChannel(f"{key_text(self.channel.key)}: nobody is left to send")
+        self.channel.state = held._replace(items=held.items[1:])
+        return held.items[0]
+
+    @coroutine
+    def receive(self) -> Step:
+        """Blocks while there is nothing. EndOfChannel, ClosedChannel."""
+        yield self._want
+        held = self._open()
+        if held.items or not held.senders:
+            return self._take()
+        self.channel.state = held._replace(waiting=held.waiting + 1)
+        try:
+            yield self._receive
+        except Interrupted:
+            held = self.channel.state
+            self.channel.state = held._replace(waiting=held.waiting - 1)
+            raise
+        return self._take(1)
+
+    @coroutine
+    def try_receive(self, default: Any = None) -> Step:
+        """`default` when it would block. EndOfChannel, ClosedChannel."""
+        yield self._try
+        held = self._open()
+        return self._take() if held.items or not held.senders else default
+
+    @coroutine
+    def clone(self) -> Step:
+        yield self._clone
+        held = self._open()
+        number = held.ends
+        self.channel.state = held._replace(receivers=(*held.receivers, number), ends=number + 1)
+        return Receiver(self.channel, number)
+
+    @coroutine
+    def close(self) -> Step:
+        """Once or several times."""
+        yield self._close
+        held: Held = self.channel.state
+        left = tuple(number for number in held.receivers if number != self.number)
+        self.channel.state = held._replace(receivers=left)
+
+    def __aiter__(self) -> Receiver:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self.receive()
+        except EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Receiver:
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        if exc[0] is not GeneratorExit:
+            await self.close()

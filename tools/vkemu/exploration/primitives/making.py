@@ -1,0 +1,184 @@
+"""The methods of `k` that make shared objects."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from types import coroutine
+from typing import Any, TypeVar
+
+from vkprotocol.effects import (
+    CLOCK,
+    Cell,
+    Effect,
+    Lock,
+    RWLock,
+    Shared,
+    Step,
+    Thread,
+    WaitChannel,
+    fresh_key,
+    is_none,
+    pause,
+)
+
+from vkemu.executors.controlled import Execution
+from vkemu.exploration.numbers import seconds as checked_seconds
+from vkemu.exploration.numbers import whole
+from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
+from vkemu.exploration.primitives.meeting import Barrier, Limiter
+from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
+from vkemu.exploration.primitives.scopes import SECOND, Cancellation, Local, Nursery, Timeout
+
+Made = TypeVar("Made", bound=Shared)
+
+
+class Making:
+    """All but `cell`, `spawn` and `join`."""
+
+    execution: Execution
+    numbers: Any
+
+    def _make(self, kind: type[Made], name: str, state: Any) -> Made:
+        raise NotImplementedError
+
+    def spawn(self, name: str, body: Any, *args: Any, daemon: bool = False) -> Thread:
+        raise NotImplementedError
+
+    def lock(self, name: str, rank: int | None = None) -> Lock:
+        """A mutex: `acquire`, `try_acquire`, `release`, `async with`."""
+        lock = self._make(Lock, name, None)
+        lock.rank = rank
+        return lock
+
+    def rwlock(self, name: str, rank: int | None = None) -> RWLock:
+        """A shared/exclusive lock: `acquire_shared`, `acquire_exclusive`, `release`, ..."""
+        lock = self._make(RWLock, name, (None, (), 0))
+        lock.rank = rank
+        return lock
+
+    def semaphore(self, name: str, value: int = 1) -> Semaphore:
+        """A counting semaphore: `acquire`, `try_acquire`, `release`, `async with`."""
+        whole(f"semaphore {name!r}", value, 0)
+        return self._make(Semaphore, name, value)
+
+    def event(self, name: str, value: bool = False) -> Event:
+        """A flag: `set`, `clear`, `is_set`, `wait`."""
+        return self._make(Event, name, value)
+
+    def queue(self, name: str, maxsize: int = 0) -> Queue:
+        """A FIFO: `put`, `get`, `try_put`, `try_get`; bounded when `maxsize` is not 0."""
+        whole(f"queue {name!r}: maxsize", maxsize, 0)
+        queue = self._make(Queue, name, ())
+        if queue.maxsize != maxsize:
+            queue.limit(maxsize)
+        return queue
+
+    def condition(
+        self, name: str, lock: Lock | None = None, *, unlocked: bool = False
+    ) -> Condition:
+        """A condition variable of `lock` (its own when None): `wait`, `notify`, `notify_all`.
+
+        `unlocked`: who notifies need not hold the lock.
+        """
+        if lock is None:
+            lock = self.lock(f"{name}.lock")
+        return Condition(self._make(WaitChannel, name, ()), lock, unlocked)
+
+    def barrier(self, name: str, parties: int) -> Barrier:
+        """A meeting of `parties` threads: `wait`, which returns who I was, from 0."""
+        whole(f"barrier {name!r}: parties", parties, 1)
+        barrier = self._make(Barrier, name, (0, 0))
+        barrier.parties = parties
+        return barrier
+
+    def limiter(self, name: str, tokens: int) -> Limiter:
+        """At most `tokens` threads at a time: `acquire`, `try_acquire`, `release`, `async with`."""
+        whole(f"limiter {name!r}: tokens", tokens, 1)
+        limiter = self._make(Limiter, name, ())
+        if limiter.tokens != tokens:
+            limiter.limit(tokens)
+        return limiter
+
+    def channel(self, name: str, room: int = 0) -> tuple[Sender, Receiver]:
+        """A memory channel: its end to send and its end to receive, each to `clone` and `close`.
+
+        `room` is how many items it holds; with 0 they go from hand to hand.
+        """
+        whole(f"channel {name!r}: room", room, 0)
+        channel = self._make(Channel, name, Held())
+        channel.room = room
+        return Sender(channel), Receiver(channel)
+
+    def nursery(self, name: str = "nursery") -> Nursery:
+        """`async with`: threads that `start(name, body, *args)` starts end before the block."""
+        nursery = self._make(Nursery, name, 0)
+        nursery.k = self  # type: ignore[assignment]
+        nursery.children = []
+        nursery.errors = []
+        return nursery
+
+    def local(self) -> Local:
+        """An object whose attributes each thread has for itself."""
+        return Local()
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Virtual seconds. They pass when nobody can run."""
+        return CLOCK[0] / SECOND
+
+    def sleep(self, seconds: float) -> Awaitable[None]:
+        checked_seconds("sleep", seconds)
+        return pause(round(seconds * SECOND))
+
+    def timeout(self, seconds: float) -> Timeout:
+        """`async with`: TimeoutError for who waits inside for longer; `expired` says whether."""
+        checked_seconds("timeout", seconds)
+        return Timeout(seconds)
+
+    def cancel(self, thread: Thread) -> Awaitable[None]:
+        """A step: `Cancelled` is raised in `thread` in place of its next effect."""
+        if not isinstance(thread, Thread):
+            raise TypeError(f"cancel: {thread!r}, expected a thread")
+        cancellation = Cancellation(("cancel", *thread.path))
+        self.numbers.expose(cancellation.key)  # every step might have been cancelled
+        return cancellation.cancel(thread, self.execution.divert)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def step(self, *writes: Any, reads: Iterable[Any] = ()) -> Awaitable[None]:
+        """A step in which the thread, up to its next await, may change `writes` and look at
+        `reads`: their `state`."""
+        touched = (*((shared, True) for shared in writes), *((shared, False) for shared in reads))
+        for shared, _ in touched:
+            if not isinstance(shared, Shared):
+                raise TypeError(f"step: {shared!r}, expected a shared object")
+        if not touched:
+            raise TypeError("step: expected the shared objects that it touches")
+        first, *rest = dict(reversed(touched)).items()
+        return announce(Effect(first[0], "step", write=first[1], also=tuple(rest)))
+
+    async def choose(self, count: int, name: str = "choice") -> int:
+        """A choice that is not the scheduler's: each of 0 to `count` - 1 is explored."""
+        whole("choose", count, 1)
+        made = Cell(fresh_key(name), None)
+        take = Effect(made, "choose", write=True, guard=is_none)
+        for number in range(count):
+            self.spawn(f"{name} {number}", chosen(take, made, number), daemon=True)
+        await made.wait(is_made)
+        return int(made.state)
+
+
+@coroutine
+def announce(effect: Effect) -> Step:
+    yield effect
+
+
+@coroutine
+def chosen(take: Effect, made: Cell, number: int) -> Step:
+    yield take
+    made.state = number
+
+
+def is_made(state: Any) -> bool:
+    return state is not None

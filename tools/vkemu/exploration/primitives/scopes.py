@@ -1,0 +1,334 @@
+"""Ends that others set: timeouts, cancellation, and nurseries.
+
+A thread that is cancelled, or out of time, has `Interrupted` thrown into it in place of the step it
+has announced. Who throws stands between the thread's coroutine and the executor (`Between`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from vkprotocol.effects import (
+    CLOCK,
+    Body,
+    Effect,
+    Interrupted,
+    Key,
+    Shared,
+    Step,
+    Thread,
+    curthread,
+)
+
+if TYPE_CHECKING:
+    from vkemu.exploration.program import Program
+
+SECOND: Final = 1_000_000_000  # ns of virtual time
+# What is done all the same by a thread that is cancelled.
+GIVES_BACK: Final = ("release", "close", "wakeup", "count", "cancel", "end")
+
+
+class Cancelled(Interrupted):
+    """Of a thread that was cancelled. It may clean up, and await; then it is over."""
+
+
+class TimedOut(Interrupted):
+    """On its way out of the scope that it belongs to."""
+
+    def __init__(self, scope: Timeout) -> None:
+        super().__init__()
+        self.scope = scope
+
+
+class Between:
+    """In the place of a thread's coroutine. The frames inside are those of the coroutine."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def send(self, value: Any) -> Any:
+        return self.inner.send(value)
+
+    def throw(self, error: BaseException) -> Any:
+        return self.inner.throw(error)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Diverted(Between):
+    """`Cancelled` is thrown in place of the next step, but that what gives something back is done
+    first. A thread that does not catch it is over."""
+
+    def __init__(self, inner: Any, cancellation: Cancellation, pending: Effect | None) -> None:
+        super().__init__(inner)
+        self.cancellation = cancellation
+        self.thrown = False
+        self.next = self.diverted(pending)  # None: what the thread is just about to announce
+
+    def diverted(self, effect: Any) -> Any:
+        """What is announced in place of an effect."""
+        if not gives_way(effect):
+            return effect
+        also = tuple((shared, True) for shared, _ in effect.also)
+        # Of the same object, which the thread may have to be taken out of.
+        return Interruption(
+            effect.obj, "cancelled", write=True, also=((self.cancellation, False), *also)
+        )
+
+    def send(self, value: Any) -> Any:
+        pending = curthread().pending if self.next is None else self.next
+        now = isinstance(pending, Interruption) or self.next is None
+        if not self.thrown and now and gives_way(pending):
+            self.thrown = True
+            return self.throw(Cancelled())
+        try:
+            effect = self.inner.send(value)
+        except Cancelled:
+            raise StopIteration from None
+        if not self.thrown:
+            effect = self.next = self.diverted(effect)
+        return effect
+
+    def throw(self, error: BaseException) -> Any:
+        try:
+            return self.inner.throw(error)
+        except Cancelled:
+            raise StopIteration from None
+
+
+def gives_way(effect: Any) -> bool:
+    return isinstance(effect, Effect) and effect.op not in GIVES_BACK
+
+
+class Interruption(Effect):
+    """In the place of a thread's effect, when it was cancelled. What the thread does in its step
+    is not known before: it might have been the effect."""
+
+    __slots__ = ()
+
+    @property
+    def write(self) -> bool:
+        return True
+
+    @write.setter
+    def write(self, value: bool) -> None:
+        pass
+
+
+class Cancellation(Shared):
+    """That a thread is to be cancelled; `state` is how often it was."""
+
+    __slots__ = ("_cancel",)
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key, 0)
+        self._cancel = Effect(self, "cancel", write=True)
+
+    @coroutine
+    def cancel(self, thread: Thread, divert: Callable[[Thread, Effect], None]) -> Step:
+        me = yield self._cancel
+        instead = thread.pending
+        if thread.done or isinstance(instead, Interruption):
+            return
+        self.state += 1
+        if me is thread:
+            instead = None
+        thread.coro = diverted = Diverted(thread.coro, self, instead)  # type: ignore[assignment]
+        if diverted.next is not instead:
+            divert(thread, diverted.next)
+
+
+class Timeout:
+    """`async with`: what waits inside for longer is interrupted, and the scope raises TimeoutError.
+
+    Time is virtual: it passes when nobody can run.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.expired = False
+        self.deadline = 0
+        self.timed: Timed | None = None
+
+    async def __aenter__(self) -> Timeout:
+        me = curthread()
+        self.deadline = CLOCK[0] + round(self.seconds * SECOND)
+        self.timed = Timed(me.coro, self)
+        me.coro = self.timed  # type: ignore[assignment]
+        await enter()  # the executor asks the new one from the next step on
+        return self
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        me, timed = curthread(), self.timed
+        assert timed is not None
+        timed.over = True
+        running: Any = me.coro
+        if running is timed:
+            me.coro = timed.inner
+        if isinstance(error, TimedOut) and error.scope is self:
+            raise TimeoutError(f"{self.seconds} s") from None
+
+
+@coroutine
+def enter() -> Step:
+    """A step that touches nothing another thread knows."""
+    me = curthread()
+    yield Effect(Shared(("scope", *me.path)), "enter", write=True)
+
+
+class Timed(Between):
+    """Effects that wait get the deadline of the scope."""
+
+    def __init__(self, inner: Any, scope: Timeout) -> None:
+        super().__init__(inner)
+        self.scope = scope
+        self.over = False
+        self.asked: Effect | None = None  # of the thread, when it waits
+
+    def send(self, value: Any) -> Any:
+        asked, self.asked = self.asked, None
+        late = asked is not None and CLOCK[0] >= self.scope.deadline and not self.over
+        if late and not open_now(asked):
+            self.scope.expired = True
+            return self._timed(self.inner.throw(TimedOut(self.scope)))
+        return self._timed(self.inner.send(value))
+
+    def throw(self, error: BaseException) -> Any:
+        self.asked = None
+        return self._timed(self.inner.throw(error))
+
+    def _timed(self, effect: Any) -> Any:
+        if self.over or self.scope.expired or type(effect) is not Effect or effect.guard is None:
+            return effect
+        deadline = self.scope.deadline
+        if effect.deadline is not None and effect.deadline <= deadline:
+            return effect
+        self.asked = effect
+        return Effect(
+            effect.obj, effect.op, write=effect.write, guard=effect.guard, also=effect.also,
+            deadline=deadline,
+        )  # fmt: skip
+
+
+def open_now(effect: Effect | None) -> bool:
+    """Whether its guard holds; one that raises lets the thread go on, to fail."""
+    assert effect is not None
+    assert effect.guard is not None
+    try:
+        return bool(effect.guard(effect.obj.state))
+    except Exception:
+        return True
+
+
+class Nursery(Shared):
+    """Threads that end before the block they were started in; `state` is how many are left.
+
+    A child that fails has the others cancelled, and the block; then the block raises what it
+    raised, several as an ExceptionGroup.
+    """
+
+    __slots__ = ("_count", "_wait", "children", "errors", "k", "parent")
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key, 0)
+        self._count = Effect(self, "count", write=True)
+        self._wait = Effect(self, "wait", write=False, guard=lambda left: not left)
+        self.k: Program | None = None
+        self.parent: Thread | None = None
+        self.children: list[Thread] = []
+        self.errors: list[Exception] = []
+
+    async def start(self, name: str, body: Any, *args: Any) -> Thread:
+        """A step, and a thread more."""
+        assert self.k is not None
+        await self._add(1)
+        thread = self.k.spawn(name, self._child(body(*args) if callable(body) else body))
+        self.children.append(thread)
+        return thread
+
+    async def _child(self, coro: Body) -> None:
+        try:
+            await coro
+        except Exception as error:
+            await self._add(0)
+            self.errors.append(error)
+            await self._cancel(curthread())
+            assert self.parent is not None
+            await self._k.cancel(self.parent)
+        except Interrupted:
+            pass
+        await self._add(-1)
+
+    @property
+    def _k(self) -> Program:
+        assert self.k is not None
+        return self.k
+
+    async def _cancel(self, but: Thread | None) -> None:
+        await self._add(0)
+        for child in self.children[:]:
+            if child is not but:
+                await self._k.cancel(child)
+
+    @coroutine
+    def _add(self, more: int) -> Step:
+        yield self._count
+        self.state += more
+
+    @coroutine
+    def _empty(self) -> Step:
+        yield self._wait
+
+    async def __aenter__(self) -> Nursery:
+        self.parent = curthread()
+        return self
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is GeneratorExit:
+            return
+        interrupted: BaseException | None = None
+        if error is not None:
+            await self._cancel(None)
+        while True:
+            try:
+                await self._empty()
+                break
+            except Interrupted as stopped:  # by a child that failed, or from outside
+                if not self.errors:
+                    interrupted = stopped
+                    await self._cancel(None)
+        errors = self.errors
+        if isinstance(error, Exception):
+            errors = [error, *errors]
+        if len(errors) > 1:
+            raise ExceptionGroup("nursery", errors)
+        if errors and errors[0] is not error:
+            raise errors[0] from None
+        if interrupted is not None:
+            raise interrupted
+
+
+class Local:
+    """Attributes that each thread has for itself."""
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_of", {})
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._of[curthread().path, name]
+        except KeyError:
+            raise AttributeError(f"{curthread().name} has no {name}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._of[curthread().path, name] = value
+
+    def __delattr__(self, name: str) -> None:
+        self.__getattr__(name)
+        del self._of[curthread().path, name]
