@@ -44,10 +44,12 @@ def named_by(program: Any) -> frozenset[str]:
 
 def guard_of(frame: FrameType | None) -> Any:
     """The effect whose guard is being asked, from the frame that looks; or None."""
-    while frame is not None and not frame.f_code.co_flags & CO_COROUTINE:
+    while frame is not None:
         if frame.f_code in GUARDED:
             effect = frame.f_locals.get("effect")
             return frame.f_locals["self"] if effect is None else effect.obj
+        if frame.f_code.co_flags & CO_COROUTINE:
+            return None
         frame = frame.f_back
     return None
 

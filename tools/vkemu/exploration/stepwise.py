@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path as File
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from vkprotocol import effects as _effects
@@ -10,17 +11,12 @@ from vkprotocol import step as _step
 from vkprotocol.effects import Effect, Key, Thread, key_text
 
 from vkemu.executors.controlled import Execution, Tids
-from vkemu.exploration.primitives import channel as _channel
-from vkemu.exploration.primitives import making as _making
-from vkemu.exploration.primitives import meeting as _meeting
-from vkemu.exploration.primitives import objects as _objects
-from vkemu.exploration.primitives import scopes as _scopes
 
 Path: TypeAlias = tuple[int, ...]
-_INSIDE: Final = tuple(
-    str(inside.__file__)
-    for inside in (_effects, _step, _objects, _meeting, _channel, _scopes, _making)
-)
+# Where the shared objects' own code is.
+_INSIDE: Final = (
+    str(_effects.__file__), str(_step.__file__), str(File(__file__).with_name("primitives")),
+)  # fmt: skip
 _PLAIN: Final = (str, bytes, float, type(None))
 DEPTH_MAX: Final = 50  # of tuples in tuples, in a plain value
 BITS_MAX: Final = 10_000  # of an int; Python refuses to print much longer ones
@@ -148,7 +144,7 @@ def source_of(thread: Thread) -> tuple[str, int]:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
         if frame is None:
             break
-        if frame.f_code.co_filename not in _INSIDE:
+        if not frame.f_code.co_filename.startswith(_INSIDE):
             found = (frame.f_code.co_filename, frame.f_lineno)
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     return found

@@ -6,10 +6,9 @@ waits. When all ends to send are closed and the buffer is empty, the channel has
 
 from __future__ import annotations
 
-from types import coroutine
 from typing import Any, NamedTuple
 
-from vkprotocol.effects import Effect, Interrupted, Key, Shared, Step, key_text
+from vkprotocol.effects import Effect, Interrupted, Key, Shared, Step, coroutine, key_text
 
 
 class EndOfChannel(Exception):

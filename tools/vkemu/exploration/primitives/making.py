@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from types import coroutine
 from typing import Any, TypeVar
 
 from vkprotocol.effects import (
@@ -16,6 +15,7 @@ from vkprotocol.effects import (
     Step,
     Thread,
     WaitChannel,
+    coroutine,
     fresh_key,
     is_none,
     pause,
@@ -112,7 +112,7 @@ class Making:
     def nursery(self, name: str = "nursery") -> Nursery:
         """`async with`: threads that `start(name, body, *args)` starts end before the block."""
         nursery = self._make(Nursery, name, 0)
-        nursery.k = self  # type: ignore[assignment]
+        nursery.k = self
         nursery.children = []
         nursery.errors = []
         return nursery

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import coroutine
 from typing import Any
 
-from vkprotocol.effects import Effect, Key, Shared, Step, curthread, key_text, not_held
+from vkprotocol.effects import Effect, Key, Shared, Step, coroutine, curthread, key_text, not_held
 
 
 class Barrier(Shared):

@@ -7,8 +7,7 @@ has announced. Who throws stands between the thread's coroutine and the executor
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vkprotocol.effects import (
     CLOCK,
@@ -19,11 +18,9 @@ from vkprotocol.effects import (
     Shared,
     Step,
     Thread,
+    coroutine,
     curthread,
 )
-
-if TYPE_CHECKING:
-    from vkemu.exploration.program import Program
 
 SECOND: Final = 1_000_000_000  # ns of virtual time
 # What is done all the same by a thread that is cancelled.
@@ -239,16 +236,15 @@ class Nursery(Shared):
         super().__init__(key, 0)
         self._count = Effect(self, "count", write=True)
         self._wait = Effect(self, "wait", write=False, guard=lambda left: not left)
-        self.k: Program | None = None
+        self.k: Any = None  # the program
         self.parent: Thread | None = None
         self.children: list[Thread] = []
         self.errors: list[Exception] = []
 
     async def start(self, name: str, body: Any, *args: Any) -> Thread:
         """A step, and a thread more."""
-        assert self.k is not None
         await self._add(1)
-        thread = self.k.spawn(name, self._child(body(*args) if callable(body) else body))
+        thread: Thread = self.k.spawn(name, self._child(body(*args) if callable(body) else body))
         self.children.append(thread)
         return thread
 
@@ -259,22 +255,16 @@ class Nursery(Shared):
             await self._add(0)
             self.errors.append(error)
             await self._cancel(curthread())
-            assert self.parent is not None
-            await self._k.cancel(self.parent)
+            await self.k.cancel(self.parent)
         except Interrupted:
             pass
         await self._add(-1)
-
-    @property
-    def _k(self) -> Program:
-        assert self.k is not None
-        return self.k
 
     async def _cancel(self, but: Thread | None) -> None:
         await self._add(0)
         for child in self.children[:]:
             if child is not but:
-                await self._k.cancel(child)
+                await self.k.cancel(child)
 
     @coroutine
     def _add(self, more: int) -> Step:
