@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, key_text, reset_setup
 
+from vkemu.executors.abandon import abandon
 from vkemu.executors.announced import blocked_on, may_go_on, no_effect, same_effect
 
 Tids = dict[tuple[int, ...], int]
 Choose = Callable[[list[int]], int]
-CLOSED_AT_MOST = 10  # how often a coroutine that will not end
 
 
 class Deadlock(AssertionError):
@@ -421,22 +421,7 @@ class Execution:
         for thread in self.threads.values():
             if not thread.done:
                 thread.done = True
-                _abandon(thread)
-
-
-def _abandon(thread: Thread) -> None:
-    # A coroutine closed inside `async with lock` would await the release: it must see the
-    # GeneratorExit as the end. RuntimeError is what close() says when it awaits all the same;
-    # it is then where it awaits, and is closed again, or the collector would complain.
-    # Whatever else its cleanup finds wrong in a half-done world is nobody's fault either.
-    for _ in range(CLOSED_AT_MOST):
-        try:
-            thread.coro.close()
-        except RuntimeError:
-            continue
-        except Exception:
-            pass
-        return
+                abandon(thread)
 
 
 def replay_schedule(schedule: Iterable[int]) -> Choose:
