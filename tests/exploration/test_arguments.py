@@ -92,9 +92,13 @@ def returning(k: Any) -> Any:
     return lambda: k.cell("x").value == 2
 
 
+@pytest.mark.parametrize("program", [asynchronous, partial(asynchronous)])
+def test_an_async_program_is_the_first_thread(program: Any) -> None:
+    found = explore(program)
+    assert (found.verdict, found.steps) == ("pass", 1)
+
+
 MISTAKEN = [
-    (asynchronous, "asynchronous is async, and its body never runs"),
-    (partial(asynchronous), "is async, and its body never runs"),
     (generating, "generating is a generator function, whose body never runs"),
     (both, "both is a generator function, whose body never runs"),
     (returning, "returns a function, returning.<locals>.<lambda>, which nobody calls"),
