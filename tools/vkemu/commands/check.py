@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 
 import msgspec
 
-from vkemu.commands import arguments
+from vkemu.commands import arguments, sharing
 from vkemu.matrix.cell import Cell
 from vkemu.matrix.design import EXACT, Design, design
 from vkemu.verdict import Status, telling
 
 WIDTH = 96
+PRELOAD = ("vkemu.matrix.design",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,20 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=arguments.whole(0, 10_000), default=20, help="of each scenario (20)"
     )
-    parser.add_argument(
-        "--jobs", type=arguments.jobs, default=os.cpu_count() or 1, help="processes to use"
-    )
+    sharing.add_arguments(parser, os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    def tell(done: int, of: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{done} of {of} questions", end="", file=sys.stderr)
-
-    found = design(
-        args.design, windows=tuple(args.windows), seeds=args.seeds, jobs=args.jobs, tell=tell
-    )
+    each = partial(sharing.each, args, f"check {args.design}", preload=PRELOAD)
+    found = design(args.design, each, windows=tuple(args.windows), seeds=args.seeds)
     status = status_of(found)
     with telling(status):
         if args.json:

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def generated(args: argparse.Namespace) -> int:
     """`--generate`: a line for each, and at the end those that survived, with their diff."""
-    from vkemu.mutation.generate import fates, reach_of, sample
+    from vkemu.mutation.generate import Fate, fate, questions, reach_of, sample
 
     chosen = [m for m in sample(args.sample, args.seed) if not args.name or any(
         n in m.name for n in args.name
@@ -97,7 +97,10 @@ def generated(args: argparse.Namespace) -> int:
             print(f"{mutant.name}\n{mutant.diff()}")
         return Status.PASS
     found: list[Fate] = []
-    for one in fates(chosen, reach_of(args.jobs), args.jobs, args.checkpoint):
+    asked = questions(chosen, reach_of(args.jobs))
+    for one in sharing.each(
+        args, "mutants", fate, asked, Fate, preload=["vkemu.mutation.generate"]
+    ):
         found.append(one)
         if not args.json:
             print(f"{one.name}: {one.status}" + f" by {one.by}: {one.said}" * bool(one.by))

@@ -11,9 +11,7 @@ import hashlib
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +45,19 @@ class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class Done(msgspec.Struct, frozen=True):
+    """One piece of the work: a cell, or (scenario, seed, verdict, reason), and the lines of the
+    design's file that it took."""
+
+    cell: Cell | None
+    ran: tuple[str, int, str, str] | None
+    lines: list[int]
+
+
+# (what is done with each piece, the pieces, of what type the answers are): the answers, in order.
+Each = Callable[[Callable[..., Done], Sequence[tuple[Any, ...]], type[Done]], Iterator[Done]]
+
+
 class Design(msgspec.Struct, frozen=True):
     """What became of it. `cells` are those of the design, `exact` those of pv_entry; `unreached`:
     lines of its own file that nothing executed, None if that was not looked at."""
@@ -71,7 +82,8 @@ def register(source: str) -> str:
     if len(made) != 1:
         raise UsageError(f"{source}: {len(made)} subclasses of Rmap, expected one")
     name = made[0].name
-    if not name or POLICIES.get(name, _where(source, made[0])) != _where(source, made[0]):
+    known = POLICIES.get(name, _place(source))
+    if not name or not known.startswith(_place(source)):  # or this file as it was
         raise UsageError(f"{source}: {made[0].__name__}.name is {name!r}, expected one of its own")
     POLICIES[name] = _where(source, made[0])
     return name
@@ -81,8 +93,22 @@ def _where(source: str, made: type[Rmap]) -> str:
     return f"{_module_name(source)}:{made.__name__}"
 
 
+def _place(source: str) -> str:
+    return f"vkemu_design_{_hash(str(Path(source).resolve()).encode())}_"
+
+
 def _module_name(source: str) -> str:
-    return "vkemu_design_" + hashlib.sha256(str(Path(source).resolve()).encode()).hexdigest()[:12]
+    return _place(source) + digest_of(source)
+
+
+def digest_of(source: str) -> str:
+    """Of a file; a policy of ours has none."""
+    file = Path(source)
+    return _hash(file.read_bytes()) if source.endswith(".py") and file.is_file() else ""
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:12]
 
 
 def _module(source: str) -> Any:
@@ -118,34 +144,26 @@ def _classes(module: Any) -> list[type[Rmap]]:
     return [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Rmap)]
 
 
-def design(
-    source: str,
-    *,
-    windows: tuple[str, ...] = (),
-    seeds: int = SEEDS,
-    jobs: int = 1,
-    tell: Callable[[int, int], None] = lambda done, of: None,
-) -> Design:
-    """All of it."""
+def design(source: str, each: Each, *, windows: tuple[str, ...] = (), seeds: int = SEEDS) -> Design:
+    """All of it. `each` is who does the work."""
     start = time.monotonic()
     policy = register(source)
     asked = questions(windows, [policy], all_variants=True, max_seconds=SECONDS)
     beside = questions(windows, [EXACT], all_variants=True, max_seconds=SECONDS)
     beside = [] if policy == EXACT else beside
-    work: list[tuple[str, Question | str, int]] = [(source, q, 0) for q in (*asked, *beside)]
-    work += [(source, scenario, seed) for scenario in SCENARIOS for seed in range(1, seeds + 1)]
+    digest = digest_of(source)
+    work: list[tuple[Any, ...]] = [(source, q, 0, digest) for q in (*asked, *beside)]
+    work += [(source, one, seed, digest) for one in SCENARIOS for seed in range(1, seeds + 1)]
     cells: list[Cell] = []
     said: dict[str, list[tuple[int, str, str]]] = {scenario: [] for scenario in SCENARIOS}
     lines: set[int] = set()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for number, (one, seen) in enumerate(pool.map(_perform, work), 1):
-            lines.update(seen)
-            if isinstance(one, Cell):
-                cells.append(one)
-            else:
-                scenario, seed, verdict, reason = one
-                said[scenario].append((seed, verdict, reason))
-            tell(number, len(work))
+    for done in each(perform, work, Done):
+        lines.update(done.lines)
+        if done.cell is not None:
+            cells.append(done.cell)
+        if done.ran is not None:
+            scenario, seed, verdict, reason = done.ran
+            said[scenario].append((seed, verdict, reason))
     own = [cell for cell in cells if cell.policy == policy]
     return Design(
         policy=policy,
@@ -163,18 +181,19 @@ def _ran(scenario: str, said: list[tuple[int, str, str]]) -> Ran:
     return Ran(scenario, verdicts.count("pass"), verdicts.count("unknown"), *failed)
 
 
-def _perform(work: tuple[str, Question | str, int]) -> tuple[Any, list[int]]:
-    """In a worker: an answer, and the lines of the design's file that it took."""
-    source, asked, seed = work
+def perform(source: str, asked: Question | str, seed: int, digest: str) -> Done:
+    """In a worker. `digest` is that of the design's file where it was asked for."""
+    if digest_of(source) != digest:
+        raise UsageError(f"{source}: another file on a worker, expected the same one")
     policy = register(source)
     with _Traced(source) as traced:
         if isinstance(asked, Question):
-            return answer(asked), traced.lines
+            return Done(answer(asked), None, traced.lines)
         scenario = drawn(load(asked, (f"policy={policy}", f"seed={seed}")), seed)
         machine = assemble(scenario)
         outcome = conduct(machine.execution, Recorder(seeded(seed)), MAX_STEPS, machine.finish)
         why = "" if outcome.error is None else headline(outcome.error)
-        return (asked, seed, outcome.verdict, why), traced.lines
+        return Done(None, (asked, seed, outcome.verdict, why), traced.lines)
 
 
 class _Traced:

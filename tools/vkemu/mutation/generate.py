@@ -6,8 +6,6 @@ from __future__ import annotations
 import difflib
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -91,31 +89,18 @@ def reach_of(jobs: int) -> list[Reach]:
     return reached
 
 
-def fates(
-    chosen: list[Generated], reached: list[Reach], jobs: int, kept: Path | None = None
-) -> Iterator[Fate]:
-    """In the order asked for. `kept`: a file with those known already, which is added to."""
-    known: dict[str, Fate] = {}
-    if kept is not None and kept.exists():
-        lines = kept.read_bytes().splitlines()
-        known = {f.name: f for f in (msgspec.json.decode(line, type=Fate) for line in lines)}
-
-    def of(mutant: Generated) -> Fate:
-        return known.get(mutant.name) or fate(mutant, reached)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        for mutant, found in zip(chosen, pool.map(of, chosen), strict=True):
-            if kept is not None and mutant.name not in known:
-                with kept.open("ab") as file:
-                    file.write(msgspec.json.encode(found) + b"\n")
-            yield found
+def questions(chosen: list[Generated], reached: list[Reach]) -> list[tuple[Generated, list[str]]]:
+    """What `fate` is asked: each with the checks that reach it."""
+    return [
+        (m, [] if m.key in EQUIVALENT else reaching(reached, m.path, m.edit.first, m.edit.last))
+        for m in chosen
+    ]
 
 
-def fate(mutant: Generated, reached: list[Reach]) -> Fate:
+def fate(mutant: Generated, wanted: list[str]) -> Fate:
+    """What becomes of it under the checks that are `wanted`."""
     if mutant.key in EQUIVALENT:
         return Fate(mutant.name, "equivalent", said=EQUIVALENT[mutant.key])
-    first, last = mutant.edit.first, mutant.edit.last
-    wanted = reaching(reached, mutant.path, first, last)
     if not wanted:
         return Fate(mutant.name, "unreached", diff=mutant.diff())
     asked = {"path": str(ROOT / mutant.path), "text": mutant.text(), "checks": wanted}
