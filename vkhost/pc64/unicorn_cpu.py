@@ -92,6 +92,7 @@ class UnicornCpu:
             *(at + 8 * n for n in range(len(REGISTERS)))
         )
         self._handle = uc._uch
+        self._rip = ctypes.pointer(ctypes.c_uint64())
         self._forget()
         for at, code in OWN_CODE.items():
             self.memory[SPARE_PAGE + at : SPARE_PAGE + at + len(code) // 2] = bytes.fromhex(code)
@@ -175,8 +176,8 @@ class UnicornCpu:
 
     @property
     def rip(self) -> int:
-        number: int = self.uc.reg_read(x86.UC_X86_REG_RIP)
-        return number
+        uclib.uc_reg_read(self._handle, x86.UC_X86_REG_RIP, self._rip)
+        return self._rip.contents.value
 
     def save(self, place: int = 0) -> None:
         """In one of two places."""
