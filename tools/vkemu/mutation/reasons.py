@@ -6,7 +6,16 @@ import ast
 from pathlib import Path
 from typing import Final
 
-REASONS: Final[dict[str, str]] = {}
+_X86: Final = "machine code: only with the extra x86, in its own scenarios"
+
+REASONS: Final[dict[str, str]] = {
+    "vkhost/pc64/unicorn_cpu.py": _X86,
+    "vkhost/pc64/machine_code.py": _X86,
+    "vkguest/vkernel64/npx.py": _X86,
+    "vkguest/kern/imgact_elf.py": _X86,
+    "vkguest/kern/exec_elf.py": _X86,
+    "vkhost/rmap/removed.py": "no vkernel boots on it",
+}
 
 
 def reason(path: str, line: int, root: Path) -> str:

@@ -12,7 +12,9 @@ from array import array
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vkprotocol.errno import Errno
 from vkprotocol.mman import MADV_FREE, MAP_ANON, PROT_READ, PROT_WRITE
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.oracle.frame import Id
 from vkemu.oracle.shadow import Shadow
@@ -158,6 +160,7 @@ class Reference:
             return
         if name in CHANGES:
             change = process.changes[tid]
+            self._refused(process, change, errno)
             process.end(tid, not errno, value)
             self._doubt_overlaps(process, change)
         elif name == "fork":
@@ -202,6 +205,14 @@ class Reference:
             memory.free(start, end)
         self.frees[process.who, tid] = [(memory, start, end) for memory in memories]
         self._doubt_overlaps(process)
+
+    def _refused(self, process: Process, change: Change, errno: int) -> None:
+        """A guest's kernel takes any range of whole pages, with holes; the host refuses those."""
+        if errno != Errno.EINVAL or "/" not in process.who or change.name == "mmap":
+            return
+        start, end = change.start, change.end
+        if not start % PAGE_SIZE and start < end <= VM_MAX_USER_ADDRESS:
+            raise self._violation(f"{change.name} of program {process.who} is refused: EINVAL")
 
     def _doubt_overlaps(self, process: Process, *ended: Change) -> None:
         """What the kernel writes or frees while a mapping changes is done to the old or the new."""
