@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs import summary_page
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SECONDS = re.compile(r"\d+\.\d+ s\b")  # how long it took is the machine's business
@@ -32,7 +34,7 @@ def examples() -> list[tuple[str, str]]:
 def test_the_race_that_the_readme_opens_with_is_the_gallerys() -> None:
     told = (ROOT / "docs/gallery/W07/failure.txt").read_text()
     told_lines = [LINE.sub(".py:N", line) for line in told.splitlines()]
-    start, _, _ = (ROOT / "README.md").read_text().partition("## Two commands")
+    start = (ROOT / "README.md").read_text().partition("## The race")[2].partition("\n## ")[0]
     shown = [line.removeprefix("    ") for line in start.splitlines() if line.startswith("    ")]
 
     assert len(shown) > 10
@@ -57,6 +59,14 @@ def test_an_example_prints_what_the_readme_shows(command: str, output: str, tmp_
 
     assert SECONDS.sub("T s", output) == SECONDS.sub("T s", done.stdout)
     assert done.stderr == ""
+
+
+def test_the_table_is_what_is_recorded_and_counted_now() -> None:
+    table = "\n".join(summary_page.rows())
+
+    assert f"\n\n{table}\n\n" in (ROOT / "README.md").read_text(), (
+        "python -m tests.docs.summary_page"
+    )
 
 
 def test_the_program_of_the_readme_does_what_it_says() -> None:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vkemu.verdict import INTERRUPTED, Interrupted, Status, Unread, UsageError, telling
+from vkemu.verdict import INTERRUPTED, Interrupted, Status, Unread, UsageError, one_of, telling
 
 PIPE_STATUS = 128 + 13  # as a shell says it of what SIGPIPE has ended
 WORD_CHARS = 1000  # of a word that a message repeats
@@ -34,6 +34,7 @@ COMMANDS = {
     "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
     "check": ("vkemu.commands.check", "one design through every window, run and reference"),
     "coverage": ("vkemu.commands.coverage", "kernel lines that no check reaches"),
+    "completion": ("vkemu.commands.completion", "let a shell complete commands and options"),
     "mutants": ("vkemu.commands.mutants", "the deliberate defects and the check that catches each"),
 }
 
@@ -63,11 +64,25 @@ class Parser(argparse.ArgumentParser):
 
 
 def overview() -> str:
-    lines = [f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()]
     return OVERVIEW.format(commands="\n".join(lines))
 
 
+def complete() -> None:
+    """Answer a shell that asks what could stand here, and end (argcomplete's protocol)."""
+    import argcomplete
+
+    parser = argparse.ArgumentParser(prog="vkemu")
+    parser.add_argument("--version", action="store_true")
+    commands = parser.add_subparsers()
+    for name, (path, summary) in COMMANDS.items():
+        importlib.import_module(path).add_arguments(commands.add_parser(name, help=summary))
+    argcomplete.autocomplete(parser)
+
+
 def dispatch(argv: Sequence[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        complete()
     if not argv:
         raise UsageError("vkemu: no command given (see `vkemu --help`)")
     name, *rest = argv
@@ -80,7 +95,7 @@ def dispatch(argv: Sequence[str]) -> int:
         print(f"vkemu {version('vkemu')}")
         return Status.PASS
     if name not in COMMANDS:
-        raise UsageError(f"vkemu: unknown command {name!r}, expected one of {', '.join(COMMANDS)}")
+        raise UsageError(f"vkemu: unknown command {name!r}, {one_of(name, COMMANDS)}")
     path, summary = COMMANDS[name]
     command = importlib.import_module(path)
     parser = Parser(prog=f"vkemu {name}", description=summary, allow_abbrev=False)

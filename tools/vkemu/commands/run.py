@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--live", action="store_true", help="run on an event loop")
     parser.add_argument(
-        "--backend", choices=["trio", "asyncio"], default="trio", help="the event loop of --live"
+        "--backend", choices=["trio", "asyncio"], help="the event loop of --live (default: trio)"
     )
     parser.add_argument("--zstd", action="store_true", help="write events.ndjson.zst")
     parser.add_argument(
@@ -82,6 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.backend is not None and not args.live:
+        raise UsageError(f"vkemu run: --backend {args.backend}, expected with --live")
     settings = collect_settings(args)
     scenario = load(args.scenario, settings)
     first = scenario.seed if args.seed is None else args.seed
@@ -127,7 +129,7 @@ def run_live(
 
     scenario = drawn(scenario, seed)
     shown = sys.stderr if args.events else None
-    schedule = live_schedule(scenario, args.backend, seed, shown)
+    schedule = live_schedule(scenario, args.backend or "trio", seed, shown)
     origin = Origin(args.scenario, settings, "live", seed, pack(schedule))
     return record(
         scenario, recorded(schedule), origin, args.runs, zstd=args.zstd, processors=console(args)

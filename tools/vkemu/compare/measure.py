@@ -37,21 +37,23 @@ class Series(msgspec.Struct, frozen=True):
     grows: dict[str, str]
 
 
-def measure(axis_name: str, policy: str, quick: bool = False) -> Series:
+def measure(
+    axis_name: str, policy: str, quick: bool = False, sizes: tuple[int, ...] = ()
+) -> Series:
     axis = AXES[axis_name]
     samples = []
-    for size in axis.quick if quick else axis.sizes:
+    for size in sizes or (axis.quick if quick else axis.sizes):
         with uncollected():
             situation = Situation(policy, axis.shape(size))
             operation, asked = axis.operation(situation, size)
             counts = situation.counted(operation, asked=asked)
         samples.append(Sample(size, counts, nanoseconds(counts)))
-    sizes = [sample.size for sample in samples]
+    measured = [sample.size for sample in samples]
     grows = {
-        name: growth(sizes, [sample.counts[name] for sample in samples], axis.symbol)
+        name: growth(measured, [sample.counts[name] for sample in samples], axis.symbol)
         for name in COUNTS
     }
-    time = growth(sizes, [sample.ns for sample in samples], axis.symbol)
+    time = growth(measured, [sample.ns for sample in samples], axis.symbol)
     return Series(axis_name, policy, tuple(samples), time, grows)
 
 

@@ -177,8 +177,8 @@ def find(path_or_name: str) -> Path:
         return path
     if path.name == path_or_name and shipped.is_file():
         return shipped
-    known = ", ".join(shipped_names())
-    raise UsageError(f"{path}: no such file, expected a path or one of {known}")
+    near = one_of(path_or_name, shipped_names()).replace("expected one", "expected a path or one")
+    raise UsageError(f"{path}: no such file, {near}")
 
 
 def exists(path: str) -> bool:

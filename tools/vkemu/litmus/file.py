@@ -26,7 +26,7 @@ from vkemu.litmus.herd import Outcomes
 from vkemu.litmus.statement import Statement, parse
 from vkemu.litmus.tables import Tables, tables_for, vpte_bits
 from vkemu.mistake import convert
-from vkemu.verdict import UsageError
+from vkemu.verdict import UsageError, one_of
 from vkhost.tree import TREES
 
 Kind: TypeAlias = Literal["user", "guest", "fault", "pageout", "host"]
@@ -38,6 +38,8 @@ Ident: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max
 Line: TypeAlias = Annotated[str, Meta(max_length=200)]
 
 WINDOWS = Path(__file__).parent / "windows"
+ELSEWHERE = Path(__file__).parent / "elsewhere"
+SHOWN = 12  # names, in a message
 FIRST_PAGE = 8  # frames below hold the guest's page tables
 
 
@@ -257,15 +259,27 @@ def find_litmus(source: str) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    named = sorted(WINDOWS.glob(f"{source}*.toml")) if path.name == source else []
-    if not named:
-        raise UsageError(f"{source}: no such file, expected a litmus test or a window, e.g. W07")
-    return named[0]
+    there = {test.stem: test for test in (*shipped(), *elsewhere())}
+    named = [stem for stem in there if source and stem.startswith(source)]
+    exact = [stem for stem in named if f"{stem}-".startswith(f"{source}-")]
+    if len(exact) == 1 or len(named) == 1:
+        return there[(exact or named)[0]]
+    if named:
+        raise UsageError(f"{source}: ambiguous, expected one of {', '.join(named[:SHOWN])}")
+    windows = [stem.partition("-")[0] for stem in there]
+    near = one_of(source, [*scenario.shipped_names(), *there, *windows])
+    hint = near.partition("? ")[0] + "? " if "?" in near else ""
+    raise UsageError(f"{source}: no such file, {hint}expected a litmus test or a window, e.g. W07")
 
 
 def shipped() -> list[Path]:
     """The litmus tests of the windows, in the order of the catalogue."""
     return sorted(WINDOWS.glob("W*.toml"))
+
+
+def elsewhere() -> list[Path]:
+    """Races of other kernels, as litmus tests."""
+    return sorted(ELSEWHERE.glob("*.toml"))
 
 
 def read(document: dict[str, Any], path: Path) -> Litmus:

@@ -29,13 +29,43 @@ def document(cells: Sequence[Cell]) -> str:
     by_window: dict[str, list[Cell]] = {}
     for cell in cells:
         by_window.setdefault(cell.window, []).append(cell)
-    parts = [HEAD]
+    parts = [HEAD, "\n".join(summary(cells)) + "\n"]
     for path in shipped():
         litmus = read(read_document(path), path)
         found = by_window.get(litmus.file.litmus.window)
         if found:
             parts.append("\n".join(section(litmus, found)) + "\n")
     return "\n".join(parts)
+
+
+def summary(cells: Sequence[Cell]) -> Iterator[str]:
+    """One screen: the windows that are not closed on every policy, the kernels as they are."""
+    plain = [cell for cell in cells if not cell.variant]
+    columns = list(dict.fromkeys(cell.policy for cell in plain))
+    rows: dict[str, dict[str, Cell]] = {}
+    for cell in plain:
+        rows.setdefault(cell.window, {})[cell.policy] = cell
+    shown = {
+        window: row
+        for window, row in rows.items()
+        if any(cell.verdict in ("fail", "bounded") for cell in row.values())
+    }
+    yield "## In one screen"
+    yield ""
+    yield "| | " + " | ".join(columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for window, row in shown.items():
+        yield f"| {window} | " + " | ".join(_sign(row.get(policy)) for policy in columns) + " |"
+    yield ""
+    closed = ", ".join(window for window in rows if window not in shown)
+    yield "×: open. ✓: closed, exhausted. ?: not exhausted. –: does not arise."
+    yield f"Closed on all of them: {closed or '-'}."
+
+
+def _sign(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    return {"fail": "**×**", "pass": "✓", "bounded": "?"}.get(cell.verdict, "–")
 
 
 def section(litmus: Litmus, cells: Sequence[Cell]) -> Iterator[str]:
