@@ -7,7 +7,7 @@ JOBS   ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-long venv lint format lock bench clean
+.PHONY: run test test-long old venv lint format lock bench clean
 
 run: $(READY)
 	@$(BIN)/vkemu run demo --seeds 200; status=$$?; \
@@ -20,8 +20,17 @@ test: $(READY)
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/pytest -q -n $(JOBS) -m "not long"
 
-test-long: $(READY)
+test-long: $(READY) old
 	$(BIN)/pytest -q -n $(JOBS) -m long --timeout 3000
+
+# Old releases with known races, each in a folder of its own, for tests/worlds.
+old: $(READY)
+	@grep == tests/worlds/packages.lock | while read -r line; do \
+	    to=$(VENV)/old/$$(echo "$$line" | sed 's/ .*//; s/==/-/'); \
+	    [ -d $$to ] && continue; \
+	    echo "$$line" > $(VENV)/.one; \
+	    $(BIN)/pip install -qq --no-deps --require-hashes --target $$to --requirement $(VENV)/.one || exit 1; \
+	done
 
 venv: $(READY)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import random
+import time
 from typing import Any
 
 import trio
@@ -167,6 +169,20 @@ async def real_socket() -> None:
     await trio.lowlevel.wait_readable(0)
 
 
+async def real_connection() -> None:
+    await trio.open_tcp_stream("localhost", 80)
+
+
+async def draws() -> float:
+    return random.random()
+
+
+async def tells_the_time() -> float:
+    before = time.monotonic()
+    await trio.sleep(2)
+    return time.monotonic() - before
+
+
 # -- what the footprints do not see ----------------------------------------------------------------
 
 
@@ -222,6 +238,14 @@ async def gathered() -> int:
 
     await asyncio.gather(increment(), increment())
     return total
+
+
+async def asyncio_failing() -> None:
+    assert await gathered() == 2
+
+
+async def asyncio_connection() -> None:
+    await asyncio.open_connection("localhost", 80)
 
 
 async def queued() -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ def hunt(name: str, package: str, *args: str) -> dict[str, Any]:
         pytest.skip(f"{OLD / package} is not there: make old")
     done = subprocess.run(
         [sys.executable, "-m", "tests.worlds.known_races", name, *args],
-        env={**os.environ, "PYTHONPATH": str(OLD / package)},
+        env={**os.environ, "PYTHONPATH": f"{OLD / package}:{OLD / 'async_timeout-5.0.1'}"},
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=140,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -75,3 +75,18 @@ def test_anyio_1145_and_947(name: str, broken: str, mended: str) -> None:
     assert found["verdict"] == "fail"
     assert "deadlock" in found["message"]
     assert passed["failures"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["0.30.0", "0.31.0", "0.32.0", "0.33.0", "0.34.0"])
+def test_every_trio_release_has_what_is_used_of_its_core(version: str) -> None:
+    package = OLD / f"trio-{version}"
+    if not package.is_dir():
+        pytest.skip(f"{package} is not there: make old")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.worlds.canary"],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=140,
+    )  # fmt: skip
+
+    assert done.stdout == f"trio {version}: [4, 7, 237]\n"

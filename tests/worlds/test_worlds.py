@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,9 +191,37 @@ def test_an_object_of_c_counts_as_touched() -> None:
     assert set(found) == {"1", "2"}
 
 
-def test_the_real_world_is_refused_in_one_line() -> None:
-    with pytest.raises(ExplorationError, match=r"real socket or file, at programs\.py:\d+"):
-        explore(programs.real_socket, backend="trio")
+@pytest.mark.parametrize(
+    ("program", "backend", "what"),
+    [
+        (programs.real_socket, "trio", "waits for a real socket or file"),
+        (programs.real_connection, "trio", "asks for a real host's address"),
+        (programs.asyncio_connection, "asyncio", "opens a real connection"),
+    ],
+)
+def test_the_real_world_is_refused_in_one_line(program: Any, backend: str, what: str) -> None:
+    with pytest.raises(ExplorationError, match=rf"{what}.*, at programs\.py:\d+$"):
+        explore(program, backend=backend)
+
+
+def test_random_numbers_are_seeded_and_time_is_virtual_on_request() -> None:
+    before = random.getstate()
+    _, drawn = ends(programs.draws, "trio", random=1)
+
+    assert drawn == {repr(random.Random(1).random()): 1}
+    assert random.getstate() == before
+    assert set(ends(programs.tells_the_time, "trio", clock="virtual")[1]) == {"2.0"}
+
+
+@pytest.mark.slow
+def test_jobs_and_checkpoints(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"backend": "trio", "stop_on_failure": False}
+    shared = explore(programs.lost_update, jobs=2, **options)
+    begun = explore(programs.two_locks, checkpoint=tmp_path / "c", max_executions=2, **options)
+    done = explore(programs.two_locks, checkpoint=tmp_path / "c", **options)
+
+    assert (shared.executions, shared.exhausted) == (4, True)
+    assert (begun.executions, done.executions, done.exhausted) == (2, 5, True)
 
 
 # -- use -------------------------------------------------------------------------------------------
@@ -202,9 +232,11 @@ def test_everything_is_as_it_was_afterwards() -> None:
     before = trio.lowlevel.current_clock, asyncio.Task, trio._core._run.CancelScope.__enter__
 
     explore(programs.lost_update, backend="trio")
-    explore(programs.gathered, backend="asyncio")
+    assert explore(programs.gathered, backend="asyncio").verdict == "pass"
+    assert explore(programs.asyncio_failing, backend="asyncio").verdict == "fail"
 
     assert programs.lost_update.__code__ is code
+    assert asyncio._get_running_loop() is None
     assert gc.isenabled()
     after = trio.lowlevel.current_clock, asyncio.Task, trio._core._run.CancelScope.__enter__
     assert after == before

@@ -273,6 +273,10 @@ class Execution:
                 self._fail(thread, error)
         return stop
 
+    def effect_of(self, tid: int) -> Effect | None:
+        """Of the step of thread `tid` that is about to be taken, or was, where it is `late`."""
+        return self.threads[tid].pending
+
     def settle(self) -> None:
         """Find out who is left and who can run, after a build or a replay that was `deferred`."""
         self.deferred = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.program import Program
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.exploration.result import ExplorationError
-from vkemu.worlds import accesses, calls
+from vkemu.worlds import accesses, calls, outside
 from vkemu.worlds.audit import WorldAudit
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import Instruments, name_roots
@@ -23,7 +24,7 @@ from vkemu.worlds.world import World
 BACKENDS: Final = ("trio", "asyncio", "anyio+asyncio", "anyio+trio")
 TIMES: Final = ("idle", "any")
 ORDERS: Final = ("arrival", "any")
-OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "network")
+OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock")
 RESTARTS: Final = 3  # before all dicts are taken to be looked at as a whole
 WARMING: Final = 5  # executions at most, before the search, to load what is loaded late
 COLLECT: Final = 64  # executions
@@ -82,14 +83,17 @@ class AsyncProgram:
         self.instruments = Instruments(
             self.main, self.library, None if extra is None else tuple(extra)
         )
+        now: Any
         if self.library == "trio":
             from vkemu.worlds import trio_hooks
 
-            trio_hooks.install(hooks)
+            now = trio_hooks.install(hooks)
         else:
             from vkemu.worlds import asyncio_hooks
 
-            asyncio_hooks.install(hooks)
+            now = asyncio_hooks.install(hooks)
+        if self.options.get("clock") == "virtual":
+            outside.virtual_time(hooks, now)
         calls.LATE[:] = [self.instruments.late]
         self.renew()
         return hooks
@@ -109,6 +113,7 @@ class AsyncProgram:
     def entered(self) -> Iterator[AsyncProgram]:
         """For one search or replay: then everything is as it was."""
         collecting = gc.isenabled()
+        drawn = random.getstate()
         gc.collect()
         hooks = None
         quiet = warnings.catch_warnings()
@@ -133,6 +138,7 @@ class AsyncProgram:
             self.instruments = None
             if hooks is not None:
                 hooks.remove()
+            random.setstate(drawn)
             gc.unfreeze()
             gc.collect()
             quiet.__exit__(None, None, None)
@@ -159,9 +165,12 @@ def check(main: Any, backend: Any, options: dict[str, Any]) -> None:
     for name in options:
         if name not in OPTIONS:
             raise TypeError(f"explore: no option {name!r}, expected one of {', '.join(OPTIONS)}")
-    for name, allowed in (("time", TIMES), ("order", ORDERS)):
+    known = (("time", TIMES), ("order", ORDERS), ("clock", outside.CLOCKS))
+    for name, allowed in known:
         if options.get(name, allowed[0]) not in allowed:
             raise ValueError(f"{name}: {options[name]!r}, expected one of {', '.join(allowed)}")
+    if not isinstance(options.get("random", 0), int):
+        raise TypeError(f"random: {options['random']!r}, expected a whole number, the seed")
     if not isinstance(options.get("cancel", ""), str):
         raise TypeError(
             f"cancel: {options['cancel']!r}, expected 'everywhere' or a function's name"
@@ -212,6 +221,7 @@ class WorldProgram(Program):
             gc.collect()
         LOG.on = False
         LOG.clear()
+        outside.seed(self.build.options.get("random", 0))
         world = self.build.world(self.tids, self)
         world.renewed = self.build.renewed
         world.seen = [] if noting else None

@@ -8,6 +8,7 @@ import asyncio.tasks
 import concurrent.futures
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from vkemu.worlds.asyncio_loop import PyFuture, PyTask
@@ -18,7 +19,8 @@ C_TASK = asyncio.Task
 C_FUTURE = asyncio.Future
 
 
-def install(hooks: Hooks) -> None:
+def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
+    """What tells whose time it is."""
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "") in {"_asyncio", "builtins", __name__}:
             continue
@@ -32,6 +34,14 @@ def install(hooks: Hooks) -> None:
                 hooks.replace(module, name, PyFuture)
     gathering(hooks)
     results(hooks)
+
+    def now() -> tuple[Any, float] | None:
+        from vkemu.worlds.asyncio_world import AsyncioWorld
+
+        world = AsyncioWorld.current
+        return None if world is None or world.at < 0 else (world.loop, world.now)
+
+    return now
 
 
 def gathering(hooks: Hooks) -> None:

@@ -110,6 +110,15 @@ class Loop(BaseEventLoop):  # type: ignore[misc] # of whose insides typeshed say
 
     subprocess_shell = subprocess_exec
 
+    async def create_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse("opens a real connection")
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse("opens a real port")
+
+    async def create_unix_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse("opens a real connection")
+
     async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> NoReturn:
         self.refuse("opens a datagram socket")
 

@@ -78,6 +78,8 @@ class AsyncioWorld(World):
     # -- life --------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        if AsyncioWorld.current is not None:
+            AsyncioWorld.current.close()
         AsyncioWorld.current = self
         self.library, sniffio_library.name = sniffio_library.name, "asyncio"
         self.running = asyncio._get_running_loop()

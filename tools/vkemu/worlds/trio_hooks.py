@@ -6,26 +6,62 @@ Every name used here is private to trio: `names_needed` is what a new release is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import outcome
 import trio
+import trio._highlevel_open_tcp_stream
+import trio._socket
 import trio._threads
 from trio._core import _run
 
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import instrument_late
 from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.outside import refusing
+from vkemu.worlds.trio_outside import CANCEL
 from vkemu.worlds.trio_world import TrioWorld
 from vkemu.worlds.workers import GivenUp, current
 
 
-def install(hooks: Hooks) -> None:
+def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
+    """What tells whose time it is."""
+    sockets(hooks)
     threads(hooks)
     tasks(hooks)
     cancellation(hooks)
     deadlines(hooks)
     nurseries(hooks)
+
+    def now() -> tuple[Any, float] | None:
+        world = TrioWorld.current
+        return None if world is None or world.at < 0 else (world.clock, world.clock.now)
+
+    return now
+
+
+def sockets(hooks: Hooks) -> None:
+    def socket() -> None:
+        world = TrioWorld.current
+        if world is not None and trio._socket._socket_factory.get(None) is None:
+            world.refuse("the program opens a real socket")
+
+    def process() -> None:
+        world = TrioWorld.current
+        if world is not None:
+            world.refuse("the program starts a process")
+
+    def resolve() -> None:
+        world = TrioWorld.current
+        if world is not None and trio._socket._resolver.get(None) is None:
+            world.refuse("the program asks for a real host's address")
+
+    for module in (trio.socket, trio._highlevel_open_tcp_stream):
+        for name, refuse in (("socket", socket), ("getaddrinfo", resolve)):
+            if name in vars(module):
+                refusing(hooks, module, name, refuse)
+    refusing(hooks, trio.lowlevel, "open_process", process)
 
 
 def threads(hooks: Hooks) -> None:
@@ -104,14 +140,14 @@ def cancellation(hooks: Hooks) -> None:
 
     recalculates = hooks.replace(_run.CancelStatus, "recalculate", recalculate)
 
-    def _cancel(self: Any, reason: Any) -> None:
+    def _cancel(self: Any, *reason: Any) -> None:
         if TrioWorld.current is not None:
             touch(self, "_cancel_called", write=not self._cancel_called)
             if not self._cancel_called and self._cancel_status is not None:
                 touch(self._cancel_status, "effectively_cancelled", write=True)
-        cancels(self, reason)
+        cancels(self, *reason)
 
-    cancels = hooks.replace(_run.CancelScope, "_cancel", _cancel)
+    cancels = hooks.replace(_run.CancelScope, CANCEL, _cancel)
 
     def _close(self: Any, exc: Any) -> Any:
         if TrioWorld.current is not None:

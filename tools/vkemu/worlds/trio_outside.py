@@ -4,7 +4,7 @@ gives out the task it is told to."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import trio
 from trio._core import _run
@@ -119,7 +119,13 @@ class RunQueue:
             del self.tasks[self.chosen]
 
 
-def deadline_passed() -> Any:
-    """Why a scope is cancelled: since 0.31 trio wants to know."""
-    reason = getattr(_run, "CancelReason", None)
-    return None if reason is None else reason(source="deadline")
+# Until 0.31 a scope is cancelled for no reason.
+CANCEL: Final = "_cancel" if hasattr(_run.CancelScope, "_cancel") else "cancel"
+
+
+def strike(scope: Any) -> None:
+    """A deadline passed."""
+    if CANCEL == "cancel":
+        scope.cancel()
+    else:
+        scope._cancel(_run.CancelReason(source="deadline"))

@@ -32,7 +32,7 @@ from vkemu.worlds.trio_outside import (
     NoKI,
     RunQueue,
     Wakeup,
-    deadline_passed,
+    strike,
 )
 from vkemu.worlds.waiting import calling, place_of, standing
 from vkemu.worlds.workers import Worker
@@ -81,6 +81,8 @@ class TrioWorld(World):
     # -- life --------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        if TrioWorld.current is not None:
+            TrioWorld.current.close()
         TrioWorld.current = self
         self.library, sniffio_library.name = sniffio_library.name, "trio"
         GLOBAL_PARKING_LOT_BREAKER.clear()
@@ -161,7 +163,7 @@ class TrioWorld(World):
                     else:
                         scope = min(self.timers, key=lambda scope: scope._registered_deadline)
                         del self.timers[scope]
-                        scope._cancel(None)
+                        strike(scope)
         except BaseException:  # of a program that is cut off in the middle
             pass
         if not self.ended:
@@ -317,7 +319,7 @@ class TrioWorld(World):
         touch(self.clock, "now", write=passes)
         self.clock.now = max(self.clock.now, deadline)
         self.expiring = scope
-        scope._cancel(deadline_passed())
+        strike(scope)
         self.expiring = None
         return must
 

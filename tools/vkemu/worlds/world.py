@@ -231,6 +231,9 @@ class World(Stepwise):
             f"it was after the same steps: it differs in {places}"
         )
 
+    def effect_of(self, tid: int) -> Effect | None:
+        return self.taken
+
     def advance(self) -> bool:
         return False
 

@@ -209,7 +209,7 @@ class Reduction(Path):
         if run.execution.late:
             add = afterwards.adding(self.trace, run.execution)
         for tid, step in retrace(run, names, frontier, self.trace):
-            effect = run.execution.threads[tid].pending
+            effect = run.execution.effect_of(tid)
             assert effect is not None
             add(tid, effect)
             self.sleeps.append(names.sleep(step.sleep))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 VERSION: Final = 4
 EVERY_SECONDS: Final = 5.0
 ALLOWED: Final = {
+    ("vkemu.exploration.reduction.footprint", "Learned"),
     ("vkemu.exploration.reduction.frontier", "Frontier"),
     ("vkemu.exploration.reduction.frontier", "Step"),
     ("vkemu.exploration.sharing.jobs", "Task"),

@@ -70,7 +70,7 @@ class Dfs(Path):
         run.settle()
         for tid, _ in retrace(run, names, frontier, self.record):
             self.record.tids.append(tid)
-            self.record.effects.append(run.execution.threads[tid].pending)  # type: ignore[arg-type]
+            self.record.effects.append(run.execution.effect_of(tid))  # type: ignore[arg-type]
         self.untried = [[names.tid(path) for _, path, _ in step.tree] for step in frontier.steps]
         self.upcoming = [names.tid(path) for _, path, _ in frontier.tree]
         self.remember(run)
