@@ -54,7 +54,7 @@ def agree(source: Source) -> None:
 
 
 SETTINGS = settings(
-    max_examples=150,
+    max_examples=50,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
@@ -68,7 +68,7 @@ def test_reductions_agree_with_dfs(source: Source) -> None:
 
 
 @pytest.mark.slow
-@settings(SETTINGS, max_examples=60)
+@settings(SETTINGS, max_examples=20)
 @given(sources(SHARING))
 def test_reductions_agree_with_dfs_on_shared_locks(source: Source) -> None:
     agree(source)

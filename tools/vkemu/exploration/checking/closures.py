@@ -135,7 +135,23 @@ class Closures:
             for coro in self._coroutines:  # it may have been made since
                 self._reach(coro)
             candidates = self._candidates(frame, name)
+        if not candidates:
+            return self._around(frame, name)
         return candidates[0] if len(candidates) == 1 else None
+
+    def _around(self, frame: Frame, name: str) -> CellType | None:
+        """Of a comprehension, or another function that is gone as soon as it was called: the cell
+        is that of the frame it was made in, which is on the stack."""
+        if name not in frame.code.co_freevars:
+            return None
+        above = frame.frame.f_back
+        while above is not None:
+            made_in = getattr(above.f_trace, "__self__", None)
+            if isinstance(made_in, Frame) and frame.code in made_in.code.co_consts:
+                found = made_in.cell(name)
+                return found if found is not None and frame.fits(name, found) else None
+            above = above.f_back
+        return None
 
     def _candidates(self, frame: Frame, name: str) -> list[CellType]:
         own = self._of_frame.get(frame.frame)

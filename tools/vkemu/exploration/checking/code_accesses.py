@@ -268,6 +268,17 @@ class Taken:
                 kept = tuple(self.stack)
                 self.use(*self.pop())
                 return kept
+            case "GET_LEN" | "MATCH_SEQUENCE" | "MATCH_MAPPING":
+                self.use(*self.stack[-1:])
+                self.push(None)
+            case "MATCH_KEYS":
+                self.use(*self.stack[-2:-1])
+                self.push(None)
+            case "MATCH_CLASS":
+                subject, _, names = self.pop(3)
+                if subject is not None and names is not None and names[0] == "const":
+                    self.accesses += [Access("attr", False, str(n), subject) for n in names[1]]
+                self.push(None)
             case "COPY":
                 self.push(self.stack[-count] if count <= len(self.stack) else None)
             case "SWAP":

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Shared, Thread
+from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Shared, Thread, key_text
 
 from vkemu.executors.announced import same_effect
 from vkemu.executors.controlled import Execution, Tids
@@ -33,7 +33,7 @@ from vkemu.exploration.checking.closures import (
 from vkemu.exploration.checking.code_accesses import Access, Term, text_of
 from vkemu.exploration.primitives.objects import Condition
 from vkemu.exploration.reach import HEAP_TYPE, OURS, is_foreign
-from vkemu.exploration.stepwise import Stepwise
+from vkemu.exploration.stepwise import Stepwise, source_of
 
 ALL: Final = object()  # the key of a container as a whole
 CONTAINERS: Final = (list, dict, set, bytearray, deque)
@@ -65,6 +65,15 @@ WRITING: Final = frozenset(
         "__delitem__",
     ]
 )
+# Methods of containers that look into what they are given. Those of texts all do.
+READING_ARGUMENTS: Final = frozenset(
+    [
+        "extend", "extendleft", "update", "union", "intersection", "difference",
+        "symmetric_difference", "difference_update", "intersection_update",
+        "symmetric_difference_update", "issubset", "issuperset", "isdisjoint", "subtract",
+    ]
+)  # fmt: skip
+BY_NAME: Final = (getattr, setattr, delattr)
 NOT_READING: Final = (isinstance, id, type, callable, issubclass, hasattr, super)
 EXECUTORS: Final = (id(CURTHREAD), id(CLOCK))  # lists that programs may look into
 PLAIN: Final = (int, float, complex, str, bytes, bool, type(None))
@@ -105,7 +114,7 @@ class CheckedExecution(Stepwise):
     def step(self, tid: int) -> bool:
         thread = self.threads[tid]
         assert thread.pending is not None
-        self.order.perform(thread, thread.pending)
+        self._perform(thread, thread.pending)
         with self._traced():
             going = super().step(tid)
         return self._after(thread) and going
@@ -115,11 +124,20 @@ class CheckedExecution(Stepwise):
         if thread is None or not same_effect(thread.pending, effects[position]):
             return False
         assert thread.pending is not None
-        self.order.perform(thread, thread.pending)
+        self._perform(thread, thread.pending)
         with self._traced():
             same = super().again(schedule, effects, position)
         self._after(thread)
         return same
+
+    def _perform(self, thread: Thread, effect: Effect) -> None:
+        """What a shared object holds comes within reach of who awaits it."""
+        self.order.perform(thread, effect)
+        held = effect.obj.state
+        if isinstance(held, CONTAINERS):
+            time = self.order.clock_of(thread)[thread.tid]
+            place = Place(thread.name, thread.tid, time, False, *source_of(thread))
+            self._look(held, place, key_text(effect.obj.key))
 
     @contextmanager
     def _traced(self) -> Iterator[None]:
@@ -207,13 +225,21 @@ class CheckedExecution(Stepwise):
             called = frame.value(term)
             container, method = getattr(called, "__self__", None), getattr(called, "__name__", "")
             owner = ("local", self._names.get(id(container), "..."))
+        if any(called is known for known in BY_NAME) and len(access.key) > 1:
+            name = frame.value(access.key[1])
+            if isinstance(name, str):
+                write = called is not getattr
+                by_name = Access("attr", write, name, access.key[0])
+                self._attribute(frame, by_name, here._replace(write=write))
+            return
         if isinstance(container, CONTAINERS):
             if method == "get" and access.key:
                 self._item(frame, Access("item", False, "", owner, access.key[0]), here)
             else:
                 self._whole(container, here._replace(write=method in WRITING), owner)
-            return
-        if not _reads_arguments(called):
+            if method not in READING_ARGUMENTS:
+                return
+        elif not isinstance(container, (str, bytes)) and not _reads_arguments(called):
             return
         for argument in access.key:
             value = frame.value(argument)
