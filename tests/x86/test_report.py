@@ -46,7 +46,7 @@ def test_buildworld_fails_on_maps_that_cannot_see_vptes(policy: str) -> None:
     *_, code = watch(scenario, outcome, outcome.steps)
 
     assert code
-    assert all("tests/x86/programs/" in line for line in code)
+    assert any("tests/x86/programs/" in line for line in code), code
 
 
 @pytest.mark.long
