@@ -216,6 +216,29 @@ async def in_an_array() -> int:
     return numbers[0]
 
 
+class Lease:
+    def __init__(self, given_back: list[int]) -> None:
+        self.given_back = given_back
+
+    def __del__(self) -> None:
+        self.given_back.append(1)
+
+
+async def in_a_finalizer() -> int:
+    """Whoever counts what was given back depends on when the last reference goes."""
+    given_back: list[int] = []
+
+    async def user() -> None:
+        lease = Lease(given_back)
+        await checkpoint()
+        del lease
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(user)
+        nursery.start_soon(user)
+    return len(given_back) * 0
+
+
 KEPT = [0]
 
 

@@ -184,6 +184,13 @@ def test_what_is_kept_between_executions_is_found() -> None:
     assert "another execution" in result.doubt
 
 
+def test_a_finalizer_that_changes_what_is_shared_is_found() -> None:
+    result = explore(programs.in_a_finalizer, backend="trio")
+
+    assert result.verdict == "unknown"
+    assert "a finalizer writes" in result.doubt
+
+
 def test_an_object_of_c_counts_as_touched() -> None:
     result, found = ends(programs.in_an_array, "trio")
 

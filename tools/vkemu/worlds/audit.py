@@ -14,6 +14,7 @@ from typing import Any, Final
 from vkemu.exploration.checking.audit import Audit
 from vkemu.exploration.result import Unseen
 from vkemu.exploration.run import Run
+from vkemu.worlds.noting import LOG
 from vkemu.worlds.world import World, readable
 
 ORDERS: Final = 3  # of each execution that is looked at
@@ -32,7 +33,17 @@ class WorldAudit(Audit):
         taken = Taken(run)
         if taken.steps:
             self.last = taken
+            if not taken.partial:
+                self.finalizers(taken)
             self.reorder(taken)
+
+    def finalizers(self, taken: Taken) -> None:
+        shared = {key for step in taken.steps for key, _ in step.codes}
+        late = sorted({readable(place) for place in LOG.released() if place in shared})
+        if late:
+            raise Unseen(
+                f"a finalizer writes {', '.join(late[:3])}: when it runs is not in the schedule"
+            )
 
     def conclude(self) -> None:
         build: Any = self.program.build

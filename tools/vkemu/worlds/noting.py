@@ -105,6 +105,18 @@ class Log:
                 name_all(value)
         self.filled.clear()
 
+    def released(self) -> list[tuple[Name, Field]]:
+        """The execution is over: let go of what only we kept alive. What finalizers then write of
+        what steps had touched they would have written in the middle of it."""
+        touched = dict(self.names)
+        self.cur = {}
+        self.on = True
+        self.keep = []  # here they run
+        self.on = False
+        return [
+            (touched[i], field) for (i, field), write in self.cur.items() if write and i in touched
+        ]
+
 
 LOG: Final = Log()
 
