@@ -1,8 +1,8 @@
 """One design - a reverse map by name, or one in a file of its own - through everything there is.
 
 Every window with its variants, and a number of seeds of each scenario, in several processes; and
-beside it `pv_entry`, which knows every PTE: a window that fails there too is the guest's own doing,
-or the host's, and says nothing against the design.
+beside it `pv_entry`, which knows every PTE, in the same tree: a window that fails there too is the
+guest's own doing, or the host's, and says nothing against the design.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vkemu.launch.scenario import load
 from vkemu.matrix.cell import Cell, Question, answer
 from vkemu.matrix.compute import questions
 from vkemu.verdict import UsageError
-from vkhost.rmap import POLICIES
+from vkhost.rmap import POLICIES, tree_of
 from vkhost.rmap.interface import Rmap
 
 EXACT: Final = "pv_entry"
@@ -149,7 +149,8 @@ def design(source: str, each: Each, *, windows: tuple[str, ...] = (), seeds: int
     start = time.monotonic()
     policy = register(source)
     asked = questions(windows, [policy], all_variants=True, max_seconds=SECONDS)
-    beside = questions(windows, [EXACT], all_variants=True, max_seconds=SECONDS)
+    tree = tree_of(policy)
+    beside = questions(windows, [EXACT], all_variants=True, max_seconds=SECONDS, tree=tree)
     beside = [] if policy == EXACT else beside
     digest = digest_of(source)
     work: list[tuple[Any, ...]] = [(source, q, 0, digest) for q in (*asked, *beside)]
