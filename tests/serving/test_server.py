@@ -82,6 +82,7 @@ async def serving(path: Path, scenario: Scenario = HOST, **options: Any) -> Asyn
     lines: list[str] = []
     if options.get("on_violation") == "guest":
         options |= {"blame": machine.oracle.blame, "failures": FAILURES}
+    options |= {"forget": machine.oracle.forget}
     server = Server(live, machine.kernel, lines.append, **options)
     async with listen(path) as listener, anyio.create_task_group() as group:
         group.start_soon(server.run, listener)

@@ -64,3 +64,5 @@ async def pmap_release(pmap: Pmap) -> None:
     """The address space is gone for good."""
     del pmap.kernel.pmaps[pmap.id]
     pmap.kernel.rmap.release(pmap)
+    for cpu in pmap.kernel.cpus:
+        cpu.tlb.forget(pmap)

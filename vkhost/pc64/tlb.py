@@ -87,6 +87,15 @@ class Tlb:
             slot = space[vpn] = TlbSlot(self.cpu.id, pmap.asid, vpn, self._interrupts)
         return slot
 
+    def forget(self, pmap: Pmap) -> None:
+        """The pmap is gone. Slots that are empty are made again if somebody looks; what a defect
+        has left in one stays, and so does what %cr3 points to until another is loaded."""
+        space = self.spaces.get(pmap.asid)
+        if space is None or space is self.slots:
+            return
+        if all(slot.state is None for slot in space.values()):
+            del self.spaces[pmap.asid]
+
     def fill(self, slot: TlbSlot, entry: TlbEntry) -> None:
         """In a step that writes the slot."""
         slot.state = entry
@@ -96,12 +105,14 @@ class Tlb:
     def load_cr3(self, pmap: Pmap) -> Step:
         """Run on the page tables of `pmap`. Translations carry no tag on this machine: all go."""
         yield self._load_cr3
-        self.root.state = pmap
+        old, self.root.state = self.root.state, pmap
         self.slots = self.spaces.setdefault(pmap.asid, {})
         kernel = self.cpu.kernel
         kernel.emit("cpu.pmap", self.cpu.id, pmap.id)
         if "lazy-tlb" not in kernel.mutants:
             self.clear()
+        if old is not None and old.id not in kernel.pmaps:
+            self.forget(old)
 
     @coroutine
     def flush(self, pmap: Pmap, va: int, npgs: int = 1) -> Step:

@@ -273,6 +273,7 @@ def serve(
         on_violation=args.on_violation,
         blame=machine.oracle.blame,
         failures=FAILURES,
+        forget=machine.oracle.forget,
         drain=args.drain,
         idle=args.idle,
     )

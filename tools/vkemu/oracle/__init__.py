@@ -137,6 +137,14 @@ class Oracle:
             procs = dict.fromkeys(owners[pmap] for pmap in mapped if pmap in owners)
         return list(actors), list(procs)
 
+    def forget(self, proc: Any) -> None:
+        """The process has ended, and nothing of it will come any more: keep nothing of it. For a
+        host that goes on for ever; a run that ends needs no such thing."""
+        for part in self._parts:
+            forget = getattr(part, "forget", None)
+            if forget is not None:
+                forget(proc)
+
     def finish(self) -> None:
         """The run has ended properly: nobody is in flight any more."""
         for part in self._parts:

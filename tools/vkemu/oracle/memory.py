@@ -65,6 +65,7 @@ class Memory:
     def __init__(self, shadow: Shadow) -> None:
         self.shadow = shadow
         self.stored: dict[PageKey, Words] = {}
+        self._stored: dict[Id, set[int]] = {}  # object -> its pages that are stored
         self.undo: deque[Undo] = deque()
         self._watched: dict[Any, int] = {}  # who needs undo records -> since which step
 
@@ -187,6 +188,7 @@ class Memory:
 
     def pager_content(self, obj: Id, pindex: int, content: bytes) -> None:
         self.stored[obj, pindex] = words_of(content)
+        self._stored.setdefault(obj, set()).add(pindex)
 
     def pager_get(self, obj: Id, pindex: int, pfn: int) -> None:
         frame = self.shadow.frame(pfn)
@@ -197,8 +199,13 @@ class Memory:
     def pager_put(self, obj: Id, pindex: int, pfn: int) -> None:
         frame = self.shadow.frame(pfn)
         self.stored[obj, pindex] = dict(frame.words)
+        self._stored.setdefault(obj, set()).add(pindex)
         frame.changed = None
         frame.history.append(self.shadow.now())
+
+    def object_destroy(self, obj: Id) -> None:
+        for pindex in self._stored.pop(obj, ()):
+            del self.stored[obj, pindex]
 
     def setmap_begin(self, pmap: Id, start: int, end: int, value: int) -> None:
         space = self.shadow.spaces.setdefault(pmap, AddressSpace())

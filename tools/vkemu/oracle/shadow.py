@@ -244,6 +244,14 @@ class Shadow:
         self.pmap_names[pmap] = f"vmspace {ident:#x} of process {proc}"
         self.pmaps.setdefault(proc, {})[pmap] = ident
 
+    def object_destroy(self, obj: Id) -> None:
+        self.backing.pop(obj, None)
+
+    def forget(self, proc: Id) -> None:
+        for pmap in self.pmaps.pop(proc, {}):
+            for table in (self.ptes, self.active, self.in_use, self.spaces, self.pmap_names):
+                table.pop(pmap, None)
+
     def vmspace(self, proc: Id, ident: int) -> Id | None:
         """The latest pmap of that name."""
         found = [pmap for pmap, name in self.pmaps.get(proc, {}).items() if name == ident]

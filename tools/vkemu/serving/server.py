@@ -72,6 +72,7 @@ class Server:
         on_violation: OnViolation = "stop",
         blame: Blame = lambda error: ((), ()),
         failures: tuple[type[BaseException], ...] = (Panic, AssertionError),
+        forget: Callable[[int], None] = lambda pid: None,
         drain: float = 0.0,
         idle: float = float("inf"),
     ) -> None:
@@ -87,6 +88,7 @@ class Server:
         self.served = 0
         self.counts: Counter[str] = Counter()  # what happened so far
         self.draining = False
+        self._forget = forget  # told of each process that is reaped
         self._shutdown = Mailbox("shutdown")
         self._group: TaskGroup | None = None
         self._listeners: Sequence[Listener] = ()
@@ -292,6 +294,9 @@ class Server:
     def _reap(self) -> None:
         """wait4(2): forget the dead but the last, so that no pid comes twice in a row."""
         procs = self.kernel.procs
+        for proc in procs[:-1]:
+            if proc.zombie:
+                self._forget(proc.pid)
         procs[:-1] = [proc for proc in procs[:-1] if not proc.zombie]
 
     def _unique(self, name: str) -> str:
