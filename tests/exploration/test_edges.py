@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -144,3 +146,22 @@ def test_a_bad_argument_is_refused(make: Any, said: str) -> None:
 @pytest.mark.parametrize("bound", [8, 9, 10])
 def test_traces_that_end_are_found_beside_those_that_are_cut(program: Any, bound: int) -> None:
     assert agreed(program, max_steps=bound)[0] == "fail"
+
+
+def deep(k: Any) -> None:
+    """As deep as it can be without being checked."""
+    x = k.cell("x")
+
+    def recurse(left: int) -> int:
+        return recurse(left - 1) if left else 0
+
+    async def work() -> None:
+        await x.load()
+        recurse(sys.getrecursionlimit() - len(inspect.stack(0)) - 40)
+
+    k.spawn("a", work)
+
+
+def test_a_recursion_that_passes_passes_checked() -> None:
+    assert explore(deep).verdict == "pass"
+    assert explore(deep, check=True).verdict == "pass"

@@ -118,13 +118,15 @@ class Test:
         """What a complete execution ended in."""
         if run.error is None or isinstance(run.error, ForbiddenOutcome):
             return "state", state_of(self.values)
-        return "broken", run.message()
+        # Which came first of two that have nothing to do with each other, an order decides.
+        return "broken", "\n".join(sorted({fault.message for fault in run.faults}))
 
     def count(self, ending: Ending, times: int) -> None:
         if ending[0] == "state":
             self.outcomes.count_state(ending[1], times)
         else:
-            self.outcomes.broken[ending[1]] += times
+            for message in ending[1].splitlines():
+                self.outcomes.broken[message] += times
 
     def note(self, run: Run) -> None:
         """Count a complete execution, where it is taken."""

@@ -73,6 +73,7 @@ READING_ARGUMENTS: Final = frozenset(
         "symmetric_difference_update", "issubset", "issuperset", "isdisjoint", "subtract",
     ]
 )  # fmt: skip
+OURS_DEEP: Final = 200  # frames of ours, below and above the program's
 BY_NAME: Final = (getattr, setattr, delattr)
 NOT_READING: Final = (isinstance, id, type, callable, issubclass, hasattr, super)
 EXECUTORS: Final = (id(CURTHREAD), id(CLOCK))  # lists that programs may look into
@@ -141,12 +142,14 @@ class CheckedExecution(Stepwise):
 
     @contextmanager
     def _traced(self) -> Iterator[None]:
-        before = sys.gettrace()
+        before, deepest = sys.gettrace(), sys.getrecursionlimit()
+        sys.setrecursionlimit(deepest + OURS_DEEP)
         sys.settrace(self.closures.enter)
         try:
             yield
         finally:
             sys.settrace(before)
+            sys.setrecursionlimit(deepest)
 
     def _after(self, thread: Thread) -> bool:
         """False when the step just taken had a race."""
