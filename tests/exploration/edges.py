@@ -323,3 +323,23 @@ def spin_on_each_other(k: Any) -> None:
 
     k.spawn("a", spin, x, y)
     k.spawn("b", spin, y, x)
+
+
+def chain_of_spins(k: Any) -> None:
+    """Who fails waits, spinning, for who waits for another."""
+    cells = [k.cell(f"x{n}") for n in range(3)]
+
+    async def spin(n: int) -> None:
+        while not await cells[n].load():
+            pass
+        await cells[n + 1].store(1)
+
+    async def end() -> None:
+        while not await cells[2].load():
+            pass
+        raise ValueError
+
+    k.spawn("a", end)
+    k.spawn("b", spin, 1)
+    k.spawn("c", spin, 0)
+    k.spawn("d", cells[0].store, 1)

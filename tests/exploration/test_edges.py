@@ -142,8 +142,16 @@ def test_a_bad_argument_is_refused(make: Any, said: str) -> None:
         explore(make)
 
 
-@pytest.mark.parametrize("program", [edges.spins, edges.spin_on_each_other])
-@pytest.mark.parametrize("bound", [8, 9, 10])
+@pytest.mark.parametrize(
+    ("program", "bound"),
+    [
+        (edges.spins, 8),
+        (edges.spins, 10),
+        (edges.spin_on_each_other, 8),
+        (edges.spin_on_each_other, 9),
+        (edges.chain_of_spins, 6),
+    ],
+)
 def test_traces_that_end_are_found_beside_those_that_are_cut(program: Any, bound: int) -> None:
     assert agreed(program, max_steps=bound)[0] == "fail"
 

@@ -105,9 +105,7 @@ class Program(Making):
         """Build it, in the execution that there is. What is async is the first thread."""
         self.building = True
         made = self.build(self)
-        if iscoroutine(made):
-            self.spawn("main", self._main(made))
-        elif made is not None:
+        if made is not None:
             self._returned(made)
         self.building = False
 
@@ -123,6 +121,9 @@ class Program(Making):
             self.unannounced(thing)
 
     def _returned(self, made: object) -> None:
+        if iscoroutine(made):
+            self.spawn("main", self._main(made))
+            return
         mistake = never_runs("program", self.build, made)
         if mistake is not None:
             self.execution.close()

@@ -159,7 +159,8 @@ class Run:
         """What was wrong with this execution, now that it is over."""
         execution = self.execution
         LOOK[0] = None
-        if not self.faults and self.error is None and not self.blocked:
+        judged = self.cut or execution.alive or self.program.ends
+        if judged and not self.faults and self.error is None and not self.blocked:
             self._end()
         if FORGOTTEN and not self.blame and not execution.late:
             found = refused()
@@ -190,10 +191,11 @@ class Run:
                 error = StepBound(f"no end within {self.max_steps} steps")
                 self.note(Fault(error, "", steps))
             return
-        stuck = self.stuck()
-        if stuck is not None:
-            self.note(Fault(stuck, "", steps))
-            return
+        if self.execution.alive:
+            stuck = self.stuck()
+            if stuck is not None:
+                self.note(Fault(stuck, "", steps))
+                return
         for predicate in self.program.ends:
             wrong = violation(predicate, "at_end")
             if wrong is not None:
@@ -202,8 +204,6 @@ class Run:
     def stuck(self) -> AssertionError | TypeError | None:
         """A deadlock; or a thread whose guard has come to hold without anybody asking."""
         execution = self.execution
-        if not execution.alive:
-            return None
         for thread in execution.threads.values():
             effect = thread.pending
             if effect is None or thread.runnable or effect.guard is None:

@@ -22,7 +22,6 @@ from vkemu.exploration.reduction.unannounced import Unannounced
 from vkemu.exploration.reduction.wakeup import Tree
 
 if TYPE_CHECKING:
-    from vkemu.exploration.program import Program
     from vkemu.exploration.run import Run
 
 
@@ -85,8 +84,10 @@ class Reduction(Path):
         self.waiting = []
         exposed = len(self.objects.exposed)
         super().conduct(run)
-        self.unwatch(run.program)
-        if self.unannounced.unordered(self.trace) or len(self.objects.exposed) > exposed:
+        run.program.unannounced = run.program.seen = None
+        unannounced = self.unannounced
+        looked = bool(unannounced.looks) and unannounced.unordered(self.trace)
+        if looked or len(self.objects.exposed) > exposed:
             self.stale = True
         if self.view.grown:
             self.view.grown = False
@@ -228,9 +229,6 @@ class Reduction(Path):
         if run.watched:
             program.seen = self.view.saw
             self.view.look(program)
-
-    def unwatch(self, program: Program) -> None:
-        program.unannounced = program.seen = None
 
     def looked(self, thing: Any) -> None:
         """A thread looks at it, with no effect that says so, in the step of the last event."""
