@@ -56,10 +56,12 @@ async def pmap_enter(
 async def _enter(
     pmap: Pmap, pte: Pte, old: int, new: int, m: VmPage, entry: VmMapEntry | None
 ) -> None:
-    await _set_mapped_flags(m, new)
     oldm = pmap.kernel.pages[pte_pfn(old)] if old else None
+    # First the list, then the flags: whoever takes away the only other PTE of m meanwhile finds
+    # either the list empty, and PG_MAPPED is set again, or not empty, and leaves it.
     if oldm is not m:
         await pmap.kernel.rmap.enter(pmap, m, pte, entry)
+    await _set_mapped_flags(m, new)
     if oldm is None:
         # 0 -> valid needs no shootdown: nobody caches that there is nothing.
         await pte_swap(pmap, pte, new, m.frame.generation, "enter")

@@ -167,6 +167,26 @@ def test_and_for_a_process_with_threads_it_does() -> None:
     machine.finish(thread)
 
 
+@pytest.mark.parametrize("policy", ["pv_entry", "extent_scan"])
+def test_a_page_is_mapped_although_its_other_pte_goes_meanwhile(policy: str) -> None:
+    """pmap.c:pmap_enter, [54]: PG_MAPPED is set once the pv_entry is on the list."""
+    for steps in range(12):
+        machine = Machine(policy)
+        pmap = machine.pmap()
+        m = machine.page(machine.object(), 0)
+        machine.enter(pmap, FAR, m)
+        entering = machine.spawn("enter", pmap_enter(pmap, VA + 4096, m, RW, False, None))
+        for _ in range(steps):
+            if not entering.done:
+                machine.step(entering)
+        removing = machine.spawn("remove", pmap_remove(pmap, FAR, FAR + 4096))
+        while removing.runnable and not removing.done:
+            machine.step(removing)
+        machine.finish(entering, removing)
+
+        assert machine.flags(m) & PG_MAPPED, steps
+
+
 def test_the_placemark_goes_before_the_count() -> None:
     """pmap.c:pmap_remove_callback; pmap_enter does it the other way round."""
     machine, pmap, m = mapped(NEW)

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -18,7 +19,7 @@ from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.verdict import UsageError
 
 PREFIX = "vkl1."
-Head = tuple[str, str, str, str] | tuple[str, str, str, str, str]
+Head = Annotated[list[str], msgspec.Meta(min_length=4, max_length=5)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from vkemu.launch.scenario import read_document
 from vkemu.litmus.file import Litmus, read, shipped
-from vkemu.matrix.cell import Cell
+from vkemu.matrix.cell import Cell, not_applicable
+
+# What a vkernel asks the host about its vmspaces, or the host does to a map of guest addresses.
+CALLS = (
+    "mcontrol", "setmap", "mmap", "munmap", "vcreate", "vdestroy", "vinval", "vrun",
+    "respawn", "fork", "private", "anonymous", "msync", "rss", "hold", "setvm",
+)  # fmt: skip
 
 HEAD = """\
 # The windows, and which policy leaves which open
@@ -83,9 +89,28 @@ def section(litmus: Litmus, cells: Sequence[Cell]) -> Iterator[str]:
     for variant in litmus.file.variant:
         about = variant.about or "mutants " + ", ".join(variant.mutants)
         yield f"- `+{variant.name}`: {about}"
+    yield f"- {on_nested(litmus)}"
     yield ""
     yield from _table(cells)
     yield from _reasons(cells)
+
+
+def on_nested(litmus: Litmus) -> str:
+    """Which vkernel the column `nested` speaks of: one in VMM mode has no vmspaces on the host, and
+    none of the calls that are about them."""
+    if litmus.file.litmus.policies == ("nested",):
+        return "`nested` is a vkernel in VMM mode here"
+    if not_applicable(litmus, "nested"):
+        return "`nested`: the question does not arise, below"
+    said = {statement.verb for thread in litmus.threads for statement in thread.run}
+    calls = ", ".join(f"`{verb}`" for verb in CALLS if verb in said)
+    if calls:
+        return f"`nested` is our own construction: in VMM mode there is nothing to say {calls} of"
+    if "inval" in said:
+        return (
+            "`nested`: `inval` stands for what a vkernel in VMM mode does by itself, if it does it"
+        )
+    return "`nested` is a vkernel in VMM mode as much as our own construction"
 
 
 def _table(cells: Sequence[Cell]) -> Iterator[str]:
