@@ -64,7 +64,7 @@ def check_guard(thing: Any, frame: FrameType) -> bool:
         key = key_text(own.key)
         raise GuardError(
             f"a guard of {key} looks at {_name(thing)} ({where}), but is asked again when {key} "
-            "changes, and then only; k.select waits for several"
+            "changes, and then only; what it waits for has to be in one object"
         )
     return True
 
