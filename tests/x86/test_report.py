@@ -58,3 +58,13 @@ def test_its_failure_text_has_them(
 
     assert status == 1, out
     assert " code: " in out
+
+
+@pytest.mark.long
+def test_buildworld_shows_the_race_of_2017() -> None:
+    """A walk against an INVAL, with the interlock off (W01); with it the same seed passes."""
+    without = load("buildworld-lite", ["host.interlock=false"])
+    seed = next(n for n in range(1, 51) if attempt(without, seeded(n)).verdict == "fail")
+
+    assert "no stale translation" in str(attempt(without, seeded(seed)).error)
+    assert attempt(load("buildworld-lite"), seeded(seed)).verdict == "pass"
