@@ -69,7 +69,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=path, metavar="DIR", help="of a scenario: keep a failure as a run folder"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--verbs", action=Verbs, nargs=0, help="every verb and key of a litmus test"
+    )
     parser.set_defaults(default_budget=False)
+
+
+class Verbs(argparse.Action):
+    """Print and end, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from vkemu.launch.reference import text
+        from vkemu.litmus.reference import TABLES, lines
+
+        print("\n".join([*lines(), "", *text(TABLES)]))
+        parser.exit()
 
 
 def run(args: argparse.Namespace) -> int:

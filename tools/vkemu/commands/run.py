@@ -79,6 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     sharing.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
+    parser.add_argument("--keys", action=Keys, nargs=0, help="every key of a scenario file")
+
+
+class Keys(argparse.Action):
+    """Print and end, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from vkemu.launch.reference import TABLES, text
+
+        print("\n".join(text(TABLES)))
+        parser.exit()
 
 
 def run(args: argparse.Namespace) -> int:

@@ -96,7 +96,8 @@ def render(name: str, outcomes: Outcomes, *, verdict: str, exhausted: bool) -> s
     lines.append("Witnesses")
     lines.append(f"Positive: {outcomes.positive} Negative: {total - outcomes.positive}")
     text = " or ".join(f"({c.text})" for c in outcomes.conditions) or "(no violation)"
-    lines.append(f"Condition {outcomes.kind.lower()} {text}")
+    broken = verdict == "fail" and not outcomes.conditions
+    lines.append(f"Condition {'violated' if broken else outcomes.kind.lower()} {text}")
     lines.append(
         f"Observation {name} {outcomes.observation()} {outcomes.positive} "
         f"{total - outcomes.positive}"
