@@ -138,6 +138,14 @@ def test_what_is_due_at_the_same_moment_comes_in_both_orders() -> None:
     assert set(found) == {"'done'", "'late'"}
 
 
+def test_dpor_is_not_sure_of_deadlines_that_pass_at_any_time() -> None:
+    reduced = explore(programs.timeouts, backend="trio", time="any")
+    plain = explore(programs.timeouts, backend="trio", time="any", strategy="dfs")
+
+    assert (reduced.verdict, plain.verdict) == ("unknown", "pass")
+    assert "dpor may leave a trace out" in reduced.doubt
+
+
 def test_calls_in_worker_threads_are_steps_at_any_time() -> None:
     result, found = ends(programs.in_threads, "trio")
 

@@ -130,7 +130,7 @@ class AsyncProgram:
             LOG.base.clear()
             LOG.kept.clear()
             LOG.ordered.clear()
-            LOG.all_ordered = LOG.stale = False
+            LOG.all_ordered = LOG.stale = LOG.timed = False
             calls.LATE.clear()
             if self.instruments is not None:
                 self.instruments.remove()

@@ -188,6 +188,7 @@ class AsyncioWorld(World):
         thread.name = f"timer {thread.path[-1]} of {owner.name if owner else 'nobody'}"
         LOG.name(handle)
         self.timers[handle] = thread
+        LOG.timed = LOG.timed or len(self.timers) > 1
         self.registered[handle] = 1 << self.at if self.at >= 0 else 0
 
     def overtaken(self, when: float) -> None:

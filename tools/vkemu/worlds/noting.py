@@ -39,7 +39,7 @@ class Log:
 
     __slots__ = (
         "all_ordered", "base", "born", "cur", "filled", "keep", "kept", "keys", "names", "on",
-        "ordered", "stale", "step", "told",
+        "ordered", "stale", "step", "timed", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -48,6 +48,7 @@ class Log:
         self.kept: list[Any] = []
         self.ordered: set[Name] = set()  # dicts that somebody looks at as a whole
         self.all_ordered = False  # there are too many to begin again for each
+        self.timed = False  # two deadlines were there at once
         self.stale = False  # more is known than when the search began: it begins again
         self.told: Callable[[Any, Field, bool], None] | None = None
         self.clear()

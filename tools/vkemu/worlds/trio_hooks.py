@@ -233,6 +233,7 @@ def deadlines(hooks: Hooks) -> None:
                 thread = world.born("")
                 thread.name = f"deadline {thread.path[-1]} of {world.acting.name}"
                 world.timers[scope] = thread
+                LOG.timed = LOG.timed or len(world.timers) > 1
         adds(self, deadline, scope)
 
     adds = hooks.replace(_run.Deadlines, "add", add)
