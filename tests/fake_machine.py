@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from vkemu.executors.controlled import Execution
@@ -22,7 +23,9 @@ class FakeMachine:
         self.execution = execution
         self.log = log
         self.racy = scenario.policy == "vptmapped"
-        self.guests = len(scenario.guest)
+        self.wanted = len(scenario.guest)
+        self.guests: list[Any] = []  # no vkernels, and no host processes
+        self.kernel = SimpleNamespace(procs=())
         self.word = Cell("word", 0)
         for number, guest in enumerate(scenario.guest):
             execution.spawn(f"{guest.name}.vcpu0", self.increment(number))
@@ -41,8 +44,8 @@ class FakeMachine:
             self.log.emit(name, *fields)
 
     def finish(self) -> None:
-        if self.word.value != self.guests:
-            raise LostUpdate(f"word is {self.word.value}, not {self.guests}\nan update is lost")
+        if self.word.value != self.wanted:
+            raise LostUpdate(f"word is {self.word.value}, not {self.wanted}\nan update is lost")
 
     @property
     def virtual_ns(self) -> int:

@@ -214,10 +214,15 @@ def test_decorated_tests_are_selected_by_the_marker(suite: Suite) -> None:
     result.assert_outcomes(passed=1, deselected=1)
 
 
+def test_a_test_of_no_event_loop_says_so(suite: Suite) -> None:
+    result = suite(NO_K)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*test_plain takes no argument 'k', and is of no event loop*"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (NO_K, "*test_plain: marked vkemu, but it takes no argument 'k'*"),
         (BUILDER.replace("strategy", "strategies"), "*no option 'strategies'*"),
         (BUILDER.replace("strategy=", ""), "*takes keywords only*"),
     ],

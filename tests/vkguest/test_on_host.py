@@ -169,6 +169,6 @@ class TestWindows:
                 ["hog:pages=12,rounds=2"], vcpus=2, pages=44, swap_pages=16, seed=seed, sticky=0.5,
                 mutants=mutants, checks=checks,
             ).error
-            for seed in range(20)
+            for seed in range(20, 40)
         ]  # fmt: skip
         assert any(isinstance(error, GuestPanic | Violation) for error in errors)

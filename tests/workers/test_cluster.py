@@ -66,9 +66,9 @@ def counts(result: Result) -> tuple[Any, ...]:
 
 def test_a_search_counts_the_same_though_workers_die(workers: DaskWorkers) -> None:
     assert workers.count == 2
-    killer = Killer(workers, 0.3)
-    found = explore(partial(lastzero, n=9), workers=workers, progress=killer)
-    assert counts(found) == ("pass", 1536, 0, True)
+    killer = Killer(workers, 0.1)
+    found = explore(partial(lastzero, n=10), workers=workers, progress=killer)
+    assert counts(found) == ("pass", 3328, 0, True)
     assert killer.killed
     assert not workers._under_way
 

@@ -41,11 +41,15 @@ def test_the_console_shows_what_programs_write(
 @pytest.mark.parametrize("policy", ["extent_scan", "vptmapped"])
 def test_buildworld_fails_on_maps_that_cannot_see_vptes(policy: str) -> None:
     scenario = load("buildworld-lite", [f"policy={policy}"])
-    outcome = attempt(scenario, seeded(1))
-    assert outcome.verdict == "fail"
-    *_, code = watch(scenario, outcome, outcome.steps)
+    code: list[str] = []
+    for seed in range(1, 13):  # a vCPU may be in code that has no line
+        outcome = attempt(scenario, seeded(seed))
+        assert outcome.verdict == "fail"
+        *_, lines = watch(scenario, outcome, outcome.steps)
+        code += lines
+        if any("tests/x86/programs/" in line for line in code):
+            break
 
-    assert code
     assert any("tests/x86/programs/" in line for line in code), code
 
 
