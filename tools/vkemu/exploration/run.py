@@ -97,7 +97,8 @@ class Run:
 
     def begin(self, noting: bool = False) -> None:
         """Build the program anew. Then `settle`, perhaps after a replay."""
-        FORGOTTEN.clear()  # of threads that were ended in the middle
+        if FORGOTTEN:  # of threads that were ended in the middle
+            FORGOTTEN.clear()
         self.schedule = []
         self.error = None
         self.blame = ""

@@ -86,7 +86,7 @@ class Search:
         deadline = began + self.max_seconds if self.max_seconds is not None else None
         look = began + PROGRESS_SECONDS if self.progress is not None else None
         left = self.max_executions if self.max_executions is not None else -1
-        take = self._take_first
+        first = True
         while True:
             if not left or (deadline is not None and perf_counter() >= deadline):
                 break
@@ -95,8 +95,14 @@ class Search:
                 result.exhausted = not result.cut and getattr(strategy, "exhausted", always)()
                 break
             due = audit.due()
-            take(conduct, due)
-            take = self._take
+            if first:
+                first = False
+                with origins():
+                    run.begin(due)
+                    conduct(run)
+            else:
+                run.begin(due)
+                conduct(run)
             error = run.finish()
             result.steps += len(run.schedule)
             if len(run.schedule) > result.depth:
@@ -135,14 +141,6 @@ class Search:
                 look = perf_counter() + PROGRESS_SECONDS
         audit.conclude()
         self.show(began)
-
-    def _take(self, conduct: Callable[[Run], None], noting: bool) -> None:
-        self.run.begin(noting=noting)
-        conduct(self.run)
-
-    def _take_first(self, conduct: Callable[[Run], None], noting: bool) -> None:
-        with origins():
-            self._take(conduct, noting)
 
     def note(self, run: Run) -> None:
         """Keep a witness of every kind of failure."""
