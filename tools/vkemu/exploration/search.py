@@ -79,9 +79,7 @@ class Search:
         start = getattr(strategy, "start", always)
         finish = getattr(strategy, "finish", None)
         exhaustive = getattr(strategy, "exhaustive", False)
-        conduct = getattr(strategy, "conduct", None)
-        if conduct is None:
-            conduct = by_choice(strategy)
+        conduct = getattr(strategy, "conduct", None) or by_choice(strategy)
         began = self.began
         deadline = began + self.max_seconds if self.max_seconds is not None else None
         look = began + PROGRESS_SECONDS if self.progress is not None else None

@@ -75,7 +75,8 @@ class Reduction(Path):
         self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
         self.tree = trees[at]
         trace.truncate(at)
-        self.unannounced.truncate(at)
+        if self.unannounced.looks:
+            self.unannounced.truncate(at)
         del self.sleeps[at:]
         del trees[at:]
         return True
@@ -84,9 +85,10 @@ class Reduction(Path):
         self.waiting = []
         exposed = len(self.objects.exposed)
         super().conduct(run)
-        run.program.unannounced = run.program.seen = None
+        program = run.program
+        program.unannounced = program.seen = None
         unannounced = self.unannounced
-        looked = bool(unannounced.looks) and unannounced.unordered(self.trace)
+        looked = unannounced.looks and unannounced.unordered(self.trace)
         if looked or len(self.objects.exposed) > exposed:
             self.stale = True
         if self.view.grown:

@@ -32,6 +32,8 @@ class Dpor(Reduction):
     def reverse_races(self) -> None:
         trace = self.trace
         fresh = self.kept
+        root = self.root
+        shared = root if self.shared else -1  # explored by others, too
         sleeps = self.sleeps
         trees = self.trees
         reverse = Reversals(trace).explore
@@ -53,18 +55,18 @@ class Dpor(Reduction):
             footprint = race[3]
             if not events and footprint == covered.get(first, NOWHERE):
                 continue
-            if first < self.root:
+            if first < root:
                 if reverse(race, events, sleeps[first], []):
                     self.send(first, events, race)
                 continue
             tree = trees[first]
             branches = len(tree)
             reverse(race, events, sleeps[first], tree)
-            if first == self.root and self.shared and len(tree) > branches:
+            if first == shared and len(tree) > branches:
                 tree.pop()
                 self.send(first, events, race)
                 continue
-            if not events and not self.root and footprint is not None and not footprint[0] & 1:
+            if not events and not root and footprint is not None and not footprint[0] & 1:
                 # Loads of one object do not depend on each other: what covers one covers all.
                 covered[first] = footprint if len(footprint) == 1 else NOWHERE
 
