@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": ("vkemu.commands.serve", "the host as a process of its own"),
     "status": ("vkemu.commands.status", "how a host does that serves"),
     "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
+    "fleet": ("vkemu.commands.fleet", "host and guests of a scenario, each in its own process"),
     "check": ("vkemu.commands.check", "one design through every window, run and reference"),
     "coverage": ("vkemu.commands.coverage", "kernel lines that no check reaches"),
     "completion": ("vkemu.commands.completion", "let a shell complete commands and options"),

@@ -19,14 +19,16 @@ from vkprotocol.messages import Credentials, Hello
 from vkprotocol.param import PAGE_SIZE, atop
 
 from vkemu.commands import reach
-from vkemu.commands.arguments import path, seconds
+from vkemu.commands.arguments import path, seconds, setting
 from vkemu.commands.reach import Reach
 from vkemu.executors.controlled import Deadlock
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch import names
-from vkemu.launch.scenario import size_bytes
+from vkemu.launch.assemble import uses_disk, vkernel_arguments
+from vkemu.launch.draw import drawn
+from vkemu.launch.scenario import load, size_bytes
 from vkemu.serving.guest_session import GuestSession
-from vkemu.verdict import Status, UsageError, telling
+from vkemu.verdict import Status, UsageError, one_of, telling
 from vkguest.kern.errors import BootError, GuestPanic, HostGone
 from vkguest.kern.kern_exec import Program
 from vkguest.kernel import Vkernel
@@ -69,6 +71,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start a process with the program in this file, one instruction a line",
     )
     parser.add_argument("--name", default="vk0", help="what the host calls it (default: vk0)")
+    parser.add_argument(
+        "--scenario",
+        metavar="FILE",
+        help="be the [[guest]] --name of this one: its memory, vCPUs and programs",
+    )
+    parser.add_argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="lay a setting over the scenario",
+    )
     parser.add_argument("--swap", default="0p", metavar="SIZE", help="end of memory used as swap")
     parser.add_argument(
         "--host-image", action="store_true", help="let the host make the memory image"
@@ -79,25 +95,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        options = options_of(args)
-    except OptionError as error:
-        raise UsageError(f"vkemu guest: {error}") from None
     if not args.name or len(args.name) > NAME_CHARS:
         raise UsageError(f"vkemu guest: --name of 1 to {NAME_CHARS} characters expected")
-    swap = checked("--swap", size_bytes, args.swap)
-    if swap % PAGE_SIZE or swap >= options.memory:
-        raise UsageError(
-            f"vkemu guest: --swap {args.swap}, expected a multiple of 4096 bytes, less than -m"
-        )
-    programs = [checked("--run", names.check_workload, spec) for spec in args.workloads]
-    programs += [program_file(path) for path in args.programs]
+    options, arguments = asked_for(args) if args.scenario is None else in_scenario(args)
     for line in options.warnings:
         tell(line)
     there = Reach("vkemu guest", args.socket, args)
     live = Live(time_scale=1.0)
     with pidfile(options.pidfile):
-        guest = Guest(live, there, args, options, programs, atop(swap))
+        guest = Guest(live, there, args, options, arguments)
         try:
             on_backend(args.backend, guest.main)
         except HostGone as gone:
@@ -113,6 +119,55 @@ def run(args: argparse.Namespace) -> int:
     return guest.report(as_json=args.json)
 
 
+def asked_for(args: argparse.Namespace) -> tuple[Options, dict[str, Any]]:
+    """What the command line says, and what that is of a Vkernel's arguments."""
+    if args.settings:
+        raise UsageError("vkemu guest: --set is about a scenario, expected with --scenario FILE")
+    try:
+        options = options_of(args)
+    except OptionError as error:
+        raise UsageError(f"vkemu guest: {error}") from None
+    swap = checked("--swap", size_bytes, args.swap)
+    if swap % PAGE_SIZE or swap >= options.memory:
+        raise UsageError(
+            f"vkemu guest: --swap {args.swap}, expected a multiple of 4096 bytes, less than -m"
+        )
+    programs = [checked("--run", names.check_workload, spec) for spec in args.workloads]
+    programs += [program_file(path) for path in args.programs]
+    return options, {
+        "memory_pages": atop(options.memory),
+        "programs": programs,
+        "vcpus": options.ncpus,
+        "swap_pages": atop(swap),
+        "prezero": options.prezero,
+    }
+
+
+def in_scenario(args: argparse.Namespace) -> tuple[Options, dict[str, Any]]:
+    """The same of the [[guest]] of that name."""
+    if args.memory or args.workloads or args.programs:
+        raise UsageError(
+            "vkemu guest: --scenario says what it is, expected no -m, --run, --program"
+        )
+    scenario = load(args.scenario, args.settings)
+    scenario = drawn(scenario, scenario.seed)
+    guest = next((guest for guest in scenario.guest if guest.name == args.name), None)
+    if guest is None:
+        known = one_of(args.name, [guest.name for guest in scenario.guest])
+        raise UsageError(f"{args.scenario}:guest: no {args.name!r}, {known}")
+    if uses_disk(guest):
+        raise UsageError(
+            f"{args.scenario}: guest {guest.name} has a disk, expected none in a process of its own"
+        )
+    options = Options(
+        memory=size_bytes(guest.memory),
+        ncpus=guest.vcpus,
+        pidfile=args.pidfile,
+        verbose=args.verbose,
+    )
+    return options, vkernel_arguments(guest, scenario.blobs)
+
+
 class Guest:
     """The vkernel, its memory image, and its conversation with the host."""
 
@@ -122,8 +177,7 @@ class Guest:
         there: Reach,
         args: argparse.Namespace,
         options: Options,
-        programs: list[Program],
-        swap_pages: int,
+        arguments: dict[str, Any],
     ) -> None:
         self.live = live
         self.there = there
@@ -144,8 +198,7 @@ class Guest:
         )
         self.session: GuestSession | None = None
         self.vkernel: Vkernel | None = None
-        self._programs = programs
-        self._swap_pages = swap_pages
+        self._arguments = arguments
 
     async def main(self) -> None:
         stream = await self.there.connect()
@@ -184,16 +237,12 @@ class Guest:
         try:
             return Vkernel(
                 lambda cpuid: MailboxPort(session.requests[cpuid], session.replies[cpuid]),
-                memory_pages=atop(self.options.memory),
-                programs=self._programs,
                 spawn=self.live.spawn,
-                vcpus=self.options.ncpus,
-                swap_pages=self._swap_pages,
                 emit=self._emit,
                 name=self.args.name,
                 proc=proc,
                 image_fd=image_fd,
-                prezero=self.options.prezero,
+                **self._arguments,
             )
         except ValueError as error:
             raise BootError(str(error)) from None

@@ -291,8 +291,8 @@ def serve(
         verdict, failure = "fail", headline(error)
     finally:
         live.close()
-    if server.containment.violations and not failure:
-        verdict, failure = "fail", "\n".join(server.containment.violations)
+    if violations := server.containment.violations:  # also if it did not end in time for them
+        verdict, failure = "fail", "\n".join([*violations, failure]).rstrip()
     return summarize(scenario, machine, server, verdict, failure), failure
 
 

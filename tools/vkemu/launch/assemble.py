@@ -83,19 +83,11 @@ class Machine:
         try:
             vkernel = Vkernel(
                 lambda cpuid: port_of(proc, cpuid),
-                memory_pages=guest.memory_pages,
-                programs=programs_of(guest, scenario.blobs),
-                images=images_of(guest, scenario.blobs),
-                files=files_of(guest, scenario.blobs),
                 spawn=self.spawn,
-                vcpus=guest.vcpus,
-                swap_pages=guest.swap_pages,
                 emit=self.kernel.emit,
                 name=guest.name,
                 proc=proc.pid,
-                quantum=guest.quantum,
-                prezero=guest.prezero,
-                mutants=frozenset(guest.mutants),
+                **vkernel_arguments(guest, scenario.blobs),
             )
         except ValueError as error:
             raise UsageError(f"{scenario.name}:guest.memory: {error}, expected more") from None
@@ -195,6 +187,27 @@ def guest_of(actor: str) -> str | None:
     """`lwp g1.0` and `g1.vcpu0` work for g1."""
     name, dot, _ = actor.removeprefix("lwp ").rpartition(".")
     return name if dot else None
+
+
+def vkernel_arguments(guest: Guest, blobs: Mapping[str, bytes]) -> dict[str, Any]:
+    """What a [[guest]] says of its Vkernel, wherever that runs."""
+    return {
+        "memory_pages": guest.memory_pages,
+        "programs": programs_of(guest, blobs),
+        "images": images_of(guest, blobs),
+        "files": files_of(guest, blobs),
+        "vcpus": guest.vcpus,
+        "swap_pages": guest.swap_pages,
+        "quantum": guest.quantum,
+        "prezero": guest.prezero,
+        "mutants": frozenset(guest.mutants),
+    }
+
+
+def uses_disk(guest: Guest) -> bool:
+    """Machine code and files are on a disk, which the host process of the guest has open."""
+    elf = any(is_elf(process.program) for process in guest.process)
+    return bool(elf or guest.programs or guest.file)
 
 
 def programs_of(guest: Guest, blobs: Mapping[str, bytes]) -> list[Program | ElfProgram]:
