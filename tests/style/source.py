@@ -17,6 +17,7 @@ PACKAGES = {
     "vkguest": "vkguest",
     "vkemu": "tools/vkemu",
 }
+OURS = re.compile(r"((?:vkprotocol|vkhost|vkguest|vkemu)(?:\.\w+)+)(?::\w+)?")
 KERNEL_ROOMS = {"kern", "vm", "pc64", "rmap", "vkernel64", "workloads"}
 
 
@@ -58,11 +59,16 @@ def modules_of_tests(root: Path = ROOT) -> Iterator[Module]:
 
 
 def imports(module: Module) -> Iterator[tuple[int, str]]:
-    """(line, absolute dotted name) of every import, inside functions and TYPE_CHECKING too.
+    """(line, absolute dotted name) of every import, inside functions and TYPE_CHECKING too, and of
+    every string that is one of our modules, perhaps with `:name`: it is imported by that string.
 
     `from a import b` gives both `a` and `a.b`, since b may be a module.
     """
     for node in ast.walk(module.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = OURS.fullmatch(node.value)
+            if named is not None:
+                yield node.lineno, named[1]
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name

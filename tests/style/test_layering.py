@@ -69,6 +69,16 @@ ROOMS: Mapping[str, str] = {
     "vkemu": "workers testing worlds",
     "__main__": "commands",
 }
+# Inside exploration. The front and its rooms know each other, file by file without a circle; the
+# rooms know only those named here.
+EXPLORATION: Mapping[str, str] = {
+    "primitives": "",
+    "reduction": "primitives",
+    "strategies": "reduction",
+    "failure": "reduction strategies",
+    "checking": "primitives failure",
+    "sharing": "reduction strategies failure checking",
+}
 # The kernels' own recursion.
 RECURSION = {"vkhost", "vkguest"}
 EVENT_LOOPS = {"trio", "anyio", "asyncio", "uvloop", "curio"}
@@ -94,6 +104,19 @@ def breaches(module: Module, tree: frozenset[str] = frozenset()) -> list[str]:
         if top in NONDETERMINISM or (top == "random" and name not in {"random", "random.Random"}):
             found.append(f"{where}: a run must depend on its choices alone")
     return sorted(set(found))
+
+
+def inner(module: Module, tree: frozenset[str]) -> set[str]:
+    """The rooms of exploration that a module of another one of them knows."""
+    here = folder(module.name)
+    return {folder(target) for _, target in targets(module, tree)} - {here, ""} if here else set()
+
+
+def folder(name: str) -> str:
+    """The room of exploration a module lies in; "" for the front, and outside."""
+    _, inside, rest = name.partition("vkemu.exploration.")
+    stem, dot, _ = rest.partition(".")
+    return stem if inside and (dot or stem in EXPLORATION) else ""
 
 
 def floors(rooms: Mapping[str, str]) -> list[list[str]]:
@@ -135,10 +158,28 @@ def test_no_arrow_of_the_table_is_unused() -> None:
     tree = list(modules())
     names = frozenset(module.name for module in tree)
     drawn: dict[str, set[str]] = {name: set() for name in ROOMS}
+    assert {room(name) for name in names} == set(ROOMS)
     for module in tree:
         drawn[room(module.name)] |= {there for _, there, _ in arrows(module, names)}
 
     assert {name: set(allowed.split()) for name, allowed in ROOMS.items()} == drawn
+
+
+def test_the_rooms_of_exploration_know_who_is_named() -> None:
+    tree = list(modules())
+    names = frozenset(module.name for module in tree)
+    drawn: dict[str, set[str]] = {name: set() for name in EXPLORATION}
+    for module in tree:
+        if folder(module.name):
+            drawn[folder(module.name)] |= inner(module, names)
+    named = {name: set(allowed.split()) for name, allowed in EXPLORATION.items()}
+
+    assert named == drawn
+    assert circles({name: allowed.split() for name, allowed in EXPLORATION.items()}) == []
+    planted = Module(
+        "vkemu.exploration.reduction.x", "x.py", "from vkemu.exploration import failure"
+    )
+    assert not inner(planted, names) <= named["reduction"]
 
 
 def test_no_room_reaches_itself() -> None:
@@ -185,6 +226,8 @@ def test_a_circle_is_seen() -> None:
             "if TYPE_CHECKING:\n    from vkemu.launch.outcome import Outcome",
         ),
         ("vkemu.executors.live", "def f():\n    from vkemu.record.log import EventLog"),
+        ("vkemu.litmus.decide", "import_module('vkemu.report.told')"),
+        ("vkhost.vm.vm_page", "HOME = 'vkhost.rmap.pv_entry:PvEntry'"),
         ("vkemu.cupboard.jar", "from vkemu.verdict import UsageError"),
     ],
 )

@@ -33,8 +33,8 @@ from vkguest.kern.kern_exit import STATUS_SIGNAL, exit1, kern_wait
 from vkguest.kern.kern_fork import fork1
 from vkguest.kern.kern_sig import sys_kill, sys_sigaction, sys_sigprocmask, sys_sigreturn
 from vkguest.kern.kern_umtx import sys_umtx_sleep, sys_umtx_wakeup
-from vkguest.kern.proc import FRESH_REGS, Lwp, Proc, Wrong
-from vkguest.kern.syscall import sys_extexit, sys_getpid
+from vkguest.kern.proc import FRESH_REGS, Lwp, Proc
+from vkguest.kern.syscall import sys_extexit, sys_fail, sys_getpid
 from vkguest.vkernel64.copyio import copyin, copyout
 from vkguest.vkernel64.md import ARGUMENTS, PSL_C, RAX, RDI, RDX, RSP, ProcMd
 from vkguest.vkernel64.npx import npxfork
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 SYSCALL_BYTES: Final = 2
 WNOHANG: Final = 1
 NS: Final = 1_000_000_000
-STATUS_FAIL: Final = 99
 
 # A result, two results, minus an errno; None: the lwp is not this vCPU's any more, or its registers
 # are what they are to be (sigreturn).
@@ -264,16 +263,6 @@ async def sys_nanosleep(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> Resul
     callout_reset(gd, lp, md.progress)
     await gd.kernel.sched.tsleep(lp, f"nanslp {lp.proc.pid}.{lp.tid}")
     return None
-
-
-async def sys_fail(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> None:
-    """Ours, as syscall.py has it: at `va` the program expected one word and got another."""
-    va, expected, got = args[:3]
-    kernel = gd.kernel
-    async with kernel.proc_token:
-        kernel.failed.append(Wrong(lp.proc.pid, va, expected, got))
-    kernel.emit("guest.fail", kernel.proc, lp.proc.pid, va, expected, got)
-    await exit1(gd, lp, STATUS_FAIL)
 
 
 async def sys_cpu_feature2(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:

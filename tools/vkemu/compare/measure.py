@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import msgspec
 
@@ -12,6 +10,7 @@ from vkemu.compare.axes import AXES
 from vkemu.compare.costs import nanoseconds
 from vkemu.compare.fit import growth
 from vkemu.compare.situation import Situation
+from vkemu.executors.collector import uncollected
 
 COUNTS = (
     "visited", "written", "flushes", "ipis", "refaults", "left", "waits", "retries", "exits",
@@ -55,18 +54,6 @@ def measure(
     }
     time = growth(measured, [sample.ns for sample in samples], axis.symbol)
     return Series(axis_name, policy, tuple(samples), time, grows)
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """A hundred thousand pages are made, and all are needed: the collector would only look."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def longest_first(cells: Sequence[tuple[str, str]]) -> list[int]:

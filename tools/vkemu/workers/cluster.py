@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 COUNTED_SECONDS: Final = 1.0  # for so long it is known how many workers there are
 PATIENCE_SECONDS: Final = 30.0  # for a scheduler to answer, and for a worker to be there
-LOCAL: Final = "dask-local"
 REMOTE: Final = "dask://"
 EXTRA: Final = "dask is not installed, expected `pip install 'vkemu[cluster]'`"
 

@@ -10,19 +10,18 @@ is woken.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from vkprotocol.effects import Also, Effect, Shared, Thread
 
 from vkemu.executors.controlled import Deadlock, Tids
 from vkemu.exploration.reduction.footprint import Footprint, Objects
 from vkemu.exploration.result import ExplorationError, Unseen
-from vkemu.exploration.stepwise import Path, Seen, Stepwise
+from vkemu.exploration.stepwise import Seen, Stepwise
 from vkemu.worlds.noting import LOG
 from vkemu.worlds.workers import Worker
 
 Might = tuple[int, int, Footprint, int]  # event, thread, footprint, past: it could have come before
-ERRORS: Final = 4  # of cleanup, when an execution is given up
 
 
 class Turn(Effect):
@@ -331,4 +330,3 @@ def leaf(error: BaseException) -> BaseException:
 
 
 Hook = Callable[..., Any]
-WorldPath = Path

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from secrets import token_bytes
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from vkemu.executors.collector import uncollected
 from vkemu.exploration.checking.audit import audit_of
 from vkemu.exploration.checking.guards import guards
 from vkemu.exploration.failure.origin import Build, program_of, reference
@@ -100,19 +99,6 @@ def search_of(build: Build, task: Task) -> bytes:
 def found(search: bytes) -> tuple[Build, Task]:
     referred, task, _ = pickle.loads(search)
     return program_of(referred), task
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """A frontier may be hundreds of thousands of objects, all of them needed: the collector would
-    only look at them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Hand:
