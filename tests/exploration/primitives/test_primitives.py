@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from vkemu import explore, replay
 
-from tests.exploration import primitives
+from tests.exploration.primitives import programs as primitives
 from tests.exploration.test_edges import agreed
 
 # program, verdict, how the one failure of it begins
