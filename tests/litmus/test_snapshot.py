@@ -16,6 +16,7 @@ from vkemu.launch.names import policies
 from vkemu.litmus import decide
 from vkemu.litmus.file import Litmus, load_litmus, shipped
 from vkemu.litmus.snapshot import Snapshot, Unrestorable
+from vkemu.litmus.statement import Register
 from vkemu.matrix.cell import not_applicable
 from vkprotocol.effects import Cell, reset_setup
 
@@ -184,3 +185,7 @@ def test_every_kind_of_state_is_put_back() -> None:
 def test_what_nobody_can_put_back_is_refused(thing: Any) -> None:
     with pytest.raises(Unrestorable):
         Snapshot([[thing]])
+
+
+def test_a_kind_of_word_is_a_leaf() -> None:
+    Snapshot([[Register("r0")]]).restore()

@@ -173,6 +173,8 @@ class Snapshot:
             constant = kind.__struct_config__.frozen
         else:
             base = next(b for b in kind.__mro__ if not b.__flags__ & _HEAP)
+        if base in _LEAVES:
+            base = object  # its value never changes
         if base not in _BASES:
             raise Unrestorable(
                 f"{kind.__qualname__}: a {base.__qualname__}, which nobody puts back"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from vkemu.launch.scenario import read_document
 from vkemu.litmus.file import Litmus, read, shipped
+from vkemu.matrix import elsewhere
 from vkemu.matrix.cell import Cell, not_applicable
 
 # What a vkernel asks the host about its vmspaces, or the host does to a map of guest addresses.
@@ -35,7 +36,7 @@ def document(cells: Sequence[Cell]) -> str:
     by_window: dict[str, list[Cell]] = {}
     for cell in cells:
         by_window.setdefault(cell.window, []).append(cell)
-    parts = [HEAD, "\n".join(summary(cells)) + "\n"]
+    parts = [HEAD, "\n".join(summary(cells)) + "\n", "\n".join(elsewhere.section()) + "\n"]
     for path in shipped():
         litmus = read(read_document(path), path)
         found = by_window.get(litmus.file.litmus.window)
