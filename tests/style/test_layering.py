@@ -58,13 +58,15 @@ ROOMS: Mapping[str, str] = {
     "report": (
         "vkprotocol vkhost vkguest executors oracle exploration record launch litmus inspect"
     ),
+    "soak": "vkprotocol vkguest verdict executors launch serving compare",
     "compare": "vkprotocol vkhost executors litmus",
     "matrix": "vkprotocol vkhost verdict workers executors exploration launch litmus",
     "mutation": "vkprotocol vkhost vkguest verdict executors oracle record launch litmus matrix",
     "stepping": "vkprotocol verdict executors exploration record launch litmus report",
     "commands": (
         "vkprotocol vkhost vkguest verdict workers executors oracle exploration record launch "
-        "serving litmus inspect testing report compare matrix mutation stepping worlds"
+        "serving litmus inspect testing report compare matrix mutation stepping worlds "
+        "soak"
     ),
     "vkemu": "workers testing worlds",
     "__main__": "commands",

@@ -33,6 +33,7 @@ COMMANDS = {
     "status": ("vkemu.commands.status", "how a host does that serves"),
     "guest": ("vkemu.commands.guest", "one guest as a process of its own"),
     "fleet": ("vkemu.commands.fleet", "host and guests of a scenario, each in its own process"),
+    "soak": ("vkemu.commands.soak", "a live host under strain for a while"),
     "check": ("vkemu.commands.check", "one design through every window, run and reference"),
     "coverage": ("vkemu.commands.coverage", "kernel lines that no check reaches"),
     "completion": ("vkemu.commands.completion", "let a shell complete commands and options"),

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     axes = chosen("--axis", args.axis, tuple(AXES))
     policies = chosen("--policies", args.policies, COMPARED)
     if args.html is not None:
-        writable(args.html)
+        writable(args.html, "--html")
     cells = [(axis, policy) for axis in axes for policy in policies]
     asked = [(*cell, args.quick) for cell in cells]
     first = longest_first(cells)
@@ -58,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     return Status.PASS
 
 
-def writable(file: Path) -> None:
+def writable(file: Path, option: str) -> None:
     """Say at once what would be said after minutes of work."""
     try:
         file.open("a").close()
     except OSError as error:
-        raise UsageError(f"--html: {file}: {error.strerror}, expected a file to write") from None
+        raise UsageError(f"{option}: {file}: {error.strerror}, expected a file to write") from None
 
 
 def chosen(option: str, names: list[str], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import msgspec
 from vkprotocol.limits import NAME_CHARS, SCHEMA
 from vkprotocol.messages import Credentials, Hello
@@ -27,7 +26,7 @@ from vkemu.launch import names
 from vkemu.launch.assemble import uses_disk, vkernel_arguments
 from vkemu.launch.draw import drawn
 from vkemu.launch.scenario import load, size_bytes
-from vkemu.serving.guest_session import GuestSession
+from vkemu.serving.guest_session import GuestSession, run_guest
 from vkemu.verdict import Status, UsageError, one_of, telling
 from vkguest.kern.errors import BootError, GuestPanic, HostGone
 from vkguest.kern.kern_exec import Program
@@ -209,18 +208,7 @@ class Guest:
         except BaseException:
             await session.close()
             raise
-        self.vkernel.start()
-        ended: list[Exception] = []
-        async with anyio.create_task_group() as group:
-            group.start_soon(session.run)
-            with self.live.source(lambda: session.unanswered > 0):
-                try:
-                    await self.live.run()
-                except Exception as error:
-                    ended.append(error)
-            session.hang_up()
-        for end in ended:
-            raise end
+        await run_guest(self.live, session, self.vkernel)
 
     async def _greet(self, session: GuestSession) -> Any:
         if not self.takes_image:

@@ -15,6 +15,7 @@ from vkemu.executors.live import Live
 from vkemu.serving.session import Mail, Outlet, Session, _farewell_text
 from vkemu.serving.transport import VANISHED, Broken, Stream, UnixStream
 from vkguest.kern.errors import HostGone
+from vkguest.kernel import Vkernel
 
 GREET_SECONDS: Final = 30.0  # for a host to answer a Hello
 
@@ -106,3 +107,19 @@ class GuestSession(Session):
         if isinstance(message, Signal):
             return self.signals, message
         return None
+
+
+async def run_guest(live: Live, session: GuestSession, vkernel: Vkernel) -> None:
+    """A vkernel whose session has greeted, to its end. Raises what ends it, HostGone too."""
+    vkernel.start()
+    ended: list[Exception] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.run)
+        with live.source(lambda: session.unanswered > 0):
+            try:
+                await live.run()
+            except Exception as error:
+                ended.append(error)
+        session.hang_up()
+    for end in ended:
+        raise end
