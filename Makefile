@@ -7,7 +7,7 @@ JOBS   ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-long old venv lint format lock bench compiled pure clean
+.PHONY: run test test-long old venv lint format lock bench docs compiled pure clean
 
 run: $(READY)
 	@$(BIN)/vkemu run demo --seeds 200; status=$$?; \
@@ -60,6 +60,10 @@ lock:
 bench: $(READY)
 	@for bench in tests/benchmarks/*_bench.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
+# The documentation as a site, to be opened at docs/_build/docs/index.html; a warning is an error.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W --keep-going -b html -c docs . docs/_build
+
 # The inner loops of the reductions in C, by mypyc: dpor then takes about half the time. Pure Python
 # is the default, and the reference: `make pure` goes back to it. Needs a C compiler.
 COMPILED := record reduction/commuting reduction/footprint reduction/trace reduction/wakeup
@@ -72,4 +76,4 @@ pure:
 	rm -rf tools/build tools/*.so tools/vkemu/exploration/*.so tools/vkemu/exploration/reduction/*.so
 
 clean: pure
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
