@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vkemu.commands.cli import main
 from vkemu.executors.controlled import Choose
 from vkemu.oracle.violation import Violation
 from vkemu.record import token
@@ -244,3 +245,20 @@ def test_a_litmus_test_can_be_stepped_and_its_token_replays(tmp_path: Path) -> N
     assert word is not None
     found = litmus_token.parse(word)
     assert replay(Test(found.litmus(), found.policy), found.schedule).message
+
+
+def test_without_a_terminal_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["step", "W01"]) == 2
+    assert capsys.readouterr().err == "vkemu step: no terminal, expected one to step in\n"
+
+
+def test_a_saved_token_replays_from_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subject = Subject("W24", "wired")
+    stepper = subject.stepper()
+    stepper.take(stepper.options()[0].tid)
+    (tmp_path / "step.token").write_text(subject.token(stepper) + "\n")
+
+    assert main(["replay", str(tmp_path / "step.token")]) == 3
+    assert capsys.readouterr().out.endswith("1 steps: it goes on\n")

@@ -12,6 +12,7 @@ from typing import Final
 JOBS_MAX: Final = 256
 SEED_MAX: Final = (1 << 64) - 1
 COUNT_MAX: Final = 10**15
+TOKEN_BYTES: Final = 1 << 20  # of a file with a token
 SHOWN: Final = 40  # characters of a value, in a message
 
 
@@ -65,6 +66,17 @@ def path(text: str) -> Path:
     if not text:
         raise ArgumentTypeError("'', expected a path")
     return Path(text)
+
+
+def token_in(what: str) -> str:
+    """`what`, or the token that a file of that name holds, as `vkemu step` saves it."""
+    try:
+        with Path(what).open("rb") as file:
+            raw = file.read(TOKEN_BYTES)
+    except (OSError, ValueError):
+        return what
+    word = re.fullmatch(rb"\s*(vk[a-z]?1\.[\w-]+)\s*", raw)
+    return what if word is None else word[1].decode()
 
 
 def setting(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from vkemu.commands.arguments import path
+from vkemu.commands.arguments import path, token_in
 from vkemu.commands.progress import Progress
 from vkemu.commands.run import report
 from vkemu.executors.chance import seeded
@@ -24,7 +24,11 @@ EXPLORED = ("vkl1.", "vkx1.")  # tokens of `vkemu explore`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="TOKEN|RUN", help="a token, or a run folder: runs/latest")
+    parser.add_argument(
+        "what",
+        metavar="TOKEN|FILE|RUN",
+        help="a token, a file with one, or a run folder: runs/latest",
+    )
     parser.add_argument("--scenario", help="where the scenario is now, if it was moved")
     parser.add_argument(
         "--runs",
@@ -38,13 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.what.startswith(EXPLORED):
+    what = token_in(args.what)
+    if what.startswith(EXPLORED):
         from vkemu.commands.explore import replay_explored
 
-        return replay_explored(args.what, as_json=args.json)
-    if args.what.startswith(step_token.PREFIX):
-        return show_steps(args.what)
-    word, folder = what_to_replay(args.what)
+        return replay_explored(what, as_json=args.json)
+    if what.startswith(step_token.PREFIX):
+        return show_steps(what)
+    word, folder = what_to_replay(what)
     found = token.parse(word)
     if found.model_digest != token.model_digest():
         raise UsageError(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from vkemu.commands.arguments import name, path
+from vkemu.commands.arguments import name, path, token_in
 from vkemu.commands.subject import check_policy
 from vkemu.verdict import Status, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", help="a scenario or litmus test in TOML, a window (W07), or a token saved here"
+        "file",
+        help="a scenario or litmus test in TOML, a window (W07), or a token saved here, or its file",
     )
     parser.add_argument("--policy", type=name, help="reverse map of the host (the file's)")
     parser.add_argument("--variant", type=name, help="one of the litmus test's variants")
@@ -26,13 +28,16 @@ def run(args: argparse.Namespace) -> int:
         from vkemu.stepping.step_app import StepApp
     except ImportError:
         raise UsageError("vkemu step: needs Textual, `pip install 'vkemu[tui]'`") from None
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("vkemu step: no terminal, expected one to step in")
     from vkemu.stepping import step_token
     from vkemu.stepping.stages import Subject
 
-    if args.file.startswith(step_token.PREFIX):
+    word = token_in(args.file)
+    if word.startswith(step_token.PREFIX):
         if args.policy is not None or args.variant is not None:
             raise UsageError("step: --policy and --variant, expected none: the token says them")
-        subject, stepper = Subject.at(args.file)
+        subject, stepper = Subject.at(word)
     else:
         check_policy(args.policy)
         subject = Subject(args.file, args.policy, args.variant or "")
