@@ -14,7 +14,7 @@ from vkemu.verdict import Status, UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
-        help="a scenario or litmus test in TOML, a window (W07), or a token saved here, or its file",
+        help="a scenario or litmus test in TOML, a window (W07), or a token saved here or its file",
     )
     parser.add_argument("--policy", type=name, help="reverse map of the host (the file's)")
     parser.add_argument("--variant", type=name, help="one of the litmus test's variants")
