@@ -159,6 +159,10 @@ class Lock(Shared):
         self._try = Effect(self, "try_acquire", write=True)
         self._release = Effect(self, "release", write=True)
 
+    def holders(self) -> tuple[int, ...]:
+        """The tids of who holds it; for messages."""
+        return () if self.state is None else (self.state,)
+
     @coroutine
     def acquire(self) -> Step:
         me = yield self._acquire
@@ -240,6 +244,11 @@ class RWLock(Shared):
         self._try = Effect(self, "upgrade", write=True)
         self._release = Effect(self, "release", write=True)
         self._drop_shared = Effect(self, "release", write=False)
+
+    def holders(self) -> tuple[int, ...]:
+        """The tids of who holds it; for messages."""
+        owner, readers, _ = self.state
+        return readers if owner is None else (owner,)
 
     @coroutine
     def acquire_shared(self) -> Step:

@@ -10,7 +10,8 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vkemu.executors.controlled import Deadlock, Execution, StepBound, replay_schedule
+from vkemu.executors.controlled import Execution, StepBound, replay_schedule
+from vkemu.executors.deadlock import Deadlock
 from vkemu.executors.live import BACKENDS, QUANTUM, Live, ScheduleError, on_backend
 from vkprotocol.effects import CLOCK, CURTHREAD, Cell, Lock, Mailbox, curthread, pause
 

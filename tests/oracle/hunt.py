@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vkemu.executors.controlled import Deadlock
+from vkemu.executors.deadlock import Deadlock
 from vkemu.oracle import Violation
 
 from tests.oracle.host import Host

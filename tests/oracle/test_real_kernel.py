@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from vkemu.executors.controlled import Deadlock
+from vkemu.executors.deadlock import Deadlock
 from vkemu.oracle import Violation
 from vkprotocol.mman import MADV_FREE, MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE

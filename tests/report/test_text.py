@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vkemu.executors.controlled import Deadlock
+from vkemu.executors.deadlock import Deadlock
 from vkemu.oracle.violation import Happening, Violation
 from vkemu.report import text
 from vkemu.report.failure import Failure

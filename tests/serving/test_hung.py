@@ -11,7 +11,7 @@ import anyio
 import pytest
 import trio
 from vkemu.commands.serve import Serving, Stopped
-from vkemu.executors.controlled import Deadlock
+from vkemu.executors.deadlock import Deadlock
 from vkemu.executors.hung_task import PATIENT, STILL, HungTasks
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import assemble
@@ -73,7 +73,7 @@ async def test_two_that_wait_for_each_other_are_found(autojump_clock: Any) -> No
     live.close()
 
     assert str(raised.value) == (
-        "deadlock: one waits to acquire b (now 2); other waits to acquire a (now 1)"
+        "deadlock: one waits to acquire b (held by other); other waits to acquire a (held by one)"
     )
     assert trio.current_time() < PATIENT
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from typing import Any
 
@@ -139,9 +140,63 @@ def test_a_deadlock_says_who_waits_for_what() -> None:
     found = explore(philosophers, stop_on_failure=False)
     assert found.failure is not None
     assert found.failure.message == (
-        "deadlock: a waits to acquire other (now 1); b waits to acquire one (now 0)"
+        "deadlock: a waits to acquire other (held by b); b waits to acquire one (held by a)"
     )
     assert (found.executions, found.failures, found.exhausted) == (3, 1, True)
+    line = line_of(philosophers, "async with")
+    assert f"\n  a waits to acquire other (held by b)  {line}\n" in str(found.failure)
+    assert f"\n  b waits to acquire one (held by a)  {line}\n" in str(found.failure)
+
+
+def test_a_deadlock_names_all_readers_and_who_is_done() -> None:
+    def program(k: Any) -> None:
+        book, seat = k.rwlock("book"), k.limiter("seat", 1)
+
+        async def read() -> None:
+            await book.acquire_shared()
+
+        async def write() -> None:
+            await seat.acquire()
+            await book.acquire_exclusive()
+
+        k.spawn("p", read)
+        k.spawn("q", read)
+        k.spawn("writer", write)
+        k.spawn("late", seat.acquire)
+
+    found = explore(program, stop_on_failure=False)
+    assert (
+        "deadlock: writer waits to exclusive book (held by p, which is done, q, which is done); "
+        "late waits to acquire seat (held by writer)"
+    ) in found.kinds
+
+
+def test_a_compare_and_set_that_failed_is_told_as_one() -> None:
+    def program(k: Any) -> None:
+        x, bad = k.cell("x"), k.cell("bad")
+
+        async def increment() -> None:
+            value = await x.load()
+            if not await x.cmpset(value, value + 1):
+                await bad.store(1)
+
+        k.spawn("a", increment)
+        k.spawn("b", increment)
+        k.at_end(lambda: bad.value == 0)
+
+    failure = explore(program).failure
+    assert failure is not None
+    told = [step.text for step in failure.steps]
+    assert told.count("cmpset x: 0 -> 1") == 1
+    assert told.count("cmpset x: failed, expected 0, found 1") == 1
+    assert replay(program, failure.token).steps == failure.steps
+
+
+def line_of(function: Any, text: str) -> str:
+    """`test_failures.py:27`: the line of a function that has this text."""
+    lines, first = inspect.getsourcelines(function)
+    number = next(n for n, line in enumerate(lines, first) if text in line)
+    return f"test_failures.py:{number}"
 
 
 def test_an_error_of_a_thread_is_a_failure() -> None:

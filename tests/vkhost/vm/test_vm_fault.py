@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from vkemu.executors.controlled import Deadlock
+from vkemu.executors.deadlock import Deadlock
 from vkprotocol.effects import curthread
 from vkprotocol.mman import MADV_INVAL
 from vkprotocol.vpte import VPTE_M

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vkprotocol.effects import CLOCK, Effect, Thread, key_text
+from collections.abc import Mapping
+
+from vkprotocol.effects import CLOCK, Effect, Shared, Thread, key_text
 
 
 def may_go_on(effect: Effect, state: object) -> bool:
@@ -34,13 +36,22 @@ def no_effect(awaited: object) -> TypeError:
     return TypeError(f"awaits {shown(awaited)}, expected an effect of a shared object")
 
 
-def blocked_on(thread: Thread) -> str:
-    """`b waits to acquire l (held: ...)` for messages."""
+def blocked_on(thread: Thread, threads: Mapping[int, Thread]) -> str:
+    """`b waits to acquire l (held by a)` for messages. `threads`: all there are, by tid."""
     effect = thread.pending
     if effect is None:
         return f"{thread.name} is done"
     what = f"{effect.op} {key_text(effect.obj.key)}"
-    return f"{thread.name} waits to {what} (now {shown(effect.obj.state)})"
+    holders = ", ".join(holders_of(effect.obj, threads))
+    now = f"held by {holders}" if holders else f"now {shown(effect.obj.state)}"
+    return f"{thread.name} waits to {what} ({now})"
+
+
+def holders_of(shared: Shared, threads: Mapping[int, Thread]) -> list[str]:
+    """The names of the threads that hold a lock; nobody holds what is none."""
+    tids: tuple[int, ...] = getattr(shared, "holders", tuple)()
+    held = [threads[tid] for tid in tids if tid in threads]
+    return [f"{thread.name}, which is done" if thread.done else thread.name for thread in held]
 
 
 def shown(value: object) -> str:

@@ -9,25 +9,14 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Iterable
 
-from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, key_text, reset_setup
+from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, reset_setup
 
 from vkemu.executors.abandon import abandon
-from vkemu.executors.announced import blocked_on, may_go_on, no_effect, same_effect
+from vkemu.executors.announced import may_go_on, no_effect, same_effect
+from vkemu.executors.deadlock import Deadlock
 
 Tids = dict[tuple[int, ...], int]
 Choose = Callable[[list[int]], int]
-
-
-class Deadlock(AssertionError):
-    """No thread can run, none waits for time, and some are not done."""
-
-    objects: tuple[str, ...] = ()  # what they wait for
-
-    @classmethod
-    def of(cls, stuck: list[Thread]) -> Deadlock:
-        error = cls("deadlock: " + "; ".join(map(blocked_on, stuck)))
-        error.objects = tuple(key_text(t.pending.obj.key) for t in stuck if t.pending is not None)
-        return error
 
 
 class StepBound(Exception):
@@ -397,7 +386,7 @@ class Execution:
         if self.alive == 0:
             return None
         stuck = [t for _, t in sorted(self.threads.items()) if not t.done and not t.daemon]
-        return Deadlock.of(stuck)
+        return Deadlock.of(stuck, self.threads)
 
     def run(self, choose: Choose, max_steps: int) -> None:
         """Run to the end, asking `choose` for one of the runnable tids before every step.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from vkprotocol.effects import Mailbox, Shared, Thread
 
-from vkemu.executors.controlled import Deadlock
+from vkemu.executors.deadlock import Deadlock
 
 if TYPE_CHECKING:
     from vkemu.executors.live import Live
@@ -44,7 +44,7 @@ class HungTasks:
             await anyio.sleep(self.every)
             hung = self.look()
             if hung:
-                self.live.stop(Deadlock.of(hung))
+                self.live.stop(Deadlock.of(hung, self.live.threads))
 
     def look(self) -> list[Thread]:
         """The threads that will not go on, if it is clear by now."""

@@ -20,8 +20,8 @@ from typing import Any, Final
 from vkprotocol.effects import LOOK, Cell, Shared, Thread, key_text
 
 from vkemu.executors.announced import may_go_on
+from vkemu.executors.place import source_of
 from vkemu.exploration.reach import Reach, is_ours, not_its_own
-from vkemu.exploration.stepwise import source_of
 
 FIELDS: Final = ("state", "done")
 STATE: Final[Any] = Shared.__dict__["state"]

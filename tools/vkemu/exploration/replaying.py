@@ -72,7 +72,9 @@ def _follow(run: Run, wanted: Token) -> Told:
                 raise TokenError(f"{CHANGED}: no thread {stretch.thread} at step {position}")
             thread = execution.threads[tids[stretch.thread]]
             if not thread.runnable:
-                raise TokenError(f"{CHANGED}: at step {position} {blocked_on(thread)}")
+                raise TokenError(
+                    f"{CHANGED}: at step {position} {blocked_on(thread, execution.threads)}"
+                )
             going = recorder.step(thread.tid)
         if depends_on_the_stack(run.error):
             break

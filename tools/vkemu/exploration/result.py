@@ -74,7 +74,8 @@ class Failure:
     def __str__(self) -> str:
         from vkemu.exploration.failure.narration import narrate
 
-        return narrate(self.message, self.steps, self.token)
+        details = getattr(self.error, "details", ())
+        return narrate(self.message, details, self.steps, self.token)
 
 
 class Result:

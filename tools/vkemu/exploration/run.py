@@ -11,7 +11,8 @@ from vkprotocol.effects import LOOK, LockOrderError, Shared, key_text
 from vkprotocol.guarded import Unguarded
 
 from vkemu.executors.announced import may_go_on, shown
-from vkemu.executors.controlled import Deadlock, StepBound
+from vkemu.executors.controlled import StepBound
+from vkemu.executors.deadlock import Deadlock
 from vkemu.exploration.checking.access_order import DataRace
 from vkemu.exploration.forgotten import FORGOTTEN, refused
 from vkemu.exploration.looks import GuardError, awake

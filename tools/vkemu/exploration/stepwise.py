@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path as File
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from vkprotocol import effects as _effects
-from vkprotocol import step as _step
 from vkprotocol.effects import Effect, Key, Thread, key_text
 
 from vkemu.executors.controlled import Execution, Tids
+from vkemu.executors.place import source_of
 
 Path: TypeAlias = tuple[int, ...]
-# Where the shared objects' own code is.
-_INSIDE: Final = (
-    str(_effects.__file__), str(_step.__file__), str(File(__file__).with_name("primitives")),
-)  # fmt: skip
 _PLAIN: Final = (str, bytes, float, type(None))
 DEPTH_MAX: Final = 50  # of tuples in tuples, in a plain value
 BITS_MAX: Final = 10_000  # of an int; Python refuses to print much longer ones
@@ -134,20 +128,6 @@ class Stepwise(Execution):
             self.seen.append(step)
             self._noted(step, shared.state)
         return same
-
-
-def source_of(thread: Thread) -> tuple[str, int]:
-    """Where a thread stands: the innermost frame that is not of the shared objects' own code."""
-    found = ("?", 0)
-    awaited: Any = thread.coro
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is None:
-            break
-        if not frame.f_code.co_filename.startswith(_INSIDE):
-            found = (frame.f_code.co_filename, frame.f_lineno)
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    return found
 
 
 def plain(value: Any, depth: int = DEPTH_MAX) -> bool:

@@ -10,7 +10,8 @@ from vkprotocol.effects import LockOrderError
 from vkprotocol.guarded import Unguarded
 
 from vkemu.executors.announced import blocked_on
-from vkemu.executors.controlled import Choose, Deadlock, Execution, StepBound
+from vkemu.executors.controlled import Choose, Execution, StepBound
+from vkemu.executors.deadlock import Deadlock
 from vkemu.oracle import Violation
 from vkemu.verdict import UsageError, Verdict
 from vkguest.kern.errors import GuestPanic
@@ -93,7 +94,7 @@ class Recorder:
             waiting = [t for _, t in sorted(threads.items()) if not t.done and not t.daemon]
             raise Stalled(
                 f"no progress: only daemons have run since step {self.progress}; "
-                + "; ".join(map(blocked_on, waiting))
+                + "; ".join(blocked_on(thread, threads) for thread in waiting)
             )
 
 

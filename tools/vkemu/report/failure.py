@@ -91,7 +91,8 @@ class Failure:
                 access_of(happening, steps) for happening in error.accesses if happening
             )
         else:
-            failure.detail = tuple(lines[1:])
+            details = (f" waits:  {detail}" for detail in getattr(error, "details", ()))
+            failure.detail = (*lines[1:], *details)
             last = next((step for step in reversed(steps) if step.op or step.events), None)
             if last is not None:
                 failure.accesses = (access_at(last, "last"),)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from vkemu.executors.controlled import Deadlock, StepBound
+from vkemu.executors.controlled import StepBound
+from vkemu.executors.deadlock import Deadlock
 from vkemu.exploration.checking.access_order import DataRace, Place
 from vkemu.exploration.failure.narration import StepRecord
 from vkemu.exploration.result import Failure as Found
@@ -35,6 +36,7 @@ def tell_program(
     failure = Failure(
         message=found.message,
         steps=list(steps_of(found.steps)),
+        detail=tuple(f" waits:  {detail}" for detail in getattr(error, "details", ())),
         accesses=accesses_of(found),
         context={"program": name},
         replay=replay,

@@ -15,7 +15,7 @@ from vkprotocol.limits import SCHEMA
 from vkprotocol.messages import Credentials, Hello, Reply, Sysctl
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.executors.controlled import Deadlock
+from vkemu.executors.deadlock import Deadlock
 from vkemu.executors.live import Live
 from vkemu.serving.guest_session import GuestSession, run_guest
 from vkemu.serving.transport import Broken, Stream

@@ -14,7 +14,8 @@ from typing import Any
 
 from vkprotocol.effects import Also, Effect, Shared, Thread
 
-from vkemu.executors.controlled import Deadlock, Tids
+from vkemu.executors.controlled import Tids
+from vkemu.executors.deadlock import Deadlock
 from vkemu.exploration.reduction.footprint import Footprint, Objects
 from vkemu.exploration.result import ExplorationError, Unseen
 from vkemu.exploration.stepwise import Seen, Stepwise

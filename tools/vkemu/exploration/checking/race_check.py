@@ -24,6 +24,7 @@ from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Shared, Thread, k
 
 from vkemu.executors.announced import same_effect
 from vkemu.executors.controlled import Execution, Tids
+from vkemu.executors.place import source_of
 from vkemu.exploration.checking.access_order import DataRace, History, Order, Place
 from vkemu.exploration.checking.closures import (
     NOTHING,
@@ -33,7 +34,7 @@ from vkemu.exploration.checking.closures import (
 from vkemu.exploration.checking.code_accesses import Access, Term, text_of
 from vkemu.exploration.primitives.objects import Condition
 from vkemu.exploration.reach import HEAP_TYPE, OURS, is_foreign
-from vkemu.exploration.stepwise import Stepwise, source_of
+from vkemu.exploration.stepwise import Stepwise
 
 ALL: Final = object()  # the key of a container as a whole
 CONTAINERS: Final = (list, dict, set, bytearray, deque)

@@ -27,6 +27,7 @@ class StepRecord(NamedTuple):
     # Positions of other threads' steps on its objects, one writing; in a long execution of each
     # thread the nearest.
     conflicts: tuple[int, ...]
+    expected: tuple[Any, ...] = ()  # of a compare-and-set that failed: the one value it expected
 
     @property
     def where(self) -> str:
@@ -37,7 +38,10 @@ class StepRecord(NamedTuple):
 
     @property
     def value(self) -> str:
-        """What it left its object at."""
+        """What it left its object at; or what a compare-and-set found there, which left it."""
+        if self.expected:
+            expected, found = _short(shown(self.expected[0])), _short(shown(self.before))
+            return f"failed, expected {expected}, found {found}"
         before, after = shown(self.before), shown(self.after)
         return f"{_short(before)} -> {_short(after)}" if before != after else _short(after)
 
@@ -52,9 +56,10 @@ def _short(text: str) -> str:
     return text if len(text) <= 32 else text[:29] + "..."
 
 
-def narrate(message: str, steps: Sequence[StepRecord], token: str) -> str:
-    """A failure as text, one column a thread."""
-    return "\n".join([message, "", *table(steps), "", f"token: {token}"])
+def narrate(message: str, details: Sequence[str], steps: Sequence[StepRecord], token: str) -> str:
+    """A failure as text, one column a thread. `details` are lines for those who read on."""
+    said = [f"  {detail}" for detail in details]
+    return "\n".join([message, *said, "", *table(steps), "", f"token: {token}"])
 
 
 def table(steps: Sequence[StepRecord]) -> list[str]:

@@ -6,15 +6,17 @@ Nothing of this is collected while searching.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
-from vkprotocol.effects import Effect, Thread, key_text
+from vkprotocol.effects import Cell, Effect, Thread, key_text
 
+from vkemu.executors.place import frames_of, source_of
 from vkemu.exploration.failure.narration import StepRecord
 from vkemu.exploration.reduction.conflicts import Conflicts
 from vkemu.exploration.run import Run
-from vkemu.exploration.stepwise import source_of
 from vkemu.exploration.token import Fingerprint, Token, digest_of
+
+CMPSET: Final[Any] = Cell.cmpset
 
 
 class Told:
@@ -57,14 +59,17 @@ class Recorder:
         shared = effect.obj
         before = shared.state
         file, line = source_of(thread)
+        compared = compared_of(thread, effect)
         self.conflicts.add(tid, effect)
         going = execution.step(tid) or not run.thread_failed()
         after = shared.state
         self.fingerprint.step(number, thread, effect, before, after)
         at = len(self.steps)
         key = key_text(shared.key)
+        op = "cmpset" if compared else effect.op
+        expected = compared if compared and before != compared[0] else ()
         self.steps.append(
-            StepRecord(at, thread.name, number, effect.op, key, before, after, file, line, ())
+            StepRecord(at, thread.name, number, op, key, before, after, file, line, (), expected)
         )
         return going and (not run.watched or run.watch())
 
@@ -111,3 +116,13 @@ class Recorder:
             stretches = tuple(self.fingerprint.stretches)
             told.token = Token(digest_of(told.message), self.run.cut, stretches)
         return told
+
+
+def compared_of(thread: Thread, effect: Effect) -> tuple[Any, ...]:
+    """Of a thread about to compare and set: the one value it expects. Its effect is a store."""
+    if effect.op != "store":
+        return ()
+    *_, innermost = (None, *frames_of(thread))
+    if innermost is None or innermost.f_code is not CMPSET.__code__:
+        return ()
+    return (innermost.f_locals["old"],)

@@ -47,6 +47,11 @@ class Limiter(Shared):
         room = lambda holders: len(holders) < tokens  # noqa: E731
         self._acquire = Effect(self, "acquire", write=True, guard=room)
 
+    def holders(self) -> tuple[int, ...]:
+        """The tids of who holds it; for messages."""
+        held: tuple[int, ...] = self.state
+        return held
+
     def _free_of(self, what: str) -> None:
         # Whether I hold it only I can change, so it may be looked at beforehand.
         me = curthread()

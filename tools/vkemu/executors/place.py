@@ -1,0 +1,39 @@
+"""Where a thread stands in the source of who wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from vkprotocol import effects, step
+from vkprotocol.effects import Thread
+
+# Where the shared objects' own code is.
+_INSIDE: Final = (
+    str(effects.__file__), str(step.__file__),
+    str(Path(__file__).parents[1] / "exploration" / "primitives"),
+)  # fmt: skip
+_SLEEPS: Final = "/vkhost/kern/token.py"  # gives tokens up for every sleep: who sleeps is above
+
+
+def frames_of(thread: Thread) -> Iterator[FrameType]:
+    """Those that its coroutine is in, outermost first."""
+    awaited: Any = thread.coro
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            return
+        yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+
+
+def source_of(thread: Thread) -> tuple[str, int]:
+    """File and line: of the innermost frame that is not of the shared objects' own code."""
+    found = ("?", 0)
+    for frame in frames_of(thread):
+        file = frame.f_code.co_filename
+        if not file.startswith(_INSIDE) and not file.endswith(_SLEEPS):
+            found = (file, frame.f_lineno)
+    return found
