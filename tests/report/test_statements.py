@@ -1,0 +1,44 @@
+"""A forbidden outcome tells the statements that wrote what it reads."""
+
+from __future__ import annotations
+
+import pytest
+from vkemu.litmus.decide import decide
+from vkemu.litmus.file import load_litmus
+from vkemu.report import text
+from vkemu.report.explored import tell_litmus
+
+
+@pytest.mark.parametrize(
+    ("window", "variant", "wrote"),
+    [
+        # A register, with the condition of its statement, and a word written through a TLB.
+        (
+            "W03",
+            "misbehaving",
+            ["C.r2  by C: if r1 & 2 == 0: r2 = dload X 0", "X[0]  by U: r0 = poke a 7"],
+        ),
+        # A register, and who stored the word that it was loaded from.
+        ("W04", "misbehaving", ["U.r0  by B: dstore X 0 2", "U.r0  by U: r0 = peek a"]),
+        # A word that two threads have written, one through the DMAP, one the host.
+        ("W25", "", ["X[0]  by B: dstore X 0 2", "X[0]  by H: hstore 7"]),
+    ],
+)
+def test_every_statement_that_wrote_it_is_told(window: str, variant: str, wrote: list[str]) -> None:
+    litmus = load_litmus(window, variant)
+    failure = decide(litmus, "pv_entry").failure
+    assert failure is not None
+    told = tell_litmus(litmus, "pv_entry", failure.schedule)
+    lines = [line for line in text.render(told).splitlines() if line.startswith(" wrote:")]
+
+    assert [line.removeprefix(" wrote:  ").rpartition("  step ")[0] for line in lines] == wrote
+    for line in lines:
+        step = told.steps[int(line.rpartition(" ")[2])]
+        assert f" by {step.actor}: " in line
+
+
+def test_another_failure_reads_nothing() -> None:
+    litmus = load_litmus("W29", "wake-one")
+    failure = decide(litmus, "pv_entry").failure
+    assert failure is not None
+    assert " wrote:" not in text.render(tell_litmus(litmus, "pv_entry", failure.schedule))
