@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from vkemu.commands.cli import main
-from vkemu.commands.fleet import worst
+from vkemu.commands.fleet import tell, worst
 from vkemu.verdict import Status
 
 from tests.serving.test_commands import command
@@ -91,3 +93,14 @@ def test_the_worst_is_told() -> None:
     assert worst([0, 0]) == "pass"
     assert worst([0, -9]) == worst([0, None]) == worst([0, 3]) == "unknown"
     assert worst([0, 3, 1]) == "fail"
+
+
+def test_a_line_that_nobody_reads_leaves_nobody_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader of standard error went away: a fleet ended there, and its children did not."""
+
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    tell("one: killed by SIGKILL")

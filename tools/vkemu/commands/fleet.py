@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,7 @@ from vkemu.serving.server import STOP_SECONDS
 from vkemu.verdict import OF_VERDICT, Status, UsageError, Verdict, telling
 from vkhost.tree import TREES
 
-KILL_SECONDS = (
-    STOP_SECONDS + 2.0
-)  # after that much of being told to stop, whoever is left is killed
+KILL_SECONDS = STOP_SECONDS + 2.0  # told to stop so long ago, whoever is left is killed
 READY = "serving at "
 
 
@@ -185,4 +184,6 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 
 def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """To whoever listens. That nobody does is no reason to leave the children alone."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
