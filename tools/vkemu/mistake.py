@@ -120,6 +120,16 @@ def _types_at(kind: Any, place: Place) -> list[msgspec.inspect.Type]:
     return types
 
 
+def is_text(kind: Any, place: Place) -> bool:
+    """Whether there is text at `place`, and nothing else."""
+    types = [t for t in _types_at(kind, place) if not isinstance(t, msgspec.inspect.NoneType)]
+    return bool(types) and all(
+        isinstance(t, msgspec.inspect.StrType)
+        or (isinstance(t, msgspec.inspect.LiteralType) and isinstance(t.values[0], str))
+        for t in types
+    )
+
+
 def _value_type(kind: Any, place: Place) -> Any:
     """Of the values of a table by names."""
     for found in _types_at(kind, place):

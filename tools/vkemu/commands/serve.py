@@ -201,7 +201,7 @@ def host_of(args: argparse.Namespace) -> Scenario:
         document: dict[str, Any] = {"name": "serve", **msgspec.to_builtins(DEFAULTS)}
         document["guest"] = [STAND_IN]
         for setting in settings:
-            lay_over(document, read_setting(setting))
+            lay_over(document, read_setting(setting, Scenario))
         scenario = read(document, Path("vkemu serve"))
     else:
         scenario = load(args.scenario, settings)

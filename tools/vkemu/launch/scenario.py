@@ -240,7 +240,7 @@ def laid_out(path_or_name: str, settings: Sequence[str] = ()) -> tuple[dict[str,
     path = find(path_or_name)
     document = read_document(path)
     for setting in settings:
-        lay_over(document, read_setting(setting))
+        lay_over(document, read_setting(setting, Scenario))
     return document, path
 
 
