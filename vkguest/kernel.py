@@ -20,6 +20,7 @@ from vkguest.kern.sched import Scheduler
 from vkguest.kern.sys_pipe import Pipe
 from vkguest.kern.vkdisk import Disk
 from vkguest.mutants import check_mutants
+from vkguest.vkernel64 import trap
 from vkguest.vkernel64.cpu_regs import identify_cpu
 from vkguest.vkernel64.globaldata import GlobalData
 from vkguest.vkernel64.init import boot
@@ -58,6 +59,8 @@ class Vkernel:
     After the run: `results` by pid, `failed`, what programs found wrong, `boot_error`, and `killed`
     (why the host ended it).
     """
+
+    go_user = staticmethod(trap.go_user)  # an lwp reaches it from here: it stands above all lwps
 
     def __init__(
         self,

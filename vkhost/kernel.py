@@ -15,9 +15,11 @@ from vkhost.pc64.pmap_inval import inval_intr
 from vkhost.quirks import Quirks
 from vkhost.rmap import make_rmap, tree_of
 from vkhost.vm.swap_pager import SwapPager
+from vkhost.vm.vm_fault import vm_fault
 from vkhost.vm.vm_meter import VmMeter, boot_thresholds
 from vkhost.vm.vm_page import VmPageArray
 from vkhost.vm.vm_page_queue import PQ_FREE, VmPageQueues, Vmstats
+from vkhost.vm.vm_pageout import vm_pageout_thread
 from vkhost.vm.vm_pageout_wakeup import Pagedaemon
 
 if TYPE_CHECKING:
@@ -93,8 +95,6 @@ class Kernel:
             if self.config.fault_workers:
                 self.start_worker(cpu)
         if self.config.pageout:
-            from vkhost.vm.vm_pageout import vm_pageout_thread
-
             self.spawn("pagedaemon", vm_pageout_thread(self), daemon=True)
             if self.config.emergency:
                 self.spawn("emergpager", vm_pageout_thread(self, emergency=True), daemon=True)
@@ -111,8 +111,6 @@ class Kernel:
         write: Write | None = None,
     ) -> int:
         """vm_fault.c:vm_fault, whichever the kernel was built with (a litmus may replace it)."""
-        from vkhost.vm.vm_fault import vm_fault
-
         return await vm_fault(vm_map, va, fault_type, fault_flags, write)
 
     def curcpu(self) -> Cpu | None:

@@ -16,7 +16,8 @@ from tests.oracle.host import DMAP, LEAF_BITS, SPAN, TABLE_BITS, Host
 from tests.oracle.hunt import hunt, hunt_seeds
 from tests.oracle.scenarios import QUIET
 from vkhost.kern.lwp import Lwp
-from vkhost.kern.proc import proc_create, proc_start
+from vkhost.kern.proc import proc_create
+from vkhost.kern.syscall import proc_start
 from vkhost.quirks import Quirks
 from vkhost.vm.vnode import MemoryVnode
 

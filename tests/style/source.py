@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ class Module:
     path: str
     text: str
 
-    @property
+    @cached_property
     def tree(self) -> ast.Module:
         return ast.parse(self.text, self.path)
 
@@ -44,21 +45,30 @@ def dotted(file: Path, base: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def modules(root: Path = ROOT) -> Iterator[Module]:
+@cache
+def modules() -> tuple[Module, ...]:
     """Everything that goes into the wheel."""
-    for folder in PACKAGES.values():
-        package = root / folder
-        for file in sorted(package.rglob("*.py")):
-            path = file.relative_to(root).as_posix()
-            yield Module(dotted(file, package.parent), path, file.read_text())
+    return tuple(
+        Module(dotted(file, package.parent), file.relative_to(ROOT).as_posix(), file.read_text())
+        for package in (ROOT / folder for folder in PACKAGES.values())
+        for file in sorted(package.rglob("*.py"))
+    )
 
 
-def modules_of_tests(root: Path = ROOT) -> Iterator[Module]:
-    for file in sorted((root / "tests").rglob("*.py")):
-        yield Module(dotted(file, root), file.relative_to(root).as_posix(), file.read_text())
+@cache
+def modules_of_tests() -> tuple[Module, ...]:
+    return tuple(
+        Module(dotted(file, ROOT), file.relative_to(ROOT).as_posix(), file.read_text())
+        for file in sorted((ROOT / "tests").rglob("*.py"))
+    )
 
 
-def imports(module: Module) -> Iterator[tuple[int, str]]:
+@cache
+def imports(module: Module) -> tuple[tuple[int, str], ...]:
+    return tuple(_imports(module))
+
+
+def _imports(module: Module) -> Iterator[tuple[int, str]]:
     """(line, absolute dotted name) of every import, inside functions and TYPE_CHECKING too, and of
     every string that is one of our modules, perhaps with `:name`: it is imported by that string.
 
@@ -81,6 +91,50 @@ def imports(module: Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, base
             for alias in node.names:
                 yield node.lineno, f"{base}.{alias.name}"
+
+
+def late(module: Module, tree: Collection[str]) -> Iterator[tuple[int, str]]:
+    """(line, module) of what is imported inside functions."""
+    inside = {line for node in ast.walk(module.tree) if is_function(node) for line in lines(node)}
+    return ((line, name) for line, name in targets(module, tree) if line in inside)
+
+
+def at_run_time(module: Module, tree: Collection[str]) -> Iterator[tuple[int, str]]:
+    """(line, module) of what is imported for more than the type checker."""
+    typing = {
+        line
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for line in lines(statement)
+    }
+    return ((line, name) for line, name in targets(module, tree) if line not in typing)
+
+
+def is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def lines(node: ast.AST) -> range:
+    assert isinstance(node, ast.stmt | ast.expr)
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def uses(module: Module) -> Iterator[tuple[int, str]]:
+    """(line, `os.urandom`) of what is taken from a module that was imported, by whatever name; and
+    (line, `id()`) of what is called by its bare name and without an argument."""
+    known = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in known:
+                yield node.lineno, f"{known[node.value.id]}.{node.attr}"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.lineno, f"{node.func.id}({'...' if node.args or node.keywords else ''})"
 
 
 def named_in_strings(module: Module) -> Iterator[str]:

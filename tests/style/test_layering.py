@@ -6,7 +6,7 @@ awaits effects and nothing else. ARCHITECTURE.md shows the table as a picture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 
 import pytest
@@ -15,11 +15,14 @@ from tests.style.source import (
     ROOT,
     Module,
     arrows,
+    at_run_time,
     circles,
     imports,
+    late,
     modules,
     room,
     targets,
+    uses,
 )
 
 # Room -> whom it may import. An arrow that is not here is a decision to be made, and made here.
@@ -85,7 +88,19 @@ EXPLORATION: Mapping[str, str] = {
 RECURSION = {"vkhost", "vkguest"}
 EVENT_LOOPS = {"trio", "anyio", "asyncio", "uvloop", "curio"}
 # A run must depend on its choices alone.
-NONDETERMINISM = {"time", "datetime", "secrets", "uuid", "threading", "multiprocessing"}
+NONDETERMINISM = {
+    "time", "datetime", "secrets", "uuid", "threading", "multiprocessing", "concurrent", "socket",
+    "subprocess", "select", "selectors", "signal", "tempfile", "platform",
+}  # fmt: skip
+NONDETERMINISTIC = {"Random()", "id(...)", "hash(...)"}
+# The files that a kernel is given, and a generator with a seed.
+PARTLY = {
+    "os": {"open", "close", "fstat", "pread", "pwrite", "ftruncate"}
+    | {"O_RDWR", "O_CREAT", "O_EXCL", "O_CLOEXEC"},
+    "random": {"Random"},
+}
+# All that a kernel imports when it is called for: it needs the extra `x86`.
+UNICORN = {"vkhost.pc64.unicorn_cpu", "vkhost.pc64.machine_code"}
 
 
 def breaches(module: Module, tree: frozenset[str] = frozenset()) -> list[str]:
@@ -96,16 +111,24 @@ def breaches(module: Module, tree: frozenset[str] = frozenset()) -> list[str]:
         for line, there, name in arrows(module, tree)
         if there not in allowed
     ]
-    for line, name in imports(module):
-        top = name.partition(".")[0]
-        if package == "vkemu":
-            continue
-        where = f"{module.path}:{line}: {module.name} imports {name}"
+    return sorted({*found, *(() if package == "vkemu" else breaches_of_kernel(module, tree))})
+
+
+def breaches_of_kernel(module: Module, tree: frozenset[str]) -> Iterator[str]:
+    for line, name in {*imports(module), *uses(module)}:
+        top, _, part = name.partition(".")
+        where = f"{module.path}:{line}: {module.name} knows {name}"
         if top in EVENT_LOOPS:
-            found.append(f"{where}: kernel code awaits effects, not an event loop")
-        if top in NONDETERMINISM or (top == "random" and name not in {"random", "random.Random"}):
-            found.append(f"{where}: a run must depend on its choices alone")
-    return sorted(set(found))
+            yield f"{where}: kernel code awaits effects, not an event loop"
+        if (
+            top in NONDETERMINISM
+            or name in NONDETERMINISTIC
+            or (top in PARTLY and part not in {"", *PARTLY[top]})
+        ):
+            yield f"{where}: a run must depend on its choices alone"
+    for line, name in late(module, tree):
+        if name not in UNICORN:
+            yield f"{module.path}:{line}: {name} is imported in a function: it closes a circle?"
 
 
 def inner(module: Module, tree: frozenset[str]) -> set[str]:
@@ -191,6 +214,28 @@ def test_no_room_reaches_itself() -> None:
     assert found == []
 
 
+def circles_of_kernels(tree: Iterable[Module]) -> list[list[str]]:
+    """Files that need each other to run. A type may know its user."""
+    kernels = {module.name: module for module in tree if not module.name.startswith("vkemu")}
+    return circles(
+        {
+            name: {target for _, target in at_run_time(module, kernels) if target in kernels}
+            for name, module in kernels.items()
+        }
+    )
+
+
+def test_no_circle_of_files_in_a_kernel() -> None:
+    tree = list(modules())
+    planted = "if TYPE_CHECKING:\n    from vkhost.vm.vm_pager import vm_pager_has_page\n"
+    typed = Module("vkhost.vm.vm_object", "x.py", planted)
+    real = Module("vkhost.vm.vm_object", "x.py", planted + "from vkhost.vm import vm_pager")
+
+    assert circles_of_kernels(tree) == []
+    assert circles_of_kernels([*tree, typed]) == []
+    assert len(circles_of_kernels([*tree, real])) == 1
+
+
 def test_no_circle_of_more_than_two_files_in_vkemu() -> None:
     tree = {module.name: module for module in modules() if module.name.startswith("vkemu")}
     graph = {
@@ -222,6 +267,14 @@ def test_a_circle_is_seen() -> None:
         ("vkguest.vkernel64.go_user", "from anyio import sleep"),
         ("vkhost.vm.vm_pageout", "from time import monotonic"),
         ("vkguest.workloads.mixed", "from random import randrange"),
+        ("vkguest.workloads.mixed", "import random as r\nr.shuffle([])"),
+        ("vkguest.workloads.mixed", "from random import Random\nRandom()"),
+        ("vkguest.vkernel64.image", "import os\nos.urandom(8)"),
+        ("vkguest.vkernel64.image", "from os import urandom as open"),
+        ("vkhost.vm.vnode", "import os\nos.environ['HOME']"),
+        ("vkhost.vm.vm_page", "def f(m):\n    return hash(m)"),
+        ("vkprotocol.connection", "import socket"),
+        ("vkhost.kern.proc", "def f():\n    from vkhost.kern.syscall import lwp_main"),
         ("vkemu.litmus.decide", "from vkemu.report import told"),
         (
             "vkemu.exploration.run",
@@ -246,6 +299,8 @@ def test_a_breach_is_seen(name: str, text: str) -> None:
         ("vkhost.rmap.bloom", "from . import pv_entry"),
         ("vkguest.workloads.mixed", "from random import Random"),
         ("vkemu.executors.live", "import trio, vkprotocol.effects"),
+        ("vkhost.vm.vnode", "import os\nos.pread(0, 1, 0)"),
+        ("vkhost.pc64.trap", "def f():\n    from vkhost.pc64.machine_code import MachineCode"),
         ("vkemu.launch.assemble", "from vkhost.vm.vm_meter import Thresholds"),
     ],
 )

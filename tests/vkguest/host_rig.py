@@ -14,7 +14,8 @@ from vkguest.kernel import Vkernel
 from vkguest.vkernel64.port import MailboxPort, Port
 from vkguest.workloads import workload
 from vkhost.config import HostConfig
-from vkhost.kern.proc import proc_create, proc_start
+from vkhost.kern.proc import proc_create
+from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Kernel
 from vkhost.vm.vnode_pager import MemoryVnode
 

@@ -14,7 +14,8 @@ from vkprotocol.vpte import VPTE_RW, VPTE_U, VPTE_V
 
 from tests.vkhost.machine import Event, Machine
 from vkhost.kern.lwp import Lwp, Proc
-from vkhost.kern.proc import proc_create, proc_start
+from vkhost.kern.proc import proc_create
+from vkhost.kern.syscall import proc_start
 from vkhost.pc64.pmap_bits import pte_prot
 from vkhost.quirks import Quirks
 from vkhost.vm.vm_fault import vm_fault

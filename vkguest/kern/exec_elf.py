@@ -16,6 +16,7 @@ from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkguest.kern.imgact_elf import ElfImage
+from vkguest.kern.kern_descrip import console_files
 from vkguest.kern.kern_sig import SIGCODE
 from vkguest.kern.proc import FRESH_REGS, Lwp, Proc
 from vkguest.vkernel64.copyio import copyin, copyinstr, copyout
@@ -118,8 +119,6 @@ def lwp_md(gd: GlobalData, proc: Proc, tid: int, machine: Machine) -> LwpMd:
 
 async def exec_first(gd: GlobalData, pid: int, image: ElfImage, args: Sequence[str]) -> Proc:
     """init_main.c: a process out of nothing. Raises VmWait."""
-    from vkguest.kern.kern_descrip import console_files
-
     vm, rsp = await exec_elf(gd, image, [arg.encode() for arg in args], [])
     md = ProcMd(image.brk, image.brk, console_files())
     proc = Proc(gd.kernel.name, pid, None, vm, image, md)

@@ -1,23 +1,20 @@
-"""How guest processes end. DragonFly `kern/kern_exit.c`, and the killing half of `kern_sig.c`."""
+"""How guest processes end. DragonFly `kern/kern_exit.c`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vkprotocol.errno import Errno
-from vkprotocol.vkernel import SIGKILL, SIGUSR1
 
+from vkguest.kern.kern_descrip import fdfree
 from vkguest.kern.kern_ktrace import ktrname
+from vkguest.kern.kern_sig import killproc
 from vkguest.kern.proc import BadExit, Lwp, Proc, Result, register_checksum
-from vkguest.vkernel64.globaldata import RQF_AST_SIGNAL
 from vkguest.vkernel64.npx import npxexit
 from vkguest.vm.vmspace import vmspace_terminate
 
 if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
-
-STATUS_SIGNAL: Final = 128  # plus the signal: exit status of a process that was killed
-STATUS_KILLED: Final = STATUS_SIGNAL + SIGKILL
 
 
 def wait_channel(proc: Proc) -> str:
@@ -34,26 +31,6 @@ async def exit1(gd: GlobalData, lp: Lwp, status: int) -> None:
     await lwp_exit(gd, lp)
 
 
-async def killproc(gd: GlobalData, proc: Proc, status: int, checksum: int | None = None) -> None:
-    """kern_sig.c:killproc: every lwp of it ends on its next way back to user mode.
-
-    The flag is set before the AST is sent. Who is between its own look at the flag and RUN when the
-    AST comes sees it at the next trap, or at the end of its quantum (W38).
-    """
-    async with gd.kernel.proc_token:
-        if proc.zombie or not await proc.dying.cmpset(False, True):
-            return
-        proc.exit_status = status
-        proc.checksum = checksum
-        lwps = list(proc.lwps.values())
-    for lp in lwps:
-        await gd.kernel.sched.unsleep(lp)
-    for other in gd.kernel.cpus:
-        if other is not gd and await other.curproc.load() == proc.pid:
-            await other.reqflags.set_bits(RQF_AST_SIGNAL)
-            await gd.kill(other.cpuid, SIGUSR1)
-
-
 async def lwp_exit(gd: GlobalData, lp: Lwp) -> None:
     """kern_exit.c:lwp_exit: the last one out takes the process with it."""
     proc = lp.proc
@@ -62,8 +39,6 @@ async def lwp_exit(gd: GlobalData, lp: Lwp) -> None:
         del proc.lwps[lp.tid]
         last = not proc.lwps
     if last:
-        from vkguest.kern.kern_descrip import fdfree
-
         await fdfree(gd, proc)
         gd.kernel.emit("user.exit", ktrname(gd, proc.pid))
         await vmspace_terminate(gd, proc.vmspace)

@@ -15,7 +15,6 @@ from vkprotocol.errno import Errno
 from vkprotocol.insn import Machine
 from vkprotocol.vkernel import NSIG, SIGCHLD, SIGFPE, SIGILL, SIGKILL, SIGUSR1
 
-from vkguest.kern.kern_exit import STATUS_SIGNAL, killproc
 from vkguest.vkernel64.copyio import copyin, copyout
 from vkguest.vkernel64.globaldata import RQF_AST_SIGNAL
 from vkguest.vkernel64.md import (
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp, Proc
     from vkguest.vkernel64.globaldata import GlobalData
 
+STATUS_SIGNAL: Final = 128  # plus the signal: exit status of a process that was killed
+STATUS_KILLED: Final = STATUS_SIGNAL + SIGKILL
 SIG_DFL, SIG_IGN = 0, 1
 IGNORED: Final = frozenset({16, 18, 19, SIGCHLD, 23, 28, 29})  # by default: URG, stops, CHLD ...
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 1, 2, 3
@@ -55,6 +56,26 @@ SIGCODE: Final = bytes.fromhex("ff1424 488d7c2410 6a00 b858010000 0f05 f4")
 
 def _bit(signo: int) -> int:
     return 1 << signo - 1
+
+
+async def killproc(gd: GlobalData, proc: Proc, status: int, checksum: int | None = None) -> None:
+    """kern_sig.c:killproc: every lwp of it ends on its next way back to user mode.
+
+    The flag is set before the AST is sent. Who is between its own look at the flag and RUN when the
+    AST comes sees it at the next trap, or at the end of its quantum (W38).
+    """
+    async with gd.kernel.proc_token:
+        if proc.zombie or not await proc.dying.cmpset(False, True):
+            return
+        proc.exit_status = status
+        proc.checksum = checksum
+        lwps = list(proc.lwps.values())
+    for lp in lwps:
+        await gd.kernel.sched.unsleep(lp)
+    for other in gd.kernel.cpus:
+        if other is not gd and await other.curproc.load() == proc.pid:
+            await other.reqflags.set_bits(RQF_AST_SIGNAL)
+            await gd.kill(other.cpuid, SIGUSR1)
 
 
 async def lwpsignal(gd: GlobalData, lp: Lwp, signo: int) -> None:

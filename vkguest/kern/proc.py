@@ -8,6 +8,8 @@ from vkprotocol.effects import Cell
 from vkprotocol.insn import NREGS
 from vkprotocol.limits import U64
 
+from vkguest.vkernel64.npx import npxsave
+
 if TYPE_CHECKING:
     from vkguest.kern.imgact_elf import ElfImage
     from vkguest.kern.kern_exec import Program
@@ -127,15 +129,10 @@ class Lwp:
         return f"<Lwp {self.proc.pid}.{self.tid}>"
 
     async def run(self, gd: GlobalData) -> None:
-        from vkguest.vkernel64.trap import go_user
-
-        await go_user(gd, self)
+        await gd.kernel.go_user(gd, self)
 
     async def switch_out(self) -> None:
-        if self.md is not None and self.md.npxgd is not None:
-            from vkguest.vkernel64.npx import npxsave
-
-            await npxsave(self)
+        await npxsave(self)
 
 
 FRESH_REGS: Final = (0,) * NREGS

@@ -15,9 +15,10 @@ from vkprotocol.errno import Errno
 
 from vkguest.kern.errors import VmWait
 from vkguest.kern.kern_exec import sys_execve
-from vkguest.kern.kern_exit import STATUS_KILLED, exit1, join_channel, kern_wait, killproc, lwp_exit
+from vkguest.kern.kern_exit import exit1, join_channel, kern_wait, lwp_exit
 from vkguest.kern.kern_fork import sys_fork, sys_lwp_create
 from vkguest.kern.kern_ktrace import ktrsyscall, ktrsysret
+from vkguest.kern.kern_sig import STATUS_KILLED, killproc
 from vkguest.kern.proc import Wrong
 from vkguest.kern.sys_pipe import sys_pipe, sys_pipe_close, sys_pipe_read, sys_pipe_write
 from vkguest.vkernel64.copyio import fuword64, suword64

@@ -29,9 +29,15 @@ from vkguest.kern.kern_descrip import (
     sys_read,
     sys_write,
 )
-from vkguest.kern.kern_exit import STATUS_SIGNAL, exit1, kern_wait
+from vkguest.kern.kern_exit import exit1, kern_wait
 from vkguest.kern.kern_fork import fork1
-from vkguest.kern.kern_sig import sys_kill, sys_sigaction, sys_sigprocmask, sys_sigreturn
+from vkguest.kern.kern_sig import (
+    STATUS_SIGNAL,
+    sys_kill,
+    sys_sigaction,
+    sys_sigprocmask,
+    sys_sigreturn,
+)
 from vkguest.kern.kern_umtx import sys_umtx_sleep, sys_umtx_wakeup
 from vkguest.kern.proc import FRESH_REGS, Lwp, Proc
 from vkguest.kern.syscall import sys_extexit, sys_fail, sys_getpid

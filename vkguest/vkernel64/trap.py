@@ -31,9 +31,9 @@ from vkprotocol.vkernel import (
 
 from vkguest.kern.errors import GuestPanic, VmWait
 from vkguest.kern.kern_exec import Program
-from vkguest.kern.kern_exit import STATUS_SIGNAL, killproc, lwp_exit
+from vkguest.kern.kern_exit import lwp_exit
 from vkguest.kern.kern_ktrace import ktrcsw, ktrname
-from vkguest.kern.kern_sig import lwpsignal, postsig
+from vkguest.kern.kern_sig import STATUS_SIGNAL, killproc, lwpsignal, postsig
 from vkguest.kern.syscall import syscall2
 from vkguest.vkernel64.npx import npxdna
 from vkguest.vkernel64.pmap_inval import flush_deferred

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from vkprotocol.mman import PROT_READ
 
-from vkguest.kern.kern_exit import STATUS_KILLED, killproc
+from vkguest.kern.kern_sig import STATUS_KILLED, killproc
 from vkguest.vkernel64.pmap_page import (
     pmap_is_modified,
     pmap_page_protect,

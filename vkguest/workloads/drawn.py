@@ -41,7 +41,7 @@ from vkguest.asm import (
     Asm,
 )
 from vkguest.kern.kern_exec import Program
-from vkguest.kern.kern_exit import STATUS_KILLED
+from vkguest.kern.kern_sig import STATUS_KILLED
 from vkguest.kern.param import DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS
 from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import PAGE_STEP, ROUND_STEP, RW, STATUS_CHILD, begin, finish, value

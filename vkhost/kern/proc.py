@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkprotocol.effects import Thread
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.vkernel import SIGKILL
 
 from vkhost.kern.lwp import File, Lwp, Proc, lwpsignal
 from vkhost.pc64.pmap_switch import swtch_out
-from vkhost.vm.vm_object import vm_object_deallocate, vm_object_reference
+from vkhost.vm.vm_object import vm_object_reference
+from vkhost.vm.vm_object_page import vm_object_deallocate
 from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
 from vkhost.vm.vmspace import vmspace_alloc, vmspace_rel
 
@@ -50,19 +50,6 @@ def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> P
     kernel.procs.append(proc)
     kernel.emit("proc.create", pid, proc.p_vmspace.pmap.id)
     return proc
-
-
-def proc_start(proc: Proc) -> list[Thread]:
-    """Let its threads run."""
-    from vkhost.kern.syscall import lwp_main
-
-    threads = []
-    for lwp in proc.lwps:
-        proc.kernel.emit("lwp.create", proc.pid, lwp.id)
-        thread = proc.kernel.spawn(f"lwp {proc.name}.{lwp.tid}", lwp_main(lwp))
-        lwp.thread_id = thread.tid
-        threads.append(thread)
-    return threads
 
 
 async def killproc(proc: Proc) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from vkprotocol import messages as msg
-from vkprotocol.effects import curthread
+from vkprotocol.effects import Thread, curthread
 from vkprotocol.errno import Errno
 from vkprotocol.insn import Mem, MemOp
 from vkprotocol.param import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from vkprotocol.vkernel import NSIG
 
 from vkhost.kern.kern_ktrace import ktrace
-from vkhost.kern.lwp import Lwp, lwpsignal
+from vkhost.kern.lwp import Lwp, Proc, lwpsignal
 from vkhost.kern.proc import KILLED, lwp_exit
 from vkhost.pc64.cpu import Fault
 from vkhost.pc64.cpuid import cpuid
@@ -47,6 +47,17 @@ Handler = Callable[[Lwp, Any], Awaitable[Result]]
 
 def _errno(error: int, value: int = 0) -> Result:
     return {"errno": int(error), "value": 0 if error else value}
+
+
+def proc_start(proc: Proc) -> list[Thread]:
+    """Let its threads run."""
+    threads = []
+    for lwp in proc.lwps:
+        proc.kernel.emit("lwp.create", proc.pid, lwp.id)
+        thread = proc.kernel.spawn(f"lwp {proc.name}.{lwp.tid}", lwp_main(lwp))
+        lwp.thread_id = thread.tid
+        threads.append(thread)
+    return threads
 
 
 async def lwp_main(lwp: Lwp) -> None:

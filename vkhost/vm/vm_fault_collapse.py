@@ -27,13 +27,10 @@ from vkhost.vm.vm import (
 )
 from vkhost.vm.vm_fault_object import vm_fault_object
 from vkhost.vm.vm_fault_state import FaultState
-from vkhost.vm.vm_map import VmMap, VmMapBacking, VmMapEntry
-from vkhost.vm.vm_map_backing import (
-    vm_map_backing_detach,
-    vm_map_entry_allocate_object,
-    vm_map_entry_shadow,
-)
-from vkhost.vm.vm_object import VmObject, vm_object_deallocate
+from vkhost.vm.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_backing_detach
+from vkhost.vm.vm_map_backing import vm_map_entry_allocate_object, vm_map_entry_shadow
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_object_page import vm_object_deallocate
 from vkhost.vm.vm_page import PG_REFERENCED
 from vkhost.vm.vm_page_busy import vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_flag_set

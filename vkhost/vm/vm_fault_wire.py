@@ -20,6 +20,7 @@ from vkhost.vm.vm import (
     VM_PROT_READ,
     VM_PROT_WRITE,
 )
+from vkhost.vm.vm_fault import vm_fault
 from vkhost.vm.vm_map import VmMap, VmMapEntry
 from vkhost.vm.vm_object import VmObject
 from vkhost.vm.vm_page import VmPage
@@ -36,8 +37,6 @@ async def vm_fault_wire(vm_map: VmMap, start: int, end: int, *, user_wire: bool)
 
     The map is not locked: each page takes vm_fault's own way, interlock included.
     """
-    from vkhost.vm.vm_fault import vm_fault
-
     for va in range(start, end, PAGE_SIZE):
         if user_wire:
             result = await vm_fault(vm_map, va, VM_PROT_READ, VM_FAULT_USER_WIRE)

@@ -4,9 +4,9 @@ An entry maps [start, end) to an object through its `ba`, the head of a chain of
 page the first object lacks is looked for in the next. Every vm_map_backing hangs on its object's
 backing_list, which is all the reverse map of the extent-scan kernels knows.
 
-DragonFly sys/vm/vm_map.c, vm_map.h. Left out: submaps, uksmaps, auto-grow stacks, partitioning,
-coalescing of anonymous objects, and map->token, which covers here nothing that the map lock does
-not.
+DragonFly sys/vm/vm_map.c:vm_map_backing_attach, vm_map_backing_detach; vm_map.h. Left
+out: submaps, uksmaps, auto-grow stacks, partitioning, coalescing of anonymous objects, and
+map->token, which covers here nothing that the map lock does not.
 """
 
 from __future__ import annotations
@@ -259,6 +259,18 @@ def vm_map_freehint_hole(vm_map: VmMap, start: int) -> None:
         vm_map.freehint[kind] = min(hint, start)
 
 
+async def vm_map_backing_attach(ba: VmMapBacking) -> None:
+    assert ba.object is not None
+    async with ba.object.backing_lk:
+        ba.object.backing_list.append(ba)
+
+
+async def vm_map_backing_detach(ba: VmMapBacking) -> None:
+    assert ba.object is not None
+    async with ba.object.backing_lk:
+        ba.object.backing_list.remove(ba)
+
+
 async def vm_map_insert(
     vm_map: VmMap,
     obj: VmObject | None,
@@ -274,8 +286,6 @@ async def vm_map_insert(
 
     Precondition: exclusive lock. No prefault is ever attempted on a VPAGETABLE entry (W42).
     """
-    from vkhost.vm.vm_map_backing import vm_map_backing_attach
-
     if start < vm_map.min_offset or end > vm_map.max_offset or start >= end:
         return KERN_INVALID_ADDRESS
     if entries_in(vm_map, start, end):

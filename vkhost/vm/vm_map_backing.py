@@ -1,8 +1,8 @@
 """vm_map_backing: the links between map entries and objects, and the shadows put between them.
 
-DragonFly sys/vm/vm_map.c:vm_map_backing_attach, vm_map_backing_detach, vm_map_backing_replicated,
-vm_map_backing_adjust_start, vm_map_backing_adjust_end, vm_map_entry_dispose, vm_map_entry_shadow,
-vm_map_entry_allocate_object. All need the exclusive map lock.
+DragonFly sys/vm/vm_map.c:vm_map_backing_replicated, vm_map_backing_adjust_start,
+vm_map_backing_adjust_end, vm_map_entry_dispose, vm_map_entry_shadow, vm_map_entry_allocate_object.
+All need the exclusive map lock.
 """
 
 from __future__ import annotations
@@ -10,29 +10,18 @@ from __future__ import annotations
 from vkprotocol.param import atop
 
 from vkhost.vm.vm import MAP_ENTRY_NEEDS_COPY, VM_MAPTYPE_VPAGETABLE
-from vkhost.vm.vm_map import VmMap, VmMapBacking, VmMapEntry
-from vkhost.vm.vm_object import (
-    OBJT_DEFAULT,
-    OBJT_SWAP,
-    vm_object_allocate,
-    vm_object_deallocate,
-    vm_object_reference,
+from vkhost.vm.vm_map import (
+    VmMap,
+    VmMapBacking,
+    VmMapEntry,
+    vm_map_backing_attach,
+    vm_map_backing_detach,
 )
+from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, vm_object_allocate, vm_object_reference
+from vkhost.vm.vm_object_page import vm_object_deallocate
 
 # [20]: a VPTE may name any frame, so the object of a VPAGETABLE entry has no end worth the name.
 VPAGETABLE_OBJECT_PAGES = 0x7FFFFFFF
-
-
-async def vm_map_backing_attach(ba: VmMapBacking) -> None:
-    assert ba.object is not None
-    async with ba.object.backing_lk:
-        ba.object.backing_list.append(ba)
-
-
-async def vm_map_backing_detach(ba: VmMapBacking) -> None:
-    assert ba.object is not None
-    async with ba.object.backing_lk:
-        ba.object.backing_list.remove(ba)
 
 
 def copy_backing(ba: VmMapBacking) -> VmMapBacking:

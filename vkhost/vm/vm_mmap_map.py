@@ -31,7 +31,8 @@ from vkhost.vm.vm import (
 from vkhost.vm.vm_map import VmMap, vm_map_find, vm_map_lock_read, vm_map_unlock
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_protect import vm_map_inherit
-from vkhost.vm.vm_object import VmObject, vm_object_deallocate
+from vkhost.vm.vm_object import VmObject
+from vkhost.vm.vm_object_page import vm_object_deallocate
 from vkhost.vm.vmspace import Vmspace
 from vkhost.vm.vnode import Vnode
 from vkhost.vm.vnode_pager import vnode_pager_alloc

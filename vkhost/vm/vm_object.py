@@ -14,7 +14,6 @@ from vkprotocol.effects import Cell, Key, RWLock, fresh_key, key_text
 from vkprotocol.guarded import guarded_by
 
 from vkhost.kern.lockorder import BACKING_LK
-from vkhost.kern.panic import kkassert
 from vkhost.kern.token import Token, tsleep_until
 
 if TYPE_CHECKING:
@@ -100,25 +99,6 @@ def vm_object_allocate(
 
 async def vm_object_reference(obj: VmObject) -> None:
     await obj.ref_count.add(1)
-
-
-async def vm_object_deallocate(obj: VmObject) -> None:
-    """Drop a reference. The last one of anonymous memory ends it; a file's object lives as long
-    as the file is open or mapped."""
-    from vkhost.vm.vm_object_page import vm_object_terminate
-
-    before = await obj.ref_count.add(-1)
-    kkassert(obj.kernel, before > 0, f"vm_object_deallocate: {obj.id} not referenced")
-    if before != 1:
-        return
-    async with obj.token:
-        if obj.dead or await obj.ref_count.load():
-            return
-        vp = obj.handle
-        if vp is not None and await vp.opencount.load():
-            return
-        obj.dead = True
-        await vm_object_terminate(obj)
 
 
 async def vm_object_pip_wait(obj: VmObject, wmesg: str) -> None:

@@ -1,9 +1,10 @@
 """Taking pages out of an object, or their dirt. DragonFly vm_object.c:vm_object_page_remove,
-vm_object_page_clean, vm_object_terminate.
+vm_object_page_clean, vm_object_deallocate, vm_object_terminate.
 """
 
 from __future__ import annotations
 
+from vkhost.kern.panic import kkassert
 from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ
 from vkhost.vm.vm_object import OBJT_VNODE, VmObject, vm_object_pip_wait
 from vkhost.vm.vm_page import PG_CLEANCHK, PG_NOSYNC, VmPage
@@ -152,6 +153,23 @@ async def _collectable(obj: VmObject, pindex: int) -> VmPage | None:
         await vm_page_flag_clear(p, PG_CLEANCHK)
     await vm_page_wakeup(p)
     return None
+
+
+async def vm_object_deallocate(obj: VmObject) -> None:
+    """Drop a reference. The last one of anonymous memory ends it; a file's object lives as long
+    as the file is open or mapped."""
+    before = await obj.ref_count.add(-1)
+    kkassert(obj.kernel, before > 0, f"vm_object_deallocate: {obj.id} not referenced")
+    if before != 1:
+        return
+    async with obj.token:
+        if obj.dead or await obj.ref_count.load():
+            return
+        vp = obj.handle
+        if vp is not None and await vp.opencount.load():
+            return
+        obj.dead = True
+        await vm_object_terminate(obj)
 
 
 async def vm_object_terminate(obj: VmObject) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.vkguest.bench import Bench
 from tests.vkguest.rig import assert_all_returned, check_pmaps_every, on_fake
 from tests.vkguest.workloads.test_workloads import assert_went_well
-from vkguest.kern.kern_exit import STATUS_KILLED
+from vkguest.kern.kern_sig import STATUS_KILLED
 from vkguest.vm.vm_page import (
     VM_ALLOC_NORMAL,
     vm_page_alloc,

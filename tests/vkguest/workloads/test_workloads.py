@@ -8,7 +8,7 @@ from vkprotocol.vkernel import SIGSEGV
 
 from tests.vkguest.fake_host import WORDS
 from tests.vkguest.rig import Run, assert_all_returned, check_pmaps_every, on_fake
-from vkguest.kern.kern_exit import STATUS_KILLED, STATUS_SIGNAL
+from vkguest.kern.kern_sig import STATUS_KILLED, STATUS_SIGNAL
 from vkguest.kern.param import DATA_ADDRESS
 from vkguest.kern.proc import Wrong
 from vkguest.kern.syscall import STATUS_FAIL

@@ -23,8 +23,8 @@ from vkprotocol.vkernel import SIGUSR1
 
 from tests.vkhost.vkernel import DMAP, FD, RW, R, Vkernel
 from vkhost.kern.panic import Panic
-from vkhost.kern.proc import killproc, proc_create, proc_start
-from vkhost.kern.syscall import SYSCALLS
+from vkhost.kern.proc import killproc, proc_create
+from vkhost.kern.syscall import SYSCALLS, proc_start
 from vkhost.quirks import Quirks
 from vkhost.vm.vnode import MemoryVnode
 

@@ -11,11 +11,14 @@ from vkhost.vm.swap_pager import swap_pager_haspage, swap_pager_unswapped
 from vkhost.vm.vm_object import (
     OBJT_SWAP,
     VmObject,
-    vm_object_deallocate,
     vm_object_pip_wait,
     vm_object_reference,
 )
-from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm.vm_object_page import (
+    vm_object_deallocate,
+    vm_object_page_clean,
+    vm_object_page_remove,
+)
 from vkhost.vm.vm_page import PG_SWAPPED, VmPage
 from vkhost.vm.vm_page_busy import vm_page_io_start, vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_dirty

@@ -32,7 +32,8 @@ from vkguest.kernel import Vkernel
 from vkguest.vkernel64.port import MailboxPort
 from vkhost.config import HostConfig
 from vkhost.kern.lwp import File, Proc
-from vkhost.kern.proc import proc_create, proc_start
+from vkhost.kern.proc import proc_create
+from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Emit, Kernel
 from vkhost.quirks import Quirks
 from vkhost.vm.vm_meter import sysctl_table

@@ -14,7 +14,8 @@ from vkprotocol.messages import AnyRequest, CpuOps, Exit, Goodbye, Mmap, Reply
 from vkprotocol.mman import MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
-from vkhost.kern.proc import proc_create, proc_start
+from vkhost.kern.proc import proc_create
+from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Kernel
 
 ROUND_STEP = 0x1_0000_0001

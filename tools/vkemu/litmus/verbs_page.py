@@ -17,8 +17,11 @@ from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_fault_page import vm_fault_page
 from vkhost.vm.vm_map_clean import vm_map_clean
 from vkhost.vm.vm_map_delete import vm_map_remove
-from vkhost.vm.vm_object import vm_object_deallocate
-from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
+from vkhost.vm.vm_object_page import (
+    vm_object_deallocate,
+    vm_object_page_clean,
+    vm_object_page_remove,
+)
 from vkhost.vm.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
 from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup

@@ -35,7 +35,8 @@ from vkemu.serving.status import status_text
 from vkemu.serving.transport import Broken, Stream
 from vkhost.kern.lwp import Proc
 from vkhost.kern.panic import Panic
-from vkhost.kern.proc import killproc, proc_create, proc_start
+from vkhost.kern.proc import killproc, proc_create
+from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Kernel
 
 STOP_SECONDS: Final = 5.0  # for the processes of the guests to end, once they were told to
