@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vkprotocol.effects import Spawn, curthread
 
 from vkhost.config import HostConfig
+from vkhost.fault_injection import FaultInjection, InjectedFault
 from vkhost.pc64.cpu import Cpu
 from vkhost.pc64.fault_worker import fault_worker
 from vkhost.pc64.physmem import PhysMem
@@ -44,7 +45,7 @@ class Kernel:
     """One host. Everything the host's threads share hangs off it; no module keeps state.
 
     `policy` names the reverse map (`rmap.POLICIES`), `mutants` the deliberate defects
-    (`mutants.py`).
+    (`mutants.py`), `faults` what goes wrong around it.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Kernel:
         emit: Emit = _unheard,
         quirks: Quirks | None = None,
         mutants: frozenset[str] = frozenset(),
+        faults: Sequence[InjectedFault] = (),
     ) -> None:
         self.config = config
         self.policy = policy
@@ -63,6 +65,7 @@ class Kernel:
         self.tree = config.tree or tree_of(policy)
         self.quirks = (quirks or Quirks()).on(self.tree)
         self.mutants = mutants
+        self.injection = FaultInjection(self, faults) if faults else None
         # Told of what a dead process has leaked, in place of the panic it is.
         self.on_leak: Callable[[Proc, str], None] | None = None
         self.vmstats = Vmstats()

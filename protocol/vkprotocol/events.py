@@ -298,6 +298,9 @@ debug pageout.wakeup count=free_pages
 warning oom.kill proc pages reason
   a process is killed for memory
   vm_pageout.c:vm_pageout_scan_callback
+info fault.inject name who
+  a fault of a device, a CPU or a process comes that the scenario asks for
+  none: the real ones come unasked
 info object.create object type size
   an object
   vm_object.c:vm_object_allocate

@@ -42,7 +42,7 @@ def soaked(backend: str, enough: Callable[[Soak], bool], mutants: Sequence[str] 
     found: dict[str, Any] = {}
 
     async def main() -> None:
-        soak = Soak(host("pv_entry", [*mutants]), 600.0, 1)
+        soak = Soak(host("pv_entry", [*mutants], []), 600.0, 1)
 
         async def watch() -> None:
             while not enough(soak):

@@ -68,6 +68,7 @@ async def lwp_main(lwp: Lwp) -> None:
 
 async def _serve(lwp: Lwp) -> None:
     kernel = lwp.proc.kernel
+    injection = kernel.injection
     await swtch_in(lwp)
     while True:
         request = await lwp.requests.recv()
@@ -75,6 +76,8 @@ async def _serve(lwp: Lwp) -> None:
             break
         name = type(request).__struct_config__.tag
         kernel.emit("syscall.begin", lwp.id, name)
+        if injection is not None:
+            await injection.request(lwp.proc)
         result = await SYSCALLS[type(request)](lwp, request)
         kernel.emit("syscall.end", lwp.id, name, result.get("errno", 0), result.get("value", 0))
         if await lwp.proc.killed.load():
@@ -84,6 +87,8 @@ async def _serve(lwp: Lwp) -> None:
             await lwp.replies.send(msg.Reply(lwp=lwp.tid, seq=request.seq, **result))
             await _refuse_the_rest(lwp)
             return
+        if injection is not None:
+            await injection.reply(lwp.proc)
         await lwp.replies.send(msg.Reply(lwp=lwp.tid, seq=request.seq, **result))
     await lwp_exit(lwp)
     await lwp.replies.send(_killed(lwp))

@@ -242,6 +242,8 @@ async def inval_intr(cpu: Cpu) -> None:
     """The CPU's IPI handler: flush what is asked, and say so."""
     while True:
         request: InvalRequest = await cpu.ipi.recv()
+        if cpu.kernel.injection is not None:
+            await cpu.kernel.injection.interrupt(cpu)
         await _flush_and_acknowledge(cpu, request)
 
 

@@ -51,6 +51,8 @@ async def vmspace_ctl(
     await _enter(lwp, ve)
     await vmspace_entry_drop(ve)  # the call's own; the run has another
     lwp.proc.kernel.emit("run.enter", lwp.id, ve.id)
+    if lwp.proc.kernel.injection is not None:
+        await lwp.proc.kernel.injection.run(lwp.cpu)
     user = user_code(lwp, frame)
     trap, error = await _user_mode(lwp, user)
     await vkernel_trap(lwp, trap)

@@ -28,7 +28,10 @@ async def vm_pager_get_page(obj: VmObject, pindex: int, m: VmPage) -> int:
     """Fill the busied page, which stays busied. Token of `obj` held exclusively."""
     if obj.type == OBJT_DEFAULT:
         return VM_PAGER_FAIL
+    injection = obj.kernel.injection
     try:
+        if injection is not None:
+            await injection.page_io(obj, pindex, write=False)
         if obj.type == OBJT_VNODE:
             if not vnode_pager_haspage(obj, pindex):
                 return VM_PAGER_BAD
@@ -48,9 +51,12 @@ async def vm_pager_put_pages(obj: VmObject, pages: list[VmPage], flags: int) -> 
     The I/O is done one page after the other, by the caller's thread.
     """
     statuses = []
+    injection = obj.kernel.injection
     for m in pages:
         pindex = m.pindex
         try:
+            if injection is not None:
+                await injection.page_io(obj, pindex, write=True)
             if obj.type != OBJT_VNODE:
                 done = await swap_pager_putpage(obj, pindex, m)
                 statuses.append(VM_PAGER_OK if done else VM_PAGER_FAIL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from argparse import ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -66,6 +66,40 @@ def path(text: str) -> Path:
     if not text:
         raise ArgumentTypeError("'', expected a path")
     return Path(text)
+
+
+def add_faults(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--fault",
+        type=fault,
+        action="append",
+        default=[],
+        metavar="KIND[:KEY=VALUE,...]",
+        help="a fault of a disk, a CPU or a guest, as swap-write:at=3; instead of the file's",
+    )
+
+
+def fault(text: str) -> str:
+    """`swap-write:at=3,times=0` as a [[fault]] in TOML, on one line."""
+    kind, *pairs = re.split("[:,]", text)
+    words = [("kind", kind)]
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[a-z]+", key):
+            raise ArgumentTypeError(f"{clipped(text)}, expected KIND or KIND:KEY=VALUE,...")
+        words.append((key, value))
+    if len(dict(words)) < len(words):
+        raise ArgumentTypeError(f"{clipped(text)}, expected each key once")
+    inner = ", ".join(f"{key} = {_number_or_string(value)}" for key, value in words)
+    return f"{{{inner}}}"
+
+
+def _number_or_string(value: str) -> str:
+    if re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", value):
+        return value
+    if not re.fullmatch(r"[\w.-]*", value):
+        raise ArgumentTypeError(f"{clipped(value)}, expected a number or a name")
+    return f'"{value}"'
 
 
 def token_in(what: str) -> str:

@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from vkemu.commands.arguments import name, positive, setting
+from vkemu.commands.arguments import add_faults, name, positive, setting
 from vkemu.commands.child import Child
 from vkemu.commands.run import collect_settings
 from vkemu.commands.serve import CHECKING
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="lay a setting over the scenario, as host.pages=300",
     )
+    add_faults(parser)
     add("--checks", choices=tuple(CHECKING), help="what the oracle looks at (default: all)")
     add("--patience", type=positive, metavar="S", help="how long a host may owe a guest an answer")
     add("--backend", choices=BACKENDS, default="trio", help="the event loop of each")

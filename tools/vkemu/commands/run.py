@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from vkemu.commands import sharing
-from vkemu.commands.arguments import name, path, positive, setting, whole
+from vkemu.commands.arguments import add_faults, name, path, positive, setting, whole
 from vkemu.commands.progress import Progress
 from vkemu.executors.chance import seeded
 from vkemu.launch.draw import drawn
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
     )
+    add_faults(parser)
     parser.add_argument(
         "--set",
         type=setting,
@@ -163,6 +164,8 @@ def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:
         settings.append(f"mutants = [{', '.join(map(quoted, args.mutant))}]")
     if args.max_steps is not None:
         settings.append(f"max_steps = {args.max_steps}")
+    if args.fault:
+        settings.append(f"fault = [{', '.join(args.fault)}]")
     return tuple(settings)
 
 

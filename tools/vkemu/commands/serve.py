@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from vkemu.commands.arguments import name, path, positive, setting
+from vkemu.commands.arguments import add_faults, name, path, positive, setting
 from vkemu.commands.run import collect_settings
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import Machine, assemble
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
     )
+    add_faults(parser)
     parser.add_argument(
         "--set",
         type=setting,

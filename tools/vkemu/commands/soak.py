@@ -9,7 +9,7 @@ import sys
 import anyio
 import msgspec
 
-from vkemu.commands.arguments import name, path, seconds, seed
+from vkemu.commands.arguments import add_faults, name, path, seconds, seed
 from vkemu.commands.compare import writable
 from vkemu.executors.live import BACKENDS, on_backend
 from vkemu.soak.page import render
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed, default=1, metavar="S", help="who comes, with what programs (1)")
     add("--policy", type=name, default="pv_entry", help="reverse map (default: pv_entry)")
     add("--mutant", type=name, action="append", default=[], help="add a deliberate defect")
+    add_faults(parser)
     add("--backend", choices=BACKENDS, default="trio", help="the event loop")
     add("--report", type=path, metavar="FILE", help="plots, in one HTML file")
     add("--json", action="store_true", help="print all that was found, every sample too, as JSON")
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         writable(args.report, "--report")
-    scenario = host(args.policy, args.mutant)
+    scenario = host(args.policy, args.mutant, args.fault)
 
     async def main() -> None:
         soak = soaks[0] = Soak(scenario, args.minutes * 60, args.seed)

@@ -61,6 +61,7 @@ class Machine:
             emit_to(self.oracle, log),
             msgspec.convert(msgspec.structs.asdict(scenario.quirks), Quirks),
             frozenset(scenario.mutants),
+            scenario.fault,
         )
         self.kernel.start()
         self.guests = [self._boot(scenario, guest) for guest in scenario.guest]

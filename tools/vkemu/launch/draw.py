@@ -1,5 +1,5 @@
 """What a scenario leaves to the seed: the programs of its `random` and `wild` workloads, and what
-its native processes do.
+its native processes do; and when faults of a chance come.
 
 `random:ops=8` becomes `random:ops=8,seed=3920116512`, of the run's seed, the guest and the place in
 its list, so that each seed of a search is another program under another schedule, and the scenario
@@ -36,7 +36,13 @@ def drawn(scenario: Scenario, seed: int) -> Scenario:
         else native
         for native in scenario.native
     )
-    return msgspec.structs.replace(scenario, guest=guests, native=natives)
+    faults = tuple(
+        msgspec.structs.replace(fault, seed=Random(f"{seed} fault {place}").getrandbits(BITS))
+        if fault.chance < 1 and not fault.seed
+        else fault
+        for place, fault in enumerate(scenario.fault)
+    )
+    return msgspec.structs.replace(scenario, guest=guests, native=natives, fault=faults)
 
 
 def _workload(spec: str, whose: str) -> str:

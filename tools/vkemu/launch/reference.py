@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from vkemu.launch.scenario import Guest, Host, NativeTable, Process, QuirkTable, Region, Scenario
+from vkhost.fault_injection import InjectedFault
 
 TABLES: tuple[tuple[str, Any], ...] = (
     ("", Scenario),
@@ -17,6 +18,7 @@ TABLES: tuple[tuple[str, Any], ...] = (
     ("[[guest.process]]", Process),
     ("[[guest.process.region]]", Region),
     ("[[native]]", NativeTable),
+    ("[[fault]]", InjectedFault),
     ("[host]", Host),
     ("[quirks]", QuirkTable),
 )

@@ -22,6 +22,7 @@ from vkemu.launch.setting import lay_over, read_setting
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError, one_of
 from vkhost.config import HostConfig
+from vkhost.fault_injection import IMAGE_IO, OF_CPUS, InjectedFault
 from vkhost.quirks import Quirks
 from vkhost.vm.vm_meter import Thresholds
 
@@ -137,6 +138,7 @@ class Scenario(Table, frozen=True):
     mutants: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     native: tuple[NativeTable, ...] = ()
+    fault: tuple[InjectedFault, ...] = ()
     blobs: dict[str, bytes] = {}  # no key of a file: what the files it names hold
 
     @property
@@ -291,6 +293,8 @@ def check(scenario: Scenario, where: str) -> None:
             raise UsageError(f"{where}:native[{i}].name: {native.name!r} again, expected another")
         seen.add(native.name)
         _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
+    for i, fault in enumerate(scenario.fault):
+        _check_fault(fault, scenario, f"{where}:fault[{i}]")
     _check_memory(scenario, where)
 
 
@@ -341,6 +345,23 @@ def _check_guest(guest: Guest, where: str) -> None:
         if elf.is_elf(process.program):
             continue
         _valid(f"{here}.program", names.check_program, process.program)
+
+
+def _check_fault(fault: InjectedFault, scenario: Scenario, where: str) -> None:
+    """Whoever it names exists, and it can happen."""
+    guests = [guest.name for guest in scenario.guest]
+    natives = [] if fault.kind in IMAGE_IO else [native.name for native in scenario.native]
+    host = scenario.host
+    if fault.guest and (fault.kind in OF_CPUS or fault.kind.startswith("swap-")):
+        raise UsageError(f"{where}.guest: {fault.guest!r}, expected none for {fault.kind}")
+    if fault.guest:
+        known(f"{where}.guest", fault.guest, [*guests, *natives])
+    if fault.cpu is not None and fault.kind not in OF_CPUS:
+        raise UsageError(f"{where}.cpu: {fault.cpu}, expected none for {fault.kind}")
+    if fault.cpu is not None and fault.cpu >= host.cpus:
+        raise UsageError(f"{where}.cpu: {fault.cpu}, expected 0 to {host.cpus - 1} (host.cpus)")
+    if fault.kind == "late-ipi" and (host.shootdown != "stream" or not host.ipi_threads):
+        raise UsageError(f'{where}.kind: late-ipi, expected with host.shootdown = "stream"')
 
 
 def _check_regions(regions: tuple[Region, ...], where: str, data: int) -> None:

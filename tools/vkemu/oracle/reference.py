@@ -45,6 +45,9 @@ class Copy:
     version: int
 
 
+UNREADABLE: Final = ("swap-read", "image-read", "image-truncated")
+
+
 class Reference:
     """`acting`: which program's accesses those of a thread are, by name of the thread."""
 
@@ -59,6 +62,7 @@ class Reference:
         self.copies: dict[tuple[str, int], Copy] = {}
         self.frees: dict[tuple[str, int], list[tuple[Memory, int, int]]] = {}
         self.dying: set[str] = set()
+        self.unreadable = 0  # reads of disk that failed: each a fault of whoever waited for it
 
     # Who runs where.
 
@@ -98,6 +102,9 @@ class Reference:
 
     def oom_kill(self, proc: Id, pages: int, reason: str) -> None:
         self.dying.add(str(proc))
+
+    def fault_inject(self, name: str, who: str) -> None:
+        self.unreadable += name in UNREADABLE
 
     # Programs.
 
@@ -299,6 +306,9 @@ class Reference:
             return
         wanted = RW if prot & PROT_WRITE else prot
         if not wanted & ~region.prot:
+            if self.unreadable:
+                self.unreadable -= 1
+                return
             raise self._violation(
                 f"program {who} faults at {va:#x}, which is mapped and permits the access"
             )

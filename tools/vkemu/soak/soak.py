@@ -15,6 +15,7 @@ from vkemu.executors.live import Live
 from vkemu.launch.assemble import assemble
 from vkemu.launch.outcome import FAILURES, headline
 from vkemu.launch.scenario import Scenario, read
+from vkemu.launch.setting import lay_over, read_setting
 from vkemu.serving.server import Overdue, Server
 from vkemu.serving.status import status
 from vkemu.serving.transport import Broken, Stream, memory_pair
@@ -35,8 +36,9 @@ HOST: Final = {
 STAND_IN: Final = {"name": "visitors", "memory": "256K", "workloads": ["touch"]}
 
 
-def host(policy: str, mutants: list[str]) -> Scenario:
+def host(policy: str, mutants: list[str], faults: list[str]) -> Scenario:
     document = {"name": "soak", "policy": policy, "mutants": mutants, "host": HOST}
+    lay_over(document, read_setting(f"fault = [{', '.join(faults)}]"))
     scenario = read({**document, "guest": [STAND_IN]}, Path("vkemu soak"))
     return msgspec.structs.replace(scenario, guest=())
 
