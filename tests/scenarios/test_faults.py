@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vkemu.executors.chance import seeded
@@ -54,7 +55,7 @@ class Run:
             self.injected.append((fields[0], fields[1]))
 
 
-OUTCOMES: list[tuple[dict[str, object], list[str]]] = [
+OUTCOMES: list[tuple[dict[str, Any], list[str]]] = [
     ({"kind": "swap-read", "at": 1}, []),
     ({"kind": "swap-write", "at": 1, "times": 3}, []),
     ({"kind": "image-read", "at": 9, "guest": "one"}, ["one"]),
@@ -71,7 +72,7 @@ OUTCOMES: list[tuple[dict[str, object], list[str]]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "killed"), OUTCOMES, ids=str)
-def test_a_fault_ends_as_it_should(fault: dict[str, object], killed: list[str]) -> None:
+def test_a_fault_ends_as_it_should(fault: dict[str, Any], killed: list[str]) -> None:
     run = Run(1, **fault)
 
     assert run.outcome.verdict == "pass", run.outcome.error

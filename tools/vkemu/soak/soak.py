@@ -38,7 +38,7 @@ STAND_IN: Final = {"name": "visitors", "memory": "256K", "workloads": ["touch"]}
 
 def host(policy: str, mutants: list[str], faults: list[str]) -> Scenario:
     document = {"name": "soak", "policy": policy, "mutants": mutants, "host": HOST}
-    lay_over(document, read_setting(f"fault = [{', '.join(faults)}]"))
+    lay_over(document, read_setting(f"fault = [{', '.join(faults)}]", Scenario))
     scenario = read({**document, "guest": [STAND_IN]}, Path("vkemu soak"))
     return msgspec.structs.replace(scenario, guest=())
 
