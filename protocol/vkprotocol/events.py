@@ -11,9 +11,8 @@ integer of `vkhost.pc64.pmap` (PTE_* bits and the frame number shifted by 12).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 NO_OBJECT: Final = -1  # `object` of a page that belongs to none
 QUEUES: Final = ("none", "free", "inactive", "active", "cache", "hold")  # by number
@@ -83,8 +82,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A positional argument of an event."""
 
     name: str
@@ -92,8 +90,7 @@ class Field:
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One kind of thing that happens."""
 
     name: str

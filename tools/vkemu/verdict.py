@@ -74,3 +74,8 @@ def one_of(value: str, known: Iterable[str]) -> str:
     listed = ", ".join(names[:LISTED]) or "(there is none)"
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{hint}expected one of {listed}{more}"
+
+
+def known(where: str, value: str, there: list[str]) -> None:
+    if value not in there:
+        raise UsageError(f"{where}: unknown {value!r}, {one_of(value, there)}")

@@ -17,12 +17,12 @@ from msgspec import Meta, Struct
 from vkprotocol import limits
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
-from vkemu.launch import elf, names
+from vkemu.launch import elf, faults, names
 from vkemu.launch.setting import lay_over, read_setting
 from vkemu.mistake import convert
-from vkemu.verdict import UsageError, one_of
+from vkemu.verdict import UsageError, known, one_of
 from vkhost.config import HostConfig
-from vkhost.fault_injection import IMAGE_IO, OF_CPUS, InjectedFault
+from vkhost.fault_injection import InjectedFault
 from vkhost.quirks import Quirks
 from vkhost.vm.vm_meter import Thresholds
 
@@ -294,7 +294,7 @@ def check(scenario: Scenario, where: str) -> None:
         seen.add(native.name)
         _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
     for i, fault in enumerate(scenario.fault):
-        _check_fault(fault, scenario, f"{where}:fault[{i}]")
+        faults.check_fault(fault, scenario, f"{where}:fault[{i}]")
     _check_memory(scenario, where)
 
 
@@ -347,23 +347,6 @@ def _check_guest(guest: Guest, where: str) -> None:
         _valid(f"{here}.program", names.check_program, process.program)
 
 
-def _check_fault(fault: InjectedFault, scenario: Scenario, where: str) -> None:
-    """Whoever it names exists, and it can happen."""
-    guests = [guest.name for guest in scenario.guest]
-    natives = [] if fault.kind in IMAGE_IO else [native.name for native in scenario.native]
-    host = scenario.host
-    if fault.guest and (fault.kind in OF_CPUS or fault.kind.startswith("swap-")):
-        raise UsageError(f"{where}.guest: {fault.guest!r}, expected none for {fault.kind}")
-    if fault.guest:
-        known(f"{where}.guest", fault.guest, [*guests, *natives])
-    if fault.cpu is not None and fault.kind not in OF_CPUS:
-        raise UsageError(f"{where}.cpu: {fault.cpu}, expected none for {fault.kind}")
-    if fault.cpu is not None and fault.cpu >= host.cpus:
-        raise UsageError(f"{where}.cpu: {fault.cpu}, expected 0 to {host.cpus - 1} (host.cpus)")
-    if fault.kind == "late-ipi" and (host.shootdown != "stream" or not host.ipi_threads):
-        raise UsageError(f'{where}.kind: late-ipi, expected with host.shootdown = "stream"')
-
-
 def _check_regions(regions: tuple[Region, ...], where: str, data: int) -> None:
     taken = [(start, end, what) for start, end, what in names.fixed_ranges(data)]
     for i, region in enumerate(regions):
@@ -408,8 +391,3 @@ def _size_text(size: int) -> str:
         if size and size % (1 << shift) == 0:
             return f"{size >> shift}{unit}"
     return str(size)
-
-
-def known(where: str, value: str, there: list[str]) -> None:
-    if value not in there:
-        raise UsageError(f"{where}: unknown {value!r}, {one_of(value, there)}")
