@@ -14,10 +14,10 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vpte import VPTE_PAGE_ENTRIES, VPTE_RW, VPTE_V
 
 from vkemu.launch import names
-from vkemu.launch.scenario import check_thresholds, known
+from vkemu.launch.scenario import check_thresholds
 from vkemu.litmus.statement import Statement
 from vkemu.litmus.tables import vpte_bits
-from vkemu.verdict import UsageError
+from vkemu.verdict import UsageError, known
 from vkhost.vm.vm_meter import TUNABLES
 
 if TYPE_CHECKING:
