@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vkemu.verdict import UsageError, known
+from vkhost.config import HostConfig
 from vkhost.fault_injection import IMAGE_IO, OF_CPUS, InjectedFault
 
-if TYPE_CHECKING:
-    from vkemu.launch.scenario import Scenario
 
-
-def check_fault(fault: InjectedFault, scenario: Scenario, where: str) -> None:
+def check_fault(
+    fault: InjectedFault, guests: list[str], natives: list[str], host: HostConfig, where: str
+) -> None:
     """Whoever it names exists, and it can happen."""
-    guests = [guest.name for guest in scenario.guest]
-    natives = [] if fault.kind in IMAGE_IO else [native.name for native in scenario.native]
-    host = scenario.host
     if fault.guest and (fault.kind in OF_CPUS or fault.kind.startswith("swap-")):
         raise UsageError(f"{where}.guest: {fault.guest!r}, expected none for {fault.kind}")
     if fault.guest:
-        known(f"{where}.guest", fault.guest, [*guests, *natives])
+        known(
+            f"{where}.guest", fault.guest, guests if fault.kind in IMAGE_IO else [*guests, *natives]
+        )
     if fault.cpu is not None and fault.kind not in OF_CPUS:
         raise UsageError(f"{where}.cpu: {fault.cpu}, expected none for {fault.kind}")
     if fault.cpu is not None and fault.cpu >= host.cpus:

@@ -294,7 +294,9 @@ def check(scenario: Scenario, where: str) -> None:
         seen.add(native.name)
         _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
     for i, fault in enumerate(scenario.fault):
-        faults.check_fault(fault, scenario, f"{where}:fault[{i}]")
+        guests = [guest.name for guest in scenario.guest]
+        natives = [native.name for native in scenario.native]
+        faults.check_fault(fault, guests, natives, scenario.host, f"{where}:fault[{i}]")
     _check_memory(scenario, where)
 
 
