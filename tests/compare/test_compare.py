@@ -14,6 +14,8 @@ from vkemu.commands.cli import main
 from vkemu.commands.compare import COMPARED
 from vkemu.compare import AXES, growth, measure
 from vkemu.compare.costs import COSTS, nanoseconds
+from vkemu.compare.measure import Sample, Series
+from vkemu.compare.page import BROKEN, COLOURS, DARK, HEIGHT, STYLE, render, tick
 from vkemu.compare.situation import Shape, Situation
 
 from vkhost.pc64.pmap import pmap_remove_all
@@ -193,3 +195,55 @@ def test_every_one_of_64_cpus_is_interrupted() -> None:
 
     assert counts["ipis"] == 64
     assert counts["left"] == 0
+
+
+def series(policy: str, *ns: int) -> Series:
+    samples = tuple(Sample(2**i, {}, cost) for i, cost in enumerate(ns))
+    return Series("guests", policy, samples, "O(1)", {})
+
+
+def test_a_tick_says_what_it_stands_at() -> None:
+    units = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+    for exponent in range(12):
+        digits, unit = tick(exponent).split()
+        assert int(digits) * units[unit] == 10**exponent
+
+
+@given(st.lists(st.integers(0, 10**10), min_size=2, max_size=2))
+def test_every_line_lies_between_the_ticks(ns: list[int]) -> None:
+    page = render([series("pv_entry", *ns)], [])
+
+    heights = [float(y) for y in re.findall(r'<line [^>]*?y1="([-\d.]+)"', page)]
+    assert all(0 <= y <= HEIGHT for y in heights)
+
+
+def test_lines_that_coincide_are_stripes_of_each() -> None:
+    page = render([series("bloom", 9, 9), series("pv_entry", 9, 9), series("wired", 9, 900)], [])
+
+    dashes = re.findall(r'stroke-dasharray="7 (\d+)" stroke-dashoffset="(-?\d+)"', page)
+    assert dashes == [("7", "0"), ("7", "-7")]
+
+
+def test_a_policy_that_fails_its_windows_is_marked_beside_its_curve() -> None:
+    assert set(BROKEN) == set(POLICIES)
+    page = render([series(policy, 9, 9) for policy in COMPARED], [])
+
+    for policy in COMPARED:
+        (label,) = re.findall(rf"<text [^>]*>{policy}(.*?)</text>", page)
+        assert ("unsound: " + "".join(BROKEN[policy][:1]) in label) == bool(BROKEN[policy])
+
+
+def luminance(colour: str) -> float:
+    """Of #rrggbb: the relative luminance of WCAG 2."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize(("scheme", "style"), [(0, STYLE), (1, DARK)])
+def test_every_colour_is_readable(scheme: int, style: str) -> None:
+    named = dict(re.findall(r"--(\w+):(#\w+)", style))
+    full = {k: v if len(v) == 7 else "#" + "".join(c * 2 for c in v[1:]) for k, v in named.items()}
+    for colour in (full["ink"], full["bad"], *(pair[scheme] for pair in COLOURS)):
+        light, dark = sorted((luminance(full["paper"]), luminance(colour)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour

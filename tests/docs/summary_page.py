@@ -1,4 +1,5 @@
-"""The table README.md opens with: `python -m tests.docs.summary_page` writes it anew.
+"""The table README.md opens with, and what `vkemu compare` says of soundness: `python -m
+tests.docs.summary_page` writes both anew.
 
 Which policy is sound is what the recorded matrix says, what it costs is counted now.
 """
@@ -6,6 +7,7 @@ Which policy is sound is what the recorded matrix says, what it costs is counted
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections import defaultdict
 from functools import cache
@@ -21,6 +23,7 @@ from vkhost.rmap import POLICIES
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 RECORDED = ROOT / "tests" / "matrix" / "recorded.json"
+BROKEN = ROOT / "tools" / "vkemu" / "compare" / "broken.json"
 BEGIN = "| Reverse map |"
 END = "\n\n"
 EXACT: Final = "pv_entry"
@@ -64,6 +67,13 @@ def _exact_fails(test: str, tree: str) -> bool:
     return answer(Question("", test, "", EXACT, tree=tree)).verdict == "fail"
 
 
+def broken() -> str:
+    """broken.json: a policy a line."""
+    found = breaks()
+    rows = (f' "{policy}": {json.dumps(found[policy])}' for policy in sorted(POLICIES))
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
 def design(policy: str) -> str:
     """The first sentence of its module."""
     text = " ".join((importlib.import_module(f"vkhost.rmap.{policy}").__doc__ or "").split())
@@ -91,6 +101,7 @@ def main() -> None:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     README.write_text(before + "\n".join(rows()) + END + after)
+    BROKEN.write_text(broken())
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def test_the_table_is_what_is_recorded_and_counted_now() -> None:
     assert f"\n\n{table}\n\n" in (ROOT / "README.md").read_text(), (
         "python -m tests.docs.summary_page"
     )
+    assert summary_page.BROKEN.read_text() == summary_page.broken()
 
 
 def test_the_program_of_the_readme_does_what_it_says() -> None:
