@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
+from array import array
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from vkemu.commands.cli import main
 from vkemu.commands.explore import as_dict, progress_line
 from vkemu.commands.subject import Subject, subject_of
 from vkemu.exploration.result import Result
+from vkemu.launch.outcome import Outcome
+from vkemu.report.told import Told
+from vkemu.report.trial import Record
 
 from tests.commands.conftest import Shell
 
@@ -230,7 +234,9 @@ def test_a_replayed_failure_of_a_scenario_is_a_run_folder(
 
     def scenario(args: Namespace) -> Subject:
         subject = subject_of(args)
-        subject.keep = lambda failure, runs: (f"{failure.message}\n", runs / "s-1")
+        subject.keep = lambda failure, runs: Record(
+            runs / "s-1", {"token": ""}, Outcome("fail", array("H")), Told(f"{failure.message}\n")
+        )
         return subject
 
     monkeypatch.setattr("vkemu.commands.explore.subject_of", scenario)

@@ -53,7 +53,11 @@ def async_subject(args: Namespace) -> Subject:
             failure, program, name=name, max_steps=MAX_STEPS, replay=replay(failure),
             measured=False,
         )  # fmt: skip
-        return Told(f"{failure}\nreplay: {replay(failure)}\n", report)
+
+        def narrated(columns: int) -> str:
+            return f"{failure.narrated(columns)}\nreplay: {replay(failure)}\n"
+
+        return Told(narrated(0), report, narrated)
 
     def text(result: Result) -> str:
         doubt = f"\n{result.doubt}" if result.doubt else ""

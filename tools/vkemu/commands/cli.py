@@ -7,6 +7,7 @@ Each subcommand is a module of `vkemu.commands` with `add_arguments(parser)` and
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import importlib
 import io
@@ -106,9 +107,11 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that cannot show a character gets its number.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    codecs.register_error("vkemu", unshowable)
+    for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
+        if isinstance(stream, io.TextIOWrapper):
+            # Another than our own may be read as text by who has put it there.
+            stream.reconfigure(errors="vkemu" if stream is own else "backslashreplace")
     try:
         status = dispatch(sys.argv[1:] if argv is None else argv)
         with telling(status):
@@ -136,6 +139,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         print("vkemu: the above is a bug in vkemu itself, not in your input", file=sys.stderr)
         return 70  # EX_SOFTWARE: none of the four statuses would be true
+
+
+def unshowable(error: UnicodeError) -> tuple[bytes, int]:
+    """A byte of a file name as it is, so that it can be pasted; any other character that the
+    terminal cannot show as its number."""
+    assert isinstance(error, UnicodeEncodeError)
+    part = error.object[error.start : error.end]
+    shown = (
+        bytes([ord(c) - 0xDC00])
+        if "\udc80" <= c <= "\udcff"
+        else c.encode("ascii", "backslashreplace")
+        for c in part
+    )
+    return b"".join(shown), error.end
 
 
 def clipped(line: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vkemu.commands import sharing
+from vkemu.commands import screen, sharing
 from vkemu.commands.arguments import name, path, positive, seconds, seed
 from vkemu.commands.subject import Subject, litmus_subject, subject_of
 from vkemu.exploration.result import ExplorationError, Failure, Result
@@ -180,15 +181,15 @@ def search(subject: Subject, args: argparse.Namespace) -> Result:
 def say(subject: Subject, result: Result, args: argparse.Namespace) -> int:
     verdict = subject.verdict(result)
     failure = result.failure
-    told = kept = ""
+    told = ""
     if failure is not None and (not args.json or args.runs is not None or args.report is not None):
         try:
-            told, kept = tell(subject, failure, args)
+            told = tell(subject, failure, args)
         except KeyboardInterrupt:
             told = f"{failure.message}\n replay: {subject.replay(failure)}\nnot told: interrupted\n"
     status = int(OF_VERDICT[verdict])
     with telling(status):
-        show(subject, result, verdict, told + kept, args)
+        show(subject, result, verdict, told, args)
     return status
 
 
@@ -199,7 +200,7 @@ def show(
     if args.json:
         print(json.dumps(as_dict(subject, result, verdict, check=args.check), indent=2))
         return
-    print(subject.text(result))
+    screen.show(f"{subject.text(result)}\n")
     counts = f"{result.executions:,} executions"
     if result.blocked:
         counts += f", {result.blocked:,} blocked"
@@ -216,30 +217,31 @@ def show(
     if failure is not None:
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
-        print(f"\n{told}", end="")
+        screen.show(f"\n{told}")
 
 
-def tell(subject: Subject, failure: Failure, args: argparse.Namespace) -> tuple[str, str]:
-    """failure.txt, and a line that says where it is kept; kept where the options say."""
-    kept = ""
+def tell(subject: Subject, failure: Failure, args: argparse.Namespace) -> str:
+    """What failure.txt says, and a line that says where it is kept; kept where the options say."""
+    done = None
     if args.runs is not None:
         assert subject.keep is not None
-        told, folder = subject.keep(failure, args.runs)
-        kept = f"{folder}\n"
-        if args.report is None:
-            return told, kept
-    page = subject.tell(failure)
+        done = subject.keep(failure, args.runs)
+    told = None if done is None else done.told
+    if told is None or args.report is not None:
+        told = subject.tell(failure)
     if args.report is not None:
-        write_report(page, args.report)
-    return page.text, kept
+        write_report(told, args.report)
+    if done is not None:
+        return f"{screen.of(told, done.kept)}{done.not_kept or done.folder}\n"
+    return screen.of(told, subject.kept(failure))
 
 
 def write_report(told: Told, folder: Path) -> None:
     """failure.txt and report.html, as a run folder has them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / rundir.FAILURE).write_text(told.text)
-        (folder / rundir.REPORT).write_text(told.page)
+        rundir.write_text(folder / rundir.FAILURE, told.text)
+        rundir.write_text(folder / rundir.REPORT, told.page)
     except OSError as error:
         raise UsageError(f"--report {folder}: {error.strerror}, expected a folder") from None
 
@@ -292,16 +294,16 @@ def replay_token(subject: Subject, token: str, args: argparse.Namespace) -> int:
         raise UsageError(f"replay: {error}") from None
     said = ""
     if not args.json or args.runs is not None or args.report is not None:
-        said = "".join(tell(subject, failure, args))
+        said = tell(subject, failure, args)
     if args.json:
         told = {"name": subject.name, "verdict": "fail", "failure": failure_dict(subject, failure)}
         said = json.dumps(told, indent=2) + "\n"
     with telling(OF_VERDICT["fail"]):
-        print(said, end="")
+        screen.show(said)
     return OF_VERDICT["fail"]
 
 
-def replay_explored(token: str, *, as_json: bool) -> int:
+def replay_explored(token: str, source: str | None, *, as_json: bool) -> int:
     """A token of a litmus test carries its test; any other needs to be told its program."""
     from vkemu.litmus import token as litmus_token
 
@@ -312,6 +314,8 @@ def replay_explored(token: str, *, as_json: bool) -> int:
             f"`vkemu explore FILE --replay {word}`"
         )
     found = litmus_token.parse(token)
+    if source is not None:
+        found = replace(found, source=source)
     args = argparse.Namespace(
         file=found.source, policy=found.policy, variant=found.variant, tree=found.tree,
         check=False, livelock=False, json=as_json, report=None, runs=None,

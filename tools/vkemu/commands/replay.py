@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOKEN|FILE|RUN",
         help="a token, a file with one, or a run folder: runs/latest",
     )
-    parser.add_argument("--scenario", help="where the scenario is now, if it was moved")
+    parser.add_argument(
+        "--scenario", help="where the scenario or litmus test is now, if it was moved"
+    )
     parser.add_argument(
         "--runs",
         type=path,
@@ -43,12 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     what = token_in(args.what)
+    if what.startswith((*EXPLORED, step_token.PREFIX)) and args.zstd:
+        raise UsageError("replay: --zstd, expected with a token of a run: no other keeps a log")
     if what.startswith(EXPLORED):
         from vkemu.commands.explore import replay_explored
 
-        return replay_explored(what, as_json=args.json)
+        return replay_explored(what, args.scenario, as_json=args.json)
     if what.startswith(step_token.PREFIX):
-        return show_steps(what)
+        if args.json:
+            raise UsageError("replay: --json, expected with another token than one of `step`")
+        return show_steps(what, args.scenario)
     word, folder = what_to_replay(what)
     found = token.parse(word)
     if found.model_digest != token.model_digest():
@@ -73,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def show_steps(word: str) -> int:
+def show_steps(word: str, source: str | None) -> int:
     """What was stepped through by hand, and how it stands."""
     from vkemu.record.narrate import narrate
     from vkemu.stepping.stages import Subject
 
-    subject, stepper = Subject.at(word)
+    subject, stepper = Subject.at(word, source)
     verdict: Verdict = "unknown"
     how = "it goes on"
     if stepper.over:

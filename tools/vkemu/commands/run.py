@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from vkemu.commands import sharing
+from vkemu.commands import screen, sharing
 from vkemu.commands.arguments import add_faults, name, path, positive, setting, whole
 from vkemu.commands.progress import Progress
 from vkemu.executors.chance import seeded
@@ -232,11 +232,11 @@ def report(done: Record, *, as_json: bool) -> None:
     summary = done.summary
     if summary["about"]:
         print(f"{summary['scenario']}: {summary['about']}\n")
-    if done.failure:
-        print(done.failure)
-    print(
+    if done.told is not None:
+        screen.show(f"{screen.of(done.told, done.kept)}\n")
+    screen.show(
         f"{summary['verdict']}: {summary['scenario']}, policy {summary['policy']}, "
         f"seed {summary['seed']}: {summary['steps']:,} steps, {summary['faults']:,} faults, "
-        f"{summary['invalidations']:,} invalidations, {summary['pages_scanned']:,} pages scanned"
+        f"{summary['invalidations']:,} invalidations, {summary['pages_scanned']:,} pages scanned\n"
     )
     print(done.not_kept or done.folder)

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--policy", type=name, help="reverse map of the host (the file's)")
     parser.add_argument("--variant", type=name, help="one of the litmus test's variants")
+    parser.add_argument("--scenario", help="where a token's file is now, if it was moved")
     parser.add_argument(
         "--save", type=path, default=Path("step.token"), metavar="FILE", help="(step.token)"
     )
@@ -37,8 +38,10 @@ def run(args: argparse.Namespace) -> int:
     if word.startswith(step_token.PREFIX):
         if args.policy is not None or args.variant is not None:
             raise UsageError("step: --policy and --variant, expected none: the token says them")
-        subject, stepper = Subject.at(word)
+        subject, stepper = Subject.at(word, args.scenario)
     else:
+        if args.scenario is not None:
+            raise UsageError(f"step: --scenario {args.scenario}, expected with a token")
         check_policy(args.policy)
         subject = Subject(args.file, args.policy, args.variant or "")
         stepper = subject.stepper()

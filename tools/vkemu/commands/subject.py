@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vkemu.litmus.file import Litmus
     from vkemu.report.failure import Failure as Report
     from vkemu.report.told import Told
-    from vkemu.report.trial import Origin
+    from vkemu.report.trial import Origin, Record
 
 MAX_STEPS: Final = 10_000  # of a Python program, which cannot say so itself
 BOOT_STEPS: Final = 20_000  # a guest that cannot boot has said so by then
@@ -50,8 +50,10 @@ class Subject:
     livelock: bool = False  # to reach the step bound is a failure, not an open question
     # The final states reached, for JSON.
     outcomes: Callable[[], dict[str, Any]] | None = None
-    # A run folder below this one for a failure, with its log: what is printed, and where it is.
-    keep: Callable[[Failure, Path], tuple[str, Path]] | None = None
+    # A run folder below this one for a failure, with its log.
+    keep: Callable[[Failure, Path], Record] | None = None
+    # A file with the failure's token, when that is too long to be pasted; else nothing.
+    kept: Callable[[Failure], str] = lambda _: ""
 
 
 def subject_of(args: Namespace) -> Subject:
@@ -203,6 +205,7 @@ def scenario_subject(args: Namespace, scenario: Scenario) -> Subject:
         subject.replay = searched.replay
         subject.tell = searched.tell
         subject.keep = searched.keep
+        subject.kept = searched.kept
     # One trace of so long a program is next to another: by itself dpor would not leave the end.
     subject.strategy = "portfolio"
     return subject
@@ -277,7 +280,12 @@ class Searched:
         return str(token_of(*self.run(failure)))
 
     def replay(self, failure: Failure) -> str:
-        return f"vkemu replay {self.token(failure)}"
+        return f"vkemu replay {self.kept(failure) or self.token(failure)}"
+
+    def kept(self, failure: Failure) -> str:
+        from vkemu.record.token import in_a_file
+
+        return in_a_file(self.token(failure), self.scenario.name)
 
     def tell(self, failure: Failure) -> Told:
         from vkemu.report.told import explain
@@ -287,13 +295,12 @@ class Searched:
         assert told is not None, "the same schedule fails again"
         return told
 
-    def keep(self, failure: Failure, runs: Path) -> tuple[str, Path]:
+    def keep(self, failure: Failure, runs: Path) -> Record:
         from vkemu.launch.outcome import recorded
         from vkemu.report.trial import record
 
         scenario, origin, outcome = self.run(failure)
-        done = record(scenario, recorded(outcome.choices), origin, runs)
-        return done.failure, done.folder
+        return record(scenario, recorded(outcome.choices), origin, runs)
 
 
 @dataclass(frozen=True)

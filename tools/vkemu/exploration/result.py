@@ -72,10 +72,14 @@ class Failure:
         return f"<Failure {self.message!r} token={self.token!r}>"
 
     def __str__(self) -> str:
+        return self.narrated()
+
+    def narrated(self, columns: int = 0) -> str:
+        """The narration, for a terminal of so many columns."""
         from vkemu.exploration.failure.narration import narrate
 
         details = getattr(self.error, "details", ())
-        return narrate(self.message, details, self.steps, self.token)
+        return narrate(self.message, details, self.steps, self.token, columns)
 
 
 class Result:

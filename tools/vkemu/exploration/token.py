@@ -90,7 +90,7 @@ def parse(text: str) -> Token:
 
 
 def digest_of(text: str) -> int:
-    return zlib.crc32(text.encode()) & 0xFFFFFFF
+    return zlib.crc32(text.encode(errors="surrogatepass")) & 0xFFFFFFF
 
 
 class Fingerprint:
@@ -109,7 +109,7 @@ class Fingerprint:
         self._steps += 1
         values = f"{before!r}>{after!r}" if plain(before) and plain(after) else ""
         what = f"{thread.name} {effect.op} {key_text(effect.obj.key)} {values}\n"
-        self._crc = zlib.crc32(what.encode(), self._crc)
+        self._crc = zlib.crc32(what.encode(errors="surrogatepass"), self._crc)
 
     def close(self) -> None:
         if self._steps:

@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from vkemu.litmus.file import Litmus, load_litmus
+from vkemu.record.token import path_of, written
 from vkemu.verdict import UsageError
 
 PREFIX = "vkl1."
@@ -34,12 +35,12 @@ class LitmusToken:
     tree: str = ""
 
     def __str__(self) -> str:
-        words = [self.source, self.policy, self.variant, self.identity]
+        words = [written(self.source), self.policy, self.variant, self.identity]
         head = msgspec.json.encode([*words, self.tree] if self.tree else words)
         return f"{PREFIX}{base64.urlsafe_b64encode(head).decode().rstrip('=')}.{self.schedule}"
 
     def litmus(self) -> Litmus:
-        """The test it was made of; UsageError when that has changed."""
+        """The test it was made of; UsageError when that has changed or is not there."""
         litmus = load_litmus(self.source, self.variant, self.tree)
         if identity(litmus) != self.identity:
             raise UsageError(
@@ -63,4 +64,4 @@ def parse(text: str) -> LitmusToken:
         source, policy, variant, digest, *tree = msgspec.json.decode(head, type=Head)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         raise UsageError("replay: damaged token, its first word cannot be read") from None
-    return LitmusToken(source, policy, variant, digest, match[2], *tree)
+    return LitmusToken(path_of(source), policy, variant, digest, match[2], *tree)

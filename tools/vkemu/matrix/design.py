@@ -94,7 +94,7 @@ def _where(source: str, made: type[Rmap]) -> str:
 
 
 def _place(source: str) -> str:
-    return f"vkemu_design_{_hash(str(Path(source).resolve()).encode())}_"
+    return f"vkemu_design_{_hash(bytes(Path(source).resolve()))}_"
 
 
 def _module_name(source: str) -> str:

@@ -59,7 +59,7 @@ class RunFolder:
         (self.path / name).write_bytes(as_json(content))
 
     def write_text(self, name: str, text: str) -> None:
-        (self.path / name).write_text(text, encoding="utf-8")
+        write_text(self.path / name, text)
 
     def publish(self) -> Path:
         """Give the folder the next free number, then let `latest` point to it."""
@@ -82,6 +82,11 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what is not complete; never a run that has its name."""
         shutil.rmtree(self._hidden, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whatever bytes of a file name are in the text."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def as_json(content: object) -> bytes:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
+import shlex
 import zlib
 from array import array
 from functools import cache
@@ -31,6 +33,7 @@ PREFIX = "vk1."
 DIGEST_BYTES = 6
 CHOICES_MAX = 50_000_000
 TOKEN_CHARS = 1 << 20
+PASTED_MAX = 500  # characters; a longer token is offered as a file
 T = TypeVar("T")
 
 
@@ -48,7 +51,26 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     choices: bytes = b""
 
     def __str__(self) -> str:
-        return sealed(PREFIX, self)
+        return sealed(PREFIX, msgspec.structs.replace(self, scenario=written(self.scenario)))
+
+
+def written(path: str) -> str:
+    """A path as a token has it, whatever its bytes: those that are no UTF-8 as digits."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"\0{os.fsencode(path).hex()}"
+    return path
+
+
+def path_of(word: str) -> str:
+    """What `written` was given."""
+    if not word.startswith("\0"):
+        return word
+    try:
+        return os.fsdecode(bytes.fromhex(word[1:]))
+    except ValueError:
+        raise UsageError("token: damaged, the path in it cannot be read") from None
 
 
 def sealed(prefix: str, content: msgspec.Struct) -> str:
@@ -58,8 +80,22 @@ def sealed(prefix: str, content: msgspec.Struct) -> str:
     return prefix + base64.urlsafe_b64encode(checked).decode().rstrip("=")
 
 
+def in_a_file(word: str, name: str) -> str:
+    """A file of the working directory with a token too long to be pasted, quoted for a shell;
+    nothing, when it is short or cannot be written."""
+    if len(word) <= PASTED_MAX:
+        return ""
+    path = Path(f"{name}-{zlib.crc32(word.encode()):08x}.token")
+    try:
+        path.write_text(f"{word}\n")
+    except OSError:
+        return ""
+    return shlex.quote(str(path))
+
+
 def parse(text: str) -> Token:
-    return unsealed(PREFIX, text, Token)
+    found = unsealed(PREFIX, text, Token)
+    return msgspec.structs.replace(found, scenario=path_of(found.scenario))
 
 
 def unsealed(prefix: str, text: str, kind: type[T]) -> T:

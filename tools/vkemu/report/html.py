@@ -7,6 +7,7 @@ document, described at the top of `page/report.js`.
 from __future__ import annotations
 
 import html
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,9 +36,16 @@ LANES_SEEN: Final = 5  # what fits on a screen
 _TAKES: Final = frozenset({"acquire", "shared", "exclusive"})
 
 
+def _json(content: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(content).decode()
+    except TypeError:  # it names a file whose name is no UTF-8
+        return json.dumps(content)
+
+
 def render(failure: Failure) -> str:
     """The whole page."""
-    run = orjson.dumps(document(failure)).decode().replace("</", "<\\/").replace("<!--", "<\\!--")
+    run = _json(document(failure)).replace("</", "<\\/").replace("<!--", "<\\!--")
     page = (PAGE / "report.html").read_text("utf-8")
     parts = {
         "@TITLE@": html.escape(f"vkemu: {failure.message}"),

@@ -6,7 +6,9 @@ interfering step moved, to measure the window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +22,7 @@ from vkemu.report import html, text
 from vkemu.report.code_line import code_lines
 from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
+from vkemu.report.text import COLUMNS
 from vkemu.report.width import Lenient
 from vkguest.kern.errors import GuestPanic
 from vkhost.kern.panic import Panic
@@ -27,6 +30,7 @@ from vkhost.kern.panic import Panic
 EXACT = "pv_entry"  # the reverse map that knows every PTE
 # Of a longer run the end is told, without a page, and it is not taken again some thirty times.
 TOLD_STEPS = 60_000
+TOKEN = re.compile(r"vkemu replay vk1\.[\w-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,21 @@ class Told:
 
     text: str
     failure: Failure | None = None
+    # In so many columns, where it is not told as failure.txt is.
+    narrated: Callable[[int], str] | None = None
+
+    def on_screen(self, columns: int = COLUMNS, kept: str = "") -> str:
+        """As wide as a terminal. `kept`: what `vkemu replay` takes in place of a token that is too
+        long to be pasted, empty when it is not."""
+        if self.narrated is not None:
+            return self.narrated(columns)
+        if self.failure is None:
+            command = f"vkemu replay {kept}"
+            return TOKEN.sub(lambda _: command, self.text) if kept else self.text
+        failure = copy(self.failure)
+        if kept:
+            failure.replay = f"vkemu replay {kept}"
+        return text.render(failure, columns)
 
     @property
     def page(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -44,8 +45,18 @@ class Record:
     folder: Path
     summary: dict[str, Any]
     outcome: Outcome
-    failure: str
+    told: Told | None
     not_kept: str = ""  # why there is no folder
+
+    @property
+    def failure(self) -> str:
+        return "" if self.told is None else self.told.text
+
+    @property
+    def kept(self) -> str:
+        """What `vkemu replay` takes in place of a long token: the folder."""
+        too_long = len(self.summary["token"]) > token.PASTED_MAX and not self.not_kept
+        return shlex.quote(str(self.folder)) if too_long else ""
 
 
 def attempt(scenario: Scenario, choose: Choose, tick: Tick | None = None) -> Outcome:
@@ -95,8 +106,8 @@ def record(
         outcome = conduct(machine.execution, again, scenario.max_steps, machine.finish)
         summary, told = tell(scenario, origin, outcome, machine, dict.fromkeys(EVENTS, 0))
         why = f"not kept: {error.filename or root}: {error.strerror}"
-        return Record(root, summary, outcome, "" if told is None else told.text, why)
-    return Record(folder.path, summary, outcome, "" if told is None else told.text)
+        return Record(root, summary, outcome, told, why)
+    return Record(folder.path, summary, outcome, told)
 
 
 def resumed(taken: Sequence[int], choose: Choose) -> Choose:

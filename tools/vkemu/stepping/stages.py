@@ -80,10 +80,10 @@ class Subject:
         return Stepper(lambda: StagedScenario(loaded))
 
     @classmethod
-    def at(cls, word: str) -> tuple[Subject, Stepper]:
-        """Where a token was saved, to go on from there."""
+    def at(cls, word: str, source: str | None = None) -> tuple[Subject, Stepper]:
+        """Where a token was saved, to go on from there. `source`: where its file is now."""
         found = parse(word)
-        subject = cls(found.source, found.policy, found.variant)
+        subject = cls(source or found.source, found.policy, found.variant)
         for what, then, now in (
             (found.source, found.identity, subject.identity),
             ("the kernels", found.model, token.model_digest()),

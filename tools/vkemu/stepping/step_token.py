@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from vkemu.record.token import sealed, unsealed
+from vkemu.record.token import path_of, sealed, unsealed, written
 
 PREFIX = "vks1."
 
@@ -24,8 +24,9 @@ class StepToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     choices: bytes  # as `vkemu.record.token.pack` makes them
 
     def __str__(self) -> str:
-        return sealed(PREFIX, self)
+        return sealed(PREFIX, msgspec.structs.replace(self, source=written(self.source)))
 
 
 def parse(text: str) -> StepToken:
-    return unsealed(PREFIX, text, StepToken)
+    found = unsealed(PREFIX, text, StepToken)
+    return msgspec.structs.replace(found, source=path_of(found.source))

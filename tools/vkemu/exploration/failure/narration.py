@@ -4,12 +4,16 @@ each, the innermost one that is not of the shared objects themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any, Final, NamedTuple
 
 from vkemu.executors.announced import shown
 
 STEPS_SHOWN: Final = 200  # of the first and of the last, in a narration
+FOLDED: Final = "  ... {} steps ..."
+STARRED: Final = "* another thread touches the same object, and one of the two writes"
+CONTINUED: Final[dict[str, Any]] = {"subsequent_indent": " " * 8, "break_on_hyphens": False}
 
 
 class StepRecord(NamedTuple):
@@ -56,10 +60,32 @@ def _short(text: str) -> str:
     return text if len(text) <= 32 else text[:29] + "..."
 
 
-def narrate(message: str, details: Sequence[str], steps: Sequence[StepRecord], token: str) -> str:
-    """A failure as text, one column a thread. `details` are lines for those who read on."""
-    said = [f"  {detail}" for detail in details]
-    return "\n".join([message, *said, "", *table(steps), "", f"token: {token}"])
+def narrate(
+    message: str, details: Sequence[str], steps: Sequence[StepRecord], token: str, columns: int = 0
+) -> str:
+    """A failure as text, one column a thread; where that is wider than `columns`, a line a step.
+    `details` are lines for those who read on."""
+    head = [message, *(f"  {detail}" for detail in details)]
+    told = table(steps)
+    if 0 < columns < max(map(len, told)):
+        told = list(listed(steps))
+    lines = [*head, "", *told]
+    if columns:
+        lines = [part for line in lines for part in wrap(line, columns, **CONTINUED) or [""]]
+    return "\n".join([*lines, "", f"token: {token}"])
+
+
+def listed(steps: Sequence[StepRecord]) -> Iterator[str]:
+    digits = len(str(max(len(steps) - 1, 0)))
+    for step in steps:
+        if STEPS_SHOWN <= step.position < len(steps) - STEPS_SHOWN:
+            if step.position == STEPS_SHOWN:
+                yield FOLDED.format(len(steps) - 2 * STEPS_SHOWN)
+            continue
+        mark = "*" if step.conflicts else " "
+        yield f"{mark} {step.position:>{digits}}  {step.thread}: {step.text}  {step.where}"
+    if any(step.conflicts for step in steps):
+        yield STARRED
 
 
 def table(steps: Sequence[StepRecord]) -> list[str]:
@@ -76,11 +102,11 @@ def table(steps: Sequence[StepRecord]) -> list[str]:
     for step in steps:
         if STEPS_SHOWN <= step.position < len(steps) - STEPS_SHOWN:
             if step.position == STEPS_SHOWN:
-                lines.append(f"  ... {len(steps) - 2 * STEPS_SHOWN} steps ...")
+                lines.append(FOLDED.format(len(steps) - 2 * STEPS_SHOWN))
             continue
         mark = "*" if step.conflicts else " "
         cells = [(step.text if tid == step.tid else "").ljust(widths[tid]) for tid in order]
         lines.append(f"{mark} {step.position:>{digits}}  {'  '.join(cells)}  {step.where}")
     if any(step.conflicts for step in steps):
-        lines.append("* another thread touches the same object, and one of the two writes")
+        lines.append(STARRED)
     return lines

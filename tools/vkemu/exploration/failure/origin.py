@@ -71,7 +71,7 @@ def _module(name: str, file: str) -> ModuleType:
         else:
             if getattr(module, "__file__", None) == file:
                 return module
-    alias = f"vkemu_program_{zlib.crc32(file.encode()):08x}"
+    alias = f"vkemu_program_{zlib.crc32(file.encode(errors='surrogatepass')):08x}"
     if alias in sys.modules:
         return sys.modules[alias]
     spec = spec_from_file_location(alias, file)

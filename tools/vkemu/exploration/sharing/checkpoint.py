@@ -116,4 +116,4 @@ def beginning_of(build: Build) -> int:
         if thread.pending is not None
     )
     execution.close()
-    return zlib.crc32(text.encode())
+    return zlib.crc32(text.encode(errors="surrogatepass"))
