@@ -92,8 +92,9 @@ def test_tls_tokens_status_and_a_log_that_rotates(tmp_path: Path) -> None:
     found = text_string_to_metric_families(metrics[1])  # type: ignore[no-untyped-call]
     families = {family.name: family for family in found}
     assert families["vkemu_guests"].samples[0].value == 0
-    assert any("fault.begin" in line for line in log.read_text().splitlines())
-    assert not any("fault.begin" in line for line in log.with_suffix(".1").read_text().splitlines())
+    folder = runs / "latest"  # it has its name now
+    assert "fault.begin" in (folder / "events.ndjson").read_text()
+    assert "fault.begin" not in (folder / "events.1").read_text()
 
 
 @pytest.mark.slow
