@@ -41,7 +41,6 @@ DOWN: Final = 0  # states of `booted`
 UP: Final = 1
 FAILED: Final = 2
 QUANTUM: Final = 200  # user instructions before an lwp goes to the end of the run queue
-PAGES_PER_PROCESS: Final = 8  # least there must be: root, three tables, text, data and some spare
 
 
 def no_events(name: str, *args: Any) -> None:
@@ -95,7 +94,8 @@ class Vkernel:
         self.boot_error: str | None = None
         self.killed: str | None = None
         end = memory_pages - swap_pages
-        if end < FIRST_FREE_FRAME + PAGES_PER_PROCESS + 4 * vcpus:
+        pages_per_process = 8  # least there must be: root, three tables, text, data and some spare
+        if end < FIRST_FREE_FRAME + pages_per_process + 4 * vcpus:
             raise ValueError(f"{name}: {end} pages of memory are too few for {vcpus} vCPUs")
 
         self.kernel_pmap = Pmap(name, 0)

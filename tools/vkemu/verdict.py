@@ -61,9 +61,6 @@ class UsageError(Exception):
         super().__init__(" ".join(message.split()))
 
 
-LISTED = 16  # names that a message lists in full
-
-
 def one_of(value: str, known: Iterable[str]) -> str:
     """`expected one of ...`, the nearest to `value` first when that is near."""
     from difflib import get_close_matches
@@ -71,8 +68,9 @@ def one_of(value: str, known: Iterable[str]) -> str:
     names = list(known)
     near = get_close_matches(value, names, n=1, cutoff=0.7)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    listed = ", ".join(names[:LISTED]) or "(there is none)"
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    listed_max = 16  # names that a message lists in full
+    listed = ", ".join(names[:listed_max]) or "(there is none)"
+    more = f" and {len(names) - listed_max} more" if len(names) > listed_max else ""
     return f"{hint}expected one of {listed}{more}"
 
 

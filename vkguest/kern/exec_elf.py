@@ -16,7 +16,7 @@ from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkguest.kern.imgact_elf import ElfImage
-from vkguest.kern.kern_descrip import console_files
+from vkguest.kern.kern_descrip import PATH_MAX, console_files
 from vkguest.kern.kern_sig import SIGCODE
 from vkguest.kern.proc import FRESH_REGS, Lwp, Proc
 from vkguest.vkernel64.copyio import copyin, copyinstr, copyout
@@ -35,10 +35,7 @@ USRSTACK: Final = VM_MAX_USER_ADDRESS
 STACK_BYTES: Final = 64 * PAGE_SIZE
 SIGCODE_ADDRESS: Final = USRSTACK - 64  # where the real one has PS_STRINGS and, below it, this
 ARG_MAX: Final = 2 * PAGE_SIZE
-ARGS_MAX: Final = 64
-PATH_MAX: Final = 1024
 AT_NULL, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_ENTRY = 0, 3, 4, 5, 6, 9
-PHENT: Final = 56
 
 
 async def exec_elf(
@@ -91,8 +88,9 @@ def _stack(image: ElfImage, argv: Sequence[bytes], envp: Sequence[bytes]) -> tup
         for string in group:
             pointers[which].append(at)
             at += len(string) + 1
+    phent = 56
     auxv = (
-        AT_PHDR, image.phdr, AT_PHENT, PHENT, AT_PHNUM, image.phnum, AT_PAGESZ, PAGE_SIZE,
+        AT_PHDR, image.phdr, AT_PHENT, phent, AT_PHNUM, image.phnum, AT_PAGESZ, PAGE_SIZE,
         AT_ENTRY, image.entry, AT_NULL, 0,
     )  # fmt: skip
     words = (len(argv), *pointers[0], 0, *pointers[1], 0, *auxv)
@@ -172,7 +170,8 @@ async def sys_execve(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int | No
 async def _strings(gd: GlobalData, vm_map: VmMap, va: int) -> list[bytes] | None:
     """An array of pointers to strings; a null one instead of the array has none."""
     found: list[bytes] = []
-    while va and len(found) < ARGS_MAX:
+    args_max = 64
+    while va and len(found) < args_max:
         raw = await copyin(gd, vm_map, va + 8 * len(found), 8)
         if raw is None:
             return None

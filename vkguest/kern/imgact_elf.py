@@ -17,12 +17,8 @@ from vkprotocol.param import PAGE_MASK, PAGE_SIZE, VM_MAX_USER_ADDRESS, round_pa
 
 HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM_HEADER: Final = struct.Struct("<IIQQQQQQ")
-MAGIC: Final = b"\x7fELF"
-CLASS64, LITTLE = 2, 1
 ET_EXEC, EM_X86_64, PT_LOAD, PT_DYNAMIC, PT_INTERP = 2, 62, 1, 2, 3
 PF_X, PF_W, PF_R = 1, 2, 4
-SEGMENTS_MAX: Final = 8
-IMAGE_BYTES_MAX: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +59,15 @@ class ElfProgram:
 
 def elf_image(name: str, raw: bytes) -> ElfImage:
     """ValueError says what is wrong, and at which byte."""
-    if len(raw) < HEADER.size or raw[:4] != MAGIC:
+    magic = b"\x7fELF"
+    if len(raw) < HEADER.size or raw[:4] != magic:
         raise ValueError("byte 0: no ELF file")
     fields = HEADER.unpack_from(raw)
     ident, kind, machine, entry, phoff, phentsize, phnum = (
         fields[0], fields[1], fields[2], fields[4], fields[5], fields[9], fields[10],
     )  # fmt: skip
-    if ident[4] != CLASS64 or ident[5] != LITTLE or machine != EM_X86_64:
+    class64, little = 2, 1
+    if ident[4] != class64 or ident[5] != little or machine != EM_X86_64:
         raise ValueError("byte 4: not for x86-64, expected ELF64, little endian, machine 62")
     if kind != ET_EXEC:
         raise ValueError(f"byte 16: ELF type {kind}, expected 2: static, at fixed addresses")
@@ -94,7 +92,8 @@ def _segment(raw: bytes, at: int) -> Segment | None:
         raise ValueError(f"byte {at}: a segment of {filesz} bytes at {offset} is not in the file")
     if (va ^ offset) & PAGE_MASK:
         raise ValueError(f"byte {at}: offset {offset} and address {va:#x} differ within a page")
-    if va < PAGE_SIZE or va + memsz > VM_MAX_USER_ADDRESS or memsz > IMAGE_BYTES_MAX:
+    image_bytes_max = 16 << 20
+    if va < PAGE_SIZE or va + memsz > VM_MAX_USER_ADDRESS or memsz > image_bytes_max:
         raise ValueError(f"byte {at}: {memsz} bytes at {va:#x} are no user memory")
     prot = (
         (PROT_READ if flags & PF_R else 0)
@@ -109,8 +108,9 @@ def _segment(raw: bytes, at: int) -> Segment | None:
 def _checked(
     name: str, entry: int, phoff: int, phnum: int, segments: list[Segment], raw: bytes
 ) -> ElfImage:
-    if not 1 <= len(segments) <= SEGMENTS_MAX:
-        raise ValueError(f"{len(segments)} segments to load, expected 1 to {SEGMENTS_MAX}")
+    segments_max = 8
+    if not 1 <= len(segments) <= segments_max:
+        raise ValueError(f"{len(segments)} segments to load, expected 1 to {segments_max}")
     ordered = sorted(segments, key=lambda segment: segment.start)
     for below, above in pairwise(ordered):
         if above.start < below.end:

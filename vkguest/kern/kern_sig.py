@@ -39,11 +39,7 @@ STATUS_KILLED: Final = STATUS_SIGNAL + SIGKILL
 SIG_DFL, SIG_IGN = 0, 1
 IGNORED: Final = frozenset({16, 18, 19, SIGCHLD, 23, 28, 29})  # by default: URG, stops, CHLD ...
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 1, 2, 3
-RED_ZONE: Final = 128
-CS, SS = 0x43, 0x3B  # _ucodesel, _udatasel
 
-# The frame at rsp of the handler: its address, for the trampoline; then the ucontext.
-UCONTEXT: Final = 16
 # struct ucontext: mask, onstack, the trapframe as DragonFly orders it, and the FPU at 256.
 CONTEXT: Final = struct.Struct("<2Q Q 15Q 5Q 5Q 3Q")
 ORDER: Final = (7, 6, 2, 1, 8, 9, 0, 3, 5, 10, 11, 12, 13, 14, 15)  # rdi rsi rdx rcx r8 r9 rax ...
@@ -141,17 +137,20 @@ async def sendsig(gd: GlobalData, lp: Lwp, signo: int, action: Sigaction) -> Non
     fpregs = await npxpush(gd, lp)
     machine = md.machine
     regs = lp.regs
+    cs, ss = 0x43, 0x3B  # _ucodesel, _udatasel
     context = CONTEXT.pack(
         md.sigmask, 0, 0,
         *(regs[n] for n in ORDER),
         0, 0, 0, 0, 0,
-        machine.rip, CS, machine.rflags, regs[RSP], SS,
+        machine.rip, cs, machine.rflags, regs[RSP], ss,
         CONTEXT.size, 0, OWNED_FPU if fpregs else OWNED_NONE,
     )  # fmt: skip
-    frame = action.handler.to_bytes(8, "little").ljust(UCONTEXT, b"\0")
+    ucontext = 16  # before it, at rsp of the handler, its address for the trampoline
+    frame = action.handler.to_bytes(8, "little").ljust(ucontext, b"\0")
     frame += context.ljust(FPREGS, b"\0") + b"".join(w.to_bytes(8, "little") for w in fpregs)
-    frame = frame.ljust(UCONTEXT + UCONTEXT_BYTES, b"\0")
-    at = (regs[RSP] - len(frame) - RED_ZONE) & ~0xF
+    frame = frame.ljust(ucontext + UCONTEXT_BYTES, b"\0")
+    red_zone = 128
+    at = (regs[RSP] - len(frame) - red_zone) & ~0xF
     md.usingfp = usedfp  # until it is on the stack, as this may have to start again
     if not await copyout(gd, lp.proc.vmspace.vm_map, at, frame):
         await killproc(gd, lp.proc, STATUS_SIGNAL + SIGILL)
@@ -159,7 +158,7 @@ async def sendsig(gd: GlobalData, lp: Lwp, signo: int, action: Sigaction) -> Non
     md.usingfp = usedfp and not fpregs
     md.sigmask |= action.mask | _bit(signo)
     changed = dict(enumerate(regs))
-    changed.update({RDI: signo, RSI: 0, RDX: at + UCONTEXT, RCX: 0, RSP: at})
+    changed.update({RDI: signo, RSI: 0, RDX: at + ucontext, RCX: 0, RSP: at})
     lp.regs = tuple(changed[n] for n in range(len(regs)))
     md.machine = Machine(
         rip=gd.kernel.sigcode, rflags=machine.rflags & ~(PSL_T | PSL_D), fsbase=machine.fsbase

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
     from vkguest.vkernel64.globaldata import GlobalData
 
-SLEPT = -1  # progress: it slept, and has been woken
-
 
 async def _channel(lp: Lwp, va: int) -> str:
     vm_map = lp.proc.vmspace.vm_map
@@ -39,7 +37,8 @@ async def sys_umtx_sleep(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int 
     va, value, timeout = args[:3]
     md = lp.md
     assert md is not None
-    if md.progress == SLEPT:
+    slept = -1  # progress: it slept, and has been woken
+    if md.progress == slept:
         return 0
     if md.progress:
         return -Errno.EWOULDBLOCK if CLOCK[0] >= md.progress else 0
@@ -52,7 +51,7 @@ async def sys_umtx_sleep(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int 
             return -Errno.EFAULT
         if raw != (value & 0xFFFF_FFFF).to_bytes(4, "little"):
             return -Errno.EBUSY
-        md.progress = SLEPT
+        md.progress = slept
         if timeout:
             md.progress = CLOCK[0] + 1000 * timeout
             callout_reset(gd, lp, md.progress)

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from vkguest.vkernel64.md import LwpMd, ProcMd
     from vkguest.vm.vmspace import Vmspace
 
-FNV_OFFSET: Final = 0xCBF29CE484222325
-FNV_PRIME: Final = 0x100000001B3
 PIDS_PER_PARENT: Final = 100
 
 
 def register_checksum(regs: tuple[int, ...]) -> int:
     """FNV-1a over the registers' bytes: what two runs of one program are compared by."""
-    value = FNV_OFFSET
+    fnv_offset = 0xCBF29CE484222325
+    value = fnv_offset
+    fnv_prime = 0x100000001B3
     for reg in regs:
         for byte in reg.to_bytes(8, "little"):
-            value = ((value ^ byte) * FNV_PRIME) & U64
+            value = ((value ^ byte) * fnv_prime) & U64
     return value
 
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
     from vkguest.vkernel64.globaldata import GlobalData
 
-PIPE_PAGES_MAX = 8
-
 
 @guarded_by("lock", "rpos", "wpos")
 class Pipe:
@@ -62,7 +60,8 @@ def _channel(pipe_id: int) -> str:
 
 async def sys_pipe(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     """pipe(pages): a new pipe. Its id is the maker's pid and a serial number."""
-    if not 1 <= args[0] <= PIPE_PAGES_MAX:
+    pipe_pages_max = 8
+    if not 1 <= args[0] <= pipe_pages_max:
         return -Errno.EINVAL
     frames: list[VmPage] = []
     for n in range(args[0]):

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
     from vkguest.vkernel64.globaldata import GlobalData
 
-ERRNO_REG = 15
 STATUS_FAIL = 99  # exit status of a program that found its own memory wrong
 
 # A call answers its result, or minus an errno, or None when the lwp is not this vCPU's any more.
@@ -95,7 +94,8 @@ async def syscall2(gd: GlobalData, lp: Lwp) -> bool:
 def sysret(lp: Lwp, result: int) -> None:
     """The call is done: result into the registers, on to the next instruction."""
     value, errno = (result, 0) if result >= 0 else (0, -result)
-    lp.regs = (value, *lp.regs[1:ERRNO_REG], errno)
+    errno_reg = 15
+    lp.regs = (value, *lp.regs[1:errno_reg], errno)
     lp.pc += 1
 
 

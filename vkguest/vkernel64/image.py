@@ -14,14 +14,13 @@ from vkprotocol.param import PAGE_SIZE
 
 from vkguest.kern.errors import BootError
 
-IMAGE_MODE = 0o600
-
 
 def create_image(pages: int, directory: Path, name: str) -> int:
     """A descriptor of `pages` pages of zeros. Any failure is fatal, and one line."""
     path = directory / f".memimg.{name}"
+    image_mode = 0o600
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, IMAGE_MODE)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, image_mode)
     except OSError as error:
         raise BootError(f"Unable to create {path}: {error.strerror}") from error
     try:

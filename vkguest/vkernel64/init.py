@@ -57,7 +57,6 @@ from vkguest.vkernel64.pv import pte_slot
 if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
-PREZERO_BATCH = 256
 PROT_ALL = PROT_READ | PROT_WRITE | PROT_EXEC
 
 
@@ -94,8 +93,9 @@ async def init_kern_memory(gd: GlobalData) -> None:
 
 async def prezero(gd: GlobalData) -> None:
     """-z: touch all of memory once, so that it is resident before it is needed."""
-    for first in range(0, gd.kernel.memory_pages, PREZERO_BATCH):
-        end = min(first + PREZERO_BATCH, gd.kernel.memory_pages)
+    prezero_batch = 256
+    for first in range(0, gd.kernel.memory_pages, prezero_batch):
+        end = min(first + prezero_batch, gd.kernel.memory_pages)
         await access(gd, *(zero_page(phys_to_dmap(frame)) for frame in range(first, end)))
 
 

@@ -17,9 +17,6 @@ from vkprotocol import limits
 from vkprotocol.param import SEG_MASK, SEG_SIZE
 
 MAXCPU: Final = limits.VCPUS
-MEMORY_MIN: Final = 64 << 20
-BITS_MAX: Final = 8  # of an APIC id
-DIGITS: Final = 21  # a decimal number of more does not fit in 64 bits: it starts with 1 to 9
 
 DEPRECATED_IMAGE: Final = (
     "WARNING: -i option is deprecated and ignored.\n"
@@ -108,7 +105,8 @@ def memory_size(text: str) -> int:
     size = value << shift & limits.U64
     if size == 0:
         raise OptionError("System memory size must be specified with -m")
-    if size < MEMORY_MIN or size & SEG_MASK:
+    memory_min = 64 << 20
+    if size < memory_min or size & SEG_MASK:
         mega = SEG_SIZE >> 20
         raise OptionError(f"Bad maxmem specification: 64MB minimum, multiples of {mega}MB only")
     if size > limits.RAM_BYTES:
@@ -129,8 +127,9 @@ def topology(text: str) -> tuple[int, int, int]:
     ncpus, *bits = numbers
     if not 1 <= ncpus <= MAXCPU:
         raise OptionError(f"Bad ncpus, valid range is 1-{MAXCPU}")
-    if any(n > BITS_MAX for n in bits):
-        raise OptionError(f"Bad topology, valid range of lbits and cbits is 0-{BITS_MAX}")
+    bits_max = 8  # of an APIC id
+    if any(n > bits_max for n in bits):
+        raise OptionError(f"Bad topology, valid range of lbits and cbits is 0-{bits_max}")
     cpu_bits = max(1, (ncpus - 1).bit_length())
     lbits = bits[0] if bits else 1
     cbits = bits[1] if len(bits) > 1 else max(0, cpu_bits - lbits)
@@ -163,6 +162,7 @@ def strtoull(text: str) -> tuple[int, str]:
     if match is None:
         return 0, text
     sign, digits = match.groups()
+    digits_max = 21  # a decimal number of more does not fit in 64 bits: it starts with 1 to 9
     if digits[:2] in ("0x", "0X"):
         value, end = int(digits, 16), match.end()
     elif digits[0] == "0":
@@ -170,7 +170,7 @@ def strtoull(text: str) -> tuple[int, str]:
         assert octal is not None
         value, end = int(octal[0], 8), match.start(2) + octal.end()
     else:  # saturates; int() refuses thousands of digits
-        digits = digits[:DIGITS]
+        digits = digits[:digits_max]
         value, end = int(digits), match.end()
     value = min(value, limits.U64)
     return -value & limits.U64 if sign == "-" else value, text[end:]

@@ -5,8 +5,6 @@ DragonFly vkernel64 `platform/pmap.c`. The pv list is exact here, unlike the hos
 
 from __future__ import annotations
 
-from typing import Final
-
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vpte import VPTE_A, VPTE_M, VPTE_RW, VPTE_WIRED
@@ -18,8 +16,6 @@ from vkguest.vkernel64.pmap_inval import pmap_clean_pte, pmap_inval_cpu, pmap_in
 from vkguest.vkernel64.pmap_table import pmap_unuse_pt
 from vkguest.vkernel64.pv import PvEntry
 from vkguest.vm.vm_page import PG_WRITEABLE, VmPage
-
-TS_REFERENCED_ENOUGH: Final = 4
 
 
 async def pmap_remove_all(gd: GlobalData, m: VmPage) -> None:
@@ -116,6 +112,7 @@ async def pmap_ts_referenced(gd: GlobalData, m: VmPage) -> int:
     A page in use through a host PTE that stays gets no new A, and looks idle from now on (W14).
     """
     count = 0
+    ts_referenced_enough = 4
     async with m.spin:
         for pv in list(m.pv_list):
             m.pv_list.remove(pv)
@@ -123,6 +120,6 @@ async def pmap_ts_referenced(gd: GlobalData, m: VmPage) -> int:
             if await load(gd, pv.ptep) & VPTE_A:
                 await atomic_clear_long(gd, pv.ptep, VPTE_A)
                 count += 1
-                if count > TS_REFERENCED_ENOUGH:
+                if count > ts_referenced_enough:
                     break
     return count

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
 VM_PAGES_NEEDED: Final = "vm_pages_needed"  # the wait channel
-PASSES_MAX: Final = 8  # fruitless ones, before a process is killed
 
 
 class PageDaemon:
@@ -50,10 +49,11 @@ class PageDaemon:
         """vm_pageout.c:vm_pageout_thread."""
         vpq = gd.kernel.vm_page_queues
         fruitless = 0
+        passes_max = 8  # fruitless ones, before a process is killed
         while True:
             async with vpq.lock:
                 free = len(vpq.free)
-                if free >= vpq.free_target or fruitless >= PASSES_MAX:
+                if free >= vpq.free_target or fruitless >= passes_max:
                     vpq.pageout_wanted = False
                     short = free <= vpq.free_reserved + vpq.deficit
                     vpq.deficit = 0

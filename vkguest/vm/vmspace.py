@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
 USER_SIZE = VM_MAX_USER_ADDRESS - VM_MIN_USER_ADDRESS
-VMSPACE_ADDRESS = 0xFFFF_8000  # where the zone begins: an opaque number to the host
-VMSPACE_SIZE = 0x200
 
 
 class Vmspace:
@@ -47,7 +45,9 @@ class Vmspace:
     __slots__ = ("pmap", "vm_map")
 
     def __init__(self, name: str, number: int) -> None:
-        self.pmap = Pmap(name, VMSPACE_ADDRESS + number * VMSPACE_SIZE)
+        vmspace_address = 0xFFFF_8000  # where the zone begins: an opaque number to the host
+        vmspace_size = 0x200
+        self.pmap = Pmap(name, vmspace_address + number * vmspace_size)
         self.vm_map = VmMap(name, self.pmap)
 
 

@@ -48,13 +48,11 @@ from vkguest.workloads.words import PAGE_STEP, ROUND_STEP, RW, STATUS_CHILD, beg
 
 REGIONS: Final = (DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS)  # the last has a table of its own
 DEPTH: Final = 2  # of processes below the first
-KILL_ROUNDS: Final = 20
 # Each as often as it is named. What forks is dear: a process is six pages at least.
 OFTEN: Final = (
     "store", "store", "store", "store", "check", "check", "check", "mmap", "mmap", "munmap",
     "mprotect", "madvise", "madvise", "sync", "poke", "pipe", "sched",
 )  # fmt: skip
-ONCE: Final = ("fork", "fork", "exec", "lwp", "kill")
 
 Word = int | None  # an offset from the pid in register PID, or None for a zero word
 
@@ -91,8 +89,9 @@ class Drawn:
     def draw(self, ops: int, *, alone: bool = True) -> None:
         """`ops` operations; not `alone` while a child or a second lwp is waited for."""
         may_fork = alone and self.depth < DEPTH
+        once = ("fork", "fork", "exec", "lwp", "kill")
         for _ in range(ops):
-            op = self.random.choice((*OFTEN, *ONCE) if may_fork else OFTEN)
+            op = self.random.choice((*OFTEN, *once) if may_fork else OFTEN)
             if op != "sync" or self.msync:
                 getattr(self, op)()
         self.check_all()
@@ -288,13 +287,15 @@ class Drawn:
     def kill(self) -> None:
         """A child that stores until it is killed, or tired of it."""
 
+        kill_rounds = 20
+
         def body(child: Drawn) -> None:
             asm, again = child.asm, child.asm.fresh("again")
             asm.put(li(ROUND, 0))
             asm.label(again)
             child.store()
             child.check()
-            asm.put(addi(ROUND, ROUND, 1), li(SCRATCH, KILL_ROUNDS))
+            asm.put(addi(ROUND, ROUND, 1), li(SCRATCH, kill_rounds))
             asm.bne(ROUND, SCRATCH, again)
 
         self._fork(body, kill=True)

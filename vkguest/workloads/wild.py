@@ -30,7 +30,6 @@ from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import PAGE_STEP, RW, STATUS_CHILD, begin, finish, value
 
 REGIONS: Final = (DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS)
-DEPTH: Final = 4  # of processes below the first
 # Each as often as it is named.
 OFTEN: Final = (
     "store", "store", "store", "load", "load", "load", "swap", "poke", "peek", "mmap", "mmap",
@@ -149,7 +148,8 @@ class Wild:
             asm.target(SCRATCH2, lwp)
             asm.call_regs(Sys.LWP_CREATE, SCRATCH2, PID)
         self.run(ops)
-        if depth < DEPTH:
+        depth_max = 4  # of processes below the first
+        if depth < depth_max:
             self.fork(max(1, ops * 2 // 3), depth + 1)
         asm.exit(STATUS_CHILD)
         asm.label(lwp)

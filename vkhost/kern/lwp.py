@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import coroutine
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Cell, Mailbox, Step
 from vkprotocol.guarded import guarded_by
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from vkhost.vm.vm_vmspace import VmspaceEntry
     from vkhost.vm.vmspace import Vmspace
     from vkhost.vm.vnode import Vnode
-
-
-MAX_PROC_MMAP: Final = 1_000_000  # entries of a map
 
 
 @guarded_by("token", "root")
@@ -91,7 +88,7 @@ class Proc:
         self.nlwps = Cell(("p_nthreads", pid), 0)  # those not yet gone
         self.killed = Cell(("p_killed", pid), False)
         self.max_vmspaces = VMSPACES_PER_PROCESS
-        self.max_proc_mmap = MAX_PROC_MMAP  # vm.max_proc_mmap
+        self.max_proc_mmap = 1_000_000  # vm.max_proc_mmap: entries of a map
         self.rlimit_vmem: int | None = None
         self.rlimit_rss: int | None = None
         self.rss_hysteresis = 4096

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from vkhost.vm.vnode import Vnode
 
 KILLED: Final = object()  # in the request Mailbox of an lwp: there is nothing to wait for
-FIRST_PID: Final = 100
 
 
 def idle_cpus(kernel: Kernel) -> list[Cpu]:
@@ -38,7 +37,8 @@ def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> P
     cpus = idle_cpus(kernel)
     if len(cpus) < vcpus:
         return None
-    pid = 1 + max((proc.pid for proc in kernel.procs), default=FIRST_PID - 1)
+    first_pid = 100
+    pid = 1 + max((proc.pid for proc in kernel.procs), default=first_pid - 1)
     pmap_id = f"{name}.{pid}" if name in kernel.pmaps else name
     proc = Proc(kernel, pid, name, vmspace_alloc(kernel, name, pmap_id=pmap_id))
     proc.p_vmspace.vm_map.proc = proc

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from array import array
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Cell, Mailbox, Step, Thread
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from vkhost.pc64.pmap import Pmap
     from vkhost.pc64.unicorn_cpu import UnicornCpu
     from vkhost.vm.vm_map import VmMap
-
-REMEMBERED_ACCESSES: Final = 1 << 16  # effects kept for reuse, per CPU
 
 
 class Fault(Exception):
@@ -329,7 +327,8 @@ class Cpu:
         return result
 
     def _remember(self, accesses: dict[int, Access], access: Access) -> Access:
-        if len(accesses) >= REMEMBERED_ACCESSES:
+        remembered_accesses = 1 << 16  # effects kept for reuse, per CPU
+        if len(accesses) >= remembered_accesses:
             accesses.clear()
         accesses[access.va] = access
         return access

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-VENDOR: Final = b"GenuineIntel"
 SIGNATURE: Final = 0x000306C3
 
 # Leaf 1 ecx, DragonFly sys/cpu/x86_64/include/specialreg.h.
@@ -39,7 +38,8 @@ Regs = tuple[int, int, int, int]  # eax, ebx, ecx, edx
 
 
 def _vendor(at: int) -> int:
-    return int.from_bytes(VENDOR[at : at + 4], "little")
+    vendor = b"GenuineIntel"
+    return int.from_bytes(vendor[at : at + 4], "little")
 
 
 _LEAVES: Final[dict[int, Regs]] = {

@@ -12,14 +12,14 @@ from typing import Final
 LONG: Final = struct.Struct("<QQ")
 SHORT: Final = struct.Struct("<IHHIHH")
 U32: Final = (1 << 32) - 1
-# The selectors of 64-bit code, which a processor may also leave out.
-SELECTOR: Final = 0
 
 
 def short_pointers(image: bytes) -> bytes:
     """What fxsave without REX.W has in bytes 8 to 23: the upper half of both is lost."""
     fip, fdp = LONG.unpack(image[8:24])
-    return SHORT.pack(fip & U32, SELECTOR, 0, fdp & U32, SELECTOR, 0)
+    # The selectors of 64-bit code, which a processor may also leave out.
+    selector = 0
+    return SHORT.pack(fip & U32, selector, 0, fdp & U32, selector, 0)
 
 
 def long_pointers(image: bytes) -> bytes:

@@ -14,7 +14,6 @@ from vkhost.kern.lwp import Lwp
 from vkhost.pc64.cpu import Fault
 from vkhost.pc64.user_code import Interrupted, Trap, pgex
 
-WORD_MASK = 7
 # Instructions that touch memory; before each of them the lwp looks for signals.
 ACCESSES = frozenset({Op.LD, Op.ST, Op.CAS, Op.FETCH})
 
@@ -79,7 +78,8 @@ async def _access(lwp: Lwp, user: InsnList, insn: Insn) -> None:
     op, rd, rs, rt, imm = insn
     regs = user.regs
     va = (regs[rs] + imm) & U64
-    if va & WORD_MASK:
+    word_mask = 7
+    if va & word_mask:
         raise Trap(T_ALIGNFLT, va)
     cpu = lwp.cpu
     try:

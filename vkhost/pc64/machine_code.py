@@ -43,11 +43,9 @@ from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_WRITE
 if TYPE_CHECKING:
     from vkhost.pc64.tlb import TlbEntry
 
-INSN_BYTES: Final = 15  # the longest instruction
 RCX, R11 = 1, 11
 LOCK: Final = 0xF0
 PREFIXES: Final = frozenset(bytes.fromhex("26 2e 36 3e 64 65 66 67 f0 f2 f3"))
-XCHG: Final = (0x86, 0x87)  # locked by itself
 
 # From the vector of an exception to DragonFly's trap number; x86_64 trap.h. A system call by
 # int 0x80 is none there any more.
@@ -351,7 +349,8 @@ def _footprint_of(code: MachineCode, *, loads: bool) -> Also:
 def _fetched(touch: Touch) -> range:
     """The words of its page that an instruction at rip may be read from."""
     first = touch.rip & 4095 if touch.rip >> 12 == touch.vpn else 0
-    return range(first >> 3, (min(first + INSN_BYTES, PAGE_SIZE) + 7) >> 3)
+    insn_bytes = 15  # the longest instruction
+    return range(first >> 3, (min(first + insn_bytes, PAGE_SIZE) + 7) >> 3)
 
 
 def _splits(unicorn: UnicornCpu, rip: int) -> bool:
@@ -362,12 +361,13 @@ def _splits(unicorn: UnicornCpu, rip: int) -> bool:
 
 def locked(code: bytes) -> bool:
     """A LOCK prefix, or xchg with memory, which needs none."""
+    xchg = (0x86, 0x87)  # locked by itself
     for at, byte in enumerate(code):
         if byte == LOCK:
             return True
         if byte not in PREFIXES:
             opcode = code[at + 1 : at + 2] if 0x40 <= byte <= 0x4F else code[at : at + 1]
-            return bool(opcode) and opcode[0] in XCHG
+            return bool(opcode) and opcode[0] in xchg
     return False
 
 

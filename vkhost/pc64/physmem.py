@@ -13,7 +13,6 @@ from typing import Final
 from vkprotocol.effects import Effect, Shared, Step
 from vkprotocol.param import PAGE_SIZE
 
-WORDS: Final = PAGE_SIZE // 8
 _ZEROES: Final = bytes(PAGE_SIZE)
 
 

@@ -27,13 +27,7 @@ from vkhost.pc64.slots import SPARE_PAGE, TEXT_SLOTS, Slots, Touch, incoherent
 from vkhost.pc64.tlb import Tlb, TlbEntry
 from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
-TCG_BUFFER: Final = 8 << 20
-EFER: Final = 0xC0000080
-STAR: Final = 0xC0000081
-TOUCHED_MAX: Final = 128  # pages of one run
 CR0_TS: Final = 1 << 3
-CR4_TSD: Final = 1 << 2  # rdtsc traps, so that it can be answered by the virtual clock
-CR4_SSE: Final = 1 << 9 | 1 << 10
 U64: Final = (1 << 64) - 1
 U32: Final = (1 << 32) - 1
 # What is executed on our own behalf, by its place in the spare page; the image is behind it.
@@ -76,7 +70,8 @@ class UnicornCpu:
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         self.uc = uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         uc.ctl_set_cpu_model(x86.UC_CPU_X86_NEHALEM)  # nothing that depends on the machine
-        uc.ctl_set_tcg_buffer_size(TCG_BUFFER)
+        tcg_buffer = 8 << 20
+        uc.ctl_set_tcg_buffer_size(tcg_buffer)
         uc.mem_map_ptr(0, SPARE_PAGE + PAGE_SIZE, unicorn.UC_PROT_ALL, address)
         uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
         uc.hook_add(unicorn.UC_HOOK_TLB_FILL, self._fill)
@@ -119,12 +114,16 @@ class UnicornCpu:
     def _user_mode(self) -> None:
         """To privilege level 3, by the only way there is: sysret."""
         uc = self.uc
-        uc.msr_write(EFER, uc.msr_read(EFER) | 1)
-        uc.msr_write(STAR, 0x13 << 48 | 0x8 << 32)
+        efer = 0xC0000080
+        uc.msr_write(efer, uc.msr_read(efer) | 1)
+        star = 0xC0000081
+        uc.msr_write(star, 0x13 << 48 | 0x8 << 32)
         uc.reg_write(x86.UC_X86_REG_RCX, SPARE_VA)
         uc.reg_write(x86.UC_X86_REG_R11, 0x202)
         self._own(SYSRET)
-        uc.reg_write(x86.UC_X86_REG_CR4, uc.reg_read(x86.UC_X86_REG_CR4) | CR4_TSD | CR4_SSE)
+        cr4_tsd = 1 << 2  # rdtsc traps, so that it can be answered by the virtual clock
+        cr4_sse = 1 << 9 | 1 << 10
+        uc.reg_write(x86.UC_X86_REG_CR4, uc.reg_read(x86.UC_X86_REG_CR4) | cr4_tsd | cr4_sse)
 
     def _own(self, code: int, count: int = 1) -> None:
         """Execute what is there in the spare page."""
@@ -263,8 +262,9 @@ class UnicornCpu:
         text = kind == VM_PROT_EXECUTE
         touch = self.touched.get((vpn, text))
         pages = self.touched.values()
+        touched_max = 128  # pages of one run
         if not self._single and (
-            incoherent(pages, touch, entry.pfn, kind) or len(pages) >= TOUCHED_MAX
+            incoherent(pages, touch, entry.pfn, kind) or len(pages) >= touched_max
         ):
             self.alone = True
             return False

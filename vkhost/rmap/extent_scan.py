@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Final
 
 from vkprotocol.effects import CLOCK
 
@@ -25,8 +24,6 @@ from vkhost.pc64.pmap_removed import pmap_interlock_wait, pmap_removed_am
 from vkhost.rmap.interface import Rmap
 from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
 from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_clear
-
-MAX_REFERENCES: Final = 4  # pmap_ts_referenced stops counting after that
 
 
 class Scan(Enum):
@@ -161,6 +158,8 @@ class ExtentScan(Rmap):
     async def ts_referenced(self, m: VmPage) -> int:
         count = 0
 
+        max_references = 4  # pmap_ts_referenced stops counting after that
+
         async def reference(pmap: Pmap, pte: Pte, value: int) -> Scan:
             nonlocal count
             if not value & PTE_A:
@@ -168,7 +167,7 @@ class ExtentScan(Rmap):
             if not await pte_cmpset(pmap, pte, value, value & ~PTE_A, "ts_referenced"):
                 return Scan.RETRY
             count += 1
-            return Scan.DONE if count > MAX_REFERENCES else Scan.NEXT
+            return Scan.DONE if count > max_references else Scan.NEXT
 
         await self.scan(m, None, reference)
         return count

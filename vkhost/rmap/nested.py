@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from vkhost.kernel import Kernel
 
 PAGE_TABLE_BYTES: Final = 4096
-LEVEL_SHIFTS: Final = (0, 9, 18, 27)  # of a page table's number, to that of a table above it
 
 
 @guarded_by("self", "of")
@@ -215,10 +214,11 @@ class Nested(PvEntry):
     # The memory that second-stage tables take.
 
     async def enter(self, pmap: Pmap, m: VmPage, pte: Pte, entry: VmMapEntry | None) -> None:
+        level_shifts = (0, 9, 18, 27)  # of a page table's number, to that of a table above it
         if pmap.users is not None:
             known = self._tables.setdefault(pmap, {})
             before = len(known)
-            for shift in LEVEL_SHIFTS:
+            for shift in level_shifts:
                 known[shift, pte.table.slot >> shift] = None
             self.grow((len(known) - before) * PAGE_TABLE_BYTES)
         await super().enter(pmap, m, pte, entry)

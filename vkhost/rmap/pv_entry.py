@@ -25,7 +25,6 @@ from vkhost.vm.vm_page import PG_MAPPED, PG_MAPPEDMULTI, PG_WRITEABLE, VmPage
 from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_clear
 
 PV_ENTRY_BYTES: Final = 80  # struct pv_entry: pmap, index, list and tree links, page, hold, flags
-MAX_REFERENCES: Final = 4
 
 
 @guarded_by("self", "ptes")
@@ -153,6 +152,7 @@ class PvEntry(Rmap):
     async def ts_referenced(self, m: VmPage) -> int:
         count = 0
         pvs = pv_list(m)
+        max_references = 4
         async with pvs:
             for pte, pmap in pvs.ptes.items():
                 self.visited += 1
@@ -161,6 +161,6 @@ class PvEntry(Rmap):
                     if await pte_cmpset(pmap, pte, value, value & ~PTE_A, "ts_referenced"):
                         count += 1
                         break
-                if count > MAX_REFERENCES:
+                if count > max_references:
                     break
         return count

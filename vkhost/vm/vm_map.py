@@ -12,7 +12,7 @@ map->token, which covers here nothing that the map lock does not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sortedcontainers import SortedKeyList
 from vkprotocol.effects import Cell, Lock, RWLock, Thread, fresh_key
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from vkhost.vm.vm_map_interlock import VmMapIlock
     from vkhost.vm.vm_object import VmObject
 
-FREEHINTS: Final = 4  # VM_MAP_FFCOUNT
 MAPTYPE_NAMES = {VM_MAPTYPE_NORMAL: "normal", VM_MAPTYPE_VPAGETABLE: "vpagetable"}
 
 
@@ -246,7 +245,8 @@ def vm_map_findspace(vm_map: VmMap, start: int, length: int, align: int) -> int 
         start = max(start, entry.end)
     start = (start + align - 1) // align * align
     vm_map.freehint[kind] = start if lowest else hint  # the latest used is the last
-    if len(vm_map.freehint) > FREEHINTS:
+    freehints = 4  # VM_MAP_FFCOUNT
+    if len(vm_map.freehint) > freehints:
         del vm_map.freehint[next(iter(vm_map.freehint))]
     return start if start + length <= vm_map.max_offset else None
 

@@ -20,9 +20,6 @@ from vkhost.vm.vm_map import (
 from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, vm_object_allocate, vm_object_reference
 from vkhost.vm.vm_object_page import vm_object_deallocate
 
-# [20]: a VPTE may name any frame, so the object of a VPAGETABLE entry has no end worth the name.
-VPAGETABLE_OBJECT_PAGES = 0x7FFFFFFF
-
 
 def copy_backing(ba: VmMapBacking) -> VmMapBacking:
     """A C struct assignment: the same extent and links, not on any list."""
@@ -96,7 +93,7 @@ async def vm_map_entry_dispose(entry: VmMapEntry) -> None:
 
 def _object_pages(vm_map: VmMap, entry: VmMapEntry) -> int:
     if entry.maptype == VM_MAPTYPE_VPAGETABLE and vm_map.kernel.quirks.unbounded_object:
-        return VPAGETABLE_OBJECT_PAGES
+        return 0x7FFFFFFF  # [20]: a VPTE may name any frame, so it has no end worth the name
     return atop(entry.end - entry.start)
 
 

@@ -56,7 +56,6 @@ TUNABLES: Final = {
     "max_launder": 0,  # set from the size of memory
     "emerg_launder": 100,
 }
-CACHE_FREE_MIN: Final = 2048  # with fewer free pages at boot the cache queue gets no minimum
 
 
 class Thresholds(msgspec.Struct, frozen=True):
@@ -88,7 +87,8 @@ def thresholds(pages: int, **override: int | None) -> Thresholds:
     free_min = mark("free_min", 64 + pages // 200)
     free_reserved = mark("free_reserved", free_min * 4 // 8 + 7)
     free_target = mark("free_target", 4 * free_min + free_reserved)
-    cache_min = mark("cache_min", free_target if pages > CACHE_FREE_MIN else 0)
+    cache_free_min = 2048  # with fewer free pages at boot the cache queue gets no minimum
+    cache_min = mark("cache_min", free_target if pages > cache_free_min else 0)
     return Thresholds(
         free_min=free_min,
         free_reserved=free_reserved,
@@ -195,14 +195,11 @@ class Sysctl(msgspec.Struct, frozen=True):
     put: Callable[[int], None] | None = None
 
 
-INT_LIMIT: Final = 1 << 31
-LONG_LIMIT: Final = 1 << 63
 # The thresholds vm_meter.c lets root change while running.
 WRITABLE_MARKS: Final = (
     "v_free_min", "v_free_target", "v_free_reserved", "v_free_severe", "v_pageout_free_min",
     "v_inactive_target", "v_cache_min", "v_cache_max",
 )  # fmt: skip
-FIXED_MARKS: Final = ("v_page_count", "v_interrupt_free_min", "v_page_max_wired")
 
 
 def sysctl_table(meter: VmMeter) -> dict[str, Sysctl]:
@@ -214,9 +211,10 @@ def sysctl_table(meter: VmMeter) -> dict[str, Sysctl]:
         )
         for mark in WRITABLE_MARKS
     ]  # fmt: skip
+    fixed_marks = ("v_page_count", "v_interrupt_free_min", "v_page_max_wired")
     nodes += [
         Sysctl(f"vm.{mark}", "long", "limit, pages", partial(getattr, meter, mark))
-        for mark in FIXED_MARKS
+        for mark in fixed_marks
     ]
     nodes.append(Sysctl("hw.mxcsr_mask", "int", "bits MXCSR may have", lambda: MXCSR_MASK))
     for count in PAGE_COUNTS:
@@ -254,10 +252,12 @@ def sysctl(table: dict[str, Sysctl], name: str, new: int | None = None) -> int:
     if node is None:
         raise SysctlError(Errno.ENOENT, name)
     old = node.get()
+    int_limit = 1 << 31
+    long_limit = 1 << 63
     if new is not None:
         if node.put is None:
             raise SysctlError(Errno.EPERM, name)
-        limit = INT_LIMIT if node.kind == "int" else LONG_LIMIT
+        limit = int_limit if node.kind == "int" else long_limit
         if not -limit <= new < limit:
             raise SysctlError(Errno.EINVAL, name)
         node.put(new)

@@ -8,7 +8,7 @@ may never come to a kill, and when it does an innocent process goes (W11).
 from __future__ import annotations
 
 from types import coroutine
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vkprotocol.effects import CLOCK, Effect, RWLock, Step
 from vkprotocol.param import atop
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from vkhost.kern.lwp import Proc
     from vkhost.kernel import Kernel
     from vkhost.vm.vm_map import VmMap
-
-INIT_PID: Final = 1
-LOW_PID: Final = 48  # not killed while there is any swap
 
 
 async def vmspace_anonymous_count(vm_map: VmMap) -> int:
@@ -79,8 +76,10 @@ def _try_shared(lock: RWLock) -> Step:
 async def oom_victim(kernel: Kernel) -> tuple[Proc, int] | None:
     """The process with the most anonymous memory, and how many pages that is."""
     best: tuple[Proc, int] | None = None
+    init_pid = 1
+    low_pid = 48  # not killed while there is any swap
     for proc in list(kernel.procs):
-        if proc.pid == INIT_PID or (proc.pid < LOW_PID and kernel.config.swap_pages):
+        if proc.pid == init_pid or (proc.pid < low_pid and kernel.config.swap_pages):
             continue
         size = await _size(proc.p_vmspace.vm_map)
         if size > (best[1] if best else 0):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PG_VPTMAPPED: Final = 0x1  # the patch: reached through a VPTE, so unknown to the extent scan
 PG_WINATCFLS: Final = 0x4
-PG_FICTITIOUS: Final = 0x8
 PG_WRITEABLE: Final = 0x10
 PG_MAPPED: Final = 0x20
 PG_MAPPEDMULTI: Final = 0x40
@@ -29,15 +28,10 @@ PG_REFERENCED: Final = 0x80
 PG_CLEANCHK: Final = 0x100
 PG_NOSYNC: Final = 0x400
 PG_UNQUEUED: Final = 0x800
-PG_MARKER: Final = 0x1000
-PG_RAM: Final = 0x2000
 PG_SWAPPED: Final = 0x4000
-PG_NOTMETA: Final = 0x8000
 PG_NEED_COMMIT: Final = 0x40000
 
 PBUSY_LOCKED: Final = 0x80000000
-PBUSY_WANTED: Final = 0x40000000
-PBUSY_SWAPINPROG: Final = 0x20000000
 PBUSY_MASK: Final = 0x1FFFFFFF  # soft busy count
 
 ACT_DECLINE: Final = 1

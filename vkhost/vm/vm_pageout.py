@@ -28,7 +28,6 @@ from vkhost.vm.vm_pageout_wakeup import NS_PER_SECOND, VM_PAGE_FREE_HYSTERESIS, 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
 
-PASSES_PATIENT: Final = 10  # rounds over the whole queues before the daemon naps between passes
 EMERGENCY_AFTER_NS: Final = 2 * NS_PER_SECOND
 
 
@@ -197,7 +196,8 @@ async def _try_again(p: Pageout) -> None:
     tick = NS_PER_SECOND // p.kernel.config.hz
     chan = p.daemon.vm_pages_needed_chan
     swap_full = await p.kernel.swap.full()
-    if p.rounds < PASSES_PATIENT:
+    passes_patient = 10  # rounds over the whole queues before the daemon naps between passes
+    if p.rounds < passes_patient:
         if await p.daemon.vm_pages_needed.load() > 1:
             if swap_full:
                 await tsleep(chan, NS_PER_SECOND // 5)

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 OBJPC_SYNC: Final = 0x1
 OBJPC_INVAL: Final = 0x2
 OBJPC_NOSYNC: Final = 0x4
-OBJPC_IGNORE_CLEANCHK: Final = 0x8
-OBJPC_CLUSTER_OK: Final = 0x10
 OBJPC_TRY_TO_CACHE: Final = 0x20  # afterwards, the page is meant to be reused
 OBJPC_ALLOW_ACTIVE: Final = 0x40  # neighbours may be on PQ_ACTIVE
 

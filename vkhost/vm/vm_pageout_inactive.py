@@ -20,8 +20,6 @@ from vkhost.vm.vm_pageout_scan import MAXSCAN_DIVIDER, PageScan
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
 
-PASSES_MAX = 1000
-
 
 def max_launder(kernel: Kernel, passes: int) -> int:
     """How many pages one sub-queue may write: its share of vm.max_launder, growing by the pass."""
@@ -34,7 +32,8 @@ async def vm_pageout_scan_inactive(
     kernel: Kernel, passes: int, color: int, avail_shortage: int, laundry: Laundry, *, isep: bool
 ) -> int:
     """Returns how many pages of the shortage were made up for."""
-    passes = min(passes, PASSES_MAX)
+    passes_max = 1000
+    passes = min(passes, passes_max)
     laundry.max_launder = max_launder(kernel, passes)
     laundry.vpfailed = None
     scan = PageScan(kernel, PQ_INACTIVE, color)

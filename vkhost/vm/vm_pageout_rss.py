@@ -9,7 +9,7 @@ does by the reverse map (W36).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vkprotocol.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
 
@@ -26,9 +26,6 @@ from vkhost.vm.vm_pageout_page import Laundry, vm_pageout_page
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
 
-RETRIES: Final = 3
-LAUNDER_MAX: Final = 0x7FFF
-
 
 @dataclass(slots=True)
 class Pgscan:
@@ -44,7 +41,8 @@ class Pgscan:
 async def vm_pageout_map_deactivate_pages(kernel: Kernel, pmap: Pmap, limit: int) -> None:
     """Take pages out of the pmap until `limit` are left, in at most four rounds."""
     scan = Pgscan(kernel, pmap, limit)
-    for _ in range(1 + RETRIES):
+    retries = 3
+    for _ in range(1 + retries):
         await pmap_pgscan(
             pmap,
             VM_MIN_USER_ADDRESS,
@@ -105,5 +103,6 @@ async def _clean(scan: Pgscan, m: VmPage) -> None:
         return
     await vm_page_flag_set(m, PG_WINATCFLS)
     how = OBJPC_TRY_TO_CACHE | OBJPC_ALLOW_ACTIVE | OBJPC_SYNC
-    laundry = Laundry(max_launder=LAUNDER_MAX)
+    launder_max = 0x7FFF
+    laundry = Laundry(max_launder=launder_max)
     scan.cleancount += await vm_pageout_page(scan.kernel, m, laundry, 1, how)

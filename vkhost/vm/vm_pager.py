@@ -12,9 +12,7 @@ from vkhost.vm.vnode_pager import vnode_pager_getpage, vnode_pager_haspage, vnod
 VM_PAGER_OK: Final = 0
 VM_PAGER_BAD: Final = 1  # outside the object
 VM_PAGER_FAIL: Final = 2  # not there; or, writing, no room for it
-VM_PAGER_PEND: Final = 3
 VM_PAGER_ERROR: Final = 4
-VM_PAGER_AGAIN: Final = 5
 
 
 def vm_pager_has_page(obj: VmObject, pindex: int) -> bool:

@@ -11,15 +11,14 @@ from typing import Final
 
 JOBS_MAX: Final = 256
 SEED_MAX: Final = (1 << 64) - 1
-COUNT_MAX: Final = 10**15
-TOKEN_BYTES: Final = 1 << 20  # of a file with a token
 SHOWN: Final = 40  # characters of a value, in a message
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """A number written in digits, from `least` to `most`."""
     expected = f"at least {least}" if most is None else f"{least} to {most}"
-    bound = COUNT_MAX if most is None else most
+    count_max = 10**15
+    bound = count_max if most is None else most
 
     def number(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]+", text):
@@ -104,9 +103,10 @@ def _number_or_string(value: str) -> str:
 
 def token_in(what: str) -> str:
     """`what`, or the token that a file of that name holds, as `vkemu step` saves it."""
+    token_bytes = 1 << 20  # of a file with a token
     try:
         with Path(what).open("rb") as file:
-            raw = file.read(TOKEN_BYTES)
+            raw = file.read(token_bytes)
     except (OSError, ValueError):
         return what
     word = re.fullmatch(rb"\s*(vk[a-z]?1\.[\w-]+)\s*", raw)

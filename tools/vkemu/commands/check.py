@@ -18,7 +18,6 @@ from vkemu.matrix.design import EXACT, Design, design
 from vkemu.verdict import Status, telling
 
 WIDTH = 96
-PRELOAD = ("vkemu.matrix.design",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    each = partial(sharing.each, args, f"check {args.design}", preload=PRELOAD)
+    preload = ("vkemu.matrix.design",)
+    each = partial(sharing.each, args, f"check {args.design}", preload=preload)
     found = design(args.design, each, windows=tuple(args.windows), seeds=args.seeds)
     status = status_of(found)
     with telling(status):

@@ -6,13 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import msgspec
 from anyio.abc import ByteReceiveStream
-
-LINE_BYTES: Final = 1 << 16  # of a line that nobody has ended yet
 
 
 class Child:
@@ -65,9 +63,10 @@ class Child:
 
     async def _listen(self, stream: ByteReceiveStream) -> None:
         pending = b""
+        line_bytes = 1 << 16  # of a line that nobody has ended yet
         async for chunk in stream:
             *found, pending = (pending + chunk).split(b"\n")
-            if len(pending) > LINE_BYTES:
+            if len(pending) > line_bytes:
                 found, pending = [*found, pending], b""
             for raw in found:
                 self.last = raw.decode(errors="backslashreplace")

@@ -18,9 +18,6 @@ from typing import NoReturn
 
 from vkemu.verdict import INTERRUPTED, Interrupted, Status, Unread, UsageError, one_of, telling
 
-PIPE_STATUS = 128 + 13  # as a shell says it of what SIGPIPE has ended
-WORD_CHARS = 1000  # of a word that a message repeats
-
 # Name -> (module, what it does in a line).
 COMMANDS = {
     "run": ("vkemu.commands.run", "run a scenario once and check every invariant"),
@@ -112,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Another than our own may be read as text by who has put it there.
             stream.reconfigure(errors="vkemu" if stream is own else "backslashreplace")
+    pipe_status = 128 + 13  # as a shell says it of what SIGPIPE has ended
     try:
         status = dispatch(sys.argv[1:] if argv is None else argv)
         with telling(status):
@@ -128,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError as error:
         # The reader of our output has gone (`| head`): nothing is left to say to anybody.
         discard_output()
-        return error.status if isinstance(error, Unread) else PIPE_STATUS
+        return error.status if isinstance(error, Unread) else pipe_status
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINE_SAYS_NO:
             where = "vkemu" if error.filename is None else f"vkemu: {error.filename}"
@@ -157,7 +155,8 @@ def unshowable(error: UnicodeError) -> tuple[bytes, int]:
 
 def clipped(line: str) -> str:
     """A message without the rest of what nobody could read."""
-    words = (f"{word[:80]}..." if len(word) > WORD_CHARS else word for word in line.split(" "))
+    word_chars = 1000  # of a word that a message repeats
+    words = (f"{word[:80]}..." if len(word) > word_chars else word for word in line.split(" "))
     return " ".join(words)
 
 

@@ -6,11 +6,10 @@ import argparse
 
 from vkemu.verdict import Status
 
-SHELLS = ("bash", "zsh", "fish")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help='as in eval "$(vkemu completion bash)"')
+    shells = ("bash", "zsh", "fish")
+    parser.add_argument("shell", choices=shells, help='as in eval "$(vkemu completion bash)"')
 
 
 def run(args: argparse.Namespace) -> int:

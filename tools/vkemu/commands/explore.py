@@ -13,7 +13,6 @@ from vkemu.commands import screen, sharing
 from vkemu.commands.arguments import name, path, positive, seconds, seed
 from vkemu.commands.subject import Subject, litmus_subject, subject_of
 from vkemu.exploration.result import ExplorationError, Failure, Result
-from vkemu.exploration.strategies import NAMES
 from vkemu.record import rundir
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 from vkhost.tree import TREES
@@ -21,7 +20,6 @@ from vkhost.tree import TREES
 if TYPE_CHECKING:
     from vkemu.report.told import Told
 
-STRATEGIES: Final = NAMES
 WHOLE: Final = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
 TOKEN_SHOWN: Final = 400  # characters, in a message
 SECONDS_DEFAULT: Final = 60.0  # of a search that is given no budget at all

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,9 +21,6 @@ from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS
 
 if TYPE_CHECKING:
     from vkemu.mutation.generate import Fate
-
-
-SAMPLE: Final = 40
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,9 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generate", action="store_true", help="mutants by machine, not those with a name"
     )
+    sample = 40
     parser.add_argument(
-        "--sample", type=arguments.whole(1, 100_000), default=SAMPLE, metavar="N",
-        help=f"how many of the generated ones (default {SAMPLE})",
+        "--sample", type=arguments.whole(1, 100_000), default=sample, metavar="N",
+        help=f"how many of the generated ones (default {sample})",
     )  # fmt: skip
     parser.add_argument("--seed", type=arguments.whole(0), default=0, help="which ones")
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.status import Status
 
-PATIENCE_S = 2.0
-
 
 class Progress:
     """Counts on stderr, and only if that is a terminal."""
@@ -46,7 +44,8 @@ class Progress:
 
     def step(self, steps: int) -> None:
         self._steps = steps
-        if not self._enabled or time.monotonic() - self._start < PATIENCE_S:
+        patience_s = 2.0
+        if not self._enabled or time.monotonic() - self._start < patience_s:
             return
         text = f"{self._what}: step {steps:,}"
         if self._seed is not None:

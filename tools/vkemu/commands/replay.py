@@ -20,8 +20,6 @@ from vkemu.report.trial import Origin, record
 from vkemu.stepping import step_token
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 
-EXPLORED = ("vkl1.", "vkx1.")  # tokens of `vkemu explore`
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -45,9 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     what = token_in(args.what)
-    if what.startswith((*EXPLORED, step_token.PREFIX)) and args.zstd:
+    explored = ("vkl1.", "vkx1.")  # tokens of `vkemu explore`
+    if what.startswith((*explored, step_token.PREFIX)) and args.zstd:
         raise UsageError("replay: --zstd, expected with a token of a run: no other keeps a log")
-    if what.startswith(EXPLORED):
+    if what.startswith(explored):
         from vkemu.commands.explore import replay_explored
 
         return replay_explored(what, args.scenario, as_json=args.json)

@@ -25,8 +25,6 @@ from vkemu.report.trial import Origin, Record, attempt, record
 from vkemu.verdict import OF_VERDICT, Interrupted, UsageError, Verdict, telling
 from vkhost.tree import TREES
 
-SEEDS_MAX = 1_000_000
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", help="a TOML file, or the name of a shipped scenario")
@@ -35,9 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole(0, (1 << 63) - 1),
         help="where the schedule comes from (default: file's)",
     )
+    seeds_max = 1_000_000
     parser.add_argument(
         "--seeds",
-        type=whole(1, SEEDS_MAX),
+        type=whole(1, seeds_max),
         default=1,
         metavar="N",
         help="try N seeds from --seed on, stop at the first that does not pass",

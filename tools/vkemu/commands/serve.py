@@ -36,9 +36,6 @@ from vkhost.tree import TREES
 # What the host is when no scenario says it; a stand-in for the guests, which come from outside.
 DEFAULTS = {"host": {"pages": 4096, "cpus": 8}}
 STAND_IN = {"name": "outside", "memory": "1M", "vcpus": 1, "workloads": ["touch"]}
-TIME_SCALE_MAX = 1e6
-TELL_BYTES = 1 << 20  # of lines that standard error has not taken
-TELL_SECONDS = 1.0  # for what it has not taken at the end
 # --checks: what the oracle looks at.
 CHECKING = {
     "none": (),
@@ -124,14 +121,17 @@ def _add_serving(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not 0 < args.time_scale <= TIME_SCALE_MAX:
+    time_scale_max = 1e6
+    if not 0 < args.time_scale <= time_scale_max:
         raise UsageError(
-            f"vkemu serve: --time-scale {args.time_scale:g}, expected up to {TIME_SCALE_MAX:g}"
+            f"vkemu serve: --time-scale {args.time_scale:g}, expected up to {time_scale_max:g}"
         )
     if args.zstd and args.runs is None:
         raise UsageError("vkemu serve: --zstd is about the log, expected with --runs DIR")
     options = Options(args)
     scenario = host_of(args)
+    tell_bytes = 1 << 20  # of lines that standard error has not taken
+    tell_seconds = 1.0  # for what it has not taken at the end
     with ExitStack() as stack:
         log = folder = None
         if args.runs is not None:
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             shown = sys.stderr if args.events else None
             log = stack.enter_context(open_log(run, folder, zstd=args.zstd, shown=shown))
         # Standard error may be a pipe that nobody reads, or whose reader has gone.
-        teller = Writer(to_stream(sys.stderr), limit=TELL_BYTES)
+        teller = Writer(to_stream(sys.stderr), limit=tell_bytes)
         beside = None if log is None else log.beside
         tell = Teller(teller if beside is None else beside)
         if folder is not None:
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
             if folder is not None:
                 keep(folder, scenario, summary, failure, tell)
         finally:
-            teller.close(TELL_SECONDS)
+            teller.close(tell_seconds)
     status = OF_VERDICT[summary["verdict"]]
     with telling(status):
         report(summary, failure, as_json=args.json)

@@ -19,7 +19,6 @@ from vkemu.workers.job import Workers, WorkersError
 from vkemu.workers.processes import Here, Processes
 
 PATIENCE_SECONDS: Final = 2.0  # before anything is said of work under way
-MINUTE: Final = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser, default: int = 1) -> None:
@@ -140,8 +139,9 @@ def workers_text(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    if seconds < 2 * MINUTE:
+    minute = 60
+    if seconds < 2 * minute:
         return f"{seconds:.0f} s"
-    if seconds < 2 * MINUTE * MINUTE:
-        return f"{seconds / MINUTE:.0f} min"
-    return f"{seconds / MINUTE / MINUTE:.0f} h"
+    if seconds < 2 * minute * minute:
+        return f"{seconds / minute:.0f} min"
+    return f"{seconds / minute / minute:.0f} h"

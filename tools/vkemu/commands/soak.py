@@ -17,8 +17,6 @@ from vkemu.soak.soak import Soak, host
 from vkemu.soak.verdict import verdict_line
 from vkemu.verdict import OF_VERDICT, telling
 
-TOLD = 16  # reasons; --json has all
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -58,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         args.report.write_text(render(report))
     status = OF_VERDICT[report["verdict"]]
+    told_most = 16  # reasons; --json has all
     with telling(status):
         if args.json:
             sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         else:
             reasons = report["reasons"]
-            more = [f"and {len(reasons) - TOLD} more"] if len(reasons) > TOLD else []
-            print("\n".join([*reasons[:TOLD], *more, verdict_line(report)]))
+            more = [f"and {len(reasons) - told_most} more"] if len(reasons) > told_most else []
+            print("\n".join([*reasons[:told_most], *more, verdict_line(report)]))
     return status
 
 

@@ -21,8 +21,6 @@ from vkemu.serving.transport import VANISHED, Broken
 from vkemu.verdict import Status as Exit
 from vkemu.verdict import UsageError, telling
 
-ANSWER_SECONDS = 10.0
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("where", metavar="SOCKET", help="of the host: a path, or tcp:HOST:PORT")
@@ -52,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
 async def ask(there: Reach, form: str) -> str:
     """Raises OSError, Broken, RemoteProtocolError, TimeoutError."""
-    with anyio.fail_after(ANSWER_SECONDS):
+    answer_seconds = 10.0
+    with anyio.fail_after(answer_seconds):
         stream = await there.connect()
         try:
             return await _ask(stream, StatusQuery(form=form, token=there.token))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from vkemu.report.trial import Origin, Record
 
 MAX_STEPS: Final = 10_000  # of a Python program, which cannot say so itself
-BOOT_STEPS: Final = 20_000  # a guest that cannot boot has said so by then
 
 
 @dataclass(slots=True)
@@ -217,7 +216,8 @@ def check_boots(scenario: Scenario) -> None:
     from vkemu.launch.outcome import NothingRan
     from vkemu.report.trial import attempt
 
-    shorter = msgspec.structs.replace(scenario, max_steps=min(scenario.max_steps, BOOT_STEPS))
+    boot_steps = 20_000  # a guest that cannot boot has said so by then
+    shorter = msgspec.structs.replace(scenario, max_steps=min(scenario.max_steps, boot_steps))
     error = attempt(shorter, seeded(scenario.seed)).error
     if isinstance(error, NothingRan):
         raise UsageError(f"{scenario.name}: policy {scenario.policy}: {error}, expected a guest")

@@ -12,13 +12,13 @@ from itertools import pairwise
 from math import log
 from statistics import median
 
-CONSTANT = 1.5
 LINEAR = (0.7, 1.3)
 
 
 def growth(sizes: Sequence[int], values: Sequence[int], symbol: str) -> str:
     """`O(1)`, `O(log n)`, `O(n)` or `O(n^e)`, with the axis's symbol for n."""
-    if max(values) <= CONSTANT * max(min(values), 1) or len(values) < 3:
+    constant = 1.5
+    if max(values) <= constant * max(min(values), 1) or len(values) < 3:
         return "O(1)"
     if values[-1] < values[0]:
         return "O(1)"  # it shrinks

@@ -31,7 +31,6 @@ COLOURS: Final = (
 )  # fmt: skip
 WIDTH, HEIGHT = 830, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 290, 12, 34
-CLOSE: Final = 2.0  # lines nearer to each other than this look like one
 STYLE: Final = """
 :root{color-scheme:light dark;--ink:#222;--paper:#fff;--rule:#ddd;--bad:#b3261e}
 body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;
@@ -141,9 +140,10 @@ def _line(line: Line, lines: Sequence[Line]) -> Iterator[str]:
 def _with(line: Line, lines: Sequence[Line], i: int) -> list[Line]:
     """Those that run with it there, or with one that does."""
     found = [line]
+    close = 2.0  # lines nearer to each other than this look like one
     for one in found:
         for other in lines:
-            near = all(abs(other[j][1] - one[j][1]) < CLOSE for j in (i, i + 1))
+            near = all(abs(other[j][1] - one[j][1]) < close for j in (i, i + 1))
             if near and not any(other is known for known in found):
                 found.append(other)
     return [other for other in lines if any(other is known for known in found)]

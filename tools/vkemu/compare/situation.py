@@ -53,9 +53,6 @@ from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 DMAP: Final = 0x100_0000_0000
 LEAF: Final = VPTE_V | VPTE_RW | VPTE_U | VPTE_A | VPTE_M
-HOT_VA: Final = 1 << 21  # the other VAs of the hot page, a table of their own
-SPARE: Final = 16
-RACING: Final = 32
 MAX_STEPS: Final = 1_000_000
 LEVELS: Final = 4
 STAGE_LOADS: Final = LEVELS
@@ -124,7 +121,8 @@ class Guest:
             await self.fill(i)
 
     def alias(self, i: int) -> int:
-        return max(HOT_VA, -(-self.shape.pages // 512) << 21) + i * PAGE_SIZE
+        hot_va = 1 << 21  # the other VAs of the hot page, a table of their own
+        return max(hot_va, -(-self.shape.pages // 512) << 21) + i * PAGE_SIZE
 
     async def fill(self, i: int) -> None:
         """Map every page of process i: of its own, though all show the same tables."""
@@ -187,7 +185,8 @@ class Situation:
         self.loads = 0  # of page tables by hardware
         self._walking = False
         each = shape.pages * shape.vmspaces + -(-shape.pages // 512) + 5
-        pages = each * shape.guests + SPARE
+        spare = 16
+        pages = each * shape.guests + spare
         config = HostConfig(
             pages=pages, cpus=shape.vcpus + 1, pageout=False, emergency=False, ipi_threads=False,
             fault_workers=False, free_min=2, free_reserved=1, free_severe=1, free_target=4,
@@ -322,15 +321,16 @@ class Situation:
         guest = self.guests[0]
         vm_map = guest.vmspaces[0].vm_map
         count = self.shape.pages
-        self.do(self.inval(RACING))  # so that they are not mapped yet
+        racing = 32
+        self.do(self.inval(racing))  # so that they are not mapped yet
 
         async def touch() -> None:
-            for i in range(RACING):
+            for i in range(racing):
                 await self.kernel.cpus[0].load(i * PAGE_SIZE)
 
         async def inval() -> None:
             for i in range(invals):
-                va = (RACING + i % (count - RACING)) * PAGE_SIZE
+                va = (racing + i % (count - racing)) * PAGE_SIZE
                 await vm_map_madvise(vm_map, va, va + PAGE_SIZE, MADV_INVAL)
 
         for name, cpu, body in (

@@ -17,9 +17,6 @@ from random import Random
 
 from vkemu.executors.controlled import Choose
 
-BURST_STEPS = (3, 60)  # mean length, drawn between these
-CHANGE_STEPS = (20, 600)  # mean distance between losses of priority
-
 
 def seeded(seed: int) -> Choose:
     random = Random(seed)
@@ -39,7 +36,8 @@ def uniform(random: Random) -> Choose:
 
 def bursts(random: Random) -> Choose:
     draw = random.random
-    stay = 1 - 1 / between(random, BURST_STEPS)
+    burst_steps = (3, 60)  # mean length, drawn between these
+    stay = 1 - 1 / between(random, burst_steps)
     last = -1
 
     def choose(runnable: list[int]) -> int:
@@ -52,7 +50,8 @@ def bursts(random: Random) -> Choose:
 
 
 def priorities(random: Random) -> Choose:
-    rate = 1 / between(random, CHANGE_STEPS)
+    change_steps = (20, 600)  # mean distance between losses of priority
+    rate = 1 / between(random, change_steps)
     priority: dict[int, float] = {}
     lowest = 0.0
     left = random.expovariate(rate)

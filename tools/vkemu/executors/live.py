@@ -40,8 +40,6 @@ T = TypeVar("T")
 
 BACKENDS: Final = ("trio", "asyncio")
 QUANTUM: Final = 256  # steps a thread takes before another one of its account does
-SLICE_NS: Final = 2_000_000  # of steps before the event loop gets its turn
-STEP_NS: Final = 4_000  # what a step is taken to cost when there is no real time
 NS: Final = 1_000_000_000
 
 
@@ -203,7 +201,8 @@ class Live(Execution):
         """Turns until nobody can go, or SLICE_NS; whether there is more to do."""
         self._in_slice = True
         queue, spent = self.run_queue, self._spent
-        end = spent() + SLICE_NS
+        slice_ns = 2_000_000  # of steps before the event loop gets its turn
+        end = spent() + slice_ns
         while not self.over and (account := queue.next()) is not None:
             self._turn(account)
             queue.done(account)
@@ -244,7 +243,8 @@ class Live(Execution):
         account.used += now - began
 
     def _steps_ns(self) -> int:
-        return self.steps * STEP_NS
+        step_ns = 4_000  # what a step is taken to cost when there is no real time
+        return self.steps * step_ns
 
     async def _impose(self, schedule: Iterator[int]) -> None:
         while not self.over:

@@ -15,7 +15,6 @@ _INSIDE: Final = (
     str(effects.__file__), str(step.__file__),
     str(Path(__file__).parents[1] / "exploration" / "primitives"),
 )  # fmt: skip
-_SLEEPS: Final = "/vkhost/kern/token.py"  # gives tokens up for every sleep: who sleeps is above
 
 
 def frames_of(thread: Thread) -> Iterator[FrameType]:
@@ -32,8 +31,9 @@ def frames_of(thread: Thread) -> Iterator[FrameType]:
 def source_of(thread: Thread) -> tuple[str, int]:
     """File and line: of the innermost frame that is not of the shared objects' own code."""
     found = ("?", 0)
+    sleeps = "/vkhost/kern/token.py"  # gives tokens up for every sleep: who sleeps is above
     for frame in frames_of(thread):
         file = frame.f_code.co_filename
-        if not file.startswith(_INSIDE) and not file.endswith(_SLEEPS):
+        if not file.startswith(_INSIDE) and not file.endswith(sleeps):
             found = (file, frame.f_lineno)
     return found

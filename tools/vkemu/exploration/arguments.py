@@ -8,7 +8,6 @@ from typing import Any, Final
 from vkemu.exploration.numbers import seconds, whole, wrong
 from vkemu.exploration.strategies import NAMES
 
-ON_STEP_BOUND: Final = ("unknown", "fail")
 TOKEN: Final = "a token as explore prints it, vkx1...."
 
 
@@ -35,8 +34,9 @@ def check_arguments(
         seconds("max_seconds", max_seconds)
     whole("max_steps", max_steps, 0)
     whole("jobs", jobs, 1)
-    if on_step_bound not in ON_STEP_BOUND:
-        raise wrong("on_step_bound", on_step_bound, " or ".join(map(repr, ON_STEP_BOUND)))
+    answers = ("unknown", "fail")
+    if on_step_bound not in answers:
+        raise wrong("on_step_bound", on_step_bound, " or ".join(map(repr, answers)))
     for name, called in (("progress", progress), ("each", each)):
         if called is not None and not callable(called):
             raise wrong(name, called, "a function or None", TypeError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from os import PathLike, fspath
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vkemu.executors.deadline import within
 from vkemu.exploration.arguments import check_arguments
@@ -19,10 +19,6 @@ from vkemu.exploration.strategies import strategy_named
 if TYPE_CHECKING:
     from vkemu.exploration.failure.witness import Witness
     from vkemu.workers.job import Workers
-
-EXECUTIONS_DEFAULT: Final = 1000  # of a strategy that never ends by itself, without a budget
-SAVED: Final = ("dfs", "dpor")
-DIVISIBLE: Final = ("dfs", "dpor", "random", "pct", "pos", "urw")
 
 
 @enforcing
@@ -67,8 +63,9 @@ def explore(
     built = program_for(program, {}, check=check)
     chosen, name = chosen_strategy(strategy, seed, built)
     exhaustive = getattr(chosen, "exhaustive", False)
+    executions_default = 1000  # of a strategy that never ends by itself, without a budget
     if max_executions is None and max_seconds is None and not exhaustive:
-        max_executions = EXECUTIONS_DEFAULT
+        max_executions = executions_default
     result = Result(name, seed)
     fails = on_step_bound == "fail"
     run = Run(built, max_steps, stop_on_failure=stop_on_failure, bound_fails=fails)
@@ -116,12 +113,14 @@ def chosen_strategy(strategy: Any, seed: int, program: Program) -> tuple[Any, st
 
 
 def check_divisible(strategy: Any, each: object, checkpoint: object) -> None:
-    if checkpoint is not None and strategy not in SAVED:
+    saved = ("dfs", "dpor")
+    if checkpoint is not None and strategy not in saved:
         name = strategy if isinstance(strategy, str) else type(strategy).__name__
         raise ExplorationError(f"checkpoint: {name} cannot be saved, expected dfs or dpor")
-    if not isinstance(strategy, str) or strategy.partition(":")[0] not in DIVISIBLE:
+    divisible = ("dfs", "dpor", "random", "pct", "pos", "urw")
+    if not isinstance(strategy, str) or strategy.partition(":")[0] not in divisible:
         name = strategy if isinstance(strategy, str) else type(strategy).__name__
-        raise ExplorationError(f"jobs: {name} cannot be divided, only {', '.join(DIVISIBLE)}")
+        raise ExplorationError(f"jobs: {name} cannot be divided, only {', '.join(divisible)}")
     if each is not None:
         raise ExplorationError("jobs: each() would be called in other processes")
 

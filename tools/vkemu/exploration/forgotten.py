@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from vkemu.exploration.result import ExplorationError
 
-_NEVER = r"coroutine '(?P<name>.*)' was never awaited"
 _MADE = re.compile(r'File "(?P<file>.*)", line (?P<line>\d+), in ')
 
 
@@ -31,14 +30,15 @@ class ForgottenAwait(ExplorationError, TypeError):
 @contextmanager
 def noticing() -> Iterator[None]:
     """Note in FORGOTTEN what is dropped without having run while the body does."""
+    never_awaited = r"coroutine '(?P<name>.*)' was never awaited"
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", _NEVER, RuntimeWarning)
+        warnings.filterwarnings("always", never_awaited, RuntimeWarning)
         show = warnings.showwarning
 
         def note(
             message: Any, category: Any, filename: str, lineno: int, file: Any = None, *_: Any
         ) -> None:
-            never = re.match(_NEVER, str(message))
+            never = re.match(never_awaited, str(message))
             if never is None:
                 show(message, category, filename, lineno, file)
                 return

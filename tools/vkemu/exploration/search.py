@@ -15,8 +15,6 @@ from vkemu.exploration.run import Run
 if TYPE_CHECKING:
     from vkemu.exploration.failure.witness import Witness
 
-PROGRESS_SECONDS = 0.2
-GARBAGE_OBJECTS = 50_000  # made and not freed, before the collector looks
 Progress = Callable[[Result], None]
 
 
@@ -53,8 +51,9 @@ class Search:
         """Until nothing is left, a failure stops it, or the budget is used up."""
         # Executions leave next to no cycles behind, but many objects that look like it.
         thresholds = gc.get_threshold()
+        garbage_objects = 50_000  # made and not freed, before the collector looks
         if thresholds[0]:
-            gc.set_threshold(max(GARBAGE_OBJECTS, thresholds[0]), *thresholds[1:])
+            gc.set_threshold(max(garbage_objects, thresholds[0]), *thresholds[1:])
         self.began = perf_counter()
         try:
             with noticing():
@@ -82,7 +81,8 @@ class Search:
         conduct = getattr(strategy, "conduct", None) or by_choice(strategy)
         began = self.began
         deadline = began + self.max_seconds if self.max_seconds is not None else None
-        look = began + PROGRESS_SECONDS if self.progress is not None else None
+        progress_seconds = 0.2
+        look = began + progress_seconds if self.progress is not None else None
         left = self.max_executions if self.max_executions is not None else -1
         first = True
         while True:
@@ -136,7 +136,7 @@ class Search:
                 audit.check(run)
             if look is not None and perf_counter() >= look:
                 self.show(began)
-                look = perf_counter() + PROGRESS_SECONDS
+                look = perf_counter() + progress_seconds
         audit.conclude()
         self.show(began)
 

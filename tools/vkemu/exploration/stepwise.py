@@ -13,7 +13,6 @@ from vkemu.executors.place import source_of
 Path: TypeAlias = tuple[int, ...]
 _PLAIN: Final = (str, bytes, float, type(None))
 DEPTH_MAX: Final = 50  # of tuples in tuples, in a plain value
-BITS_MAX: Final = 10_000  # of an int; Python refuses to print much longer ones
 
 
 class Seen(NamedTuple):
@@ -134,6 +133,7 @@ def plain(value: Any, depth: int = DEPTH_MAX) -> bool:
     """Whether repr(value) is the same in every process."""
     if isinstance(value, tuple):
         return depth > 0 and all(plain(item, depth - 1) for item in value)
+    bits_max = 10_000  # of an int; Python refuses to print much longer ones
     if isinstance(value, int):
-        return value.bit_length() <= BITS_MAX
+        return value.bit_length() <= bits_max
     return isinstance(value, _PLAIN)

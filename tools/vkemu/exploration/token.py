@@ -25,8 +25,6 @@ from vkemu.varint import varint, varints
 
 PREFIX: Final = "vkx1."
 STEPS_MAX: Final = 10_000_000
-CHARS_MAX: Final = 1 << 20
-PLAIN_MAX: Final = 1 << 22
 
 
 class Stretch(NamedTuple):
@@ -62,8 +60,9 @@ def parse(text: str) -> Token:
     if not text.startswith(PREFIX):
         raise TokenError(f"not a token of this version: expected {PREFIX}... as printed by explore")
     body = text.removeprefix(PREFIX)
-    if len(body) > CHARS_MAX:
-        raise TokenError(f"token of {len(body)} characters: expected at most {CHARS_MAX}")
+    chars_max = 1 << 20
+    if len(body) > chars_max:
+        raise TokenError(f"token of {len(body)} characters: expected at most {chars_max}")
     try:
         raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -71,11 +70,12 @@ def parse(text: str) -> Token:
     packed, check = raw[:-4], raw[-4:]
     if len(raw) < 5 or zlib.crc32(packed).to_bytes(4, "big") != check:
         raise TokenError("damaged token, or cut short: its checksum does not match")
+    plain_max = 1 << 22
     try:
         inflate = zlib.decompressobj()
-        plain = inflate.decompress(packed[1:], PLAIN_MAX) if packed[:1] == b"z" else packed[1:]
+        plain = inflate.decompress(packed[1:], plain_max) if packed[:1] == b"z" else packed[1:]
         if inflate.unconsumed_tail:
-            raise TokenError(f"token of more than {PLAIN_MAX} bytes, unpacked")
+            raise TokenError(f"token of more than {plain_max} bytes, unpacked")
         numbers = list(varints(plain))
     except (zlib.error, OverflowError):
         raise TokenError("damaged token: its schedule cannot be read") from None

@@ -27,9 +27,7 @@ from vkemu.record.narrate import Event
 from vkemu.record.rundir import DROPPED, is_hidden
 from vkemu.verdict import UsageError, Verdict
 
-COMPRESSED: Final = "z:"
 LATER: Final = ", and nothing after them can be judged"
-LEFT_OUT: Final = " (checks of the end left out)"
 _FIELDS: Final = {
     name: tuple((f.name, f.kind) for f in event.fields) for name, event in EVENTS.items()
 }
@@ -141,15 +139,16 @@ def look_at_end(found: Checked, log: Log, numbers: Numbers, summary: dict[str, A
     """Whether the last line is the last event."""
     missing = numbers.missing_at_end(summary)
     found.missing += missing
+    left_out = " (checks of the end left out)"
     if missing:
-        found.lacks(f"that are there; {missing} events are missing at the end{LEFT_OUT}")
+        found.lacks(f"that are there; {missing} events are missing at the end{left_out}")
     elif log.cut:
-        found.lacks(f"that are there; the log is {log.cut}{LEFT_OUT}")
+        found.lacks(f"that are there; the log is {log.cut}{left_out}")
     elif not summary and is_hidden(log.path.parent):
-        found.lacks(f"that are there; the run is not complete{LEFT_OUT}")
+        found.lacks(f"that are there; the run is not complete{left_out}")
     elif numbers.unaccounted:
         lines = numbers.unaccounted
-        found.lacks(f"that are there; {lines} lines left out may be events{LEFT_OUT}")
+        found.lacks(f"that are there; {lines} lines left out may be events{left_out}")
 
 
 def skip(log: Log, found: Checked, number: int, wrong: str) -> None:
@@ -178,10 +177,11 @@ def arguments(event: Event) -> tuple[Any, ...] | str:
 
 def content(text: str) -> bytes | str:
     """Page contents as the log writes them; the text itself when it is something else."""
-    if not text.startswith(COMPRESSED):
+    compressed = "z:"
+    if not text.startswith(compressed):
         return text
     try:
-        return zlib.decompress(base64.b64decode(text.removeprefix(COMPRESSED), validate=True))
+        return zlib.decompress(base64.b64decode(text.removeprefix(compressed), validate=True))
     except (binascii.Error, zlib.error):
         return text
 

@@ -30,7 +30,6 @@ _HEAD: Final = {
 }  # fmt: skip
 # Written by several events with different types: whatever it is, as text.
 _MIXED: Final = {"old": "VARCHAR", "new": "VARCHAR"}
-BATCH: Final = 1000
 
 
 def columns(path: Path | None = None) -> dict[str, str]:
@@ -86,8 +85,9 @@ def query(path: Path, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
 def _rows(db: DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     import duckdb
 
+    rows_at_once = 1000
     try:
-        while batch := db.fetchmany(BATCH):
+        while batch := db.fetchmany(rows_at_once):
             yield from batch
     except duckdb.Error as error:
         raise UsageError(f"vkemu log query: {str(error).splitlines()[0]}") from None

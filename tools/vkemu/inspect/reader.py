@@ -19,7 +19,6 @@ from vkemu.record.zstd import SUFFIX, open_zstd
 from vkemu.verdict import UsageError
 
 CHUNK_BYTES: Final = 1 << 16  # decoded lines that stay in the cache
-LINE_BYTES_MAX: Final = 1 << 24
 NAMES: Final = (EVENTS, EVENTS + SUFFIX)
 
 T = TypeVar("T")
@@ -133,6 +132,7 @@ class Log:
 
     def chunks(self) -> Iterator[bytes]:
         """The file in pieces that end at the end of a line."""
+        line_bytes_max = 1 << 24
         with open_log(self.path) as file:
             rest = b""
             lines = 0  # given away
@@ -144,8 +144,8 @@ class Log:
                     if self._compressed:
                         lines += rest.count(b"\n", 0, end)
                     rest = rest[end:]
-                elif len(rest) > LINE_BYTES_MAX:
-                    raise BadLog(f"{self.path}: a line of more than {LINE_BYTES_MAX} bytes")
+                elif len(rest) > line_bytes_max:
+                    raise BadLog(f"{self.path}: a line of more than {line_bytes_max} bytes")
             if rest.strip() and not self.cut:
                 yield rest
 

@@ -30,7 +30,6 @@ COLOURS: Final = {
     "map": "blue", "inval": "bold red", "setmap": "bold red", "panic": "bold white on red",
     "mem": "dim", "guest": "bold green",
 }  # fmt: skip
-POLL_SECONDS: Final = 0.2
 
 
 def row(event: Event, columns: Sequence[str]) -> str:
@@ -112,10 +111,11 @@ def follow(log: Log, terms: Filter) -> Iterator[Event]:
 def arriving(file: IO[bytes]) -> Iterator[bytes]:
     """Whole lines, waiting for more at the end."""
     rest = b""
+    poll_seconds = 0.2
     while True:
         piece = file.readline()
         if not piece:
-            time.sleep(POLL_SECONDS)
+            time.sleep(poll_seconds)
             continue
         rest += piece
         if rest.endswith(b"\n"):

@@ -8,8 +8,6 @@ from typing import Final
 
 from vkemu.record.narrate import Event, narrate
 
-LANE_MIN: Final = 16
-LANE_MAX: Final = 44
 GAP: Final = "  "
 
 
@@ -21,7 +19,9 @@ def actors_of(events: Iterable[Event]) -> list[str]:
 def lane_width(actors: int, columns: int, head: int) -> int:
     """What each of so many lanes gets of a page so wide."""
     room = columns - head - len(GAP) * actors
-    return max(LANE_MIN, min(LANE_MAX, room // max(1, actors)))
+    lane_min = 16
+    lane_max = 44
+    return max(lane_min, min(lane_max, room // max(1, actors)))
 
 
 def timeline(events: list[Event], columns: int = 120) -> Iterator[str]:

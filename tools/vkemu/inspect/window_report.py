@@ -6,21 +6,20 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from vkemu.inspect.windows import KINDS, Bracket, Window
 from vkemu.record.rundir import SUMMARY
 
-BARS: Final = " ▏▎▍▌▋▊▉█"
-
 
 def bar(part: float, width: int) -> str:
     """`part` of `width` columns, to an eighth of one."""
     eighths = round(part * width * 8)
     whole, rest = divmod(eighths, 8)
-    return "█" * whole + (BARS[rest] if rest else "")
+    bars = " ▏▎▍▌▋▊▉█"
+    return "█" * whole + (bars[rest] if rest else "")
 
 
 def histogram(widths: Counter[int]) -> Iterator[str]:

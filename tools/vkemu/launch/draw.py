@@ -15,7 +15,6 @@ import msgspec
 from vkemu.launch.scenario import Scenario
 
 BITS = 32
-DRAWN = ("random", "wild")
 
 
 def drawn(scenario: Scenario, seed: int) -> Scenario:
@@ -47,6 +46,7 @@ def drawn(scenario: Scenario, seed: int) -> Scenario:
 
 def _workload(spec: str, whose: str) -> str:
     name, _, rest = spec.partition(":")
-    if name not in DRAWN or any(pair.startswith("seed=") for pair in rest.split(",")):
+    random_ones = ("random", "wild")
+    if name not in random_ones or any(pair.startswith("seed=") for pair in rest.split(",")):
         return spec
     return f"{name}:{rest}{',' * bool(rest)}seed={Random(whose).getrandbits(BITS)}"

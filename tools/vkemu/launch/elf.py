@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from vkemu.launch.scenario import Guest, Process, Scenario
 
 ELF = ".elf"
-BYTES_MAX = 16 << 20
 
 
 def is_elf(program: str) -> bool:
@@ -42,14 +41,15 @@ def blobs_of(scenario: Scenario, path: Path) -> dict[str, bytes]:
 
 def _read(found: dict[str, bytes], path: Path, name: str, where: str) -> None:
     file = path.parent / name
+    bytes_max = 16 << 20
     try:
         with file.open("rb") as stream:
-            raw = stream.read(BYTES_MAX + 1)
+            raw = stream.read(bytes_max + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{where}: {file}: {reason}, expected a file") from None
-    if len(raw) > BYTES_MAX:
-        raise UsageError(f"{where}: {file}: more than {BYTES_MAX} bytes")
+    if len(raw) > bytes_max:
+        raise UsageError(f"{where}: {file}: more than {bytes_max} bytes")
     found[name] = raw
 
 

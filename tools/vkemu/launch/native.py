@@ -18,10 +18,6 @@ from vkhost.kern.proc import proc_create
 from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Kernel
 
-ROUND_STEP = 0x1_0000_0001
-PAGE_STEP = 0x1_0001
-NS_PER_MS = 1_000_000
-
 
 class Native:
     """`wrong`: (va, expected, got) of words that were not what it had written. `killed`: why."""
@@ -52,12 +48,13 @@ class Native:
         spawn(name, self._main())
 
     async def _main(self) -> None:
+        ns_per_ms = 1_000_000
         try:
             base = await self._mmap()
             for number in range(self.rounds):
                 await self._touch(base, number)
                 if self.pause_ms:
-                    await pause(self.pause_ms * NS_PER_MS)
+                    await pause(self.pause_ms * ns_per_ms)
             await self._call(Exit(lwp=0, seq=self._stamp()))
         except Killed as killed:
             self.killed = str(killed)
@@ -92,7 +89,9 @@ class Native:
                     self.wrong.append((op.va, expected, reply.values[index]))
 
     def _word(self, page: int, number: int) -> int:
-        return (number + 1) * ROUND_STEP + page * PAGE_STEP
+        round_step = 0x1_0000_0001
+        page_step = 0x1_0001
+        return (number + 1) * round_step + page * page_step
 
     def _stamp(self) -> int:
         self.seq += 1

@@ -27,11 +27,7 @@ from vkhost.quirks import Quirks
 from vkhost.vm.vm_meter import Thresholds
 
 SHIPPED = Path(__file__).parents[1] / "scenarios"
-FILE_BYTES = 1 << 20
 STEPS = 50_000_000
-SHOWN = 80  # characters of a path that cannot be one
-PAGES_MAX = 1 << 17  # of the host and all that runs on it: a page takes about 5 KB here
-HOST_PAGES_MIN = 16  # less does not hold the tables of one guest process
 HOST_CPUS_MAX = 64  # a mask of them is a number of the log, which has 64 bits
 
 LITMUS = ("litmus", "thread")  # top-level tables that only a litmus test has
@@ -185,10 +181,11 @@ def find(path_or_name: str) -> Path:
 
 def exists(path: str) -> bool:
     """Is anything there? UsageError when it cannot be a path."""
+    shown_chars = 80  # characters of a path that cannot be one
     try:
         return Path(path).exists()
     except OSError as error:
-        shown = path if len(path) <= SHOWN else path[:SHOWN] + "..."
+        shown = path if len(path) <= shown_chars else path[:shown_chars] + "..."
         raise UsageError(f"{shown}: {error.strerror}, expected a path or a name") from None
 
 
@@ -198,13 +195,14 @@ def shipped_names() -> list[str]:
 
 def read_document(path: Path) -> dict[str, Any]:
     """The file as TOML tables."""
+    file_bytes = 1 << 20
     try:
         with path.open("rb") as file:
-            raw = file.read(FILE_BYTES + 1)
+            raw = file.read(file_bytes + 1)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}, expected a readable file") from None
-    if len(raw) > FILE_BYTES:
-        raise UsageError(f"{path}: more than {FILE_BYTES} bytes, expected a scenario in TOML")
+    if len(raw) > file_bytes:
+        raise UsageError(f"{path}: more than {file_bytes} bytes, expected a scenario in TOML")
     try:
         return tomllib.loads(raw.decode())
     except UnicodeDecodeError as error:
@@ -308,18 +306,20 @@ def _check_memory(scenario: Scenario, where: str) -> None:
     for i, native in enumerate(scenario.native):
         takers.append((f"native[{i}].memory: {native.memory}", native.memory_pages))
     total = 0
+    pages_max = 1 << 17  # of the host and all that runs on it: a page takes about 5 KB here
     for what, pages in takers:
         total += pages
-        if total > PAGES_MAX:
-            most = _size_text(PAGES_MAX * PAGE_SIZE)
+        if total > pages_max:
+            most = _size_text(pages_max * PAGE_SIZE)
             raise UsageError(f"{where}:{what}, expected at most {most} for all memory together")
 
 
 def _check_host(host: Host, where: str) -> None:
     if host.cpus > HOST_CPUS_MAX:
         raise UsageError(f"{where}.cpus: {host.cpus}, expected at most {HOST_CPUS_MAX}")
-    if host.pages < HOST_PAGES_MIN:
-        raise UsageError(f"{where}.pages: {host.pages}, expected {HOST_PAGES_MIN} or more")
+    host_pages_min = 16  # less does not hold the tables of one guest process
+    if host.pages < host_pages_min:
+        raise UsageError(f"{where}.pages: {host.pages}, expected {host_pages_min} or more")
     check_thresholds(host, where)
 
 

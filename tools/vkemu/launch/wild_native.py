@@ -24,7 +24,6 @@ from vkemu.launch.native import Killed, Native
 from vkhost.kernel import Kernel
 
 OPS: Final = ("touch", "touch", "touch", "map", "unmap", "advise")
-BATCH: Final = 8  # accesses in a row
 
 
 class WildNative(Native):
@@ -47,8 +46,9 @@ class WildNative(Native):
 
     def _drawn(self, base: int, op: str) -> AnyRequest:
         random, seq = self.random, self._stamp()
+        batch = 8  # accesses in a row
         if op == "touch":
-            ops = tuple(self._access(base) for _ in range(random.randint(1, BATCH)))
+            ops = tuple(self._access(base) for _ in range(random.randint(1, batch)))
             return CpuOps(lwp=0, seq=seq, ops=ops)
         low = random.randrange(self.pages)
         addr, length = base + low * PAGE_SIZE, random.randint(1, self.pages - low) * PAGE_SIZE

@@ -7,7 +7,7 @@ wrong by what the kernels do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vkprotocol.limits import U64
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
@@ -22,13 +22,6 @@ from vkhost.vm.vm_meter import TUNABLES
 
 if TYPE_CHECKING:
     from vkemu.litmus.file import Address, Heading, Litmus, Program
-
-PAGES_MAX: Final = 4096  # of the host of a test, and of its image
-CPUS_MAX: Final = 64
-TUNABLE_MAX: Final = (1 << 31) - 1
-RUNNING: Final = ("user", "guest", "fault")  # kinds of thread that are what their CPU runs
-REUSES_MAX: Final = 8  # pages that the other process has room for
-ONCE: Final = ("exit_other", "vexit", "respawn")  # what ends, ends once
 
 
 def check(litmus: Litmus) -> None:
@@ -62,10 +55,11 @@ def _heading(heading: Heading, where: str) -> None:
         known(f"{where}.na", policy, names.policies())
     for i, invariant in enumerate(heading.checks):
         known(f"{where}.checks[{i}]", invariant, names.checks())
+    tunable_max = (1 << 31) - 1
     for name, value in heading.tunables.items():
         known(f"{where}.tunables", name, sorted(TUNABLES))
-        if not 0 <= value <= TUNABLE_MAX:
-            raise UsageError(f"{where}.tunables.{name}: {value}, expected 0 to {TUNABLE_MAX}")
+        if not 0 <= value <= tunable_max:
+            raise UsageError(f"{where}.tunables.{name}: {value}, expected 0 to {tunable_max}")
     if heading.policies and not heading.reason:
         raise UsageError(f"{where}.reason: missing, expected why only those policies")
 
@@ -73,18 +67,20 @@ def _heading(heading: Heading, where: str) -> None:
 def _host(litmus: Litmus) -> None:
     where, file = litmus.where, litmus.file
     host = file.host
-    if host.cpus > CPUS_MAX:
-        raise UsageError(f"{where}:host.cpus: {host.cpus}, expected at most {CPUS_MAX}")
+    cpus_max = 64
+    if host.cpus > cpus_max:
+        raise UsageError(f"{where}:host.cpus: {host.cpus}, expected at most {cpus_max}")
     resident = litmus.resident_pages
-    if host.pages > PAGES_MAX or host.pages < resident:
+    pages_max = 4096  # of the host of a test, and of its image
+    if host.pages > pages_max or host.pages < resident:
         raise UsageError(
             f"{where}:host.pages: {host.pages}, expected {resident} (what is resident) to "
-            f"{PAGES_MAX}"
+            f"{pages_max}"
         )
     spare = file.litmus.spare
-    if spare is not None and spare > PAGES_MAX - resident:
+    if spare is not None and spare > pages_max - resident:
         raise UsageError(
-            f"{where}:litmus.spare: {spare}, expected at most {PAGES_MAX - resident} beside "
+            f"{where}:litmus.spare: {spare}, expected at most {pages_max - resident} beside "
             f"{resident} pages that are resident"
         )
     if spare is None:
@@ -149,6 +145,7 @@ def _threads(litmus: Litmus) -> None:
     where, file = litmus.where, litmus.file
     seen: set[str] = set()
     runs: dict[int, str] = {}  # CPU -> the thread that it runs
+    running = ("user", "guest", "fault")  # kinds of thread that are what their CPU runs
     for i, thread in enumerate(litmus.threads):
         here = f"{where}:thread[{i}]"
         if thread.name in seen:
@@ -158,7 +155,7 @@ def _threads(litmus: Litmus) -> None:
             raise UsageError(
                 f"{here}.cpu: {thread.cpu}, expected less than host.cpus ({file.host.cpus})"
             )
-        if thread.kind in RUNNING:
+        if thread.kind in running:
             other = runs.setdefault(thread.cpu, thread.name)
             if other != thread.name:
                 raise UsageError(
@@ -190,7 +187,9 @@ def _order(litmus: Litmus, said: list[Statement]) -> None:
             )
         if statement.verb == "child_fault" and not any(s.verb == "fork" for s in said):
             raise UsageError(f"{statement.where}: {statement.text!r}, expected a thread that forks")
-    for verb, most in (("reuse", REUSES_MAX), *((verb, 1) for verb in ONCE)):
+    reuses_max = 8  # pages that the other process has room for
+    once = ("exit_other", "vexit", "respawn")  # what ends, ends once
+    for verb, most in (("reuse", reuses_max), *((verb, 1) for verb in once)):
         found = [s for s in said if s.verb == verb]
         if len(found) > most:
             raise UsageError(f"{found[most].where}: {verb!r}, expected at most {most} in a test")

@@ -9,12 +9,11 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from vkemu.verdict import UsageError
 
 Lookup = Callable[[str], Any]
-CHARS_MAX: Final = 500
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -31,8 +30,9 @@ class Condition:
 
     def __init__(self, text: str, where: str) -> None:
         self.text = text
-        if len(text) > CHARS_MAX:
-            raise UsageError(f"{where}: {len(text)} characters, expected at most {CHARS_MAX}")
+        chars_max = 500
+        if len(text) > chars_max:
+            raise UsageError(f"{where}: {len(text)} characters, expected at most {chars_max}")
         try:
             self._tree = ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError) as error:

@@ -39,7 +39,6 @@ Line: TypeAlias = Annotated[str, Meta(max_length=200)]
 
 WINDOWS = Path(__file__).parent / "windows"
 ELSEWHERE = Path(__file__).parent / "elsewhere"
-SHOWN = 12  # names, in a message
 FIRST_PAGE = 8  # frames below hold the guest's page tables
 
 
@@ -264,8 +263,9 @@ def find_litmus(source: str) -> Path:
     exact = [stem for stem in named if f"{stem}-".startswith(f"{source}-")]
     if len(exact) == 1 or len(named) == 1:
         return there[(exact or named)[0]]
+    shown = 12  # names, in a message
     if named:
-        raise UsageError(f"{source}: ambiguous, expected one of {', '.join(named[:SHOWN])}")
+        raise UsageError(f"{source}: ambiguous, expected one of {', '.join(named[:shown])}")
     windows = [stem.partition("-")[0] for stem in there]
     near = one_of(source, [*scenario.shipped_names(), *there, *windows])
     hint = near.partition("? ")[0] + "? " if "?" in near else ""

@@ -60,7 +60,6 @@ DMAP = 0x100_0000_0000  # where the image is mapped linearly in the vkernel's ow
 OTHER = 0x2000_0000  # where the other process, the next owner of frames, maps what it gets
 OTHER_PAGES = 8
 PID = 100
-OTHER_PID = 200
 
 
 class Blocked(Exception):
@@ -131,8 +130,9 @@ class Machine:
         self.proc = Proc(self.kernel, PID, "vkernel", self.own)
         self.proc.files[MEMIMAGE_FD] = File(self.vnode)
         self.guest = vmspace_alloc(self.kernel, "guest", self.proc, pmap_id=PID + 1)
-        self.other = vmspace_alloc(self.kernel, "other", pmap_id=OTHER_PID)
-        self.proc_other = Proc(self.kernel, OTHER_PID, "other", self.other)
+        other_pid = 200
+        self.other = vmspace_alloc(self.kernel, "other", pmap_id=other_pid)
+        self.proc_other = Proc(self.kernel, other_pid, "other", self.other)
         self.kernel.procs += [self.proc, self.proc_other]
         self.image: VmObject = drive(vnode_pager_alloc(self.kernel, self.vnode))
         self.other_lives = True

@@ -23,7 +23,6 @@ _STATEMENT = re.compile(
     r"(?:if\s+(?P<when>[^:]+):\s*)?(?:(?P<target>[a-z]\w*)\s*=\s*)?(?P<verb>[a-z_]\w*)(?P<rest>.*)"
 )
 _NUMBER = re.compile(r"-?(0x[0-9a-fA-F]+|0|[1-9][0-9]*)")
-DIGITS_MAX = 40  # of a number: more than any operand has
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_|+.]*")
 
 
@@ -57,11 +56,12 @@ def parse(text: str, where: str, registers: Collection[str] = ()) -> Statement:
 
 
 def _arg(word: str, where: str, registers: Collection[str]) -> Arg:
-    if _NUMBER.fullmatch(word) and len(word) <= DIGITS_MAX:
+    digits_max = 40  # of a number: more than any operand has
+    if _NUMBER.fullmatch(word) and len(word) <= digits_max:
         return int(word, 0)
     if word in registers:
         return Register(word)
     if _NAME.fullmatch(word):
         return word
-    word = word if len(word) <= DIGITS_MAX else word[:DIGITS_MAX] + "..."
+    word = word if len(word) <= digits_max else word[:digits_max] + "..."
     raise UsageError(f"{where}: {word!r}, expected a number or a name")

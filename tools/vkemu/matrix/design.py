@@ -29,7 +29,6 @@ from vkhost.rmap import POLICIES, tree_of
 from vkhost.rmap.interface import Rmap
 
 EXACT: Final = "pv_entry"
-SCENARIOS: Final = ("mixed", "wild", "quickstart")
 SEEDS: Final = 20
 SECONDS: Final = 2.0  # of dpor, before a search is cut short
 MAX_STEPS: Final = 300_000
@@ -154,9 +153,10 @@ def design(source: str, each: Each, *, windows: tuple[str, ...] = (), seeds: int
     beside = [] if policy == EXACT else beside
     digest = digest_of(source)
     work: list[tuple[Any, ...]] = [(source, q, 0, digest) for q in (*asked, *beside)]
-    work += [(source, one, seed, digest) for one in SCENARIOS for seed in range(1, seeds + 1)]
+    scenarios = ("mixed", "wild", "quickstart")
+    work += [(source, one, seed, digest) for one in scenarios for seed in range(1, seeds + 1)]
     cells: list[Cell] = []
-    said: dict[str, list[tuple[int, str, str]]] = {scenario: [] for scenario in SCENARIOS}
+    said: dict[str, list[tuple[int, str, str]]] = {scenario: [] for scenario in scenarios}
     lines: set[int] = set()
     for done in each(perform, work, Done):
         lines.update(done.lines)

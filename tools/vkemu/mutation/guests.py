@@ -28,8 +28,6 @@ from vkhost.vm.vnode import MemoryVnode
 
 SEEDS: Final = 16
 MAX_STEPS: Final = 400_000
-HOLD_STEPS: Final = 2000
-STICKY: Final = 0.8
 NOBODY: Final = -1
 Window = Callable[[msg.AnyRequest, msg.AnyRequest | None], bool]
 
@@ -77,13 +75,15 @@ class Schedule:
         if not others or self.left < 0:
             self.stopped = NOBODY
             others = runnable
-        if self.last not in others or self.random.random() > STICKY:
+        sticky = 0.8
+        if self.last not in others or self.random.random() > sticky:
             self.last = self.random.choice(others)
         return self.last
 
     def stop(self) -> None:
         self.stopped = curthread().tid
-        self.left = self.random.randrange(HOLD_STEPS)
+        hold_steps = 2000
+        self.left = self.random.randrange(hold_steps)
 
 
 class WatchedPort:

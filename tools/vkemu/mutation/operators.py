@@ -21,9 +21,6 @@ FAMILIES: Final = (
 ORDERS: Final = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
 }  # fmt: skip
-# Not the kernel's business: what it says, and what asks for a deliberate defect.
-DESCRIBES: Final = ("__init__", "__repr__", "__str__", "__post_init__")
-SAYS: Final = ("emit", "kkassert", "panic", "count")
 
 
 class Edit(NamedTuple):
@@ -48,11 +45,13 @@ def edits(source: str) -> list[Edit]:
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
     """All but types, and what only builds or describes an object."""
     yield node
+    # Not the kernel's business: what it says, and what asks for a deliberate defect.
+    describes = ("__init__", "__repr__", "__str__", "__post_init__")
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and getattr(child, "name", "") not in DESCRIBES:
+            if isinstance(child, ast.AST) and getattr(child, "name", "") not in describes:
                 yield from _nodes(child)
 
 
@@ -123,9 +122,10 @@ def _statements(body: list[ast.stmt], lines: list[str]) -> Iterator[Edit]:
 
 def _acts(statement: ast.stmt) -> bool:
     """A statement made for what it does: a call, or a change of a field."""
+    says = ("emit", "kkassert", "panic", "count")
     match statement:
         case ast.Expr(value=ast.Await(value=ast.Call(func=func)) | ast.Call(func=func)):
-            return _name(func) not in SAYS
+            return _name(func) not in says
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.AugAssign():
             return True
         case ast.Delete():

@@ -14,14 +14,14 @@ import vkguest
 import vkhost
 
 ROOT: Final = Path(vkhost.__file__).parent.parent
-# Of the kernels, what is not the kernel: programs, switches, and machine code by another's hand.
-LEFT_OUT: Final = ("mutants.py", "quirks.py", "config.py", "tree.py", "asm.py", "lockorder.py")
 
 
 def sources() -> list[Path]:
     """The modules of both kernels and the reverse maps, in the order of their names."""
     found = [p for package in (vkguest, vkhost) for p in Path(package.__path__[0]).rglob("*.py")]
-    return sorted(p for p in found if p.name not in LEFT_OUT and p.parent.name != "workloads")
+    # What of them is not the kernel: programs, switches, and machine code by another's hand.
+    left_out = ("mutants.py", "quirks.py", "config.py", "tree.py", "asm.py", "lockorder.py")
+    return sorted(p for p in found if p.name not in left_out and p.parent.name != "workloads")
 
 
 def module_name(path: Path) -> str:

@@ -21,13 +21,11 @@ from vkemu.mutation.trial import checks, perform
 from vkemu.verdict import UsageError
 
 EXECUTIONS: Final = 3
-LOOKED_AT: Final = ("0", "1")  # seeds
 # Of a mutant that all reach, the first two are tried; those that pass what they are asked.
 POLICIES: Final = (
     "pv_entry", "vpte_list", "shadow", "nested", "notifier", "bloom", "hybrid", "broadcast",
     "wired", "vptmapped", "extent_scan",
 )  # fmt: skip
-SHARE: Final = 40  # checks looked at in one piece
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -45,15 +43,17 @@ def reach(
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[list[Reach], list[bytes]]:
     """Of every check there is, and what coverage.py has seen."""
-    every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(LOOKED_AT)]
-    shares = [every[i : i + SHARE] for i in range(0, len(every), SHARE)]
+    looked_at = ("0", "1")  # seeds
+    every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(looked_at)]
+    share = 40  # checks looked at in one piece
+    shares = [every[i : i + share] for i in range(0, len(every), share)]
     found: list[Reach] = []
     seen: list[bytes] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for number, part in enumerate(pool.map(look, shares), 1):
             found += part[0]
             seen.append(part[1])
-            tell(min(number * SHARE, len(every)), len(every))
+            tell(min(number * share, len(every)), len(every))
     return found, seen
 
 

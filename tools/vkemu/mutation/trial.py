@@ -13,7 +13,6 @@ from vkemu.launch.outcome import FAILURES, Recorder, conduct, headline
 from vkemu.verdict import UsageError
 
 Heard: TypeAlias = tuple[Literal["pass", "fail", "unknown"], str]
-SCENARIOS: Final = ("wild", "mixed", "quickstart")
 SEEDS: Final = 12
 MAX_STEPS: Final = 200_000
 SECONDS: Final = 2.0  # of a search; a failure is mostly found in its first executions
@@ -31,8 +30,9 @@ def checks(policies: tuple[str, ...]) -> Iterator[str]:
         for variant in ["", *(v.name for v in litmus.file.variant)]:
             for policy in policies:
                 yield f"{kind} {path.stem}{'+' * bool(variant)}{variant} {policy}"
+    scenarios = ("wild", "mixed", "quickstart")
     for seed in range(SEEDS):
-        for scenario in SCENARIOS:
+        for scenario in scenarios:
             for policy in policies:
                 yield f"run {scenario} {policy} {seed}"
 

@@ -4,13 +4,9 @@ interlock of it; a fault has no two pages busied but the source and the target o
 
 from __future__ import annotations
 
-from typing import Final
-
 from vkemu.oracle.frame import Id
 from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Happening, Violation
-
-PAGEOUT: Final = ("pagedaemon", "emergpager")
 
 
 class LockHygiene:
@@ -37,7 +33,8 @@ class LockHygiene:
                 "while holding an interlock of it",
                 held,
             )
-        if now.actor.startswith(PAGEOUT):
+        pageout = ("pagedaemon", "emergpager")
+        if now.actor.startswith(pageout):
             raise self._violation(f"{now.actor} asks for a map lock", None)
 
     def fault_begin(self, vm_map: Id, va: int, kind: str) -> None:

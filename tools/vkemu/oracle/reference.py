@@ -45,9 +45,6 @@ class Copy:
     version: int
 
 
-UNREADABLE: Final = ("swap-read", "image-read", "image-truncated")
-
-
 class Reference:
     """`acting`: which program's accesses those of a thread are, by name of the thread."""
 
@@ -104,7 +101,8 @@ class Reference:
         self.dying.add(str(proc))
 
     def fault_inject(self, name: str, who: str) -> None:
-        self.unreadable += name in UNREADABLE
+        unreadable = ("swap-read", "image-read", "image-truncated")
+        self.unreadable += name in unreadable
 
     # Programs.
 

@@ -23,7 +23,6 @@ from vkemu.record.rundir import DROPPED, RunFolder
 from vkemu.record.zstd import module
 
 BYTES: Final = 8 << 20  # of lines that wait or are being written
-GATHER_SECONDS: Final = 0.05  # a write each line would take the host's time
 CLOSE_SECONDS: Final = 5.0  # for what still waits at the end
 
 
@@ -146,7 +145,8 @@ class Writer:
         with self._changed:
             while not self._waiting and not self._closing.is_set() and not self._reopening:
                 self._changed.wait()
-        self._closing.wait(GATHER_SECONDS)
+        gather_seconds = 0.05  # a write each line would take the host's time
+        self._closing.wait(gather_seconds)
         with self._changed:
             lines, self._waiting = self._waiting, []
             last = self._closing.is_set()

@@ -27,7 +27,6 @@ REPORT = "report.html"
 SCENARIO = "scenario.json"
 LATEST = "latest"
 DROPPED = "log.dropped"  # the event that says what is not in a live log
-BUFFER = 1 << 17  # bytes of events before a write
 
 
 class RunFolder:
@@ -46,13 +45,14 @@ class RunFolder:
     def events(self, *, zstd: bool = False) -> Iterator[IO[bytes]]:
         """The log, to be written."""
         path = self.events_path(zstd=zstd)
+        buffer = 1 << 17  # bytes of events before a write
         if not zstd:
-            with path.open("wb", BUFFER) as out:
+            with path.open("wb", buffer) as out:
                 yield out
             return
         packed = open_zstd(path, "wb", "--zstd")
         # A call of the compressor a line costs more than the compression.
-        with packed, io.BufferedWriter(packed, BUFFER) as out:
+        with packed, io.BufferedWriter(packed, buffer) as out:
             yield out
 
     def write_json(self, name: str, content: object) -> None:

@@ -31,8 +31,6 @@ from vkemu.verdict import UsageError
 
 PREFIX = "vk1."
 DIGEST_BYTES = 6
-CHOICES_MAX = 50_000_000
-TOKEN_CHARS = 1 << 20
 PASTED_MAX = 500  # characters; a longer token is offered as a file
 T = TypeVar("T")
 
@@ -104,8 +102,9 @@ def unsealed(prefix: str, text: str, kind: type[T]) -> T:
     if not text.startswith(prefix):
         raise UsageError(f"token: does not start with {prefix!r}, expected one printed by vkemu")
     body = text.removeprefix(prefix)
-    if len(body) > TOKEN_CHARS:
-        raise UsageError(f"token: {len(body)} characters, expected at most {TOKEN_CHARS}")
+    token_chars = 1 << 20
+    if len(body) > token_chars:
+        raise UsageError(f"token: {len(body)} characters, expected at most {token_chars}")
     try:
         raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -154,12 +153,13 @@ def pack(choices: array[int]) -> bytes:
 def unpack(packed: bytes) -> array[int]:
     """What `pack` was given; UsageError for what it cannot have made."""
     choices: array[int] = array("H")
+    choices_max = 50_000_000
     try:
         numbers = varints(zlib.decompress(packed, bufsize=1 << 16))
         for tid in numbers:
             count = next(numbers)
-            if len(choices) + count > CHOICES_MAX:
-                raise UsageError(f"token: more than {CHOICES_MAX} choices")
+            if len(choices) + count > choices_max:
+                raise UsageError(f"token: more than {choices_max} choices")
             choices.extend(array("H", [tid]) * count)
     except (zlib.error, StopIteration, OverflowError, RuntimeError):
         raise UsageError("token: its schedule is damaged") from None

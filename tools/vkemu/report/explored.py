@@ -7,7 +7,7 @@ events to `emit`, another program has none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from vkemu.executors.controlled import Choose, Execution
 from vkemu.exploration.program import Program
@@ -22,9 +22,6 @@ from vkemu.report.width import POSITIONS_MAX, Rerun
 
 Emit: TypeAlias = Callable[..., None]
 Make: TypeAlias = Callable[[Emit], Callable[[Any], object]]
-
-
-EXECUTIONS_MAX: Final = 500
 
 
 class NoFailure(AssertionError):
@@ -144,8 +141,9 @@ def tell_litmus(
     failure.detail += tuple(
         f" wrote:  {line}" for line in writers(litmus, policy, schedule, failure)
     )
+    executions_max = 500
     for name, (other, other_policy) in (others or {}).items():
-        decision = decide(other, other_policy, max_executions=EXECUTIONS_MAX)
+        decision = decide(other, other_policy, max_executions=executions_max)
         if decision.verdict == "pass" and decision.result.exhausted:
             count = decision.result.executions
             passes = f"all {count} executions pass" if count > 1 else "its one execution passes"

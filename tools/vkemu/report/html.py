@@ -32,7 +32,6 @@ _HOLDS: Final = (
     ("map.lock", "map.unlock", "lock"),
     ("page.busy", "page.unbusy", "busy"),
 )
-LANES_SEEN: Final = 5  # what fits on a screen
 _TAKES: Final = frozenset({"acquire", "shared", "exclusive"})
 
 
@@ -91,7 +90,8 @@ def document(failure: Failure) -> dict[str, Any]:
 def lanes_of(failure: Failure, rows: dict[int, list[Row]]) -> list[str]:
     """The actors from left to right: as they come while there are few, else those that matter."""
     actors = list(dict.fromkeys(step.actor for step in failure.steps if step.number))
-    if len(actors) <= LANES_SEEN:
+    lanes_seen = 5  # what fits on a screen
+    if len(actors) <= lanes_seen:
         return actors
     telling: Counter[str] = Counter()
     for some in rows.values():

@@ -7,7 +7,7 @@ each left behind and its source line. Rows that conflict with another thread's a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from vkemu.executors.controlled import StepBound
 from vkemu.executors.deadlock import Deadlock
@@ -17,9 +17,6 @@ from vkemu.exploration.result import Failure as Found
 from vkemu.report.failure import Access, Failure
 from vkemu.report.recording import SETUP, Step
 from vkemu.report.relevance import BYSTANDER, STORY, STRONG
-
-ROWS: Final = 40  # of the conflicts the last ones are the story
-MEASURED_STEPS: Final = 2_000  # a longer execution is not taken again for its window
 
 
 def tell_program(
@@ -43,7 +40,8 @@ def tell_program(
         weights=weights_of(found.steps),
     )
     unmeasurable = Deadlock | StepBound | DataRace  # no one access to move, or only when checked
-    if measured and not isinstance(error, unmeasurable) and len(found.steps) <= MEASURED_STEPS:
+    measured_steps = 2_000  # a longer execution is not taken again for its window
+    if measured and not isinstance(error, unmeasurable) and len(found.steps) <= measured_steps:
         assert error is not None
         from vkemu.report.explored import rerun_of
 
@@ -91,7 +89,8 @@ def weights_of(records: list[StepRecord]) -> dict[int, int]:
     conflicting = [record.position + 1 for record in records if record.conflicts]
     weights = {record.position + 1: BYSTANDER for record in records}
     weights.update(dict.fromkeys(conflicting, STRONG))
-    weights.update(dict.fromkeys(conflicting[-ROWS:], STORY))
+    rows = 40  # of the conflicts the last ones are the story
+    weights.update(dict.fromkeys(conflicting[-rows:], STORY))
     return weights
 
 

@@ -32,8 +32,6 @@ _STRONG: Final = frozenset(
 )  # fmt: skip
 _ALWAYS: Final = frozenset({"panic", "oom.kill"})
 _STORY: Final = frozenset({"page.alloc", "page.free", "pageout.launder"})
-_UNMAPS: Final = 0x21  # PG_MAPPED | PG_VPTMAPPED
-STORY_ROWS: Final = 40  # of a long story, the end
 _QUIET: Final = frozenset({"mem.load", "page.busy", "page.unbusy", "page.wire", "page.hold"})
 
 
@@ -99,8 +97,9 @@ class Relevance:
             return False
         if name == "pte.write":
             return pte_frame(event["old"]) != pte_frame(event["new"])
+        unmaps = 0x21  # PG_MAPPED | PG_VPTMAPPED
         if name == "page.flags":
-            return bool(event["clear"] & _UNMAPS)
+            return bool(event["clear"] & unmaps)
         return name in _STORY or (name == "page.queue" and event["new"] == PQ_CACHE)
 
     def _near(self, event: Event) -> bool:
@@ -122,7 +121,8 @@ class Relevance:
 def rows_of(failure: Failure) -> Iterator[Row]:
     """Every row of the run with its weight."""
     rows = list(_rows_of(failure))
-    early = sum(row.weight == STORY for row in rows) - STORY_ROWS
+    story_rows = 40  # of a long story, the end
+    early = sum(row.weight == STORY for row in rows) - story_rows
     for row in rows:
         if row.weight == STORY and early > 0:
             early -= 1

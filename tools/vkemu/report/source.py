@@ -12,10 +12,6 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
-# Frames of these are the machinery of an effect; the kernel's own line is the one above.
-_MACHINERY: Final = ("vkprotocol/effects.py", "vkprotocol/step.py")
-_OURS: Final = ("vkhost", "vkguest", "vkprotocol", "vkemu")
-_KERNEL: Final = ("vkhost/", "vkguest/")
 _NAMES: Final = (
     "vm_", "pmap_", "vmspace_", "sys_", "kern_", "swap_", "vnode_", "tlb_", "cpu_", "trap", "run",
     "smp_", "madvise", "lwp_", "fault_", "go_user", "user_",
@@ -48,7 +44,8 @@ def frames(coro: Any) -> list[FrameType]:
 def short(filename: str) -> str:
     """`vkhost/vm/vm_fault.py`, whatever the checkout or site-packages is called."""
     parts = Path(filename).parts
-    for package in _OURS:
+    ours = ("vkhost", "vkguest", "vkprotocol", "vkemu")
+    for package in ours:
         if package in parts:
             at = len(parts) - 1 - parts[::-1].index(package)
             return "/".join(parts[at:])
@@ -76,7 +73,9 @@ def here(coro: Any) -> Place:
 @cache
 def names_a_place(code: CodeType) -> bool | None:
     """Whether a function's name is one of the kernel's; None for the machinery of an effect."""
-    if short(code.co_filename).endswith(_MACHINERY):
+    # Frames of these are the machinery of an effect; the kernel's own line is the one above.
+    machinery = ("vkprotocol/effects.py", "vkprotocol/step.py")
+    if short(code.co_filename).endswith(machinery):
         return None
     return code.co_name.startswith(_NAMES)
 
@@ -85,9 +84,10 @@ def caller() -> Place:
     """The kernel function that is running, from inside an `emit` it called."""
     first = NOWHERE
     frame: FrameType | None = sys._getframe(1)
+    kernel = ("vkhost/", "vkguest/")
     while frame is not None:
         name = short(frame.f_code.co_filename)
-        if name.startswith(_KERNEL):
+        if name.startswith(kernel):
             function = frame.f_code.co_name
             if function.startswith(_NAMES) or first is NOWHERE:
                 place = Place(function, f"{name}:{frame.f_lineno}")

@@ -14,7 +14,6 @@ from vkemu.litmus.verbs import run_program
 from vkemu.report.recording import Step
 
 BODY: Final[Any] = run_program
-STORES: Final = ("mem.store", "mem.cmpset", "mem.emulate")
 WHOLE: Final = ("zero", "copy", "write_bytes")
 
 
@@ -81,8 +80,9 @@ def _of_word(steps: list[Step], frames: set[int], index: int) -> list[int]:
 
 
 def _stores(step: Step, frames: set[int], index: int) -> bool:
+    stores = ("mem.store", "mem.cmpset", "mem.emulate")
     for event in step.events:
-        if event["event"] in STORES and event["pfn"] in frames and event["idx"] == index:
+        if event["event"] in stores and event["pfn"] in frames and event["idx"] == index:
             return bool(event.get("ok", True))
     match step.key:
         case ("word", pfn, idx):

@@ -17,21 +17,14 @@ from vkemu.report.recording import switches
 from vkemu.report.relevance import ESSENTIAL, Row, rows_of, threshold
 
 COLUMNS: Final = 120
-NARROWEST: Final = 40
 ROWS_MAX: Final = 60
-LANES_MAX: Final = 5
-LANE_MAX: Final = 46
-LANE_MIN: Final = 20  # of fewer columns than 120
 GAP: Final = "  "
-OPENS: Final = "<- window opens"
-CLOSES: Final = "<- window closes"
-HARM: Final = "<- harm done, window still open"
 DONE: Final = "<- harm done"
-LEAD: Final = 9  # margin and step number
 
 
 def render(failure: Failure, columns: int = COLUMNS) -> str:
-    columns = min(max(columns, NARROWEST), COLUMNS)
+    narrowest = 40
+    columns = min(max(columns, narrowest), COLUMNS)
     lines = [
         *header(failure, columns), "", *story(failure, columns), "", *footer(failure, columns),
     ]  # fmt: skip
@@ -88,9 +81,13 @@ def story(failure: Failure, columns: int = COLUMNS) -> Iterator[str]:
     rows = list(rows_of(failure))
     least = threshold(rows, ROWS_MAX)
     shown = [row for row in rows if row.weight >= least]
-    lanes = lanes_of(failure, shown, min(LANES_MAX, max(2, (columns - LEAD) // LANE_MIN)))
-    width = min(LANE_MAX, (columns - LEAD) // max(1, len(lanes)) - len(GAP))
-    yield " " * LEAD + GAP.join(lane[:width].ljust(width) for lane in lanes)
+    lanes_max = 5
+    lane_min = 20  # of fewer columns than 120
+    lead = 9  # margin and step number
+    lanes = lanes_of(failure, shown, min(lanes_max, max(2, (columns - lead) // lane_min)))
+    lane_max = 46
+    width = min(lane_max, (columns - lead) // max(1, len(lanes)) - len(GAP))
+    yield " " * lead + GAP.join(lane[:width].ljust(width) for lane in lanes)
     functions: dict[str, str] = {}
     hidden = 0
     bracket = failure.bracket
@@ -128,9 +125,11 @@ def margin(number: int, bracket: Bracket | None) -> str:
 
 
 def closing(bracket: Bracket | None) -> str:
+    closes = "<- window closes"
     if bracket is None or not bracket.stays_open:
-        return DONE if bracket is not None and bracket.kind == ACCESSES else CLOSES
-    return HARM
+        return DONE if bracket is not None and bracket.kind == ACCESSES else closes
+    harm = "<- harm done, window still open"
+    return harm
 
 
 def fold_line(hidden: int, bracket: Bracket | None, upcoming: Row) -> str:
@@ -159,11 +158,12 @@ def row_lines(
         text, lane = f"{row.actor}: {text}", "others"
     note = ""
     mark = margin(step.number, bracket)
+    opens = "<- window opens"
     if mark in ".'" and step.number in marked:
         mark = "|" if mark == "." else " "
     elif mark in ".'":
         marked.add(step.number)
-        note = OPENS if mark == "." else closing(bracket)
+        note = opens if mark == "." else closing(bracket)
     indent = (" " * width + GAP) * lanes.index(lane)
     lead = f" {mark}{step.number:>6} "
     parts = wrap(text, width, break_on_hyphens=False) or [""]

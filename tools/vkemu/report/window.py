@@ -12,8 +12,6 @@ from typing import Final
 from vkemu.inspect.windows import Columns, Place, Window, Windows
 from vkemu.record.narrate import Event
 
-# What makes a translation wrong, the likeliest first.
-LEADING: Final = ("free-to-unmap", "edit-to-inval", "walk-to-enter")
 _FIELDS: Final = frozenset(Columns.__struct_fields__)
 
 
@@ -39,7 +37,9 @@ def leading(
         for w in found
         if w.closed_step is not None and (w.closed_by is None or w.closed_step >= harm)
     ]
-    for kind in LEADING:
+    # What makes a translation wrong, the likeliest first.
+    leading_kinds = ("free-to-unmap", "edit-to-inval", "walk-to-enter")
+    for kind in leading_kinds:
         of_kind = [
             w
             for w in open_then

@@ -27,7 +27,6 @@ from vkemu.serving.transport import Broken, RawStream, SecureStream, UnixStream,
 BACKLOG: Final = 128
 BUSY_SECONDS: Final = 0.05  # between two tries to accept when there is no descriptor left
 OUT_OF_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-TOKEN_BYTES: Final = (16, 256)
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -69,7 +68,8 @@ def parse_address(text: str) -> Address:
 def read_token(path: Path) -> bytes:
     """The shared token in a file, without white space at its ends. ValueError, OSError."""
     token = path.read_bytes().strip()
-    low, high = TOKEN_BYTES
+    token_bytes = (16, 256)
+    low, high = token_bytes
     if not low <= len(token) <= high or not token.isascii():
         raise ValueError(
             f"{path}: {len(token)} bytes, expected a token of {low} to {high} in ASCII"

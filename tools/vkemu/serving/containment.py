@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from vkprotocol.effects import Thread
 from vkprotocol.errno import Errno
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 # The names of the threads, and the pids, that a violation is about.
 Blame: TypeAlias = Callable[[Exception], tuple[Sequence[str], Sequence[Any]]]
 OnViolation: TypeAlias = Literal["guest", "stop"]
-
-VIOLATIONS: Final = 100  # that are told
 
 
 class Contained(Protocol):
@@ -96,7 +94,8 @@ class Containment:
             self._note(line, str(error))
 
     def _note(self, line: str, text: str) -> None:
-        if len(self.violations) < VIOLATIONS:
+        violations = 100  # that are told
+        if len(self.violations) < violations:
             self.violations.append(line)
             self.server.tell(text)
 

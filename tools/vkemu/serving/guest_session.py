@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import anyio
 from vkprotocol.connection import Role
@@ -16,8 +16,6 @@ from vkemu.serving.session import Mail, Outlet, Session, _farewell_text
 from vkemu.serving.transport import VANISHED, Broken, Stream, UnixStream
 from vkguest.kern.errors import HostGone
 from vkguest.kernel import Vkernel
-
-GREET_SECONDS: Final = 30.0  # for a host to answer a Hello
 
 
 class GuestSession(Session):
@@ -48,8 +46,9 @@ class GuestSession(Session):
 
         The host may send on at once: what came with its answer is kept for `run`.
         """
+        greet_seconds = 30.0  # for a host to answer a Hello
         try:
-            with anyio.fail_after(min(GREET_SECONDS, self.patience)):
+            with anyio.fail_after(min(greet_seconds, self.patience)):
                 await self._greet(image)
         except (Broken, RemoteProtocolError) as error:
             raise HostGone(f"the host {error}") from None

@@ -40,10 +40,7 @@ from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Kernel
 
 STOP_SECONDS: Final = 5.0  # for the processes of the guests to end, once they were told to
-LOOK_SECONDS: Final = 1.0
-SPARE_DESCRIPTORS: Final = 32  # listeners, logs, what a library opens
 NAMES: Final = 4096
-PER_GUEST: Final = 2  # descriptors: socket and image
 
 
 class Overdue(Exception):
@@ -215,8 +212,9 @@ class Server:
             silent[0].hang_up("too many peers have not said Hello", Errno.EAGAIN)
 
     async def _look(self) -> None:
+        look_seconds = 1.0
         while True:
-            await anyio.sleep(LOOK_SECONDS)
+            await anyio.sleep(look_seconds)
             if self.idle < float("inf"):
                 now = anyio.current_time()
                 for session in list(self.sessions):
@@ -264,7 +262,9 @@ class Server:
         limits = self.limits
         if self.draining:
             raise Refused(Errno.ENXIO, "the host shuts down")
-        most = min(limits.guests, (descriptors() * 3 // 4 - SPARE_DESCRIPTORS) // PER_GUEST)
+        spare_descriptors = 32  # listeners, logs, what a library opens
+        per_guest = 2  # descriptors: socket and image
+        most = min(limits.guests, (descriptors() * 3 // 4 - spare_descriptors) // per_guest)
         if sum(session.greeted for session in self.sessions) >= most:
             raise Refused(Errno.EPROCLIM, f"{most} guests are all this host takes")
         if hello.memory > limits.memory:

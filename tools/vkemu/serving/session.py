@@ -26,7 +26,6 @@ from vkemu.executors.live import Live
 from vkemu.serving.transport import VANISHED, Broken, Stream
 
 UNSENT_BYTES: Final = 1 << 20  # nothing more is read from a peer that has left this much unread
-FLUSH_SECONDS: Final = 1.0  # for the last words
 
 # What a message is to be posted as, if it is for a kernel thread.
 Mail: TypeAlias = tuple[Mailbox, Any] | None
@@ -119,6 +118,7 @@ class Session:
 
     async def converse(self, hear: Callable[[AnyMessage], Mail]) -> None:
         """Hand every message to `hear` until the conversation ends; `reason` then says why."""
+        flush_seconds = 1.0  # for the last words
         async with anyio.create_task_group() as group:
             group.start_soon(self._write)
             try:
@@ -135,7 +135,7 @@ class Session:
             # keep us waiting.
             self.over = True
             self._more.set()
-            group.cancel_scope.deadline = anyio.current_time() + FLUSH_SECONDS
+            group.cancel_scope.deadline = anyio.current_time() + flush_seconds
 
     async def close(self) -> None:
         with anyio.CancelScope(shield=True):

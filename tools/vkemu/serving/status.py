@@ -21,9 +21,7 @@ from vkemu.serving.session import Refused
 if TYPE_CHECKING:
     from vkemu.serving.host_session import HostSession
 
-FORMS: Final = ("json", "openmetrics")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-VIOLATIONS_TOLD: Final = 16
 
 
 class Served(Contained, Protocol):
@@ -38,8 +36,9 @@ class Served(Contained, Protocol):
 
 def status_text(server: Served, form: str) -> bytes:
     """In one of FORMS, else Refused."""
-    if form not in FORMS:
-        raise Refused(Errno.EINVAL, f"status as {form!r}, expected {' or '.join(FORMS)}")
+    forms = ("json", "openmetrics")
+    if form not in forms:
+        raise Refused(Errno.EINVAL, f"status as {form!r}, expected {' or '.join(forms)}")
     found = status(server)
     return openmetrics(found) if form == "openmetrics" else msgspec.json.encode(found)
 
@@ -48,6 +47,7 @@ def status(server: Served) -> dict[str, Any]:
     now = anyio.current_time()
     kernel, live = server.kernel, server.live
     greeted = [session for session in server.sessions if session.greeted]
+    violations_told = 16
     return {
         "name": server.name,
         "pid": os.getpid(),
@@ -61,7 +61,7 @@ def status(server: Served) -> dict[str, Any]:
         "virtual_ns": live.clock,
         "served": server.served,
         "counts": dict(sorted(server.counts.items())),
-        "violations": server.containment.violations[:VIOLATIONS_TOLD],
+        "violations": server.containment.violations[:violations_told],
         "limits": msgspec.structs.asdict(server.limits),
         "resident_bytes": resident_bytes(),
         "sysctls": {name: node.get() for name, node in sorted(kernel.vmmeter.sysctls.items())},

@@ -22,8 +22,6 @@ from anyio.streams.tls import TLSStream
 from vkprotocol.messages import Credentials
 
 CHUNK: Final = 65536  # bytes asked of a stream at a time
-MEMORY_CHUNKS: Final = 16  # sends an in-memory stream holds before the sender waits
-DESCRIPTORS: Final = 1  # the memory image
 VANISHED: Final = "vanished without a goodbye"
 _UCRED: Final = struct.Struct("iII")
 
@@ -81,8 +79,9 @@ class MemoryStream:
 
 def memory_pair() -> tuple[MemoryStream, MemoryStream]:
     """Two streams, each the other's far end."""
-    send1, receive1 = anyio.create_memory_object_stream[bytes](MEMORY_CHUNKS)
-    send2, receive2 = anyio.create_memory_object_stream[bytes](MEMORY_CHUNKS)
+    memory_chunks = 16  # sends an in-memory stream holds before the sender waits
+    send1, receive1 = anyio.create_memory_object_stream[bytes](memory_chunks)
+    send2, receive2 = anyio.create_memory_object_stream[bytes](memory_chunks)
     return MemoryStream(send1, receive2), MemoryStream(send2, receive1)
 
 
@@ -168,8 +167,9 @@ class UnixStream(RawStream):
     def _take(self) -> bytes:
         if not self._descriptors_come:
             return self._raw.recv(CHUNK)
+        descriptors = 1  # the memory image
         # More than one descriptor, and the kernel keeps the others from us.
-        space = socket.CMSG_SPACE(DESCRIPTORS * struct.calcsize("i"))
+        space = socket.CMSG_SPACE(descriptors * struct.calcsize("i"))
         data, ancillary, _, _ = self._raw.recvmsg(CHUNK, space, socket.MSG_CMSG_CLOEXEC)
         self._descriptors_come = False
         for level, kind, content in ancillary:

@@ -21,7 +21,6 @@ PLOTS: Final = (
                                              ("descriptors", "descriptors", 1))),
     ("Guests that have gone", (("served", "gone", 1),)),
 )  # fmt: skip
-GRID: Final = 4
 
 
 def render(report: dict[str, Any]) -> str:
@@ -56,11 +55,12 @@ def _plot(
     top = max(getattr(s, field) / unit for s in samples for field, _, unit in rows) or 1.0
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     yield f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}, over seconds">'
-    for n in range(GRID + 1):
-        x, y = LEFT + wide * n / GRID, TOP + high * (1 - n / GRID)
+    grid = 4
+    for n in range(grid + 1):
+        x, y = LEFT + wide * n / grid, TOP + high * (1 - n / grid)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top * n / GRID:.4g}</text>'
-        time = f"{end * n / GRID:.3g} s"
+        yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top * n / grid:.4g}</text>'
+        time = f"{end * n / grid:.3g} s"
         yield f'<text x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{time}</text>'
     for place, (field, label, unit) in enumerate(rows):
         stroke = COLOURS[place]

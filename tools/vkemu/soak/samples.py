@@ -10,7 +10,6 @@ from msgspec import Struct
 
 WARM: Final = 1 / 3  # of the time: what is made once is made by then
 ENOUGH_SECONDS: Final = 30.0  # less says nothing of growth
-FACTOR: Final = 1.10
 # Of what must not grow: what it may differ by in any case, for noise.
 SLACK: Final = {"resident_bytes": 8 << 20, "threads": 16, "descriptors": 4, "queued": 256}
 
@@ -63,8 +62,9 @@ def growth(samples: Sequence[Sample]) -> list[str]:
     if not middle or not last:
         return []
     found = []
+    factor = 1.10
     for what, slack in SLACK.items():
         before, after = (median(getattr(s, what) for s in part) for part in (middle, last))
-        if after > max(before * FACTOR, before + slack):
+        if after > max(before * factor, before + slack):
             found.append(f"{what} grows: {before:,.0f}, then {after:,.0f}")
     return found

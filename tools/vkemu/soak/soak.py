@@ -24,9 +24,6 @@ from vkemu.soak.visitors import ENDED, Probe, visit
 from vkemu.verdict import Verdict
 
 SLOTS: Final = 6  # visitors at a time
-SAMPLES: Final = 240
-PROBE_SECONDS: Final = 0.02  # between two questions of the quiet guest
-GONE_SECONDS: Final = 10.0  # for the processes of those who have left
 # Too little memory for SLOTS guests, with the thresholds of so small a host.
 HOST: Final = {
     "pages": 130, "cpus": 2 * SLOTS + 1, "swap_pages": 65536,
@@ -116,13 +113,14 @@ class Soak:
             await anyio.lowlevel.checkpoint()
 
     async def _probe(self, group: anyio.abc.TaskGroup) -> None:
+        probe_seconds = 0.02  # between two questions of the quiet guest
         while True:
             probe = Probe(self._dial(group))
             try:
                 await probe.greet()
                 while True:
                     self._waits.append(await probe.ask())
-                    await anyio.sleep(PROBE_SECONDS)
+                    await anyio.sleep(probe_seconds)
             except Broken:
                 self.visits["probe sent away"] += 1  # for memory, as any other
             finally:
@@ -130,8 +128,9 @@ class Soak:
                     await probe.aclose()
 
     async def _sample(self) -> None:
+        samples = 240
         while True:
-            await anyio.sleep(self.seconds / SAMPLES)
+            await anyio.sleep(self.seconds / samples)
             self._take_sample()
 
     def _take_sample(self) -> None:
@@ -145,7 +144,8 @@ class Soak:
 
     async def _see_off(self) -> None:
         """Everybody has left: so must all that was theirs."""
-        with anyio.move_on_after(GONE_SECONDS):
+        gone_seconds = 10.0  # for the processes of those who have left
+        with anyio.move_on_after(gone_seconds):
             while self._left():  # noqa: ASYNC110 - nobody tells of all of it
                 await anyio.sleep(0.001)
         self.kept = self._left()

@@ -26,11 +26,7 @@ from vkguest.workloads import workload
 
 KINDS: Final = ("guest", "guest", "guest", "killed", "killed", "garbage")
 PAGES: Final = (64, 96, 128)  # of a guest's memory
-BESIDE: Final = ("touch", "forkcow", "hog:pages=8,rounds=2", "pipe", "mmapper")
-KILL_SECONDS: Final = 1.0  # within which a guest that is to be killed dies
-GARBAGE_BYTES: Final = 512
 ENDED: Final = "ran to its end"
-PROBED: Final = "vm.v_free_min"
 
 Dial = Callable[[], Stream]
 
@@ -48,7 +44,8 @@ async def visit(random: Random, name: str, dial: Dial) -> tuple[str, list[str]]:
     if kind == "garbage":
         await send_garbage(random, name, dial())
         return "sent garbage", []
-    seconds = random.uniform(0, KILL_SECONDS) if kind == "killed" else float("inf")
+    kill_seconds = 1.0  # within which a guest that is to be killed dies
+    seconds = random.uniform(0, kill_seconds) if kind == "killed" else float("inf")
     with anyio.move_on_after(seconds):
         return await be_guest(random, name, dial())
     return "killed", []
@@ -57,7 +54,8 @@ async def visit(random: Random, name: str, dial: Dial) -> tuple[str, list[str]]:
 async def send_garbage(random: Random, name: str, stream: Stream) -> None:
     """Noise, a greeting with a byte changed, or a guest that turns to noise, half a greeting."""
     hello = bytearray(frame(greeting(name, PAGES[0], 1)))
-    noise = random.randbytes(random.randrange(1, GARBAGE_BYTES))
+    garbage_bytes = 512
+    noise = random.randbytes(random.randrange(1, garbage_bytes))
     spoilt = bytearray(hello)
     spoilt[random.randrange(len(spoilt))] ^= random.randrange(1, 256)
     said = random.choice((noise, spoilt, hello + noise, hello[: random.randrange(len(hello))]))
@@ -74,9 +72,10 @@ async def send_garbage(random: Random, name: str, stream: Stream) -> None:
 
 async def be_guest(random: Random, name: str, stream: Stream) -> tuple[str, list[str]]:
     vcpus = random.choice((1, 1, 2))
+    beside = ("touch", "forkcow", "hog:pages=8,rounds=2", "pipe", "mmapper")
     programs = [
         workload(f"random:ops={random.randrange(4, 24)},seed={random.getrandbits(32)}"),
-        workload(random.choice(BESIDE)),
+        workload(random.choice(beside)),
     ]
     pages = random.choice(PAGES)
     live = Live(time_scale=1.0)
@@ -125,7 +124,8 @@ class Probe:
         """Seconds that an answer took."""
         began = anyio.current_time()
         self._seq += 1
-        await self._stream.send(self._end.send(Sysctl(PROBED, lwp=0, seq=self._seq)))
+        probed = "vm.v_free_min"
+        await self._stream.send(self._end.send(Sysctl(probed, lwp=0, seq=self._seq)))
         while not isinstance(await self._hear(), Reply):
             pass
         return anyio.current_time() - began

@@ -23,7 +23,6 @@ PANELS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "tlbs": ("TLBs and CPUs", lambda thing: thing.startswith(("TLB", "cpu ", "pmap ", "lwp "))),
     "pages": ("pages and queues", lambda thing: thing.startswith("page ")),
 }
-STORY_ROWS = 500
 
 
 class StepApp(App[str]):
@@ -164,7 +163,8 @@ class StepApp(App[str]):
     def _show_story(self) -> None:
         story = self.story
         story.clear()
-        for step in self.stepper.steps[-STORY_ROWS:]:
+        story_rows = 500
+        for step in self.stepper.steps[-story_rows:]:
             texts = [narrate(event) for event in step.events] or [step.effect]
             if step.number == 0:
                 texts = [f"set-up, {len(step.events)} events"]

@@ -10,9 +10,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import wraps
-from typing import Any, Final, cast
-
-NURSERY: Final = "nursery"
+from typing import Any, cast
 
 
 class AsyncFixture:
@@ -58,7 +56,8 @@ async def nursery() -> AsyncIterator[Any]:
 
 def made_in_world(name: str, function: Any) -> Callable[..., Any] | None:
     """What makes an async fixture; None for all others."""
-    if name == NURSERY and function.__module__.startswith("pytest_trio"):
+    nursery_name = "nursery"
+    if name == nursery_name and function.__module__.startswith("pytest_trio"):
         return nursery
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         return cast("Callable[..., Any]", function)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from vkemu.workers.code import code_digest
 from vkemu.workers.job import WorkersError
-
-VERSION: Final = 1
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -37,7 +35,8 @@ class Answers:
         self.file = file
         self.values: dict[int, Any] = {}
         text = msgspec.json.encode(questions)
-        self._head = Head(VERSION, what, hashlib.sha256(text).hexdigest()[:16], code_digest())
+        version = 1
+        self._head = Head(version, what, hashlib.sha256(text).hexdigest()[:16], code_digest())
         try:
             lines = file.read_bytes().split(b"\n") if file.exists() else []
             if lines:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 COUNTED_SECONDS: Final = 1.0  # for so long it is known how many workers there are
 PATIENCE_SECONDS: Final = 30.0  # for a scheduler to answer, and for a worker to be there
 REMOTE: Final = "dask://"
-EXTRA: Final = "dask is not installed, expected `pip install 'vkemu[cluster]'`"
 
 
 class DaskWorkers:
@@ -110,10 +109,11 @@ def perform_there(code: str, number: int, packed: bytes) -> tuple[str, bytes]:
 @contextmanager
 def connected(where: str) -> Iterator[DaskWorkers]:
     """The workers at `dask://HOST:PORT`, or those of a cluster of our own, `dask-local[:N]`."""
+    extra = "dask is not installed, expected `pip install 'vkemu[cluster]'`"
     try:
         from distributed import Client
     except ImportError:
-        raise WorkersError(f"{where}: {EXTRA}") from None
+        raise WorkersError(f"{where}: {extra}") from None
     if where.startswith(REMOTE):
         with _no_cluster(where):
             client = Client(_address(where), timeout=PATIENCE_SECONDS, set_as_default=False)

@@ -22,12 +22,8 @@ from vkemu.worlds.noting import LOG
 from vkemu.worlds.world import World
 
 BACKENDS: Final = ("trio", "asyncio", "anyio+asyncio", "anyio+trio")
-TIMES: Final = ("idle", "any")
 ORDERS: Final = ("arrival", "any")
 OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock")
-RESTARTS: Final = 3  # before all dicts are taken to be looked at as a whole
-WARMING: Final = 5  # executions at most, before the search, to load what is loaded late
-COLLECT: Final = 64  # executions
 
 
 class AsyncProgram:
@@ -165,7 +161,8 @@ def check(main: Any, backend: Any, options: dict[str, Any]) -> None:
     for name in options:
         if name not in OPTIONS:
             raise TypeError(f"explore: no option {name!r}, expected one of {', '.join(OPTIONS)}")
-    known = (("time", TIMES), ("order", ORDERS), ("clock", outside.CLOCKS))
+    times = ("idle", "any")
+    known = (("time", times), ("order", ORDERS), ("clock", outside.CLOCKS))
     for name, allowed in known:
         if options.get(name, allowed[0]) not in allowed:
             raise ValueError(f"{name}: {options[name]!r}, expected one of {', '.join(allowed)}")
@@ -193,7 +190,8 @@ class WorldProgram(Program):
 
     def warm(self) -> None:
         """Executions before the first, so that what is loaded and cached late is there."""
-        for _ in range(WARMING):
+        warming = 5  # executions at most, before the search, to load what is loaded late
+        for _ in range(warming):
             execution = self.begin()
             execution.settle()
             steps = 0
@@ -211,13 +209,15 @@ class WorldProgram(Program):
 
     def begin(self, noting: bool = False) -> Execution:
         self.execution.close()
+        restarts = 3  # before all dicts are taken to be looked at as a whole
         if self.outdated():
             self.restarts += 1
-            if self.restarts > RESTARTS:
+            if self.restarts > restarts:
                 LOG.all_ordered = True
             self.build.renew()
             self.memo.clear()
-        if not self.begun % COLLECT:
+        collect = 64  # executions
+        if not self.begun % collect:
             gc.collect()
         LOG.on = False
         LOG.clear()

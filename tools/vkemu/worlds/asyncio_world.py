@@ -16,7 +16,7 @@ import asyncio
 import math
 import sys
 from collections import deque
-from typing import Any, Final
+from typing import Any
 
 from sniffio import thread_local as sniffio_library
 from vkprotocol.effects import Thread
@@ -30,8 +30,6 @@ from vkemu.worlds.spinning import Spinning
 from vkemu.worlds.waiting import place_of, standing
 from vkemu.worlds.workers import Worker
 from vkemu.worlds.world import Unsupported, World, leaf
-
-CLEANUP_TURNS: Final = 20_000
 
 
 class AsyncioWorld(World):
@@ -117,7 +115,8 @@ class AsyncioWorld(World):
 
     def give_up(self) -> None:
         """Cancel everything, and let it end."""
-        for _ in range(CLEANUP_TURNS):
+        cleanup_turns = 20_000
+        for _ in range(cleanup_turns):
             left = [task for task in self.of_task if not task.done()]
             if not left:
                 break

@@ -39,7 +39,6 @@ from vkemu.worlds.known import (
 )
 from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG, item, name_all, whole
 
-HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 # Rewritten code, by id: to hash a code object is to hash all of it. And what to do about a function
 # that is called and not rewritten, yet.
 MADE: Final[dict[int, Any]] = {}
@@ -156,7 +155,8 @@ def call_descriptor(function: Any, args: tuple[Any, ...]) -> None:
 def call_class(kind: type, args: tuple[Any, ...]) -> None:
     if kind is type or kind is super:
         return
-    if kind.__flags__ & HEAP_TYPE and type(vars(kind).get("__init__")) is FunctionType:
+    heap_type = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+    if kind.__flags__ & heap_type and type(vars(kind).get("__init__")) is FunctionType:
         call_python(vars(kind)["__init__"], ())
         return
     for arg in args:

@@ -9,7 +9,6 @@ from vkemu.exploration import exploring, replaying
 from vkemu.exploration.result import Failure, Result, Unseen
 from vkemu.worlds.noting import LOG
 
-REDUCING: Final = ("dpor", "source-dpor", "portfolio")
 NOT_SURE: Final = (
     'time="any" with several deadlines at once: dpor may leave a trace out, dfs does not'
 )
@@ -30,11 +29,12 @@ def explore(program: Callable[..., Any], *, backend: str | None = None, **option
     from vkemu.worlds.async_program import OPTIONS, AsyncProgram
 
     of_world = {name: options.pop(name) for name in OPTIONS if name in options}
+    reducing = ("dpor", "source-dpor", "portfolio")
     with AsyncProgram(program, backend, **of_world).entered() as build:
         try:
             result = exploring.explore(build, **options)
             timed = build.options.get("time") == "any" and LOG.timed
-            if timed and result.verdict == "pass" and result.strategy in REDUCING:
+            if timed and result.verdict == "pass" and result.strategy in reducing:
                 result.verdict = "unknown"
                 result.doubt = NOT_SURE
             return result

@@ -29,7 +29,6 @@ PRIMITIVES: Final = (
     "asyncio.taskgroups", "asyncio.streams", "asyncio.staggered",
     "anyio", "async_timeout", "collections", "contextlib", "copy", "heapq", "queue",
 )  # fmt: skip
-DEPTH: Final = 6  # of what is named beforehand
 
 
 class Instruments:
@@ -310,8 +309,9 @@ def name_roots(modules: set[str], main: Any, *more: Any) -> None:
         for name in sorted(names):
             if not name.startswith("__"):
                 roots.take(names[name], (module, name), 4)
+    depth = 6  # of what is named beforehand
     for n, thing in enumerate((main, *more)):
-        roots.take(thing, ("program", n), DEPTH)
+        roots.take(thing, ("program", n), depth)
     LOG.base = roots.base
     LOG.kept = roots.keep
 

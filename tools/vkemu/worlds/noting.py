@@ -31,7 +31,6 @@ IMMUTABLE: Final = frozenset(
      CodeType, type(len), type([].append), type(Ellipsis), type(NotImplemented)]
 )  # fmt: skip
 SETUP: Final = ()  # the path of what happens before the first step
-SHOWN: Final = 60  # characters of a value
 
 
 class Log:

@@ -16,7 +16,6 @@ from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.noting import touch
 
 CLOCKS: Final = ("real", "virtual")
-TIMES: Final = ("time", "monotonic", "perf_counter")
 
 
 def seed(number: int) -> None:
@@ -36,7 +35,8 @@ def virtual_time(hooks: Hooks, now: Callable[[], tuple[Any, float] | None]) -> N
 
         return told
 
-    for name in TIMES:
+    times = ("time", "monotonic", "perf_counter")
+    for name in times:
         hooks.replace(time, name, telling(getattr(time, name)))
 
 

@@ -36,7 +36,6 @@ READS: Final = frozenset(
 )  # fmt: skip
 MAKES_BOOL: Final = frozenset(["COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT", "TO_BOOL"])
 STORES: Final = frozenset(["STORE_ATTR", "DELETE_ATTR"])
-GENERATING: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 Operand = Any  # a depth on the stack (1 is the top), an Instr, or ("const", value)
 Code = list[Any]
@@ -223,6 +222,7 @@ def cell(name: str, arg: Any, once: frozenset[str]) -> Code:
 
 def operation(name: str, arg: Any, code: CodeType) -> Code:
     """Subscripts, operators, loops."""
+    generating = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
     match name:
         case "BINARY_SUBSCR":
             return call(accesses.read_item, 2, 1)
@@ -249,7 +249,7 @@ def operation(name: str, arg: Any, code: CodeType) -> Code:
             return call(accesses.born, 1) + call(accesses.born, 2)
         case "GET_ITER":
             return call(accesses.iterates, 1)
-        case "FOR_ITER" if code.co_flags & GENERATING:
+        case "FOR_ITER" if code.co_flags & generating:
             return call(accesses.advances, 1)
         case _ if name in READS:
             return call(accesses.tested, 1)

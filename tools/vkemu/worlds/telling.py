@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 from vkemu.worlds.noting import CONTAINERS, Field
 from vkemu.worlds.waiting import own
 
-SHOWN: Final = 3  # places of a step
 HIDDEN: Final = frozenset(["_abort_func", "turn", "ready", "callbacks"])
 CANCELS: Final = frozenset(["effectively_cancelled", "_cancel_called", "_must_cancel"])
 
@@ -66,6 +65,7 @@ class Teller:
                 if place.write:
                     writers.setdefault(key, set()).add(tid)
         found = []
+        shown = 3  # places of a step
         for places in self.steps:
             shared = [
                 place for key, place in places.items() if len(users[key]) > 1 and writers.get(key)
@@ -73,8 +73,8 @@ class Teller:
             shared.sort(key=lambda place: (place.key[1] in CANCELS, not place.write))
             said = [f"{'writes' if p.write else 'reads'} {p.text} {p.where}" for p in shared]
             said = list(dict.fromkeys(said))
-            more = f", {len(said) - SHOWN} more" if len(said) > SHOWN else ""
-            found.append(", ".join(said[:SHOWN]) + more)
+            more = f", {len(said) - shown} more" if len(said) > shown else ""
+            found.append(", ".join(said[:shown]) + more)
         return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 import math
 import warnings
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import outcome
 import trio
@@ -37,8 +37,6 @@ from vkemu.worlds.trio_outside import (
 from vkemu.worlds.waiting import calling, place_of, standing
 from vkemu.worlds.workers import Worker
 from vkemu.worlds.world import Unsupported, World, leaf
-
-CLEANUP_TURNS: Final = 20_000
 
 
 class TrioWorld(World):
@@ -151,11 +149,12 @@ class TrioWorld(World):
 
     def give_up(self) -> None:
         """Cancel everything, and let it end."""
+        cleanup_turns = 20_000
         try:
             main = self.runner.main_task
             if main is not None and main._parent_nursery is not None:
                 main._parent_nursery.cancel_scope.cancel()
-                for _ in range(CLEANUP_TURNS):
+                for _ in range(cleanup_turns):
                     if self.ended or not (self.runq.tasks or self.timers):
                         break
                     if self.runq.tasks:

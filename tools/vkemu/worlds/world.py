@@ -9,7 +9,6 @@ is woken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from vkprotocol.effects import Also, Effect, Shared, Thread
@@ -328,6 +327,3 @@ def leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-Hook = Callable[..., Any]

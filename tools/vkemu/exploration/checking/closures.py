@@ -33,7 +33,6 @@ from vkemu.exploration.reach import HEAP_TYPE, OURS, is_foreign, is_ours
 Touch: TypeAlias = Callable[["Frame", tuple[Access, ...]], None]
 
 NOTHING: Final = object()  # no value: unknown, or not to be had without running code
-REACH: Final = 2000  # things looked at from one coroutine
 CONSTANT: Final = (int, float, complex, str, bytes, bool, type(None), range, ModuleType, Shared)
 
 
@@ -172,7 +171,8 @@ class Closures:
         made: list[FunctionType] = []
         todo: list[Any] = [coro]
         seen: set[int] = set()
-        while todo and len(seen) < REACH:
+        reach = 2000  # things looked at from one coroutine
+        while todo and len(seen) < reach:
             thing = todo.pop()
             if id(thing) in seen or isinstance(thing, CONSTANT):
                 continue

@@ -20,7 +20,6 @@ Stack: TypeAlias = tuple[Term, ...]
 # Other versions have other instructions; there, variables are still seen, and what is reached
 # through them is seen to be written by comparing it with what it was.
 EXACT: Final = sys.version_info[:2] == (3, 11)
-INPLACE: Final = 13  # the least BINARY_OP argument that is one: NB_INPLACE_ADD
 
 
 class Access(NamedTuple):
@@ -238,6 +237,7 @@ class Taken:
             self.stack.clear()
 
     def _other(self, name: str, count: int) -> Stack | None:
+        inplace = 13  # the least BINARY_OP argument that is one: NB_INPLACE_ADD
         match name:
             case "BINARY_SUBSCR":
                 term, key = self.pop(2)
@@ -247,8 +247,8 @@ class Taken:
             case "BINARY_OP":
                 left, right = self.pop(2)
                 self.use(right)
-                self.use(left, write=count >= INPLACE)
-                self.push(left if count >= INPLACE else None)
+                self.use(left, write=count >= inplace)
+                self.push(left if count >= inplace else None)
             case "GET_ITER":
                 (term,) = self.pop()
                 self.use(term)

@@ -74,7 +74,6 @@ READING_ARGUMENTS: Final = frozenset(
         "symmetric_difference_update", "issubset", "issuperset", "isdisjoint", "subtract",
     ]
 )  # fmt: skip
-OURS_DEEP: Final = 200  # frames of ours, below and above the program's
 BY_NAME: Final = (getattr, setattr, delattr)
 NOT_READING: Final = (isinstance, id, type, callable, issubclass, hasattr, super)
 EXECUTORS: Final = (id(CURTHREAD), id(CLOCK))  # lists that programs may look into
@@ -144,7 +143,8 @@ class CheckedExecution(Stepwise):
     @contextmanager
     def _traced(self) -> Iterator[None]:
         before, deepest = sys.gettrace(), sys.getrecursionlimit()
-        sys.setrecursionlimit(deepest + OURS_DEEP)
+        ours_deep = 200  # frames of ours, below and above the program's
+        sys.setrecursionlimit(deepest + ours_deep)
         sys.settrace(self.closures.enter)
         try:
             yield

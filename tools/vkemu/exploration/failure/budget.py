@@ -9,10 +9,8 @@ from typing import Final
 from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.run import Run
 
-TRIALS: Final = 400  # executions, before the exact part
 STEPS: Final = 1_200_000  # of the exact part
 STATES: Final = 900_000  # that the exact part remembers: 200 MiB
-MIB: Final = 200
 INTERRUPTED: Final = "(interrupted)"  # at the end of how far it was shrunk
 
 
@@ -41,10 +39,11 @@ class Budget:
 
     def spent(self) -> bool:
         """Before the exact part."""
+        trials = 400  # executions, before the exact part
         if self.left <= 0:
             self.over = f"{self.bound:,} steps"
-        elif self.executions >= TRIALS:
-            self.over = f"{TRIALS} executions"
+        elif self.executions >= trials:
+            self.over = f"{trials} executions"
         return self.late() or bool(self.over)
 
     def late(self) -> bool:
@@ -55,10 +54,11 @@ class Budget:
 
     def exhausted(self, states: int) -> bool:
         """In the exact part, which remembers so many states."""
+        mib = 200
         if self.exact <= 0:
             self.over = f"{STEPS:,} steps"
         elif states > STATES:
-            self.over = f"{MIB} MiB"
+            self.over = f"{mib} MiB"
         else:
             return self.late()
         return True

@@ -10,7 +10,7 @@ same in every process.
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vkemu.executors.controlled import Execution
 from vkemu.exploration.failure.witness import Witness, fails_as, witness_of
@@ -19,9 +19,6 @@ from vkemu.exploration.strategies.strategy import Strategy
 if TYPE_CHECKING:
     from vkemu.exploration.failure.budget import Budget
     from vkemu.exploration.run import Run
-
-RARITIES: Final = (10, 100, 1000, 0)  # one preemption in so many steps; 0: none
-EACH: Final = 8  # executions, at most
 
 
 class Sticky(Strategy):
@@ -48,9 +45,11 @@ def drawn(run: Run, found: Witness, budget: Budget) -> Witness:
     """The smallest of some executions that fail as `found` does, with fewer preemptions; else
     `found`."""
     best = found
-    for rarity in RARITIES:
+    rarities = (10, 100, 1000, 0)  # one preemption in so many steps; 0: none
+    each = 8  # executions, at most
+    for rarity in rarities:
         before = best
-        for seed in range(EACH):
+        for seed in range(each):
             if budget.spent():
                 return best
             sticky = Sticky(rarity, seed)

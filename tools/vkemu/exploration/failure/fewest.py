@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from vkprotocol.effects import CLOCK, Effect
 
 from vkemu.exploration.failure.budget import Budget
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.run import Run
-
-LOOK_STEPS: Final = 32  # between looks at the budget
 
 
 class Link(NamedTuple):
@@ -136,6 +134,7 @@ class Fewest:
         going = run.settle()
         again = fork.schedule() if fork is not None else []
         here = fork
+        look_steps = 32  # between looks at the budget
         while going:
             if not execution.runnable:
                 if not execution.advance():
@@ -144,7 +143,7 @@ class Fewest:
             if len(schedule) >= run.max_steps:
                 run.cut = True
                 return
-            if not len(schedule) % LOOK_STEPS and self.budget.exhausted(self.states()):
+            if not len(schedule) % look_steps and self.budget.exhausted(self.states()):
                 self.over = run.blocked = True
                 return
             if len(schedule) < len(again):

@@ -25,7 +25,6 @@ from vkemu.exploration.run import Fault, Run
 from vkemu.exploration.strategies.strategy import ABANDON, Strategy
 
 TRIAL_STEPS: Final = 1_000_000  # the budget of what comes before
-LATE: Final = 200  # a step of an event loop takes as long as so many of ours
 LONG: Final = 10_000  # steps of a schedule that is too long for the exact part
 
 
@@ -184,7 +183,8 @@ def shrink(
 
 
 def cost_of(run: Run) -> int:
-    return LATE if run.program.execution.late else 1
+    late = 200  # a step of an event loop takes as long as so many of ours
+    return late if run.program.execution.late else 1
 
 
 def measured(found: Witness, found_by: Run) -> Witness:

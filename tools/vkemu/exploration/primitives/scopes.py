@@ -23,8 +23,6 @@ from vkprotocol.effects import (
 )
 
 SECOND: Final = 1_000_000_000  # ns of virtual time
-# What is done all the same by a thread that is cancelled.
-GIVES_BACK: Final = ("release", "close", "wakeup", "count", "cancel", "end")
 
 
 class Cancelled(Interrupted):
@@ -100,7 +98,9 @@ class Diverted(Between):
 
 
 def gives_way(effect: Any) -> bool:
-    return isinstance(effect, Effect) and effect.op not in GIVES_BACK
+    # What is done all the same by a thread that is cancelled.
+    gives_back = ("release", "close", "wakeup", "count", "cancel", "end")
+    return isinstance(effect, Effect) and effect.op not in gives_back
 
 
 class Interruption(Effect):

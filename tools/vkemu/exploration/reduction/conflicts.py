@@ -7,13 +7,10 @@ but which steps of other threads touch an object of a step's, one of the two wri
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
 
 from vkprotocol.effects import Effect
 
 from vkemu.exploration.reduction.footprint import Footprint, Objects
-
-ALL_STEPS: Final = 1_000  # of a longer execution, of each thread the nearest before and after
 
 
 class Conflicts:
@@ -39,7 +36,8 @@ class Conflicts:
 
     def of(self, step: int) -> tuple[int, ...]:
         """The steps of other threads that this one conflicts with."""
-        most = len(self.tids) if len(self.tids) <= ALL_STEPS else 1
+        all_steps = 1_000  # of a longer execution, of each thread the nearest before and after
+        most = len(self.tids) if len(self.tids) <= all_steps else 1
         found: set[int] = set()
         for code in self.footprints[step]:
             for tid, steps in self.rivals.get(code, {}).items():

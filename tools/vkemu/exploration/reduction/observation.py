@@ -32,7 +32,6 @@ from vkemu.exploration.run import named
 PLAIN: Final = (
     _effects.__name__, _objects.__name__, _meeting.__name__, Channel.__module__,
 )  # fmt: skip
-OF_K: Final = ("execution", "threads", "_roots", "_ends")
 
 
 def shut(thing: Any) -> bool:
@@ -46,6 +45,7 @@ class Sight:
         reach = Reach(predicate, shut)
         self.shared: list[Shared] = []
         self.unknown = reach.unknown
+        of_k = ("execution", "threads", "_roots", "_ends")
         for name, thing in reach.things:
             if isinstance(thing, Condition):
                 self.shared += [thing.channel, thing.lock]
@@ -55,7 +55,7 @@ class Sight:
                 self.shared.append(thing)
                 if type(thing).__module__ not in PLAIN:
                     self.unknown = self.unknown or name
-            elif isinstance(thing, Program) and any(map(reach.names.__contains__, OF_K)):
+            elif isinstance(thing, Program) and any(map(reach.names.__contains__, of_k)):
                 self.unknown = self.unknown or name
         self.spots: list[Spot] = [] if self.unknown else reach.spots()
 

@@ -8,7 +8,7 @@ reductions differ in what they put into the tree when they find a race.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from vkprotocol.effects import Effect, Shared
 
@@ -23,12 +23,6 @@ from vkemu.exploration.reduction.wakeup import Tree
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
-
-
-TURN_STEPS: Final = 100
-# Steps that may be spent on what comes after executions that are cut: it is not known, and so may
-# depend on all that was.
-FUTURE_STEPS: Final = 200_000
 
 
 class Reduction(Path):
@@ -58,7 +52,9 @@ class Reduction(Path):
         self.names: Names | None = None  # once the search has been resumed
         self.resumed = False
         self.unannounced = Unannounced(self.objects)
-        self.future_steps = FUTURE_STEPS
+        # Steps that may be spent on what comes after executions that are cut: it is not known, and
+        # so may depend on all that was.
+        self.future_steps = 200_000
 
     def backtrack(self) -> bool:
         if self.resumed:
@@ -123,7 +119,8 @@ class Reduction(Path):
         tree = self.tree
         tid = -1
         turn = 0
-        turn_steps = min(TURN_STEPS, 1 + run.max_steps // 8)
+        steps_max = 100
+        turn_steps = min(steps_max, 1 + run.max_steps // 8)
         for _ in range(len(trace), run.max_steps):
             while not runnable:
                 if not execution.left:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from vkemu.exploration.sharing.parallel import Coordinator
 
 VERSION: Final = 4
-EVERY_SECONDS: Final = 5.0
 ALLOWED: Final = {
     ("vkemu.exploration.reduction.footprint", "Learned"),
     ("vkemu.exploration.reduction.frontier", "Frontier"),
@@ -35,7 +34,6 @@ ALLOWED: Final = {
     ("vkemu.exploration.sharing.division", "State"),
     ("vkemu.exploration.failure.witness", "Witness"),
 }
-COUNTS: Final = ("executions", "blocked", "cut", "failures", "steps", "depth")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -59,11 +57,13 @@ class Checkpoint:
         self.saved_at = monotonic()
 
     def save(self, *, last: bool = False) -> None:
-        if not last and monotonic() < self.saved_at + EVERY_SECONDS:
+        every_seconds = 5.0
+        if not last and monotonic() < self.saved_at + every_seconds:
             return
         self.saved_at = monotonic()
         coordinator = self.coordinator
         parts = [part for part, _ in coordinator.under_way.values()]
+        counts = ("executions", "blocked", "cut", "failures", "steps", "depth")
         state = {
             "version": VERSION,
             "task": self.task,
@@ -73,7 +73,7 @@ class Checkpoint:
             "options": coordinator.options,
             "witnesses": coordinator.witnesses,
             "endings": dict(coordinator.endings),
-            "counts": {name: getattr(coordinator.result, name) for name in COUNTS},
+            "counts": {name: getattr(coordinator.result, name) for name in counts},
         }
         beside = self.file.with_name(self.file.name + ".new")
         beside.write_bytes(pickle.dumps(state))

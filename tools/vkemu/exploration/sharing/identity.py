@@ -15,19 +15,18 @@ from enum import Enum
 from fractions import Fraction
 from re import Pattern
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any
 
 from vkemu.exploration.reach import PLAIN, Reach, not_its_own
 from vkemu.exploration.result import ExplorationError
-
-THINGS_MAX: Final = 1_000_000  # that a program may refer to
 
 
 def identity_of(program: Any) -> str:
     said = getattr(program, "identity", None)
     if said is not None:
         return str(said)
-    reach = Reach(program, not_its_own, THINGS_MAX)
+    things_max = 1_000_000  # that a program may refer to
+    reach = Reach(program, not_its_own, things_max)
     if reach.unknown is not None:
         raise ExplorationError(
             f"checkpoint: the program refers to {reach.unknown}, of which nobody can tell whether "

@@ -23,21 +23,17 @@ from vkemu.exploration.strategies.sampling import BLOCK
 from vkemu.workers.job import Workers, WorkersError, count_of
 from vkemu.workers.processes import Here, Processes
 
-PRELOAD = ("vkemu.exploration.sharing.jobs", "vkemu.exploration.strategies.dpor")
-SLICE_SECONDS = 0.25
 FIRST_SLICE_SECONDS = 0.02  # while somebody has nothing to do
-LAST_SLICE_SECONDS = 5.0
-REPORT_SECONDS = 0.01  # twice what handing out a job and taking it back keeps us, with Dask
-# Before a program that counts its endings is divided: a failure among them ends the search with
-# the counts of one process.
-ALONE_EXECUTIONS = 64
 
 
 def slice_seconds(age: float, under_way: int) -> float:
     """Of a job of a search of this age, 0 while somebody has nothing to do. The longer the search,
     the more there is to hand over with a part; and the more jobs, the more there is to do here."""
-    least = SLICE_SECONDS if age else FIRST_SLICE_SECONDS
-    return max(least, min(age / 20, LAST_SLICE_SECONDS), under_way * REPORT_SECONDS)
+    usual_seconds = 0.25
+    least = usual_seconds if age else FIRST_SLICE_SECONDS
+    last_slice_seconds = 5.0
+    report_seconds = 0.01  # twice what handing out a job and taking it back keeps us, with Dask
+    return max(least, min(age / 20, last_slice_seconds), under_way * report_seconds)
 
 
 class Coordinator:
@@ -254,8 +250,12 @@ def explore_in_parts(
     counting = counting_of(program)
     elsewhere = jobs > 1 if workers is None else not isinstance(workers, Here)
     search = search_of(program, task) if elsewhere else b""
+    preload = ("vkemu.exploration.sharing.jobs", "vkemu.exploration.strategies.dpor")
     if workers is None:
-        workers = Processes(jobs, PRELOAD) if elsewhere else Here({search: Hand(program, task)})
+        workers = Processes(jobs, preload) if elsewhere else Here({search: Hand(program, task)})
+    # Before a program that counts its endings is divided: a failure among them ends the search with
+    # the counts of one process.
+    alone_executions = 64
     coordinator = Coordinator(
         workers,
         jobs,
@@ -264,7 +264,7 @@ def explore_in_parts(
         max_executions=max_executions,
         max_seconds=max_seconds,
         progress=progress,
-        alone=ALONE_EXECUTIONS if task.stop_on_failure and counting is not None else 0,
+        alone=alone_executions if task.stop_on_failure and counting is not None else 0,
         search=search,
     )
     try:

@@ -13,15 +13,11 @@ Reduction, J. ACM 64(4), 2017 (POPL 2014), Algorithm 2. Deviations:
 
 from __future__ import annotations
 
-from typing import Final
-
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.exploration.reduction.frontier import Found
 from vkemu.exploration.reduction.reduction import Reduction
 from vkemu.exploration.reduction.trace import Race
 from vkemu.exploration.reduction.wakeup import Reversals
-
-NOWHERE: Final[Footprint] = (-1,)
 
 
 class Dpor(Reduction):
@@ -43,6 +39,7 @@ class Dpor(Reduction):
             settled &= clock
         free: dict[int, int] = {}
         covered: dict[int, Footprint | None] = {}
+        nowhere = (-1,)
         for race in self.races:
             first = race[0]
             if race[1] < fresh and settled >> first & 1:
@@ -53,7 +50,7 @@ class Dpor(Reduction):
             if race[5]:
                 events = trace.left(events, race[5])
             footprint = race[3]
-            if not events and footprint == covered.get(first, NOWHERE):
+            if not events and footprint == covered.get(first, nowhere):
                 continue
             if first < root:
                 if reverse(race, events, sleeps[first], []):
@@ -68,7 +65,7 @@ class Dpor(Reduction):
                 continue
             if not events and not root and footprint is not None and not footprint[0] & 1:
                 # Loads of one object do not depend on each other: what covers one covers all.
-                covered[first] = footprint if len(footprint) == 1 else NOWHERE
+                covered[first] = footprint if len(footprint) == 1 else nowhere
 
     def send(self, first: int, events: int, race: Race) -> None:
         """A reversal for a state that is explored elsewhere."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import IO, Final
+from typing import IO
 
 from vkemu.record.narrate import Event, narrate
 from vkemu.verdict import UsageError
 
-EVENTS_MAX: Final = 400
-
 
 def export(events: Iterable[Event], out: IO[bytes]) -> None:
     drawn = []
+    events_max = 400
     for event in events:
         drawn.append(event)
-        if len(drawn) > EVENTS_MAX:
+        if len(drawn) > events_max:
             raise UsageError(
-                f"vkemu log export: more than {EVENTS_MAX} events make no readable diagram,"
+                f"vkemu log export: more than {events_max} events make no readable diagram,"
                 " expected a filter"
             )
     actors = list(dict.fromkeys(event["actor"] for event in drawn))

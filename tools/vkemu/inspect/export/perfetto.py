@@ -7,14 +7,11 @@ to its acknowledgement.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import IO, Any, Final
+from typing import IO, Any
 
 from vkemu.record.narrate import Event, narrate, own_fields
 from vkemu.record.slices import Mark, marks
 from vkemu.verdict import UsageError
-
-SEQUENCE: Final = 1
-EVENT_NS: Final = 1000
 
 
 def export(events: Iterable[Event], out: IO[bytes]) -> None:
@@ -63,8 +60,9 @@ class _Trace:
         lock = mark.lock if mark.phase != "instant" else None
         track = self.track(event["actor"], lock)
         packet = self.builder.create_packet()
-        packet.timestamp = event["seq"] * EVENT_NS
-        packet.trusted_packet_sequence_id = SEQUENCE
+        event_ns = 1000
+        packet.timestamp = event["seq"] * event_ns
+        packet.trusted_packet_sequence_id = 1
         entry = packet.track_event
         entry.type = self.types[mark.phase]
         entry.track_uuid = track
