@@ -10,6 +10,8 @@ from vkemu.exploration.primitives.channel import BrokenChannel, ClosedChannel, E
 from vkemu.exploration.run import Run
 from vkprotocol.effects import curthread
 
+from tests.exploration.generated import Path, paths_of
+
 Op = tuple[Any, ...]
 CELLS = ("x", "y")
 COMMON = ("load", "store", "store", "add", "cmpset", "swap", "index")
@@ -303,7 +305,7 @@ class Ends:
         self.built: list[Built] = []
         self.states: set[Any] = set()
         self.faults: set[Any] = set()
-        self.schedules: list[list[int]] = []
+        self.schedules: list[list[Path]] = []
 
     def program(self, k: Any) -> None:
         self.built[:] = []
@@ -313,7 +315,7 @@ class Ends:
         failed = sorted(t.path for t in run.execution.threads.values() if t.error)
         self.states.add((self.built[0].final(), tuple(failed)))
         self.faults.update(fault.kind for fault in run.faults)
-        self.schedules.append(list(run.schedule))
+        self.schedules.append(paths_of(run))
 
 
 def seeds(first: int, count: int) -> Iterator[tuple[int, Source]]:

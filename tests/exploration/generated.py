@@ -211,7 +211,17 @@ class Built:
                 raise AssertionError(op)
 
 
-def class_of(build: Callable[[Any], object], schedule: list[int]) -> tuple[Any, ...]:
+Path = tuple[int, ...]
+
+
+def paths_of(run: Run) -> list[Path]:
+    """The schedule of an execution, its threads named by where they come from: which number one has
+    depends on the executions before."""
+    threads = run.execution.threads
+    return [threads[tid].path for tid in run.schedule]
+
+
+def class_of(build: Callable[[Any], object], schedule: list[Path]) -> tuple[Any, ...]:
     """The Mazurkiewicz trace of a schedule, by definition: its events with all their pasts.
 
     Written anew, with sets and names, and shares nothing with the explorer's bitsets.
@@ -220,38 +230,42 @@ def class_of(build: Callable[[Any], object], schedule: list[int]) -> tuple[Any, 
     run.begin()
     run.settle()
     execution = run.execution
-    events: list[tuple[int, dict[Any, bool], frozenset[Any]]] = []
-    births: dict[int, frozenset[Any]] = {}
-    counts: dict[int, int] = {}
+    events: list[tuple[Path, dict[Any, bool], frozenset[Any]]] = []
+    births: dict[Path, frozenset[Any]] = {}
+    counts: dict[Path, int] = {}
     barrier: frozenset[Any] = frozenset()
     done: list[Any] = []
-    for tid in schedule:
+    for path in schedule:
         if not execution.runnable:
             assert execution.advance()
             barrier = frozenset(done)
+        tid = execution.tids[path]
         effect = execution.threads[tid].pending
         assert effect is not None
         touched = {effect.obj.key: effect.write}
         for shared, write in effect.also:
             touched[shared.key] = write or touched.get(shared.key, False)
-        past = set(births.get(tid, frozenset()) | barrier)
+        past = set(births.get(path, frozenset()) | barrier)
         for n, (other, objects, before) in enumerate(events):
-            if other == tid or any(
+            if other == path or any(
                 objects[key] or write for key, write in touched.items() if key in objects
             ):
                 past |= {done[n], *before}
-        name = (tid, counts.get(tid, 0), effect.op, effect.obj.key)
-        counts[tid] = counts.get(tid, 0) + 1
-        events.append((tid, touched, frozenset(past)))
+        name = (path, counts.get(path, 0), effect.op, effect.obj.key)
+        counts[path] = counts.get(path, 0) + 1
+        events.append((path, touched, frozenset(past)))
         done.append(name)
 
         def born(child: Thread, mine: frozenset[Any] = frozenset({name, *past})) -> None:
-            births[child.tid] = mine
+            births[child.path] = mine
 
         execution.on_spawn = born
         if not execution.step(tid):
             run.thread_failed()
     run.finish()
     return tuple(
-        sorted((done[n], tuple(sorted(past, key=repr))) for n, (_, _, past) in enumerate(events))
+        sorted(
+            ((done[n], tuple(sorted(past, key=repr))) for n, (_, _, past) in enumerate(events)),
+            key=repr,
+        )
     )

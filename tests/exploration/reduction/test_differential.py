@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from vkemu import explore
 from vkemu.exploration.run import Run
 
-from tests.exploration.generated import SHARING, Built, Source, class_of, sources
+from tests.exploration.generated import SHARING, Built, Path, Source, class_of, paths_of, sources
 
 DFS_MAX = 1500
 
 
-def ends(source: Source, strategy: str) -> tuple[set[Any], list[list[int]], Any]:
+def ends(source: Source, strategy: str) -> tuple[set[Any], list[list[Path]], Any]:
     """Every final state (with its failure), every schedule, and the result."""
     states: set[Any] = set()
-    schedules: list[list[int]] = []
+    schedules: list[list[Path]] = []
     built: list[Built] = []
 
     def program(k: Any) -> None:
@@ -26,7 +26,7 @@ def ends(source: Source, strategy: str) -> tuple[set[Any], list[list[int]], Any]
     def each(run: Run) -> None:
         failures = tuple(sorted(t.path for t in run.execution.threads.values() if t.error))
         states.add((built[0].final(), failures))
-        schedules.append(list(run.schedule))
+        schedules.append(paths_of(run))
 
     limit = DFS_MAX if strategy == "dfs" else 10 * DFS_MAX
     result = explore(
