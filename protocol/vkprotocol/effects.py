@@ -161,7 +161,8 @@ class Lock(Shared):
 
     def holders(self) -> tuple[int, ...]:
         """The tids of who holds it; for messages."""
-        return () if self.state is None else (self.state,)
+        owner = look_at(self)
+        return () if owner is None else (owner,)
 
     @coroutine
     def acquire(self) -> Step:
@@ -247,7 +248,7 @@ class RWLock(Shared):
 
     def holders(self) -> tuple[int, ...]:
         """The tids of who holds it; for messages."""
-        owner, readers, _ = self.state
+        owner, readers, _ = look_at(self)
         return readers if owner is None else (owner,)
 
     @coroutine
@@ -337,6 +338,11 @@ class WaitChannel(Shared):
         super().__init__(key, ())
         self._enqueue = Effect(self, "enqueue", write=True)
         self._wake = Effect(self, "wakeup", write=True)
+
+    def sleepers(self) -> tuple[int, ...]:
+        """The tids of who sleeps; for messages."""
+        asleep: tuple[int, ...] = look_at(self)
+        return asleep
 
     @coroutine
     def enqueue(self) -> Step:

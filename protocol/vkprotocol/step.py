@@ -70,7 +70,7 @@ class Shared:
         self.waiters: list[Thread] | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {key_text(self.key)}={self.state!r}>"
+        return f"<{type(self).__name__} {key_text(self.key)}={look_at(self)!r}>"
 
 
 def key_text(key: Key) -> str:

@@ -22,6 +22,7 @@ from vkprotocol.effects import (
     WaitChannel,
     curthread,
     key_text,
+    look_at,
     perform,
 )
 
@@ -55,6 +56,11 @@ class Token(Shared):
         self._try_shared = Effect(self, "trytoken_shared", write=False)
         self._release = Effect(self, "reltoken", write=True)
         self._release_shared = Effect(self, "reltoken", write=False)
+
+    def holders(self) -> tuple[int, ...]:
+        """The tids of who holds it; for messages."""
+        owner, readers = look_at(self)
+        return readers if owner is None else (owner,)
 
     async def acquire(self) -> None:
         """lwkt_gettoken."""

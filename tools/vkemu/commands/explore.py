@@ -212,6 +212,11 @@ def show(
         default = " (the default, see --max-seconds)" if args.default_budget else ""
         timed = result.stuck or result.bound.endswith(" s")
         print(f"bound: {result.bound}{default if timed else ''}")
+    for remark in result.remarks:
+        print(f"remark: {remark}")
+    if len(result.kinds) > 1:  # the one that is shown below, and others
+        for kind in result.kinds:
+            print(f"kind: {kind}")
     if failure is not None:
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
@@ -263,6 +268,8 @@ def as_dict(subject: Subject, result: Result, verdict: str, *, check: bool) -> d
         "depth": result.depth,
         "seconds": round(result.seconds, 3),
         "bound": result.bound,
+        "kinds": result.kinds,
+        "remarks": result.remarks,
         "outcomes": None if subject.outcomes is None else subject.outcomes(),
         "failure": None if failure is None else failure_dict(subject, failure),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from vkprotocol.effects import CLOCK, Effect, Shared, Thread, key_text
 
@@ -42,16 +42,22 @@ def blocked_on(thread: Thread, threads: Mapping[int, Thread]) -> str:
     if effect is None:
         return f"{thread.name} is done"
     what = f"{effect.op} {key_text(effect.obj.key)}"
-    holders = ", ".join(holders_of(effect.obj, threads))
-    now = f"held by {holders}" if holders else f"now {shown(effect.obj.state)}"
-    return f"{thread.name} waits to {what} ({now})"
+    return f"{thread.name} waits to {what} ({standing(effect.obj, threads)})"
 
 
-def holders_of(shared: Shared, threads: Mapping[int, Thread]) -> list[str]:
-    """The names of the threads that hold a lock; nobody holds what is none."""
-    tids: tuple[int, ...] = getattr(shared, "holders", tuple)()
-    held = [threads[tid] for tid in tids if tid in threads]
-    return [f"{thread.name}, which is done" if thread.done else thread.name for thread in held]
+def standing(shared: Shared, threads: Mapping[int, Thread]) -> str:
+    """Who holds a lock, who sleeps on a channel; of what is neither, how it is."""
+    for said, whose in (("held by", "holders"), ("asleep:", "sleepers")):
+        names = names_of(getattr(shared, whose, tuple)(), threads)
+        if names:
+            return f"{said} {', '.join(names)}"
+    told = getattr(shared, "said", None)
+    return f"now {shown(shared.state)}" if told is None else str(told())
+
+
+def names_of(tids: Iterable[int], threads: Mapping[int, Thread]) -> list[str]:
+    found = [threads[tid] for tid in tids if tid in threads]
+    return [f"{thread.name}, which is done" if thread.done else thread.name for thread in found]
 
 
 def shown(value: object) -> str:

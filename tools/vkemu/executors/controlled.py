@@ -44,6 +44,7 @@ class Execution:
         self.checking = False
         # Until somebody takes note of it. One without an error has something to say: see `Run`.
         self.failed: Thread | None = None
+        self.failed_too: list[Thread] = []  # in the same step
         self.on_spawn: Callable[[Thread], None] | None = None
         # While true, `runnable` and the waiters of objects are not kept: see `replay`.
         self.deferred = False
@@ -339,6 +340,8 @@ class Execution:
         thread.error = error
         if self.failed is None or self.failed.error is None:  # the first of this step
             self.failed = thread
+        else:
+            self.failed_too.append(thread)
 
     def _end(self, thread: Thread) -> None:
         thread.pending = None

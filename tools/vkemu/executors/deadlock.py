@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vkprotocol.effects import Thread, key_text
 
 from vkemu.executors.announced import blocked_on
-from vkemu.executors.place import source_of
+from vkemu.executors.place import place_of
 
 
 class Deadlock(AssertionError):
@@ -21,7 +21,7 @@ class Deadlock(AssertionError):
         """`stuck`: those that wait; `threads`: all there are."""
         waits = [blocked_on(thread, threads) for thread in stuck]
         error = cls("deadlock: " + "; ".join(waits))
-        places = [source_of(thread) for thread in stuck]
+        places = [place_of(thread) for thread in stuck]
         error.details = tuple(
             f"{wait}  {file.rpartition('/')[2]}:{line}"
             for wait, (file, line) in zip(waits, places, strict=True)

@@ -17,6 +17,10 @@ _INSIDE: Final = (
 )  # fmt: skip
 
 
+# Where a program is spawned from, by whoever builds it.
+_SPAWNS: Final = str(Path(__file__).parents[1] / "exploration")
+
+
 def frames_of(thread: Thread) -> Iterator[FrameType]:
     """Those that its coroutine is in, outermost first."""
     awaited: Any = thread.coro
@@ -37,3 +41,14 @@ def source_of(thread: Thread) -> tuple[str, int]:
         if not file.startswith(_INSIDE) and not file.endswith(sleeps):
             found = (file, frame.f_lineno)
     return found
+
+
+def place_of(thread: Thread) -> tuple[str, int]:
+    """As `source_of`; of a thread that is nothing but an operation, the line that made it, where
+    the interpreter has noted it."""
+    file, line = source_of(thread)
+    if not line:
+        for made, at, _ in getattr(thread.coro, "cr_origin", None) or ():
+            if not made.startswith(_SPAWNS):
+                return made, at
+    return file, line

@@ -52,10 +52,10 @@ def noticing() -> Iterator[None]:
 
 
 @contextmanager
-def origins() -> Iterator[None]:
-    """The interpreter notes the line that makes each coroutine."""
+def origins(frames: int = 1) -> Iterator[None]:
+    """The interpreter notes the line that makes each coroutine, and those that led there."""
     depth = sys.get_coroutine_origin_tracking_depth()
-    sys.set_coroutine_origin_tracking_depth(max(depth, 1))
+    sys.set_coroutine_origin_tracking_depth(max(depth, frames))
     try:
         yield
     finally:

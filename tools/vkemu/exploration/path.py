@@ -79,6 +79,7 @@ class Path(Strategy):
         if kept:
             execution.settle()
             execution.failed = None
+            execution.failed_too.clear()
             # What goes wrong in a prefix is known from the first time.
             for fault in self.wrong:
                 if fault.at <= kept:

@@ -148,7 +148,7 @@ class Program(Making):
         end: End | None = None
         if self.joinable and not daemon:
             check_thread(name, coro)
-            end = self._end()
+            end = self._end(name)
             coro = end.after(coro)
         if CURTHREAD[0] is None:
             cells = self._cells_left
@@ -171,11 +171,11 @@ class Program(Making):
             thread.__class__ = telling(Thread)
         return thread
 
-    def _end(self) -> End:
+    def _end(self, name: str) -> End:
         """Of the thread that is spawned next."""
         parent = CURTHREAD[0]
         path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
-        return End(("thread", *path))
+        return End(("thread", *path), name)
 
     def join(self, thread: Thread) -> Awaitable[Any]:
         """Wait until `thread` is done, and return what it returned.

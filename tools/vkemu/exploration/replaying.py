@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from vkprotocol.effects import key_text
 
@@ -15,11 +15,13 @@ from vkemu.exploration.failure.budget import INTERRUPTED
 from vkemu.exploration.failure.recorder import Recorder, Told
 from vkemu.exploration.failure.shrink import fresh, measured, smallest
 from vkemu.exploration.failure.witness import Witness, fails_as
+from vkemu.exploration.forgotten import origins
 from vkemu.exploration.program import Program, program_for
 from vkemu.exploration.result import Failure, TokenError, differs
 from vkemu.exploration.run import BOUND, TOO_DEEP, Run
 from vkemu.exploration.token import Token, digest_of, parse
 
+SPAWN_FRAMES: Final = 4  # from the coroutine of a thread to who spawned it
 CHANGED = "the program is not the one this token was made from"
 
 
@@ -47,9 +49,10 @@ def again_of(program: Program, token: Token) -> Run:
 
 
 def follow(run: Run, wanted: Token) -> Told:
-    run.begin()
     try:
-        return _follow(run, wanted)
+        with origins(SPAWN_FRAMES):
+            run.begin()
+            return _follow(run, wanted)
     finally:
         run.execution.close()
 
@@ -155,6 +158,11 @@ def _told_twice(witness: Witness, found_by: Run) -> Failure:
 
 def tell(run: Run, witness: Witness) -> Told:
     """Take a failing schedule again, recorded. What it leads to may be no end: then no failure."""
+    with origins(SPAWN_FRAMES):
+        return _tell(run, witness)
+
+
+def _tell(run: Run, witness: Witness) -> Told:
     run.begin()
     recorder = Recorder(run)
     going = run.settle()

@@ -122,7 +122,8 @@ class Run:
     def thread_failed(self) -> bool:
         """Note the error of the thread that failed. True when the execution stops here.
 
-        A thread that has not failed has only said what must always hold, from now on.
+        Of the threads, where one has spawned what failed at once. One that has not failed has only
+        said what must always hold, from now on.
         """
         execution = self.execution
         failed = execution.failed
@@ -130,7 +131,13 @@ class Run:
         execution.failed = None
         if failed.error is None:
             return False
-        return self.note(Fault(failed.error, failed.name, len(self.schedule)))
+        stops = self.note(Fault(failed.error, failed.name, len(self.schedule)))
+        if execution.failed_too:
+            for thread in execution.failed_too:
+                assert thread.error is not None
+                stops |= self.note(Fault(thread.error, thread.name, len(self.schedule)))
+            execution.failed_too = []
+        return stops
 
     def note(self, fault: Fault) -> bool:
         """Something is wrong. True when the execution stops here."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vkprotocol.effects import Cell, Effect, Thread, key_text
 
-from vkemu.executors.place import frames_of, source_of
+from vkemu.executors.place import frames_of, place_of
 from vkemu.exploration.failure.narration import StepRecord
 from vkemu.exploration.reduction.conflicts import Conflicts
 from vkemu.exploration.run import Run
@@ -58,7 +58,7 @@ class Recorder:
             return self.late(thread, effect, number)
         shared = effect.obj
         before = shared.state
-        file, line = source_of(thread)
+        file, line = place_of(thread)
         compared = compared_of(thread, effect)
         self.conflicts.add(tid, effect)
         going = execution.step(tid) or not run.thread_failed()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from vkprotocol.effects import Effect, Interrupted, Key, Shared, Step, coroutine, key_text
+from vkprotocol.effects import Effect, Interrupted, Key, Shared, Step, coroutine, key_text, look_at
 
 
 class EndOfChannel(Exception):
@@ -42,6 +42,12 @@ class Channel(Shared):
 
     def full(self, held: Held) -> bool:
         return len(held.items) >= self.room + held.waiting
+
+    def said(self) -> str:
+        """How it is; for messages."""
+        held: Held = look_at(self)
+        ends = f"{len(held.senders)} open to send, {len(held.receivers)} to receive"
+        return f"{len(held.items)} items, {ends}"
 
 
 class Sender:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from vkprotocol.effects import Effect, Key, Shared, Step, coroutine, curthread, key_text, not_held
+from vkprotocol.effects import (
+    Effect,
+    Key,
+    Shared,
+    Step,
+    coroutine,
+    curthread,
+    key_text,
+    look_at,
+    not_held,
+)
 
 
 class Barrier(Shared):
@@ -16,6 +26,10 @@ class Barrier(Shared):
         super().__init__(key, (0, 0))
         self.parties = parties
         self._arrive = Effect(self, "arrive", write=True)
+
+    def said(self) -> str:
+        """How far it is; for messages."""
+        return f"{look_at(self)[1]} of {self.parties} have arrived"
 
     @coroutine
     def wait(self) -> Step:
@@ -49,7 +63,7 @@ class Limiter(Shared):
 
     def holders(self) -> tuple[int, ...]:
         """The tids of who holds it; for messages."""
-        held: tuple[int, ...] = self.state
+        held: tuple[int, ...] = look_at(self)
         return held
 
     def _free_of(self, what: str) -> None:

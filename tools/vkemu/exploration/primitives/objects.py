@@ -159,12 +159,16 @@ class Queue(Shared):
 class End(Shared):
     """The end of a thread, for others to wait for; `state` is None, then (what it returned,)."""
 
-    __slots__ = ("_end", "_join")
+    __slots__ = ("_end", "_join", "name")
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, name: str) -> None:
         super().__init__(key, None)
+        self.name = name
         self._end = Effect(self, "end", write=True)
         self._join = Effect(self, "join", write=False, guard=is_true)
+
+    def said(self) -> str:
+        return f"{self.name} is not done"
 
     async def after(self, coro: Body) -> None:
         """`coro`, and then a step that says it is over, with None where it was cancelled."""

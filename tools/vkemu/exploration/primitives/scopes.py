@@ -241,6 +241,10 @@ class Nursery(Shared):
         self.children: list[Thread] = []
         self.errors: list[Exception] = []
 
+    def said(self) -> str:
+        """Who is left; for messages."""
+        return f"left: {', '.join(child.name for child in self.children if not child.done)}"
+
     async def start(self, name: str, body: Any, *args: Any) -> Thread:
         """A step, and a thread more."""
         await self._add(1)
