@@ -24,7 +24,7 @@ TABLE: list[tuple[Any, int, int, int, str]] = [
     (corners.released_by_another, 2, 2, 2, "b: LockOrderError: b releases l, which it does not"),
     (corners.less_than_none, 2, 2, 2, "deadlock: deeper waits to acquire s (now 0)"),
     (corners.notify_without_lock, 1, 1, 1, "a: RuntimeError: a must hold c.lock to notify c"),
-    (corners.lost_wakeup, 80, 14, 2, "deadlock: v waits to sleep c (now (1,))"),
+    (corners.lost_wakeup, 80, 14, 2, "deadlock: v waits to sleep c (asleep: v)"),
     (corners.one_event_for_two, 6, 4, 2, "deadlock: b waits to wait e (now False)"),
     (corners.short_queue, 36, 36, 0, ""),
     (corners.spawning_spawners, 60, 48, 0, ""),
@@ -50,7 +50,7 @@ TABLE: list[tuple[Any, int, int, int, str]] = [
     (corners.failing_guard, 2, 2, 1, "a: ZeroDivisionError: division by zero"),
     (corners.catches_everything, 1, 1, 1, "deadlock: a waits to wait x (now 0)"),
     (corners.exits, 2, 1, 1, "a: SystemExit: 3"),
-    (corners.both_fail, 2, 2, 2, "child: ValueError: child"),
+    (corners.both_fail, 2, 2, 2, "parent: KeyError: 'parent'"),
     (corners.same_names, 30, 4, 0, ""),
 ]
 SAMPLING = {"random", "pct", "pos", "urw"}

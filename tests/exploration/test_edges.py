@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vkemu import explore
 
-from tests.exploration import edges
+from tests.exploration import corners, edges
 
 STRATEGIES = ("dfs", "dpor", "source-dpor")
 SET_AND_SET_BACK = [
@@ -101,6 +101,11 @@ def test_every_failure_of_a_trace_is_kept() -> None:
     assert agreed(edges.two_fail) == ("fail", ["a: KeyError: 'x'", "b: ValueError: y"])
     expected = ["a: KeyError: 'first'", "b: ValueError: second"]
     assert agreed(edges.second_after_the_first) == ("fail", expected)
+
+
+def test_every_failure_of_a_step_is_kept() -> None:
+    expected = ["child: ValueError: child", "parent: KeyError: 'parent'"]
+    assert agreed(corners.both_fail) == ("fail", expected)
 
 
 def test_a_guard_looks_at_its_own_object_alone() -> None:

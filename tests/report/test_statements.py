@@ -32,6 +32,11 @@ def test_every_statement_that_wrote_it_is_told(window: str, variant: str, wrote:
     lines = [line for line in text.render(told).splitlines() if line.startswith(" wrote:")]
 
     assert [line.removeprefix(" wrote:  ").rpartition("  step ")[0] for line in lines] == wrote
+    said = [line.strip() for line in str(failure).splitlines() if line.startswith("  wrote: ")]
+    assert [line.removeprefix("wrote: ").rpartition("  step ")[0] for line in said] == wrote
+    for line in said:
+        taken = failure.steps[int(line.rpartition(" ")[2])]
+        assert f" by {taken.thread}: " in line
     for line in lines:
         step = told.steps[int(line.rpartition(" ")[2])]
         assert f" by {step.actor}: " in line

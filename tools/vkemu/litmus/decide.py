@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
@@ -14,6 +15,7 @@ from vkemu.litmus.machine import Machine
 from vkemu.litmus.snapshot import Snapshot
 from vkemu.litmus.token import identity
 from vkemu.litmus.verbs import check_statements, run_program
+from vkemu.litmus.wrote import wrote
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.record import token
 from vkhost.kernel import Emit
@@ -26,6 +28,14 @@ Ending: TypeAlias = tuple[Literal["state"], State] | tuple[Literal["broken"], st
 
 class ForbiddenOutcome(AssertionError):
     """An execution ended in a state that the test does not permit."""
+
+    forbidden = True
+    # Who wrote what the outcome reads; asked when somebody wants to know, of the one that is shown.
+    wrote: Callable[[], Iterable[str]] | None = None
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        return () if self.wrote is None else tuple(f"wrote: {line}" for line in self.wrote())
 
 
 class Test:
@@ -182,6 +192,10 @@ def counted(test: Test, **options: Any) -> Result:
     from vkemu.exploration import explore
 
     elsewhere = options.get("workers") is not None or options.get("jobs", 1) > 1
-    if elsewhere or options.get("checkpoint") is not None:
-        return explore(test, **options)
-    return explore(test, each=test.note, **options)
+    if not elsewhere and options.get("checkpoint") is None:
+        options["each"] = test.note
+    result = explore(test, **options)
+    if result.failure is not None and isinstance(result.failure.error, ForbiddenOutcome):
+        again = partial(Test, test.litmus, test.policy)
+        result.failure.error.wrote = partial(wrote, again, result.failure.schedule, 0)
+    return result

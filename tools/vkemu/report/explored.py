@@ -6,18 +6,19 @@ events to `emit`, another program has none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from vkemu.executors.controlled import Choose, Execution
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import violation
 from vkemu.launch.outcome import recorded
-from vkemu.litmus.decide import ForbiddenOutcome, Test, decide
+from vkemu.litmus.decide import Test, decide
 from vkemu.litmus.file import Litmus
+from vkemu.litmus.wrote import wrote
 from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
-from vkemu.report.statements import Said, written
 from vkemu.report.width import POSITIONS_MAX, Rerun
 
 Emit: TypeAlias = Callable[..., None]
@@ -138,9 +139,8 @@ def tell_litmus(
         context={"litmus": litmus.name, "policy": policy},
         limit=limit,
     )
-    failure.detail += tuple(
-        f" wrote:  {line}" for line in writers(litmus, policy, schedule, failure)
-    )
+    again = partial(Test, litmus, policy)
+    failure.detail += tuple(f" wrote:  {line}" for line in wrote(again, schedule))
     executions_max = 500
     for name, (other, other_policy) in (others or {}).items():
         decision = decide(other, other_policy, max_executions=executions_max)
@@ -149,17 +149,3 @@ def tell_litmus(
             passes = f"all {count} executions pass" if count > 1 else "its one execution passes"
             failure.closed_by.append(f"{name} ({passes})")
     return failure
-
-
-def writers(
-    litmus: Litmus, policy: str, schedule: Sequence[int], failure: Failure
-) -> Iterator[str]:
-    """Of a forbidden outcome, who wrote what it reads, a line each; the schedule once more."""
-    test = Test(litmus, policy)
-    said = Said(schedule)
-    observed = Observed(lambda emit: test, said, record=False)
-    said.execution = observed.execution
-    error = observed.run(litmus.file.litmus.max_steps)
-    if isinstance(error, ForbiddenOutcome):
-        assert test.machine is not None
-        yield from written(litmus, test.machine, said, failure.steps)
