@@ -19,16 +19,15 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from vkemu.commands.arguments import add_faults, name, positive, setting
+from vkemu.commands import settings
+from vkemu.commands.arguments import positive
 from vkemu.commands.child import Child
-from vkemu.commands.run import collect_settings
 from vkemu.commands.serve import CHECKING
 from vkemu.executors.live import BACKENDS, on_backend
 from vkemu.launch.assemble import uses_disk
 from vkemu.launch.scenario import Scenario, load
 from vkemu.serving.server import STOP_SECONDS
 from vkemu.verdict import OF_VERDICT, Status, UsageError, Verdict, telling
-from vkhost.tree import TREES
 
 KILL_SECONDS = STOP_SECONDS + 2.0  # told to stop so long ago, whoever is left is killed
 READY = "serving at "
@@ -37,29 +36,16 @@ READY = "serving at "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("scenario", metavar="FILE", help="a scenario: a path, or the name of a shipped one")
-    add("--policy", type=name, help="reverse map, instead of the scenario's")
-    add("--tree", choices=list(TREES), help="which of DragonFly's trees it models")
-    add("--mutant", type=name, action="append", default=[], help="add a deliberate defect")
-    add(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="lay a setting over the scenario, as host.pages=300",
-    )
-    add_faults(parser)
+    settings.add_arguments(parser)
     add("--checks", choices=tuple(CHECKING), help="what the oracle looks at (default: all)")
     add("--patience", type=positive, metavar="S", help="how long a host may owe a guest an answer")
     add("--backend", choices=BACKENDS, default="trio", help="the event loop of each")
     add("--json", action="store_true", help="print what became of each as JSON")
-    parser.set_defaults(max_steps=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    settings = collect_settings(args)
-    scenario = load(args.scenario, settings)
+    laid_over = settings.of(args)
+    scenario = load(args.scenario, laid_over)
     for guest in scenario.guest:
         if uses_disk(guest):
             raise UsageError(
@@ -67,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
                 "expected none in a process of its own"
             )
     with tempfile.TemporaryDirectory(prefix="vkemu-fleet-") as folder:
-        fleet = Fleet(scenario, args, settings, Path(folder) / "host")
+        fleet = Fleet(scenario, args, laid_over, Path(folder) / "host")
         on_backend(args.backend, fleet.main)
     summary = fleet.summary()
     status = OF_VERDICT[summary["verdict"]]

@@ -9,10 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from vkemu.commands import screen, sharing
-from vkemu.commands.arguments import add_faults, name, path, positive, setting, whole
+from vkemu.commands import screen, settings, sharing
+from vkemu.commands.arguments import path, positive, whole
 from vkemu.commands.progress import Progress
 from vkemu.executors.chance import seeded
 from vkemu.launch.draw import drawn
@@ -23,7 +21,6 @@ from vkemu.record.log import Shown, console_on, shown_on
 from vkemu.record.token import pack
 from vkemu.report.trial import Origin, Record, attempt, record
 from vkemu.verdict import OF_VERDICT, Interrupted, UsageError, Verdict, telling
-from vkhost.tree import TREES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,21 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="try N seeds from --seed on, stop at the first that does not pass",
     )
-    parser.add_argument("--policy", type=name, help="reverse map, instead of the scenario's")
-    parser.add_argument("--tree", choices=list(TREES), help="which of DragonFly's trees it models")
-    parser.add_argument(
-        "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
-    )
-    add_faults(parser)
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="lay a setting over the file, as host.interlock=false",
-    )
+    settings.add_arguments(parser)
     parser.add_argument(
         "--max-steps", type=positive, metavar="N", help="the verdict is unknown after"
     )
@@ -95,13 +78,13 @@ class Keys(argparse.Action):
 def run(args: argparse.Namespace) -> int:
     if args.backend is not None and not args.live:
         raise UsageError(f"vkemu run: --backend {args.backend}, expected with --live")
-    settings = collect_settings(args)
-    scenario = load(args.scenario, settings)
+    laid_over = settings.of(args)
+    scenario = load(args.scenario, laid_over)
     first = scenario.seed if args.seed is None else args.seed
     if args.live:
-        done = run_live(scenario, first, settings, args)
+        done = run_live(scenario, first, laid_over, args)
     else:
-        done = run_controlled(scenario, first, settings, args)
+        done = run_controlled(scenario, first, laid_over, args)
     status = OF_VERDICT[done.outcome.verdict]
     with telling(status):
         report(done, as_json=args.json)
@@ -109,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_controlled(
-    scenario: Scenario, first: int, settings: tuple[str, ...], args: argparse.Namespace
+    scenario: Scenario, first: int, laid_over: tuple[str, ...], args: argparse.Namespace
 ) -> Record:
     quiet = args.json or args.events or args.console
     with Progress(scenario.name, enabled=not quiet) as progress:
@@ -119,7 +102,7 @@ def run_controlled(
             else:
                 seed = find_seed(scenario, first, args.seeds, progress)
             progress.seed(seed)
-            origin = Origin(args.scenario, settings, "random", seed)
+            origin = Origin(args.scenario, laid_over, "random", seed)
             shown = (shown_on(sys.stderr),) if args.events else ()
             return record(
                 drawn(scenario, seed), seeded(seed), origin, args.runs, progress.step,
@@ -130,7 +113,7 @@ def run_controlled(
 
 
 def run_live(
-    scenario: Scenario, seed: int, settings: tuple[str, ...], args: argparse.Namespace
+    scenario: Scenario, seed: int, laid_over: tuple[str, ...], args: argparse.Namespace
 ) -> Record:
     if args.seeds > 1:
         raise UsageError(f"vkemu run: --seeds {args.seeds}, expected 1 with --live")
@@ -141,7 +124,7 @@ def run_live(
     scenario = drawn(scenario, seed)
     shown = sys.stderr if args.events else None
     schedule = live_schedule(scenario, args.backend or "trio", seed, shown)
-    origin = Origin(args.scenario, settings, "live", seed, pack(schedule))
+    origin = Origin(args.scenario, laid_over, "live", seed, pack(schedule))
     return record(
         scenario, recorded(schedule), origin, args.runs, zstd=args.zstd, processors=console(args)
     )
@@ -150,30 +133,6 @@ def run_live(
 def console(args: argparse.Namespace) -> tuple[Shown, ...]:
     """Standard output is the summary's with --json."""
     return (console_on(sys.stderr if args.json else sys.stdout),) if args.console else ()
-
-
-def collect_settings(args: argparse.Namespace) -> tuple[str, ...]:
-    """The options that change what a scenario is, as settings laid over the file."""
-    settings = list(args.settings)
-    if args.policy is not None:
-        settings.append(f"policy = {quoted(args.policy)}")
-    if args.tree is not None:
-        settings.append(f"host.tree = {quoted(args.tree)}")
-    if args.mutant:
-        settings.append(f"mutants = [{', '.join(map(quoted, args.mutant))}]")
-    if args.max_steps is not None:
-        settings.append(f"max_steps = {args.max_steps}")
-    if args.fault:
-        settings.append(f"fault = [{', '.join(args.fault)}]")
-    return tuple(settings)
-
-
-def quoted(text: str) -> str:
-    """`text` as a TOML string."""
-    try:
-        return msgspec.json.encode(text).decode()
-    except UnicodeEncodeError:  # bytes of the command line that are no text
-        raise UsageError(f"vkemu run: {text!a}, expected UTF-8 text") from None
 
 
 def find_seed(scenario: Scenario, first: int, count: int, progress: Progress) -> int:

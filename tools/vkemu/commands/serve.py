@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 import msgspec
 
-from vkemu.commands.arguments import add_faults, name, path, positive, setting
-from vkemu.commands.run import collect_settings
+from vkemu.commands import settings
+from vkemu.commands.arguments import path, positive
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import Machine, assemble
 from vkemu.launch.outcome import FAILURES, headline
@@ -31,7 +31,6 @@ from vkemu.serving.limits import LIMITS, Limits, parse_limits
 from vkemu.serving.sd_notify import sd_notify
 from vkemu.serving.server import Overdue, Server
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
-from vkhost.tree import TREES
 
 # What the host is when no scenario says it; a stand-in for the guests, which come from outside.
 DEFAULTS = {"host": {"pages": 4096, "cpus": 8}}
@@ -57,21 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--socket", type=path, metavar="PATH", help="where to serve: short for --listen unix:PATH"
     )
-    parser.add_argument("--policy", type=name, help="reverse map, instead of the scenario's")
-    parser.add_argument("--tree", choices=list(TREES), help="which of DragonFly's trees it models")
-    parser.add_argument(
-        "--mutant", type=name, action="append", default=[], help="add a deliberate defect"
-    )
-    add_faults(parser)
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="lay a setting over the scenario, as host.pages=300",
-    )
+    settings.add_arguments(parser)
     parser.add_argument("--guests", type=positive, metavar="N", help="shut down when N have gone")
     parser.add_argument(
         "--time-scale",
@@ -86,7 +71,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--events", action="store_true", help="show the events on standard error")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON at the end")
     _add_serving(parser.add_argument_group("as a server (docs/serving.md)"))
-    parser.set_defaults(max_steps=None)
 
 
 def _add_serving(group: argparse._ArgumentGroup) -> None:
@@ -197,15 +181,15 @@ def report(summary: dict[str, Any], failure: str, *, as_json: bool) -> None:
 
 def host_of(args: argparse.Namespace) -> Scenario:
     """The scenario with nobody in it."""
-    settings = collect_settings(args)
+    laid_over = settings.of(args)
     if args.scenario is None:
         document: dict[str, Any] = {"name": "serve", **msgspec.to_builtins(DEFAULTS)}
         document["guest"] = [STAND_IN]
-        for setting in settings:
+        for setting in laid_over:
             lay_over(document, read_setting(setting, Scenario))
         scenario = read(document, Path("vkemu serve"))
     else:
-        scenario = load(args.scenario, settings)
+        scenario = load(args.scenario, laid_over)
         if not isinstance(scenario, Scenario):
             raise UsageError(f"{args.scenario}: a litmus test, expected a scenario")
     if args.checks is not None:

@@ -19,7 +19,6 @@ from vkprotocol.effects import CURTHREAD, Body, Cell, Lock, Spawn, Step, Thread
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.mman import MADV_SETMAP
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
-from vkprotocol.vpte import VPTE_V
 
 from vkemu.books import Books
 from vkemu.litmus.file import Litmus
@@ -368,10 +367,6 @@ class Machine:
         if m is not None and m.valid:
             return m.frame.words.tobytes()
         return self.vnode.pread(pindex * PAGE_SIZE, PAGE_SIZE)
-
-    def vpte_valid(self, va: int, level: int = 0) -> bool:
-        table, slot = self.tables.slot(va, level)
-        return bool(self._word(table, slot) & VPTE_V)
 
 
 def image_of(words: dict[int, int]) -> bytes:

@@ -21,8 +21,7 @@ from typing import Any
 from sniffio import thread_local as sniffio_library
 from vkprotocol.effects import Thread
 
-from vkemu.executors.controlled import Tids
-from vkemu.exploration.reduction.footprint import Footprint, Objects
+from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.asyncio_loop import Loop, PyTask
 from vkemu.worlds.instrumenting import reach
 from vkemu.worlds.noting import LOG, touch
@@ -35,38 +34,16 @@ from vkemu.worlds.world import Unsupported, World, leaf
 class AsyncioWorld(World):
     current: AsyncioWorld | None = None
 
-    def __init__(
-        self,
-        main: Any,
-        tids: Tids,
-        objects: Objects,
-        memo: dict[tuple[int, int], Footprint],
-        *,
-        time: str = "idle",
-        order: str = "arrival",
-        cancel: str = "",
-    ) -> None:
-        super().__init__(tids, objects, memo)
-        self.main = main
-        self.time = time
+    def __init__(self, *given: Any, order: str, **options: Any) -> None:
+        super().__init__(*given, **options)
         self.order = order
-        self.cancel = cancel
         self.now = 0.0
-        self.refused = ""
-        self.of_task: dict[Any, Thread] = {}
-        self.task_of: dict[int, Any] = {}
         self.queues: dict[int, deque[Any]] = {}  # by thread: its handles
         self.woken: dict[int, int] = {}  # by id of a handle: the event that asked for it
         self.seq = 0
         self.seqs: dict[int, int] = {}  # by id of a handle: when it was asked for
         self.inner: dict[int, tuple[Any, int]] = {}  # by seq: what keeps its order, and its thread
         self.ran: list[tuple[int, int]] = []  # of those that ran: seq, event
-        self.timers: dict[Any, Thread] = {}  # by handle
-        self.registered: dict[Any, int] = {}
-        # Timers that are no more: since which event, and which had set them.
-        self.gone: list[tuple[float, int, int]] = []
-        self.barrier = 0
-        self.cancels: dict[int, Any] = {}  # by thread: the task it cancels
         self.notes: list[Any] = []  # what went to the loop's exception handler
         self.firing: Any = None
         self.spinning = Spinning()

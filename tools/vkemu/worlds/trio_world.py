@@ -21,8 +21,7 @@ from trio._core._entry_queue import EntryQueue
 from trio._core._parking_lot import GLOBAL_PARKING_LOT_BREAKER
 from vkprotocol.effects import Thread
 
-from vkemu.executors.controlled import Tids
-from vkemu.exploration.reduction.footprint import Footprint, Objects
+from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.instrumenting import reach
 from vkemu.worlds.noting import LOG, touch
 from vkemu.worlds.trio_outside import (
@@ -42,34 +41,13 @@ from vkemu.worlds.world import Unsupported, World, leaf
 class TrioWorld(World):
     current: TrioWorld | None = None
 
-    def __init__(
-        self,
-        main: Any,
-        tids: Tids,
-        objects: Objects,
-        memo: dict[tuple[int, int], Footprint],
-        *,
-        time: str = "idle",
-        cancel: str = "",
-    ) -> None:
-        super().__init__(tids, objects, memo)
-        self.main = main
-        self.time = time
-        self.cancel = cancel
-        self.refused = ""
-        self.of_task: dict[Any, Thread] = {}
-        self.task_of: dict[int, Any] = {}
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
         self.system: set[Any] = set()
-        self.timers: dict[Any, Thread] = {}  # by scope with a deadline
         self.status: dict[Any, Any] = {}  # by scope: its cancel status, when it got its deadline
-        self.registered: dict[Any, int] = {}  # by scope: the event that gave it its deadline
-        # Deadlines that are no more: since which event, and which had set them.
-        self.gone: list[tuple[float, int, int]] = []
-        self.barrier = 0
         self.closing: Any = None  # the nursery whose last child just ended
         self.closed: dict[int, Any] = {}  # by its parent's thread, until that goes on
         self.exits: dict[Any, int] = {}  # by nursery: the events its children ended in
-        self.cancels: dict[int, Any] = {}  # by thread: the scope it cancels
         self.expiring: Any = None
         self.begun = False
         self.raised: dict[int, Thread] = {}  # by error: the task that it came from

@@ -70,9 +70,19 @@ class World(Stepwise):
     late = True
 
     def __init__(
-        self, tids: Tids, objects: Objects, memo: dict[tuple[int, int], Footprint]
+        self,
+        main: Any,
+        tids: Tids,
+        objects: Objects,
+        memo: dict[tuple[int, int], Footprint],
+        *,
+        time: str = "idle",
+        cancel: str = "",
     ) -> None:
         super().__init__(tids)
+        self.main = main
+        self.time = time
+        self.cancel = cancel
         self.objects = objects
         self.memo = memo  # by thread and which of its steps: what it touched the last time
         self.tracking = True
@@ -91,6 +101,15 @@ class World(Stepwise):
         self.teller: Any = None
         self.history: list[tuple[Thread, Turn, str, int]] = []
         self.births_of: dict[int, int] = {}  # by thread: the event that brought it about
+        self.refused = ""
+        self.of_task: dict[Any, Thread] = {}
+        self.task_of: dict[int, Any] = {}
+        self.timers: dict[Any, Thread] = {}  # by handle, or by scope with a deadline
+        self.registered: dict[Any, int] = {}  # by the same: the event that set its deadline
+        # Deadlines that are no more: since which event, and which had set them.
+        self.gone: list[tuple[float, int, int]] = []
+        self.barrier = 0
+        self.cancels: dict[int, Any] = {}  # by thread: the task or scope it cancels
 
     # -- threads -----------------------------------------------------------------------------------
 
