@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
-from vkemu.mutation.generate import sample
+from vkemu.mutation import generate
+from vkemu.mutation.generate import Generated, fate, sample
 from vkemu.mutation.operators import applied, changes, edits
-from vkemu.mutation.planted import ROOT, sources
-from vkemu.mutation.reach import Reach, reaching
+from vkemu.mutation.planted import ROOT, Told, sources
+from vkemu.mutation.reach import Asked, Reach, reaching
 
 SEEDS = 60
 RECORDED = Path(__file__).parent / "recorded.json"
@@ -91,31 +94,67 @@ def test_the_checks_of_a_line_come_cheap_ones_first() -> None:
         of("run wild shadow 0", 0.1),
     ]
     found = reaching(reached, "vkhost/a.py", 7, 7)
+    checks = [asked.check for asked in found]
+    searches = ["litmus W02 pv_entry", "litmus W01 pv_entry", "litmus W02 bloom"]
 
-    assert found[:3] == ["litmus W02 pv_entry", "litmus W01 pv_entry", "litmus W02 bloom"]
-    assert found[3:5] == ["run wild pv_entry 0", "run wild bloom 0"]
-    assert not any("shadow" in check or "W03" in check or "W04" in check for check in found)
+    assert checks[:2] == ["run wild pv_entry 0", "run wild bloom 0"]
+    assert [check for check in checks if check.startswith("litmus")] == searches * 2
+    assert not any("shadow" in check or "W03" in check or "W04" in check for check in checks)
+    assert found[-1].executions > found[-4].executions
 
 
-def planted(path: str, text: str, checks: list[str]) -> dict[str, str]:
+def planted(path: str, text: str, checks: list[str], **more: object) -> Told:
+    asked = {"path": str(ROOT / path), "text": text, "checks": [(c, 60) for c in checks]}
     ran = subprocess.run(
         [sys.executable, "-m", "vkemu.mutation.planted"],
-        input=json.dumps({"path": str(ROOT / path), "text": text, "checks": checks}),
+        input=json.dumps({"tests": "", "seconds": 60, **asked, **more}),
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    said: dict[str, str] = json.loads(ran.stdout)
-    return said
+    return msgspec.json.decode(ran.stdout, type=Told)
+
+
+WIRE = "vkhost/vm/vm_page_wire.py"
 
 
 def test_without_a_mistake_nothing_is_noticed() -> None:
-    path = "vkhost/vm/vm_page_wire.py"
+    said = planted(WIRE, (ROOT / WIRE).read_text(), ["run wild pv_entry 0"])
 
-    said = planted(path, (ROOT / path).read_text(), ["run wild pv_entry 0"])
+    assert said == Told("survived", said="1 checks")
 
-    assert said == {"status": "survived"}
+
+def test_what_goes_round_for_ever_is_noticed() -> None:
+    text = (ROOT / WIRE).read_text() + "\n\nwhile True:\n    pass\n"
+
+    said = planted(WIRE, text, ["run wild pv_entry 0"], check_seconds=0.3)
+
+    assert said == Told("noticed", "run wild pv_entry 0", "no end in 0.3 s")
+
+
+def test_the_time_of_all_checks_is_over() -> None:
+    text = (ROOT / WIRE).read_text()
+
+    said = planted(WIRE, text, ["run wild pv_entry 0"], seconds=0)
+
+    assert said.said == "0 of 1 checks in 0 s"
+
+
+def test_a_check_that_says_so_anyway_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W06 fails on extent_scan, with a mistake and without."""
+    blind, run = Asked("litmus W06 extent_scan", 60), Asked("run wild pv_entry 0", 1)
+    answers = iter([Told("noticed", blind.check, "lost"), Told("survived", said="1 checks")])
+    asked: list[Sequence[Asked]] = []
+
+    def told(mutant: Generated, checks: Sequence[Asked], seconds: float) -> Told:
+        asked.append(list(checks))
+        return next(answers)
+
+    monkeypatch.setattr(generate, "_planted", told)
+
+    assert fate(sample(1, 1)[0], [blind, run], 60, "").status == "survived"
+    assert asked == [[blind, run], [run]]
 
 
 def recorded() -> list[dict[str, str]]:
@@ -141,4 +180,4 @@ def test_a_recorded_mistake_is_noticed(one: dict[str, str]) -> None:
 
     said = planted(one["path"], text, checks)
 
-    assert said["status"] == "noticed", said
+    assert said.status == "noticed", said

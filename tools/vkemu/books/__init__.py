@@ -4,5 +4,6 @@ Books(kernel, oracle.shadow).check()      # at the end; raises Violation of inva
 """
 
 from vkemu.books.host import Books
+from vkemu.books.quiet import QuietBooks
 
-__all__ = ["Books"]
+__all__ = ["Books", "QuietBooks"]

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -21,6 +21,13 @@ from vkhost.mutants import DEADLOCK_OR_PANIC, MUTANTS
 
 if TYPE_CHECKING:
     from vkemu.mutation.generate import Fate
+
+
+SAMPLE: Final = 40
+SECONDS: Final = 60
+
+
+WORDS: Final = {"tests": "by unit tests alone"}
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,12 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generate", action="store_true", help="mutants by machine, not those with a name"
     )
-    sample = 40
     parser.add_argument(
-        "--sample", type=arguments.whole(1, 100_000), default=sample, metavar="N",
-        help=f"how many of the generated ones (default {sample})",
+        "--sample", type=arguments.whole(1, 100_000), default=SAMPLE, metavar="N",
+        help=f"how many of the generated ones (default {SAMPLE})",
     )  # fmt: skip
     parser.add_argument("--seed", type=arguments.whole(0), default=0, help="which ones")
+    parser.add_argument(
+        "--seconds", type=arguments.whole(1, 100_000), default=SECONDS, metavar="N",
+        help=f"of CPU for the checks of each generated one (default {SECONDS})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tests", type=arguments.path, metavar="DIR",
+        help="what no check notices: by the unit tests below DIR, too",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
     sharing.add_arguments(parser, os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -95,7 +109,8 @@ def generated(args: argparse.Namespace) -> int:
             print(f"{mutant.name}\n{mutant.diff()}")
         return Status.PASS
     found: list[Fate] = []
-    asked = questions(chosen, reach_of(args.jobs))
+    tests = str(args.tests or "")
+    asked = questions(chosen, reach_of(args.jobs), args.seconds, tests)
     for one in sharing.each(
         args, "mutants", fate, asked, Fate, preload=["vkemu.mutation.generate"]
     ):
@@ -115,11 +130,16 @@ def generated(args: argparse.Namespace) -> int:
 
 
 def tally(found: list[Fate]) -> str:
-    kinds = ("noticed", "equivalent", "survived", "unreached")
+    kinds = ("noticed", "tests", "equivalent", "survived", "unreached")
     counts = {kind: sum(one.status == kind for one in found) for kind in kinds}
     real = len(found) - counts["equivalent"]
-    share = f"{100 * counts['noticed'] / real:.0f} % of those not equivalent" if real else "none"
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    said = ", ".join(f"{count} {WORDS.get(kind, kind)}" for kind, count in counts.items() if count)
+    if not real:
+        return f"{len(found)} generated mutants: {said}"
+    share = f"{100 * counts['noticed'] / real:.0f} % of those not equivalent"
+    if counts["tests"]:
+        both = counts["noticed"] + counts["tests"]
+        share += f", {100 * both / real:.0f} % with the unit tests"
     return f"{len(found)} generated mutants: {said}; noticed: {share}"
 
 

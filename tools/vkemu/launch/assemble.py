@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
-from vkprotocol.effects import CLOCK, Spawn, Thread
+from vkprotocol.effects import CLOCK, Body, Spawn, Thread
 from vkprotocol.messages import DISK_FD
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.books import Books
+from vkemu.books import Books, QuietBooks
 from vkemu.executors.any_timer import AnyTimer
 from vkemu.executors.controlled import Execution
 from vkemu.launch import names
@@ -54,10 +54,11 @@ class Machine:
     def __init__(self, scenario: Scenario, spawn: Spawn, log: Log | None = None) -> None:
         self.spawn = spawn
         self.oracle = Oracle(scenario.checks or DEFAULT_CHECKS)
+        self._of_the_host: list[Thread] = []
         self.kernel = Kernel(
             msgspec.convert(msgspec.structs.asdict(scenario.host), HostConfig),
             scenario.policy,
-            spawn,
+            self._host_thread,
             emit_to(self.oracle, log),
             msgspec.convert(msgspec.structs.asdict(scenario.quirks), Quirks),
             frozenset(scenario.mutants),
@@ -73,8 +74,18 @@ class Machine:
             )
             for t in scenario.native
         ]
+        self.books = Books(self.kernel, self.oracle.shadow, guests=self.guests)
+        self.quiet: QuietBooks | None = None
+        if "books" in self.oracle.checks:
+            self.quiet = QuietBooks(self.books, self._of_the_host)
+            self.oracle.tell("syscall.end", self.quiet.ended)
         if isinstance(log, EventLog):
             log.place = self.place
+
+    def _host_thread(self, name: str, coro: Body, *, daemon: bool = False) -> Thread:
+        thread = self.spawn(name, coro, daemon=daemon)
+        self._of_the_host.append(thread)
+        return thread
 
     def _boot(self, scenario: Scenario, guest: Guest) -> Vkernel:
         """A host process with the guest in it, as vkernel(7) would be started."""
@@ -109,7 +120,7 @@ class Machine:
         """The checks that need a proper end. Raises what is wrong, for the first guest it is."""
         self.oracle.finish()
         if "books" in self.oracle.checks:
-            Books(self.kernel, self.oracle.shadow, guests=self.guests).check()
+            self.books.check()
         if all(guest.boot_error is not None for guest in self.guests):
             raise NothingRan("; ".join(guest.boot_error or "" for guest in self.guests))
         for guest in self.guests:

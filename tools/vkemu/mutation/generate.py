@@ -6,6 +6,8 @@ from __future__ import annotations
 import difflib
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -13,12 +15,14 @@ from typing import Final
 import msgspec
 
 from vkemu.mutation.operators import Edit, applied, changes, edits
-from vkemu.mutation.planted import ROOT, sources
-from vkemu.mutation.reach import Reach, reach, reaching
+from vkemu.mutation.planted import ROOT, Told, notices, sources
+from vkemu.mutation.reach import EARLY, USUAL, Asked, Reach, reach, reaching
 from vkemu.mutation.reviewed import EQUIVALENT
 from vkemu.record.token import model_digest
 
-SECONDS: Final = 60.0  # for all the checks of a mutant; one that takes longer hangs
+SECONDS: Final = 60.0  # of CPU, for all the checks of a mutant
+IMPORT: Final = "import"
+CONTEXT: Final = 2  # lines of the diff around a mistake
 
 
 class Generated(msgspec.Struct, frozen=True):
@@ -38,8 +42,7 @@ class Generated(msgspec.Struct, frozen=True):
     def diff(self) -> str:
         old = (ROOT / self.path).read_text().splitlines()
         new = self.text().splitlines()
-        context = 2  # lines of the diff around a mistake
-        found = difflib.unified_diff(old, new, self.path, self.path, lineterm="", n=context)
+        found = difflib.unified_diff(old, new, self.path, self.path, lineterm="", n=CONTEXT)
         return "\n".join(found)
 
     @property
@@ -52,7 +55,7 @@ class Generated(msgspec.Struct, frozen=True):
 
 
 class Fate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of it: noticed, survived, unreached, or equivalent."""
+    """What became of it: noticed, survived, unreached, equivalent; `tests`: by them alone."""
 
     name: str
     status: str
@@ -83,41 +86,66 @@ def reach_of(jobs: int) -> list[Reach]:
     kept = Path("runs") / f"reach-{model_digest().hex()}.json"
     if kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=list[Reach])
-    reached, _ = reach(jobs=jobs)
+    reached, _ = reach(USUAL, jobs)
     kept.parent.mkdir(exist_ok=True)
     kept.write_bytes(msgspec.json.encode(reached))
     return reached
 
 
-def questions(chosen: list[Generated], reached: list[Reach]) -> list[tuple[Generated, list[str]]]:
+def questions(
+    chosen: list[Generated], reached: list[Reach], seconds: float, tests: str
+) -> list[tuple[Generated, list[Asked], float, str]]:
     """What `fate` is asked: each with the checks that reach it."""
     return [
-        (m, [] if m.key in EQUIVALENT else reaching(reached, m.path, m.edit.first, m.edit.last))
+        (m, [] if m.key in EQUIVALENT else reaching(reached, m.path, m.edit.first, m.edit.last),
+         seconds, tests)
         for m in chosen
-    ]
+    ]  # fmt: skip
 
 
-def fate(mutant: Generated, wanted: list[str]) -> Fate:
-    """What becomes of it under the checks that are `wanted`."""
+def fate(mutant: Generated, wanted: list[Asked], seconds: float, tests: str) -> Fate:
+    """What becomes of it under the checks that are `wanted`, in so many seconds of CPU; if nothing
+    is said, under the unit tests below `tests`."""
     if mutant.key in EQUIVALENT:
         return Fate(mutant.name, "equivalent", said=EQUIVALENT[mutant.key])
-    if not wanted:
-        return Fate(mutant.name, "unreached", diff=mutant.diff())
-    asked = {"path": str(ROOT / mutant.path), "text": mutant.text(), "checks": wanted}
-    command = [sys.executable, "-m", "vkemu.mutation.planted"]
-    try:
-        done = subprocess.run(
-            command,
-            input=msgspec.json.encode(asked),
-            capture_output=True,
-            check=False,
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return Fate(mutant.name, "survived", said=f"no end in {SECONDS:g} s", diff=mutant.diff())
-    if done.returncode:
-        last_line = done.stderr.decode().strip().splitlines()[-1:]
-        return Fate(mutant.name, "noticed", "import", " ".join(last_line))
-    told = msgspec.json.decode(done.stdout, type=dict[str, str])
-    diff = mutant.diff() if told["status"] == "survived" else ""
-    return Fate(mutant.name, told["status"], told.get("by", ""), told.get("said", ""), diff)
+    found = _asked(mutant, wanted or EARLY, seconds)
+    if found.status == "survived" and not wanted:
+        found = msgspec.structs.replace(found, status="unreached")
+    if found.status != "noticed" and tests:
+        told = _planted(mutant, tests=f"{tests}/{mutant.path.partition('/')[0]}")
+        if told.status == "noticed":
+            return Fate(mutant.name, "tests", told.by, told.said, found.diff)
+    return found
+
+
+def _asked(mutant: Generated, wanted: Sequence[Asked], seconds: float) -> Fate:
+    left = list(wanted)
+    while True:
+        told = _planted(mutant, checks=left, seconds=seconds)
+        if told.status == "survived":
+            return Fate(mutant.name, "survived", said=told.said, diff=mutant.diff())
+        if told.by == IMPORT or not control(*left[told.number]):
+            return Fate(mutant.name, "noticed", told.by, told.said)
+        del left[: told.number + 1]  # it says so of the kernels as they are
+
+
+@cache
+def control(check: str, executions: int) -> bool:
+    """Does it say anything of the kernels as they are?"""
+    return bool(notices(check, executions))
+
+
+def _planted(
+    mutant: Generated, checks: Sequence[Asked] = (), seconds: float = 0.0, tests: str = ""
+) -> Told:
+    """In a process of its own."""
+    asked = {"path": str(ROOT / mutant.path), "text": mutant.text(), "tests": tests}
+    ran = subprocess.run(
+        [sys.executable, "-m", "vkemu.mutation.planted"],
+        input=msgspec.json.encode(asked | {"checks": checks, "seconds": seconds}),
+        capture_output=True,
+        check=False,
+    )
+    if ran.returncode:
+        return Told("noticed", IMPORT, " ".join(ran.stderr.decode().strip().splitlines()[-1:]))
+    return msgspec.json.decode(ran.stdout, type=Told)

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import resource
+import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 import vkguest
 import vkhost
+from vkemu.verdict import UsageError
 
 ROOT: Final = Path(vkhost.__file__).parent.parent
+# Of the kernels, what is not the kernel: programs, switches, and machine code by another's hand.
+LEFT_OUT: Final = ("mutants.py", "quirks.py", "config.py", "tree.py", "asm.py", "lockorder.py")
+CHECK_SECONDS: Final = 20.0  # of CPU; what takes a second without a mistake has no end with it
+TESTS_SECONDS: Final = 120.0
+MEMORY: Final = 2 << 30
 
 
 def sources() -> list[Path]:
     """The modules of both kernels and the reverse maps, in the order of their names."""
     found = [p for package in (vkguest, vkhost) for p in Path(package.__path__[0]).rglob("*.py")]
-    # What of them is not the kernel: programs, switches, and machine code by another's hand.
-    left_out = ("mutants.py", "quirks.py", "config.py", "tree.py", "asm.py", "lockorder.py")
-    return sorted(p for p in found if p.name not in left_out and p.parent.name != "workloads")
+    return sorted(p for p in found if p.name not in LEFT_OUT and p.parent.name != "workloads")
 
 
 def module_name(path: Path) -> str:
@@ -63,20 +75,99 @@ def plant(path: Path, text: str) -> None:
     sys.meta_path.insert(0, _Finder(module_name(path), str(path), text))
 
 
-def main() -> None:
-    """A mutant, as JSON on stdin, against checks; the first that notices it, as JSON."""
-    asked = json.load(sys.stdin)
-    plant(Path(asked["path"]), asked["text"])
+class NoEnd(BaseException):
+    """Of a check: code between two effects that goes round for ever."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """So much time of this process's CPU and no more; another's load makes no verdict."""
+
+    def over(signum: int, frame: Any) -> None:
+        raise NoEnd
+
+    before = signal.signal(signal.SIGPROF, over)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def notices(check: str, executions: int, seconds: float = CHECK_SECONDS) -> str:
+    """What the check says against the kernels; empty when it has nothing to say. A run that ends
+    without a mistake has to end with it."""
     from vkemu.mutation.trial import perform
 
-    done = {"status": "survived"}
-    for check in asked["checks"]:
-        verdict, said = perform(check)
-        # A run that ends without the mutant has to end with it.
-        if verdict == "fail" or (verdict == "unknown" and check.startswith("run")):
-            done = {"status": "noticed", "by": check, "said": said}
-            break
-    json.dump(done, sys.stdout)
+    try:
+        with limited(seconds):
+            verdict, said = perform(check, executions=executions)
+    except NoEnd:
+        return f"no end in {seconds:g} s"
+    except UsageError:
+        return ""  # it does not apply
+    if verdict == "fail" or (verdict == "unknown" and check.startswith("run")):
+        return said or verdict
+    return ""
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a planted mistake. `number`: of the check that noticed it."""
+
+    status: str
+    by: str = ""
+    said: str = ""
+    number: int = 0
+
+
+def under_checks(checks: list[tuple[str, int]], seconds: float, each: float) -> Told:
+    """The first that notices what is planted; in so many seconds of CPU, and `each` in its own."""
+    for number, (check, executions) in enumerate(checks):
+        if time.process_time() > seconds:
+            return Told("survived", said=f"{number} of {len(checks)} checks in {seconds:g} s")
+        if said := notices(check, executions, each):
+            return Told("noticed", check, said, number)
+    return Told("survived", said=f"{len(checks)} checks")
+
+
+class _Failed:
+    """A plugin of pytest: the first test that fails."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and not self.name:
+            self.name = report.nodeid
+
+
+def under_tests(folder: str) -> Told:
+    """The unit tests there, without those that take long."""
+    import pytest
+
+    failed = _Failed()
+    options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not long"]
+    try:
+        with limited(TESTS_SECONDS), redirect_stdout(StringIO()):
+            status = pytest.main([*options, folder], [failed])
+    except NoEnd:
+        return Told("noticed", f"tests {folder}", f"no end in {TESTS_SECONDS:g} s")
+    if status == pytest.ExitCode.OK:
+        return Told("survived")
+    return Told("noticed", f"tests {failed.name or folder}", f"pytest: {status}")
+
+
+def main() -> None:
+    """A mutant, as JSON on stdin, under checks or tests; what became of it, as JSON."""
+    asked = json.load(sys.stdin)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    plant(Path(asked["path"]), asked["text"])
+    if asked["tests"]:
+        told = under_tests(asked["tests"])
+    else:
+        each = asked.get("check_seconds", CHECK_SECONDS)
+        told = under_checks(asked["checks"], asked["seconds"], each)
+    sys.stdout.buffer.write(msgspec.json.encode(told))
 
 
 if __name__ == "__main__":

@@ -7,25 +7,35 @@ reach, the rest reaches too. A check that fails without a mutant says nothing wi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from vkemu.mutation.planted import ROOT, sources
-from vkemu.mutation.trial import checks, perform
+from vkemu.mutation.trial import DRAWN, FEW, SEEDS, checks, perform
 from vkemu.verdict import UsageError
+from vkhost.rmap import POLICIES as RMAPS
+from vkhost.rmap.interface import Rmap
 
-EXECUTIONS: Final = 3
-# Of a mutant that all reach, the first two are tried; those that pass what they are asked.
+EXECUTIONS: Final = 2
+SOME, MANY = 60, 1500  # executions of a search, at first and when all else was silent
+ALIKE: Final = 2  # policies of which the same is asked
+LOOKED_AT: Final = ("0", "1")  # seeds
+# What most lines are looked for with: of two trees, and both know every PTE that matters.
+USUAL: Final = ("pv_entry", "vpte_list")
 POLICIES: Final = (
     "pv_entry", "vpte_list", "shadow", "nested", "notifier", "bloom", "hybrid", "broadcast",
     "wired", "vptmapped", "extent_scan",
 )  # fmt: skip
+ONLY: Final = {"nested": ["vkhost/pc64/nested_walk.py"]}
+SHARE: Final = 40  # checks looked at in one piece
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -43,17 +53,15 @@ def reach(
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[list[Reach], list[bytes]]:
     """Of every check there is, and what coverage.py has seen."""
-    looked_at = ("0", "1")  # seeds
-    every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(looked_at)]
-    share = 40  # checks looked at in one piece
-    shares = [every[i : i + share] for i in range(0, len(every), share)]
+    every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(LOOKED_AT)]
+    shares = [every[i : i + SHARE] for i in range(0, len(every), SHARE)]
     found: list[Reach] = []
     seen: list[bytes] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for number, part in enumerate(pool.map(look, shares), 1):
             found += part[0]
             seen.append(part[1])
-            tell(min(number * share, len(every)), len(every))
+            tell(min(number * SHARE, len(every)), len(every))
     return found, seen
 
 
@@ -115,35 +123,60 @@ def tracer() -> Any:
     return Coverage(data_file=None, branch=True, include=[str(p) for p in sources()])
 
 
-def reaching(reached: Iterable[Reach], path: str, first: int, last: int) -> list[str]:
-    """The checks that get to these lines and say nothing as they are, in the order to try them:
-    cheap ones first, and of those that ask the same of many policies the first two."""
-    hits = [
-        r
-        for r in reached
-        if (r.verdict == "pass" or (r.verdict == "unknown" and not r.check.startswith("run")))
-        and any(first <= line <= last for line in r.lines.get(path, ()))
-    ]
-    searches: list[Reach] = []
-    asked: dict[str, int] = {}
+class Asked(NamedTuple):
+    """A check, and how many executions of a search."""
+
+    check: str
+    executions: int
+
+
+# Of a mutant that nothing is known to reach: not all seeds were looked at.
+EARLY: Final = [Asked(f"run {s} pv_entry {n}", 1) for n in range(FEW) for s in DRAWN]
+
+
+def reaching(reached: Sequence[Reach], path: str, first: int, last: int) -> list[Asked]:
+    """The checks that get to these lines, in the order to try them: a few seeds of the runs, then
+    the searches, the cheap ones first; then more of both. In a module of another reverse map any
+    check may get there."""
+    hits = [r for r in reached if any(first <= line <= last for line in r.lines.get(path, ()))]
+    if not hits:
+        policies = [p for p in POLICIES if p not in USUAL and path in modules_of(p)][:ALIKE]
+        hits = [Reach(check, "", 0.0, {}) for check in checks(tuple(policies))]
+    fine = [r for r in hits if r.verdict != "fail"]
+    searches = [Asked(r.check, SOME) for r in _searches(fine)]
+    runs = [Asked(check, 1) for check in _seeds([r.check for r in fine])]
+    early = [a for a in runs if int(a.check.split()[3]) < FEW]
+    more = [a for a in runs if a not in early]
+    return [*early, *searches, *more, *(Asked(a.check, MANY) for a in searches)]
+
+
+def modules_of(policy: str) -> list[str]:
+    """The reverse map's module, those of what it is derived from, and what only it uses."""
+    module, _, name = RMAPS[policy].partition(":")
+    made: type[Rmap] = getattr(import_module(module), name)
+    return [f"{c.__module__.replace('.', '/')}.py" for c in made.__mro__] + ONLY.get(policy, [])
+
+
+def _searches(hits: Iterable[Reach]) -> list[Reach]:
+    """Of those that ask the same of many policies the first two."""
+    asked: Counter[str] = Counter()
+    found = []
     for r in hits:
         kind, name, *_ = r.check.split()
-        if kind != "run" and asked.setdefault(name, 0) < 2:
-            asked[name] += 1
-            searches.append(r)
-    runs = dict.fromkeys(tuple(r.check.split()[1:3]) for r in hits if r.check.startswith("run"))
-    return [r.check for r in sorted(searches, key=lambda r: r.seconds)] + list(_seeds(runs))
+        asked[name] += kind != "run"
+        if kind != "run" and asked[name] <= ALIKE:
+            found.append(r)
+    return sorted(found, key=lambda r: r.seconds)
 
 
-def _seeds(runs: Iterable[tuple[str, ...]]) -> Iterator[str]:
+def _seeds(hits: Iterable[str]) -> Iterator[str]:
     """Seed by seed: what is seldom needs many, and each alone is cheap."""
-    from vkemu.mutation.trial import SEEDS
-
-    few = [pair for pair in runs if pair[1] in _first(runs)]
+    ran = dict.fromkeys(tuple(check.split()[1:3]) for check in hits if check.startswith("run"))
+    few: list[tuple[str, ...]] = []
+    for pair in ran:
+        if sum(scenario == pair[0] for scenario, _ in few) < ALIKE:
+            few.append(pair)
     for seed in range(SEEDS):
         for scenario, policy in few:
-            yield f"run {scenario} {policy} {seed}"
-
-
-def _first(runs: Iterable[tuple[str, ...]]) -> list[str]:
-    return list(dict.fromkeys(policy for _, policy in runs))[:2]
+            if scenario in DRAWN or seed < FEW:
+                yield f"run {scenario} {policy} {seed}"

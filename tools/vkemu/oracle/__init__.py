@@ -124,6 +124,11 @@ class Oracle:
             shadow.event = (name, args)
             handler(*args)
 
+    def tell(self, name: str, handler: Handler) -> None:
+        """Whenever this happens, after the checks have looked at it."""
+        known = self._handlers.get(name)
+        self._handlers[name] = handler if known is None else _each([known, handler])
+
     def blame(self, error: Exception) -> tuple[list[str], list[Any]]:
         """Whom a violation is about: the threads that did it, the processes that map the frame."""
         if not isinstance(error, Violation):
