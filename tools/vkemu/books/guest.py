@@ -1,93 +1,151 @@
-"""The books of a guest kernel, when its last process has ended: all it had is free again.
-
-What is left then is what it keeps on purpose: root tables of cached vmspaces, texts, files, pipes
-that nobody closed. Each frame, swap slot and page of KVA is one of these or free.
+"""The books of a guest kernel at rest: each frame, swap slot and page of KVA, each mapping and each
+reference is what somebody has, or free. When the last process has ended, little is left: the root
+tables of cached vmspaces, texts, files, pipes that nobody closed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from vkprotocol.param import PAGE_SHIFT, SEG_SHIFT
+from vkprotocol.vpte import VPTE_RW, VPTE_WIRED, vpte_frame
+
 from vkemu.oracle.violation import Violation
+from vkguest.kern.param import NUPDE
 from vkguest.kernel import UP, Vkernel
+from vkguest.vkernel64.pmap import Pmap
+from vkguest.vm.vm_map import VmMapEntry
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, PQ_FREE, VmPage
 
+Words = Callable[[int], Sequence[int]]  # of a frame of the image
 
-def check_guest(guest: Vkernel) -> None:
+
+def check_guest(guest: Vkernel, words: Words) -> None:
     """Violation for the first account that does not agree. A guest that never came up, or that the
     host has ended, leaves whatever it was doing."""
-    if guest.booted.value != UP or guest.killed is not None or guest.allproc:
-        return
-    _check_frames(guest)
-    _check_vmspaces(guest)
-    vpq = guest.vm_page_queues
-    for name, queue in vpq.queues.items():
-        there = sorted(m.frame for m in vpq.pages.values() if m.queue == name)
-        _agree(guest, f"pages on {name}", sorted(queue), there)
-    slots = [slot for _, obj in _objects(guest) for slot in obj.swap.values()]
-    _agree(guest, "swap slots", Counter([*guest.swap.free, *slots]), Counter(_slots(guest)))
-    roots = sum(vm.pmap.pm_pdirm is not None for vm in guest.vmspaces.free)
-    kva = roots + sum(len(pipe.frames) for pipe in guest.pipes.values())
-    _agree(guest, "pages of KVA in use", sum(guest.kva.used), kva)
+    if guest.booted.value == UP and guest.killed is None:
+        GuestBooks(guest, words).check()
 
 
-def _slots(guest: Vkernel) -> range:
-    return range(max(guest.vm_page_queues.pages) + 1, guest.memory_pages)
+class GuestBooks:
+    """`pmaps`: of processes; `objects`: all there are, with who refers to them."""
 
+    def __init__(self, guest: Vkernel, words: Words) -> None:
+        self.guest = guest
+        self.words = words
+        spaces = {id(p.vmspace): p.vmspace for p in guest.allproc if not p.zombie}
+        self.vmspaces = [*spaces.values()]
+        self.entries = [e for vm in self.vmspaces for e in vm.vm_map.entries]
+        self.refs: Counter[VmObject] = Counter(_refers(guest, self.entries))
 
-def _check_frames(guest: Vkernel) -> None:
-    vpq = guest.vm_page_queues
-    kept = {m.frame: wires for m, wires in _kept(guest)}
-    for frame, m in vpq.pages.items():
-        _agree(guest, f"{m} is free", m.queue == PQ_FREE, frame not in kept)
-        _agree(guest, f"wire_count of {m}", m.wire_count, kept.get(frame, 0))
-        _agree(guest, f"hold_count of {m}", m.hold_count, 0)
-        _agree(guest, f"{m} is busy", m.busy.state, None)
-        _agree(guest, f"mappings of {m}", len(m.pv_list), 0)
-        _agree(guest, f"flags of {m}, not mapped", m.flags & (PG_MAPPED | PG_WRITEABLE), 0)
-    there = Counter(frame for frame in vpq.pages if frame not in kept)
-    _agree(guest, "free frames", Counter(vpq.free), there)
+    def check(self) -> None:
+        guest, zone = self.guest, self.guest.vmspaces
+        self._agree("vmspaces, used and cached", len(self.vmspaces) + len(zone.free), zone.made)
+        for vm in zone.free:
+            self._agree(f"entries of the map of pmap {vm.pmap.id:#x}", len(vm.vm_map.entries), 0)
+        pmaps = [vm.pmap for vm in (*self.vmspaces, *zone.free)]
+        for pmap in pmaps:
+            self._check_pmap(pmap)
+        for obj, refs in self.refs.items():
+            self._agree(f"references to {obj.name}", obj.ref_count, refs)
+            for pindex, m in obj.pages.items():
+                self._agree(f"object of {m}", (m.object, m.pindex), (obj, pindex))
+        self._check_frames()
+        slots = [slot for obj in self.refs for slot in obj.swap.values()]
+        end = max(guest.vm_page_queues.pages) + 1
+        there = Counter(range(end, guest.memory_pages))
+        self._agree("swap slots", Counter([*guest.swap.free, *slots]), there)
+        roots = sum(pmap.pm_pdirm is not None for pmap in pmaps)
+        kva = roots + sum(len(pipe.frames) for pipe in guest.pipes.values())
+        self._agree("pages of KVA in use", sum(guest.kva.used), kva)
 
+    # Page tables.
 
-def _kept(guest: Vkernel) -> Iterator[tuple[VmPage, int]]:
-    """What is not free, and how often it is wired."""
-    for vm in guest.vmspaces.free:
-        if vm.pmap.pm_pdirm is not None:
-            yield vm.pmap.pm_pdirm, 1
-    for pipe in guest.pipes.values():
-        for m in pipe.frames:
-            yield m, 1
-    for _, obj in _objects(guest):
-        for m in obj.pages.values():
-            yield m, 0
-
-
-def _objects(guest: Vkernel) -> Iterator[tuple[str, VmObject]]:
-    """Texts, and the files of the disk."""
-    for program, obj in guest.text_objects.items():
-        yield f"the text of {program.name}", obj
-    for vnode in guest.disk.vnodes():
-        yield vnode.name, vnode.object
-
-
-def _check_vmspaces(guest: Vkernel) -> None:
-    zone = guest.vmspaces
-    _agree(guest, "cached vmspaces", len(zone.free), zone.made)
-    for vm in zone.free:
-        pmap = vm.pmap
+    def _check_pmap(self, pmap: Pmap) -> None:
         where = f"of pmap {pmap.id:#x}"
-        _agree(guest, f"resident_count {where}", pmap.resident_count, 0)
-        _agree(guest, f"wired_count {where}", pmap.wired_count, 0)
-        _agree(guest, f"pv_entries {where}", len(pmap.pvs), 0)
-        _agree(guest, f"page tables {where}", len(pmap.pt_pages), 0)
-        _agree(guest, f"entries of the map {where}", len(vm.vm_map.entries), 0)
-    for name, obj in _objects(guest):
-        _agree(guest, f"references to {name}", obj.ref_count, 1)
+        vptes = dict(self._leaves(pmap))
+        self._agree(f"pv_entries {where}", sorted(pmap.pvs), sorted(vptes))
+        self._agree(f"resident_count {where}", pmap.resident_count, len(vptes))
+        wired = sum(bool(vpte & VPTE_WIRED) for vpte in vptes.values())
+        self._agree(f"wired_count {where}", pmap.wired_count, wired)
+        for va, vpte in vptes.items():
+            m = self.guest.vm_page_queues.pages[vpte_frame(vpte)]
+            self._agree(f"{va:#x} {where} is listed with {m}", pmap.pvs[va] in m.pv_list, True)
+            if vpte & VPTE_RW:
+                self._agree(f"PG_WRITEABLE of {m}", bool(m.flags & PG_WRITEABLE), True)
+
+    def _leaves(self, pmap: Pmap) -> Iterator[tuple[int, int]]:
+        """(va, VPTE) of all that is valid; each table is held by what is in it."""
+        for ptepindex, m in pmap.pt_pages.items():
+            there = [(i, vpte) for i, vpte in enumerate(self.words(m.frame)) if vpte]
+            self._agree(f"hold_count of {m}, a table of {pmap.id:#x}", m.hold_count, len(there))
+            if ptepindex < NUPDE:
+                for i, vpte in there:
+                    yield (ptepindex << SEG_SHIFT) + (i << PAGE_SHIFT), vpte
+
+    # Frames.
+
+    def _check_frames(self) -> None:
+        vpq = self.guest.vm_page_queues
+        wires = {m.frame: wired for m, wired in self._kept()}
+        tables = {m.frame for vm in self.vmspaces for m in vm.pmap.pt_pages.values()}
+        mapped = Counter(pv for vm in self.vmspaces for pv in vm.pmap.pvs.values())
+        for frame, m in vpq.pages.items():
+            self._agree(f"{m} is free", m.queue == PQ_FREE, frame not in wires)
+            self._agree(f"wire_count of {m}", m.wire_count, wires.get(frame, 0))
+            self._agree(f"{m} is busy", m.busy.state, None)
+            if frame not in tables:
+                self._agree(f"hold_count of {m}", m.hold_count, 0)
+            if frame not in wires:
+                self._agree(f"object of {m}, which is free", m.object, None)
+            mapped.subtract(m.pv_list)
+            self._agree(f"PG_MAPPED of {m}", bool(m.flags & PG_MAPPED), bool(m.pv_list))
+            if not m.pv_list:
+                self._agree(f"PG_WRITEABLE of {m}, not mapped", bool(m.flags & PG_WRITEABLE), False)
+        self._agree("mappings on no page's list, or on two", any(mapped.values()), False)
+        there = Counter(frame for frame in vpq.pages if frame not in wires)
+        self._agree("free frames", Counter(vpq.free), there)
+        for name, queue in vpq.queues.items():
+            there_too = sorted(m.frame for m in vpq.pages.values() if m.queue == name)
+            self._agree(f"pages on {name}", sorted(queue), there_too)
+
+    def _kept(self) -> Iterator[tuple[VmPage, int]]:
+        """What is not free, and how often it is wired."""
+        large = {entry.object for entry in self.entries if entry.large}
+        for vm in (*self.vmspaces, *self.guest.vmspaces.free):
+            if vm.pmap.pm_pdirm is not None:
+                yield vm.pmap.pm_pdirm, 1
+            for m in vm.pmap.pt_pages.values():
+                yield m, 1
+        for pipe in self.guest.pipes.values():
+            for m in pipe.frames:
+                yield m, 1
+        for proc in self.guest.allproc:
+            for lp in proc.lwps.values():
+                if lp.md is not None and lp.md.savefpu is not None:
+                    yield lp.md.savefpu, 1
+        for obj in self.refs:
+            for m in obj.pages.values():
+                yield m, int(obj in large)
+
+    def _agree(self, what: str, says: Any, there: Any) -> None:
+        if says != there:
+            text = f"{self.guest.name}: {what}: {says}, counted {there}"
+            raise Violation(12, text, check="books")
 
 
-def _agree(guest: Vkernel, what: str, says: Any, there: Any) -> None:
-    if says != there:
-        raise Violation(12, f"{guest.name}: {what}: {says}, counted {there}", check="books")
+def _refers(guest: Vkernel, entries: Iterable[VmMapEntry]) -> Iterator[VmObject]:
+    """Each object once for each that refers to it: an entry, a shadow, a text, a file."""
+    seen: set[int] = set()
+    firsts = [entry.object for entry in entries]
+    for obj in [*firsts, *guest.text_objects.values(), *(v.object for v in guest.disk.vnodes())]:
+        yield obj
+        below: VmObject | None = obj
+        while below is not None and id(below) not in seen:
+            seen.add(id(below))
+            below = below.backing
+            if below is not None:
+                yield below

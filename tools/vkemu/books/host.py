@@ -11,13 +11,16 @@ recorded log has none.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Final
 
 from vkprotocol.effects import CURTHREAD
+from vkprotocol.messages import MEMIMAGE_FD
+from vkprotocol.param import PAGE_SIZE
 
 from vkemu.books.guest import check_guest
 from vkemu.books.rmap import check_rmap
@@ -75,8 +78,17 @@ class Books:
         self.held = held or {}
         self.guests = guests
 
-    def check(self, *, guests: bool = True) -> None:
-        """Raises Violation for the first account that does not agree. At the end: `guests` too."""
+    def check(self) -> None:
+        """Raises Violation for the first account that does not agree."""
+        self.check_host()
+        for guest in self.guests:
+            self.check_guest(guest)
+
+    def check_guest(self, guest: Vkernel) -> None:
+        with _nobody():
+            check_guest(guest, self._image(guest))
+
+    def check_host(self) -> None:
         with _nobody():
             self._ptes: dict[int, list[Mapping]] = {}
             self._check_pmaps()
@@ -86,8 +98,22 @@ class Books:
             self._check_objects()
             self._check_swap()
             check_rmap(self)
-            for guest in self.guests if guests else ():
-                check_guest(guest)
+
+    def _image(self, guest: Vkernel) -> Callable[[int], Sequence[int]]:
+        """The words of a page of the guest's memory, wherever that is now."""
+        proc = next(proc for proc in self.kernel.procs if proc.pid == guest.proc)
+        if MEMIMAGE_FD not in proc.files:
+            return lambda frame: ()  # it has ended, and all of it is gone
+        vnode = proc.files[MEMIMAGE_FD].vnode
+        memq = {} if vnode.object is None else vnode.object.memq
+
+        def words(frame: int) -> Sequence[int]:
+            m = memq.get(frame)
+            if m is not None and m.valid:
+                return m.frame.words
+            return array("Q", vnode.pread(frame * PAGE_SIZE, PAGE_SIZE))
+
+        return words
 
     def mappings(self, m: VmPage) -> list[Mapping]:
         return self._ptes.get(m.pfn, [])

@@ -1,62 +1,80 @@
-"""The books of a run while it goes on: at moments when nobody is in the host kernel.
+"""The books of a run while it goes on: at moments when nobody is in a kernel.
 
-Those come by themselves, whenever a system call has ended and every other kernel thread waits for
-something to do or is in user mode; no schedule is changed to have them.
+Those come by themselves: a system call has ended, and every other thread of the host kernel waits
+for something to do or is in user mode; a vCPU begins to run a program, and the guest's others run
+one too or have nothing to do. No schedule is changed to have them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from vkprotocol.effects import CURTHREAD, Shared, Thread
 
 from vkemu.books.host import Books
 
-PAUSE: Final = 1000  # events from one look to the next
-USER_MODE: Final = "_user_mode"  # trap.py
+PAUSE: Final = 1000  # events from one look at the same books to the next
+USER_MODE: Final = ("_user_mode",)  # of the host: trap.py
+# Of a guest: while the host runs a program for it, and while it has nothing to do.
+OUTSIDE: Final = ("vmspace_run", "choose", "_parent", "_softclock")
 
 
 class QuietBooks:
-    """`threads` are those of the host kernel; `ended` is to be called when a system call has."""
+    """`host`: the threads of its kernel; `guests`: those of each, in the order of the books'.
+    `syscall_end` and `run_enter` are to be called with these events."""
 
-    def __init__(self, books: Books, threads: Sequence[Thread]) -> None:
+    def __init__(self, books: Books, host: Sequence[Thread], guests: list[list[Thread]]) -> None:
         kernel = books.kernel
+        assert books.shadow is not None
         self.books = books
-        self.threads = threads
-        self.looks = 0
-        self._next = PAUSE
+        self.shadow = books.shadow
+        self.host = host
+        self.guests = guests
+        self.looks = [0] * (len(guests) + 1)  # those at the host come first
+        self._next = [PAUSE] * (len(guests) + 1)
         daemon = kernel.pagedaemon
         waiting: list[Shared] = [daemon.vm_pages_needed_chan, daemon.vm_pagedaemon_time_chan]
         waiting += [box for cpu in kernel.cpus for box in (cpu.ipi, cpu.faults)]
         waiting += [lwp.requests for proc in kernel.procs for lwp in proc.lwps]
         self._idle = {id(obj) for obj in waiting}
 
-    def ended(self, *_: Any) -> None:
-        shadow = self.books.shadow
-        assert shadow is not None
-        if shadow.step >= self._next and self._quiet():
-            self._next = shadow.step + PAUSE
-            self.looks += 1
-            self.books.check(guests=False)
+    def syscall_end(self, *_: Any) -> None:
+        if self.shadow.step >= self._next[0] and self._quiet():
+            self._look(0, self.books.check_host)
+
+    def run_enter(self, *_: Any) -> None:
+        for n, threads in enumerate(self.guests, 1):
+            if self.shadow.step >= self._next[n] and all(
+                t.done or _within(t, OUTSIDE) for t in threads
+            ):
+                self._look(n, partial(self.books.check_guest, self.books.guests[n - 1]))
+
+    def _look(self, which: int, check: Callable[[], None]) -> None:
+        self._next[which] = self.shadow.step + PAUSE
+        self.looks[which] += 1
+        check()
 
     def _quiet(self) -> bool:
         me = CURTHREAD[0]
-        return all(
-            t is me or t.pending is None or id(t.pending.obj) in self._idle or _in_user_mode(t)
-            for t in self.threads
-        )
+        return all(t is me or self._waits(t) or _within(t, USER_MODE) for t in self.host)
+
+    def _waits(self, thread: Thread) -> bool:
+        """For something to do, or it has ended."""
+        effect = thread.pending
+        return effect is None or (effect.guard is not None and id(effect.obj) in self._idle)
 
 
-def _in_user_mode(thread: Thread) -> bool:
-    """Executing the guest's instructions, with no fault of its under way: that is another
-    thread's."""
+def _within(thread: Thread, names: tuple[str, ...]) -> bool:
+    """Is one of these functions what the thread is in, at whatever depth? A fault that user mode
+    causes is another thread's."""
     inner: Any = thread.coro
     while inner is not None:
         code = getattr(inner, "cr_code", None)
         if code is None:
             return False
-        if code.co_name == USER_MODE:
+        if code.co_name in names:
             return True
         inner = inner.cr_await
     return False

@@ -47,7 +47,8 @@ def check_rmap(books: Books) -> None:
         _check_users(books, rmap)
     if isinstance(rmap, (Vptmapped, Broadcast)):
         for m in books.kernel.pages.values():
-            if through.get(m.pfn):
+            listed = isinstance(rmap, Hybrid) and rmap.tracks(m)
+            if through.get(m.pfn) and not listed:
                 flagged = bool(m.flags.state & PG_VPTMAPPED)
                 books.agree("PG_VPTMAPPED of {}, mapped through a VPTE", flagged, True, m)
 
@@ -89,8 +90,8 @@ def _check_vpte_lists(books: Books, rmap: VpteList, through: dict[int, dict[Pte,
     for m in books.kernel.pages.values():
         listed, there = _listed(m), through.get(m.pfn, {})
         count += len(listed)
-        if isinstance(rmap, Hybrid):  # lists a page from when it was asked about
-            there = {pte: pmap for pte, pmap in there.items() if pte in listed}
+        if isinstance(rmap, Hybrid) and not rmap.tracks(m):
+            there = {}  # a page is listed from when it was asked about
         books.agree("vpte_list of {}", _places(listed), _places(there), m)
     if isinstance(rmap, Shadow):
         for table in rmap._tables.values():

@@ -54,18 +54,22 @@ class Machine:
     def __init__(self, scenario: Scenario, spawn: Spawn, log: Log | None = None) -> None:
         self.spawn = spawn
         self.oracle = Oracle(scenario.checks or DEFAULT_CHECKS)
-        self._of_the_host: list[Thread] = []
+        host_threads: list[Thread] = []
+        guest_threads: list[list[Thread]] = [[] for _ in scenario.guest]
         self.kernel = Kernel(
             msgspec.convert(msgspec.structs.asdict(scenario.host), HostConfig),
             scenario.policy,
-            self._host_thread,
+            self._noting(host_threads),
             emit_to(self.oracle, log),
             msgspec.convert(msgspec.structs.asdict(scenario.quirks), Quirks),
             frozenset(scenario.mutants),
             scenario.fault,
         )
         self.kernel.start()
-        self.guests = [self._boot(scenario, guest) for guest in scenario.guest]
+        self.guests = [
+            self._boot(scenario, guest, self._noting(threads))
+            for guest, threads in zip(scenario.guest, guest_threads, strict=True)
+        ]
         self.natives = [
             WildNative(self.kernel, spawn, t.name, t.memory_pages, t.ops, t.seed or 0)
             if t.ops
@@ -77,17 +81,23 @@ class Machine:
         self.books = Books(self.kernel, self.oracle.shadow, guests=self.guests)
         self.quiet: QuietBooks | None = None
         if "books" in self.oracle.checks:
-            self.quiet = QuietBooks(self.books, self._of_the_host)
-            self.oracle.tell("syscall.end", self.quiet.ended)
+            self.quiet = QuietBooks(self.books, host_threads, guest_threads)
+            self.oracle.tell("syscall.end", self.quiet.syscall_end)
+            self.oracle.tell("run.enter", self.quiet.run_enter)
         if isinstance(log, EventLog):
             log.place = self.place
 
-    def _host_thread(self, name: str, coro: Body, *, daemon: bool = False) -> Thread:
-        thread = self.spawn(name, coro, daemon=daemon)
-        self._of_the_host.append(thread)
-        return thread
+    def _noting(self, threads: list[Thread]) -> Spawn:
+        """A `spawn` that notes whom it has started."""
 
-    def _boot(self, scenario: Scenario, guest: Guest) -> Vkernel:
+        def spawn(name: str, coro: Body, *, daemon: bool = False) -> Thread:
+            thread = self.spawn(name, coro, daemon=daemon)
+            threads.append(thread)
+            return thread
+
+        return spawn
+
+    def _boot(self, scenario: Scenario, guest: Guest, spawn: Spawn | None = None) -> Vkernel:
         """A host process with the guest in it, as vkernel(7) would be started."""
         image = MemoryVnode(guest.name, guest.memory_pages * PAGE_SIZE)
         image.unlinked = True
@@ -96,7 +106,7 @@ class Machine:
         try:
             vkernel = Vkernel(
                 lambda cpuid: port_of(proc, cpuid),
-                spawn=self.spawn,
+                spawn=spawn or self.spawn,
                 emit=self.kernel.emit,
                 name=guest.name,
                 proc=proc.pid,
