@@ -98,10 +98,10 @@ def limited(seconds: float) -> Iterator[None]:
 def notices(check: str, executions: int, seconds: float = CHECK_SECONDS) -> str:
     """What the check says against the kernels; empty when it has nothing to say. A run that ends
     without a mistake has to end with it."""
-    from vkemu.mutation.trial import perform
-
     try:
         with limited(seconds):
+            from vkemu.mutation.trial import perform
+
             verdict, said = perform(check, executions=executions)
     except NoEnd:
         return f"no end in {seconds:g} s"
