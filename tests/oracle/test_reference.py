@@ -145,6 +145,21 @@ def written(p: Program) -> None:
     p.call("suword", DATA, value=7)
 
 
+def writing_given_up(p: Program) -> None:
+    """MADV_FREE begins and returns while the kernel writes a word for another thread."""
+    p.begin("suword", DATA, value=7, tid=1)
+    p.call("madvise", DATA, value=MADV_FREE)
+    p.end("suword", tid=1)
+
+
+def forking_into_shared(p: Program) -> None:
+    """What is mapped shared while a fork is under way: the child shares it, or has what was."""
+    p.begin("fork")
+    p.begin("mmap", DATA, flags=SHARED, tid=1)
+    p.end("mmap", value=DATA, tid=1)
+    p.forked()
+
+
 RIGHT: list[tuple[Act, list[Act]]] = [
     (stored, [lambda p: p.load(5), lambda p: p.load(0, DATA + 8)]),
     (forked, [lambda p: p.load(5, vcpu=1), lambda p: p.store(6).load(5, vcpu=1)]),
@@ -159,6 +174,8 @@ RIGHT: list[tuple[Act, list[Act]]] = [
     (given_up, [lambda p: p.load(0), lambda p: p.load(5).load(0), lambda p: p.store(6)]),
     (writing, [lambda p: p.load(5), lambda p: p.load(7), lambda p: p.end("suword", tid=1)]),
     (writing, [lambda p: p.store(6).end("suword", tid=1).load(6)]),
+    (writing_given_up, [lambda p: p.load(7), lambda p: p.load(0)]),
+    (forking_into_shared, [lambda p: p.store(6, vcpu=1).load(6), lambda p: p.load(0)]),
     (written, [lambda p: p.load(7), lambda p: p.begin("fuword", DATA).end("fuword", value=7)]),
 ]  # fmt: skip
 WRONG: list[tuple[Act, Act, str]] = [
@@ -178,6 +195,7 @@ WRONG: list[tuple[Act, Act, str]] = [
     (given_up, lambda p: p.load(0).load(5), "reads 0x5 at 0x410000, not 0x0"),
     (given_up, lambda p: p.store(6).load(0), "not 0x6"),
     (writing, lambda p: p.end("suword", tid=1).load(5), "not 0x7"),
+    (writing_given_up, lambda p: p.load(0).load(7), "not 0x0"),
     (written, lambda p: p.begin("fuword", DATA).end("fuword", value=5), "reads 0x5"),
     (written, lambda p: p.begin("fuword", DATA).end("fuword", errno=14), "is refused"),
     (unmapped, lambda p: p.begin("suword", DATA).end("suword"), "is done, where nothing"),

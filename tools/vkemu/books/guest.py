@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from vkprotocol.param import PAGE_SHIFT, SEG_SHIFT
-from vkprotocol.vpte import VPTE_RW, VPTE_WIRED, vpte_frame
+from vkprotocol.vpte import VPTE_M, VPTE_RW, VPTE_WIRED, vpte_frame
 
+from vkemu.books.content import check_programs
+from vkemu.oracle.reference import Reference
 from vkemu.oracle.violation import Violation
 from vkguest.kern.param import NUPDE
 from vkguest.kernel import UP, Vkernel
@@ -20,26 +22,30 @@ from vkguest.vm.vm_map import VmMapEntry
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, PQ_FREE, VmPage
 
-Words = Callable[[int], Sequence[int]]  # of a frame of the image
+WordsOf = Callable[[int], Sequence[int]]  # of a frame of the image
 
 
-def check_guest(guest: Vkernel, words: Words) -> None:
+def check_guest(guest: Vkernel, words: WordsOf, reference: Reference | None = None) -> None:
     """Violation for the first account that does not agree. A guest that never came up, or that the
     host has ended, leaves whatever it was doing."""
     if guest.booted.value == UP and guest.killed is None:
-        GuestBooks(guest, words).check()
+        books = GuestBooks(guest, words)
+        books.check()
+        if reference is not None:
+            check_programs(books, reference)
 
 
 class GuestBooks:
-    """`pmaps`: of processes; `objects`: all there are, with who refers to them."""
+    """`refs`: how often each object is referred to; `modified`: frames with an M in some VPTE."""
 
-    def __init__(self, guest: Vkernel, words: Words) -> None:
+    def __init__(self, guest: Vkernel, words: WordsOf) -> None:
         self.guest = guest
         self.words = words
         spaces = {id(p.vmspace): p.vmspace for p in guest.allproc if not p.zombie}
         self.vmspaces = [*spaces.values()]
         self.entries = [e for vm in self.vmspaces for e in vm.vm_map.entries]
         self.refs: Counter[VmObject] = Counter(_refers(guest, self.entries))
+        self.modified: set[int] = set()
 
     def check(self) -> None:
         guest, zone = self.guest, self.guest.vmspaces
@@ -74,6 +80,8 @@ class GuestBooks:
         for va, vpte in vptes.items():
             m = self.guest.vm_page_queues.pages[vpte_frame(vpte)]
             self._agree(f"{va:#x} {where} is listed with {m}", pmap.pvs[va] in m.pv_list, True)
+            if vpte & VPTE_M:
+                self.modified.add(m.frame)
             if vpte & VPTE_RW:
                 self._agree(f"PG_WRITEABLE of {m}", bool(m.flags & PG_WRITEABLE), True)
 

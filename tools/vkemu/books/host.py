@@ -22,8 +22,10 @@ from vkprotocol.effects import CURTHREAD
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.param import PAGE_SIZE
 
+from vkemu.books.content import check_host_content
 from vkemu.books.guest import check_guest
 from vkemu.books.rmap import check_rmap
+from vkemu.oracle.reference import Reference
 from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.violation import Violation
 from vkguest.kernel import Vkernel
@@ -62,7 +64,7 @@ UNUSED: Final = (PQ_FREE, PQ_CACHE)
 
 class Books:
     """`maps`: address spaces that no process has; `held`: references that a test has to objects, by
-    their id; `guests`: that run here."""
+    their id; `guests`: that run here, whose programs `reference` knows."""
 
     def __init__(
         self,
@@ -71,12 +73,14 @@ class Books:
         maps: Iterable[VmMap] = (),
         held: dict[int | str, int] | None = None,
         guests: Sequence[Vkernel] = (),
+        reference: Reference | None = None,
     ) -> None:
         self.kernel = kernel
         self.shadow = shadow
         self.maps = tuple(maps)
         self.held = held or {}
         self.guests = guests
+        self.reference = reference
 
     def check(self) -> None:
         """Raises Violation for the first account that does not agree."""
@@ -86,7 +90,7 @@ class Books:
 
     def check_guest(self, guest: Vkernel) -> None:
         with _nobody():
-            check_guest(guest, self._image(guest))
+            check_guest(guest, self._image(guest), self.reference)
 
     def check_host(self) -> None:
         with _nobody():
@@ -98,6 +102,7 @@ class Books:
             self._check_objects()
             self._check_swap()
             check_rmap(self)
+            check_host_content(self)
 
     def _image(self, guest: Vkernel) -> Callable[[int], Sequence[int]]:
         """The words of a page of the guest's memory, wherever that is now."""

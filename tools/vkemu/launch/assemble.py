@@ -78,7 +78,9 @@ class Machine:
             )
             for t in scenario.native
         ]
-        self.books = Books(self.kernel, self.oracle.shadow, guests=self.guests)
+        self.books = Books(
+            self.kernel, self.oracle.shadow, guests=self.guests, reference=self.oracle.reference
+        )
         self.quiet: QuietBooks | None = None
         if "books" in self.oracle.checks:
             self.quiet = QuietBooks(self.books, host_threads, guest_threads)

@@ -67,6 +67,11 @@ class Oracle:
         self._handlers = self._dispatch()
 
     @property
+    def reference(self) -> Reference | None:
+        """None: not among the checks."""
+        return next((part for part in self._parts if isinstance(part, Reference)), None)
+
+    @property
     def actor(self) -> Callable[[], str]:
         """Who does what happens: the running kernel thread, or what the reader of a log says."""
         return self.shadow.actor

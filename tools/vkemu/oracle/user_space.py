@@ -23,11 +23,13 @@ class Interval:
     """A word that the kernel reads or writes for a program, somewhere between two steps.
 
     `values`: what a read may find; of a write, what others store meanwhile, which may be last.
+    `freed`: a MADV_FREE of it was under way too, and which of the two came last nobody knows.
     """
 
     va: int
     written: int | None  # None: a read
     values: Values = ()
+    freed: bool = False
 
 
 class Memory:
@@ -79,6 +81,7 @@ class Memory:
 
     def begin(self, va: int, written: int | None) -> Interval:
         interval = Interval(va, written, () if written is not None else self.values(va))
+        interval.freed = any(start <= va < end for start, end in self.freeing)
         if written is not None:
             self._among_others(va, written)
         self.open.append(interval)
@@ -88,14 +91,20 @@ class Memory:
     def end(self, interval: Interval, done: bool) -> None:
         self.open.remove(interval)
         if done and interval.written is not None:
-            self.words[interval.va] = (interval.written, *interval.values)
-            self.fading.discard(interval.va >> 12)
+            zero = ZERO if interval.freed else ()
+            self.words[interval.va] = (interval.written, *interval.values, *zero)
+            if not interval.freed:
+                self.fading.discard(interval.va >> 12)
         self._settle()
 
     def free(self, start: int, end: int) -> None:
         """MADV_FREE begins."""
         self.freeing.append((start, end))
         self.busy = True
+        for interval in self.open:
+            if start <= interval.va < end:
+                interval.freed = True
+                interval.values += ZERO
         for memory in (self, *self.copies):
             for va in [va for va in memory.words if start <= va < end]:
                 memory.words[va] += ZERO
@@ -137,7 +146,8 @@ class Region:
 
 @dataclass(eq=False, slots=True)
 class Change:
-    """An mmap, munmap or mprotect under way. `stores`: what may have gone into the new mapping."""
+    """An mmap, munmap or mprotect under way. `stores`: what may have gone into the new mapping;
+    `forked`: a fork was under way too, whose child may share it or not."""
 
     name: str
     start: int
@@ -145,6 +155,7 @@ class Change:
     prot: int
     flags: int
     stores: dict[int, Values] = field(default_factory=dict)
+    forked: bool = False
 
     def covers(self, va: int, mapped: bool) -> bool:
         if self.name == "mmap" and not self.flags & MAP_FIXED:
@@ -214,6 +225,7 @@ class Process:
     def begin(self, tid: int, change: Change) -> None:
         if tid not in self.changes:  # a call that had to wait begins again
             self.changes[tid] = change
+            change.forked = bool(self.forks)
             self._changed(change)
 
     def end(self, tid: int, done: bool, value: int) -> None:
@@ -234,6 +246,8 @@ class Process:
             words = {va: (0, *values) for va, values in change.stores.items()}
             shared = bool(change.flags & SHARES)
             self.add(change.start, change.end, change.prot, shared, Memory(words))
+            if shared and change.forked:
+                self.doubt(change.start, change.end)
         elif change.name == "mprotect":
             for region in was:
                 region.prot = change.prot
@@ -262,6 +276,8 @@ class Process:
     def begin_fork(self, tid: int) -> None:
         """From here on. One that begins again has done nothing yet."""
         self.end_fork(tid)
+        for change in self.changes.values():
+            change.forked = True
         copied: dict[Memory, Memory] = {}
         regions: list[tuple[Region, Memory | None]] = []
         for r in self.regions:
