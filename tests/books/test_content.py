@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from vkemu.books.content import _stored
+from vkemu.books.content import Image, _stored
 from vkemu.books.guest import GuestBooks
 from vkprotocol.effects import CURTHREAD
 
@@ -22,7 +22,7 @@ def pages(books: GuestBooks) -> Iterator[VmPage]:
     for vm in books.vmspaces:
         for entry in vm.vm_map.entries:
             for m in entry.object.pages.values():
-                if m.pv_list and any(books.words(m.frame)) and not entry.object.text:
+                if m.pv_list and any(books.image.words(m.frame)) and not entry.object.text:
                     yield m
 
 
@@ -43,16 +43,16 @@ def test_a_guest_loses_what_a_program_stored(
     def checked(guest: Vkernel) -> None:
         check(guest)
         before, CURTHREAD[0] = CURTHREAD[0], None
-        books = GuestBooks(guest, machine.books._image(guest))
+        books = GuestBooks(guest, Image(machine.books._image(guest)))
         books.check()
         for m in () if done else pages(books):
             if mistake.startswith("a word"):
-                words = books.words(m.frame)
+                words = books.image.words(m.frame)
                 at = next(i for i, word in enumerate(words) if word)
                 words[at] += 1  # type: ignore[index] # the host has it in memory
                 done.append(m)
                 break
-            if m.dirty and m.frame not in books.modified and not m.wire_count:
+            if m.dirty and m.frame not in books.image.modified and not m.wire_count:
                 m.dirty = False
                 done.append(m)
                 break

@@ -10,36 +10,40 @@ neither its dirty bit nor an M bit says that it has to be written first.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu.oracle.reference import Reference
 from vkemu.oracle.user_space import Region
 from vkemu.oracle.violation import Violation
+from vkguest.kernel import Vkernel
 from vkguest.vm.vm_map import VmMap, vm_map_lookup_entry
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import VmPage
-from vkhost.pc64.pmap_bits import PTE_M
 from vkhost.vm.vm_page import VM_PAGE_BITS_ALL
 from vkhost.vm.vm_page import VmPage as HostPage
 from vkhost.vm.vnode import Vnode
-
-if TYPE_CHECKING:
-    from vkemu.books.guest import GuestBooks
-    from vkemu.books.host import Books
 
 Words = Sequence[int]
 NOTHING: Final = array("Q", bytes(PAGE_SIZE))
 
 
-def check_host_content(books: Books) -> None:
-    """A page that counts as clean is on its backing store as it is."""
-    for m in books.kernel.pages.values():
-        if m.object is None or m.valid != VM_PAGE_BITS_ALL or m.dirty.state:
-            continue
-        if any(pte.state & PTE_M for _, pte in books.mappings(m)):
+@dataclass(slots=True)
+class Image:
+    """A guest's memory: the words of each frame, and the frames with an M in some VPTE."""
+
+    words: Callable[[int], Words]
+    modified: set[int] = field(default_factory=set)
+
+
+def check_clean(pages: Iterable[HostPage], modified: Callable[[HostPage], bool]) -> None:
+    """A page of the host that counts as clean is on its backing store as it is. `modified`: some
+    PTE has M."""
+    for m in pages:
+        if m.object is None or m.valid != VM_PAGE_BITS_ALL or m.dirty.state or modified(m):
             continue
         stored = _stored(m)
         if stored is not None and stored != m.frame.words.tobytes():
@@ -56,25 +60,24 @@ def _stored(m: HostPage) -> bytes | None:
     return None if block is None else m.kernel.swap._block(block).state.ljust(PAGE_SIZE, b"\0")
 
 
-def check_programs(books: GuestBooks, reference: Reference) -> None:
+def check_programs(guest: Vkernel, image: Image, reference: Reference) -> None:
     """Of every process of the guest whose system calls have all returned."""
-    guest = books.guest
     for proc in guest.allproc:
         process = reference.processes.get(f"{guest.proc}/{proc.pid}")
         if process is None or proc.zombie or process.loose:
             continue
         for region in process.regions:
             if not region.memory.busy:
-                _check_region(books, process.who, proc.vmspace.vm_map, region)
+                _check_region(image, process.who, proc.vmspace.vm_map, region)
 
 
-def _check_region(books: GuestBooks, who: str, vm_map: VmMap, region: Region) -> None:
+def _check_region(image: Image, who: str, vm_map: VmMap, region: Region) -> None:
     memory = region.memory
     for va in range(region.start, region.end, PAGE_SIZE):
         entry = vm_map_lookup_entry(vm_map, va)
         if entry is None:
             raise _violation(f"{va:#x} of program {who} is not mapped")
-        for words, gone in _found(books, entry.object, entry.pindex(va)):
+        for words, gone in _found(image, entry.object, entry.pindex(va)):
             for at, word in enumerate(words):
                 if not word and va + 8 * at not in memory.words:
                     continue
@@ -86,25 +89,25 @@ def _check_region(books: GuestBooks, who: str, vm_map: VmMap, region: Region) ->
                     )
 
 
-def _found(books: GuestBooks, obj: VmObject, pindex: int) -> Iterator[tuple[Words, str]]:
+def _found(image: Image, obj: VmObject, pindex: int) -> Iterator[tuple[Words, str]]:
     """What the guest finds there; and what once a page that counts as clean has gone."""
-    m, words = _looked_up(books, obj, pindex, None)
+    m, words = _looked_up(image, obj, pindex, None)
     yield words, ""
-    if m is not None and not (m.dirty or m.wire_count or m.frame in books.modified):
-        yield _looked_up(books, obj, pindex, m)[1], f", were {m} reused, which counts as clean"
+    if m is not None and not (m.dirty or m.wire_count or m.frame in image.modified):
+        yield _looked_up(image, obj, pindex, m)[1], f", were {m} reused, which counts as clean"
 
 
 def _looked_up(
-    books: GuestBooks, obj: VmObject, pindex: int, gone: VmPage | None
+    image: Image, obj: VmObject, pindex: int, gone: VmPage | None
 ) -> tuple[VmPage | None, Words]:
     """As vm_fault_object of the guest goes down the layers, had it not the page `gone`."""
     layer: VmObject | None = obj
     while layer is not None:
         m = layer.pages.get(pindex)
         if m is not None and m is not gone:
-            return m, books.words(m.frame)
+            return m, image.words(m.frame)
         if pindex in layer.swap:
-            return None, books.words(layer.swap[pindex])
+            return None, image.words(layer.swap[pindex])
         if layer.disk is not None:
             return None, ()  # a file, which nobody writes
         layer = layer.backing

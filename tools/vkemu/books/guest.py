@@ -6,13 +6,13 @@ tables of cached vmspaces, texts, files, pipes that nobody closed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vkprotocol.param import PAGE_SHIFT, SEG_SHIFT
 from vkprotocol.vpte import VPTE_M, VPTE_RW, VPTE_WIRED, vpte_frame
 
-from vkemu.books.content import check_programs
+from vkemu.books.content import Image, Words, check_programs
 from vkemu.oracle.reference import Reference
 from vkemu.oracle.violation import Violation
 from vkguest.kern.param import NUPDE
@@ -22,30 +22,29 @@ from vkguest.vm.vm_map import VmMapEntry
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, PQ_FREE, VmPage
 
-WordsOf = Callable[[int], Sequence[int]]  # of a frame of the image
 
-
-def check_guest(guest: Vkernel, words: WordsOf, reference: Reference | None = None) -> None:
+def check_guest(
+    guest: Vkernel, words: Callable[[int], Words], reference: Reference | None = None
+) -> None:
     """Violation for the first account that does not agree. A guest that never came up, or that the
     host has ended, leaves whatever it was doing."""
     if guest.booted.value == UP and guest.killed is None:
-        books = GuestBooks(guest, words)
+        books = GuestBooks(guest, Image(words))
         books.check()
         if reference is not None:
-            check_programs(books, reference)
+            check_programs(guest, books.image, reference)
 
 
 class GuestBooks:
-    """`refs`: how often each object is referred to; `modified`: frames with an M in some VPTE."""
+    """`refs`: how often each object is referred to."""
 
-    def __init__(self, guest: Vkernel, words: WordsOf) -> None:
+    def __init__(self, guest: Vkernel, image: Image) -> None:
         self.guest = guest
-        self.words = words
+        self.image = image
         spaces = {id(p.vmspace): p.vmspace for p in guest.allproc if not p.zombie}
         self.vmspaces = [*spaces.values()]
         self.entries = [e for vm in self.vmspaces for e in vm.vm_map.entries]
         self.refs: Counter[VmObject] = Counter(_refers(guest, self.entries))
-        self.modified: set[int] = set()
 
     def check(self) -> None:
         guest, zone = self.guest, self.guest.vmspaces
@@ -81,14 +80,14 @@ class GuestBooks:
             m = self.guest.vm_page_queues.pages[vpte_frame(vpte)]
             self._agree(f"{va:#x} {where} is listed with {m}", pmap.pvs[va] in m.pv_list, True)
             if vpte & VPTE_M:
-                self.modified.add(m.frame)
+                self.image.modified.add(m.frame)
             if vpte & VPTE_RW:
                 self._agree(f"PG_WRITEABLE of {m}", bool(m.flags & PG_WRITEABLE), True)
 
     def _leaves(self, pmap: Pmap) -> Iterator[tuple[int, int]]:
         """(va, VPTE) of all that is valid; each table is held by what is in it."""
         for ptepindex, m in pmap.pt_pages.items():
-            there = [(i, vpte) for i, vpte in enumerate(self.words(m.frame)) if vpte]
+            there = [(i, vpte) for i, vpte in enumerate(self.image.words(m.frame)) if vpte]
             self._agree(f"hold_count of {m}, a table of {pmap.id:#x}", m.hold_count, len(there))
             if ptepindex < NUPDE:
                 for i, vpte in there:

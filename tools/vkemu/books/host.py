@@ -22,7 +22,7 @@ from vkprotocol.effects import CURTHREAD
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.books.content import check_host_content
+from vkemu.books.content import check_clean
 from vkemu.books.guest import check_guest
 from vkemu.books.rmap import check_rmap
 from vkemu.oracle.reference import Reference
@@ -31,7 +31,7 @@ from vkemu.oracle.violation import Violation
 from vkguest.kernel import Vkernel
 from vkhost.kernel import Kernel
 from vkhost.pc64.pmap import Pmap
-from vkhost.pc64.pmap_bits import PTE_MANAGED, PTE_RW, PTE_W, pte_pfn
+from vkhost.pc64.pmap_bits import PTE_M, PTE_MANAGED, PTE_RW, PTE_W, pte_pfn
 from vkhost.pc64.pmap_pte import Pte
 from vkhost.rmap.extent_scan import ExtentScan
 from vkhost.rmap.removed import Removed
@@ -102,7 +102,7 @@ class Books:
             self._check_objects()
             self._check_swap()
             check_rmap(self)
-            check_host_content(self)
+            check_clean(self.kernel.pages.values(), self._modified)
 
     def _image(self, guest: Vkernel) -> Callable[[int], Sequence[int]]:
         """The words of a page of the guest's memory, wherever that is now."""
@@ -119,6 +119,9 @@ class Books:
             return array("Q", vnode.pread(frame * PAGE_SIZE, PAGE_SIZE))
 
         return words
+
+    def _modified(self, m: VmPage) -> bool:
+        return any(pte.state & PTE_M for _, pte in self.mappings(m))
 
     def mappings(self, m: VmPage) -> list[Mapping]:
         return self._ptes.get(m.pfn, [])

@@ -16,9 +16,6 @@ from vkprotocol.effects import CURTHREAD, Shared, Thread
 from vkemu.books.host import Books
 
 PAUSE: Final = 1000  # events from one look at the same books to the next
-USER_MODE: Final = ("_user_mode",)  # of the host: trap.py
-# Of a guest: while the host runs a program for it, and while it has nothing to do.
-OUTSIDE: Final = ("vmspace_run", "choose", "_parent", "_softclock")
 
 
 class QuietBooks:
@@ -45,9 +42,11 @@ class QuietBooks:
             self._look(0, self.books.check_host)
 
     def run_enter(self, *_: Any) -> None:
+        # While the host runs a program for it, and while it has nothing to do.
+        outside = ("vmspace_run", "choose", "_parent", "_softclock")
         for n, threads in enumerate(self.guests, 1):
             if self.shadow.step >= self._next[n] and all(
-                t.done or _within(t, OUTSIDE) for t in threads
+                t.done or _within(t, outside) for t in threads
             ):
                 self._look(n, partial(self.books.check_guest, self.books.guests[n - 1]))
 
@@ -58,7 +57,8 @@ class QuietBooks:
 
     def _quiet(self) -> bool:
         me = CURTHREAD[0]
-        return all(t is me or self._waits(t) or _within(t, USER_MODE) for t in self.host)
+        user_mode = ("_user_mode",)
+        return all(t is me or self._waits(t) or _within(t, user_mode) for t in self.host)
 
     def _waits(self, thread: Thread) -> bool:
         """For something to do, or it has ended."""

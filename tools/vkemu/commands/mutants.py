@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from vkemu.mutation.generate import Fate
 
 
-SAMPLE: Final = 40
 SECONDS: Final = 60
 
 
@@ -52,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generate", action="store_true", help="mutants by machine, not those with a name"
     )
+    sample = 40
     parser.add_argument(
-        "--sample", type=arguments.whole(1, 100_000), default=SAMPLE, metavar="N",
-        help=f"how many of the generated ones (default {SAMPLE})",
+        "--sample", type=arguments.whole(1, 100_000), default=sample, metavar="N",
+        help=f"how many of the generated ones (default {sample})",
     )  # fmt: skip
     parser.add_argument("--seed", type=arguments.whole(0), default=0, help="which ones")
     parser.add_argument(

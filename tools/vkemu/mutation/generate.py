@@ -20,9 +20,7 @@ from vkemu.mutation.reach import EARLY, USUAL, Asked, Reach, reach, reaching
 from vkemu.mutation.reviewed import EQUIVALENT
 from vkemu.record.token import model_digest
 
-SECONDS: Final = 60.0  # of CPU, for all the checks of a mutant
 IMPORT: Final = "import"
-CONTEXT: Final = 2  # lines of the diff around a mistake
 
 
 class Generated(msgspec.Struct, frozen=True):
@@ -42,7 +40,8 @@ class Generated(msgspec.Struct, frozen=True):
     def diff(self) -> str:
         old = (ROOT / self.path).read_text().splitlines()
         new = self.text().splitlines()
-        found = difflib.unified_diff(old, new, self.path, self.path, lineterm="", n=CONTEXT)
+        context = 2  # lines of the diff around a mistake
+        found = difflib.unified_diff(old, new, self.path, self.path, lineterm="", n=context)
         return "\n".join(found)
 
     @property

@@ -23,17 +23,15 @@ import vkhost
 from vkemu.verdict import UsageError
 
 ROOT: Final = Path(vkhost.__file__).parent.parent
-# Of the kernels, what is not the kernel: programs, switches, and machine code by another's hand.
-LEFT_OUT: Final = ("mutants.py", "quirks.py", "config.py", "tree.py", "asm.py", "lockorder.py")
 CHECK_SECONDS: Final = 20.0  # of CPU; what takes a second without a mistake has no end with it
-TESTS_SECONDS: Final = 120.0
-MEMORY: Final = 2 << 30
 
 
 def sources() -> list[Path]:
     """The modules of both kernels and the reverse maps, in the order of their names."""
     found = [p for package in (vkguest, vkhost) for p in Path(package.__path__[0]).rglob("*.py")]
-    return sorted(p for p in found if p.name not in LEFT_OUT and p.parent.name != "workloads")
+    # What of them is not the kernel: programs, switches, and machine code by another's hand.
+    left_out = ("mutants.py", "quirks.py", "config.py", "tree.py", "asm.py", "lockorder.py")
+    return sorted(p for p in found if p.name not in left_out and p.parent.name != "workloads")
 
 
 def module_name(path: Path) -> str:
@@ -145,13 +143,14 @@ def under_tests(folder: str) -> Told:
     """The unit tests there, without those that take long."""
     import pytest
 
+    seconds = 120
     failed = _Failed()
     options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not long"]
     try:
-        with limited(TESTS_SECONDS), redirect_stdout(StringIO()):
+        with limited(seconds), redirect_stdout(StringIO()):
             status = pytest.main([*options, folder], [failed])
     except NoEnd:
-        return Told("noticed", f"tests {folder}", f"no end in {TESTS_SECONDS:g} s")
+        return Told("noticed", f"tests {folder}", f"no end in {seconds} s")
     if status == pytest.ExitCode.OK:
         return Told("survived")
     return Told("noticed", f"tests {failed.name or folder}", f"pytest: {status}")
@@ -160,7 +159,8 @@ def under_tests(folder: str) -> Told:
 def main() -> None:
     """A mutant, as JSON on stdin, under checks or tests; what became of it, as JSON."""
     asked = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    memory = 2 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     plant(Path(asked["path"]), asked["text"])
     if asked["tests"]:
         told = under_tests(asked["tests"])

@@ -27,7 +27,6 @@ from vkhost.rmap.interface import Rmap
 EXECUTIONS: Final = 2
 SOME, MANY = 60, 1500  # executions of a search, at first and when all else was silent
 ALIKE: Final = 2  # policies of which the same is asked
-LOOKED_AT: Final = ("0", "1")  # seeds
 # What most lines are looked for with: of two trees, and both know every PTE that matters.
 USUAL: Final = ("pv_entry", "vpte_list")
 POLICIES: Final = (
@@ -35,7 +34,6 @@ POLICIES: Final = (
     "wired", "vptmapped", "extent_scan",
 )  # fmt: skip
 ONLY: Final = {"nested": ["vkhost/pc64/nested_walk.py"]}
-SHARE: Final = 40  # checks looked at in one piece
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -53,15 +51,17 @@ def reach(
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[list[Reach], list[bytes]]:
     """Of every check there is, and what coverage.py has seen."""
-    every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(LOOKED_AT)]
-    shares = [every[i : i + SHARE] for i in range(0, len(every), SHARE)]
+    looked_at = ("0", "1")  # seeds
+    every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(looked_at)]
+    share = 40  # checks looked at in one piece
+    shares = [every[i : i + share] for i in range(0, len(every), share)]
     found: list[Reach] = []
     seen: list[bytes] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for number, part in enumerate(pool.map(look, shares), 1):
             found += part[0]
             seen.append(part[1])
-            tell(min(number * SHARE, len(every)), len(every))
+            tell(min(number * share, len(every)), len(every))
     return found, seen
 
 
