@@ -54,12 +54,14 @@ class Vkernel:
     `port_factory(cpuid)` gives the Port of each vCPU. `proc` is the host's name for this guest in
     events. `memory_pages` is the size of the image, of which the last `swap_pages` are its swap.
     `free_target`: how many frames the page daemon makes free once fewer than about half as many
-    are; twice the memory keeps it busy all the time.
+    are; twice the memory keeps it busy all the time. `kernel_map`: memory of the kernel's own that
+    it faults on, and trap frames on kernel stacks in KVA, where the host copies them in and out.
     After the run: `results` by pid, `failed`, what programs found wrong, `boot_error`, and `killed`
     (why the host ended it).
     """
 
     go_user = staticmethod(trap.go_user)  # an lwp reaches it from here: it stands above all lwps
+    kern_trap = staticmethod(trap.kern_trap)  # and so does an access that faults
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Vkernel:
         image_fd: int = MEMIMAGE_FD,
         quantum: int = QUANTUM,
         prezero: bool = False,
+        kernel_map: bool = False,
         free_target: int | None = None,
         mutants: frozenset[str] = frozenset(),
         images: Sequence[ElfImage] = (),
@@ -90,6 +93,7 @@ class Vkernel:
         self.image_fd = image_fd
         self.quantum = quantum
         self.prezero = prezero
+        self.has_kernel_map = kernel_map
         self.mutants = check_mutants(mutants)
         self.boot_error: str | None = None
         self.killed: str | None = None
@@ -99,6 +103,7 @@ class Vkernel:
             raise ValueError(f"{name}: {end} pages of memory are too few for {vcpus} vCPUs")
 
         self.kernel_pmap = Pmap(name, 0)
+        self.kernel_map = VmMap(f"{name}.kernel", self.kernel_pmap)
         self.no_map = VmMap(name, self.kernel_pmap)  # of a fault that is for an object
         self.vm_page_queues = VmPageQueues(name, FIRST_FREE_FRAME, end, vcpus, free_target)
         self.swap = SwapArea(name, end, memory_pages)

@@ -135,11 +135,18 @@ class VmspaceDestroy(Request, frozen=True, tag="vmspace_destroy"):
 
 
 class VmspaceCtl(Request, frozen=True, tag="vmspace_ctl"):
-    """cmd VMSPACE_CTL_RUN enters `frame` in vmspace `id`; without a frame, EFAULT."""
+    """cmd VMSPACE_CTL_RUN enters `frame` in vmspace `id`; without a frame, EFAULT.
+
+    With `tframe` the frame is where that points to, in the vkernel's memory (vkprotocol.frame):
+    copied in from there and out to there, its TLS from `vframe`; `frame` has then only what is in
+    no memory, and the Reply has none.
+    """
 
     id: VmspaceId
     cmd: Int
     frame: Trapframe | None = None
+    tframe: Word | None = None
+    vframe: Word = 0
 
 
 class VmspaceMmap(Request, frozen=True, tag="vmspace_mmap"):

@@ -32,6 +32,7 @@ PGEX_W: Final = 0x02
 PGEX_U: Final = 0x04
 PGEX_RSV: Final = 0x08
 PGEX_I: Final = 0x10
+PGEX_FPFAULT: Final = 0x80
 
 # Signals a vkernel uses on itself or the host on a vkernel.
 SIGHUP: Final = 1

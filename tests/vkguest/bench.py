@@ -20,8 +20,9 @@ from vkprotocol.param import (
 )
 from vkprotocol.vpte import vpte_text
 
-from tests.vkguest.fake_host import WORDS, FakeHost
+from tests.vkguest.fake_host import FakeHost
 from tests.vkguest.rig import RecordingPort
+from vkguest.kern.param import phys_to_dmap
 from vkguest.kernel import Vkernel
 from vkguest.vkernel64.globaldata import GlobalData
 from vkguest.vkernel64.init import boot
@@ -43,6 +44,7 @@ class Bench:
     """A booted guest whose pmap functions are called one by one."""
 
     mutants: frozenset[str] = frozenset()
+    vcpus: int = 1
     requests: list[msg.AnyRequest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class Bench:
             programs=[],
             spawn=self.execution.spawn,
             mutants=self.mutants,
+            vcpus=self.vcpus,
         )
         self.gd = self.vkernel.cpus[0]
         self.run(boot(self.gd))
@@ -109,7 +112,7 @@ class Bench:
 
     def slot(self, vm: Vmspace) -> int:
         """Index in the host's memory of the VPTE of VA."""
-        return vm.pmap.pvs[VA].ptem.frame * WORDS + (VA >> 12) % 512
+        return (vm.pmap.pvs[VA].ptep - phys_to_dmap(0)) // 8
 
 
 def inval_text(offset: int, length: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from vkprotocol import messages as msg
 from vkprotocol.effects import Effect, Mailbox, Shared, perform
 from vkprotocol.errno import Errno
+from vkprotocol.frame import TFRAME_WORDS, frame_from, tframe_of
 from vkprotocol.insn import Insn, Mem, MemOp, Op, Trapframe
 from vkprotocol.limits import U64
 from vkprotocol.mman import MADV_INVAL, MADV_SETMAP, MAP_VPAGETABLE
@@ -32,6 +33,7 @@ from vkprotocol.vpte import (
 from vkguest.vkernel64.port import MailboxPort
 
 WORDS = PAGE_SIZE // 8
+FRAME_WORDS = range(TFRAME_WORDS)
 FAULT_ERR = {"r": PGEX_U, "w": PGEX_U | PGEX_W, "x": PGEX_U | PGEX_I}
 
 
@@ -83,7 +85,7 @@ class FakeHost:
                 await perform(self.bus)
                 value = self._op(op)
                 if value is None:
-                    return reply(request, errno=Errno.EFAULT, value=index)
+                    return reply(request, errno=Errno.EFAULT, value=index, values=tuple(values))
                 values.append(value)
             return reply(request, values=tuple(values))
         if isinstance(request, msg.VmspaceCtl):
@@ -226,8 +228,9 @@ class FakeHost:
     async def _run(self, request: msg.VmspaceCtl) -> msg.Reply:
         if request.id not in self.vmspaces:
             return reply(request, errno=Errno.ENOENT)
-        frame = request.frame
-        assert frame is not None
+        frame = self._frame_in(request)
+        if frame is None:
+            return reply(request, errno=Errno.EFAULT)
         regs, pc, budget = list(frame.regs), frame.pc, frame.budget
         await perform(self.bus)
         self.running.add(request.lwp)
@@ -252,7 +255,25 @@ class FakeHost:
                 pc = compute(regs, insn, pc)
         self.running.discard(request.lwp)
         out = Trapframe(pc=pc, regs=tuple(regs), trapno=trapno, addr=addr, err=err, budget=budget)
-        return reply(request, errno=errno, frame=out)
+        if request.tframe is None:
+            return reply(request, errno=errno, frame=out)
+        return reply(request, errno=errno if self._frame_out(request.tframe, out) else Errno.EFAULT)
+
+    def _frame_in(self, request: msg.VmspaceCtl) -> Trapframe | None:
+        if request.frame is None or request.tframe is None:
+            return request.frame
+        places = [self.translate(self.space, request.tframe + 8 * n, "r") for n in FRAME_WORDS]
+        words = [self.ram[at] for at in places if at is not None]
+        missing = len(words) < len(places)
+        return None if missing else frame_from(words, (0,), request.frame)
+
+    def _frame_out(self, tframe: int, frame: Trapframe) -> bool:
+        for n, word in enumerate(tframe_of(frame)):
+            at = self.translate(self.space, tframe + 8 * n, "w")
+            if at is None:
+                return False
+            self.ram[at] = word
+        return True
 
     def _user(self, space: list[Mapping], regs: list[int], insn: Insn) -> tuple[int, int] | None:
         va = (regs[insn.rs] + insn.imm) & U64

@@ -11,6 +11,7 @@ from vkguest.kern.kern_ktrace import ktrname
 from vkguest.kern.kern_sig import killproc
 from vkguest.kern.proc import BadExit, Lwp, Proc, Result, register_checksum
 from vkguest.vkernel64.npx import npxexit
+from vkguest.vm.vm_kern import kmem_free
 from vkguest.vm.vmspace import vmspace_terminate
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ async def lwp_exit(gd: GlobalData, lp: Lwp) -> None:
     """kern_exit.c:lwp_exit: the last one out takes the process with it."""
     proc = lp.proc
     await npxexit(gd, lp)
+    if lp.kstack:
+        await kmem_free(gd, lp.kstack, 1)
     async with gd.kernel.proc_token:
         del proc.lwps[lp.tid]
         last = not proc.lwps

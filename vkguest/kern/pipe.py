@@ -1,6 +1,6 @@
 """Pipes of bytes, for programs in machine code. DragonFly `kern/sys_pipe.c`.
 
-The buffer is one page of kernel memory, in KVA like that of a pipe of words (sys_pipe.py).
+The buffer is one page of kernel memory, in KVA (pipebuf.py).
 """
 
 from __future__ import annotations
@@ -13,20 +13,10 @@ from vkprotocol.guarded import guarded_by
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vkernel import SIGPIPE
 
-from vkguest.kern.errors import VmWait
 from vkguest.kern.kern_sig import lwpsignal
 from vkguest.kern.lockorder import PIPE_LOCK
+from vkguest.kern.pipebuf import PipeBuf, pipe_free_kmem, pipespace
 from vkguest.vkernel64.copyio import bcopy_from, bcopy_to, copyout
-from vkguest.vm.vm_page import (
-    VM_ALLOC_NORMAL,
-    VmPage,
-    vm_page_alloc,
-    vm_page_busy_try,
-    vm_page_free,
-    vm_page_unwire,
-    vm_page_wakeup,
-    vm_page_wire,
-)
 
 if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
@@ -39,32 +29,24 @@ PIPE_BUF: Final = 512  # a write of no more than that is not mixed with another
 class BytePipe:
     """`lock` covers the positions, which count bytes ever read and written, and the open ends."""
 
-    __slots__ = ("channel", "frame", "kva", "lock", "readers", "rpos", "wpos", "writers")
+    __slots__ = ("buf", "channel", "lock", "readers", "rpos", "wpos", "writers")
 
-    def __init__(self, kva: int, frame: VmPage) -> None:
+    def __init__(self, buf: PipeBuf) -> None:
         key = fresh_key("pipe")
         self.channel = key_text(key)
         self.lock = Lock(key, PIPE_LOCK)
-        self.kva = kva
-        self.frame = frame
+        self.buf = buf
         self.rpos = self.wpos = 0
         self.readers = self.writers = True
 
 
 async def pipe_create(gd: GlobalData) -> BytePipe:
     """Raises VmWait, with nothing done."""
-    m = await vm_page_alloc(gd, None, 0, VM_ALLOC_NORMAL, "pipe")
-    if m is None:
-        raise VmWait
-    await vm_page_wire(gd, m)
-    await vm_page_wakeup(m)
-    kva = await gd.kernel.kva.kmem_alloc_pageable(1)
-    await gd.kernel.kva.pmap_qenter(gd, kva, [m.frame])
-    return BytePipe(kva, m)
+    return BytePipe(await pipespace(gd, 1))
 
 
 async def pipe_close(gd: GlobalData, pipe: BytePipe, *, writer: bool) -> None:
-    """One end; with the second the buffer goes: VPTE, INVAL, and only then the frame (W04)."""
+    """One end; with the second the buffer goes."""
     async with pipe.lock:
         if writer:
             pipe.writers = False
@@ -74,12 +56,7 @@ async def pipe_close(gd: GlobalData, pipe: BytePipe, *, writer: bool) -> None:
     if not over:
         await gd.kernel.sched.wakeup(pipe.channel)
         return
-    await gd.kernel.kva.pmap_qremove(gd, pipe.kva, 1)
-    took = await vm_page_busy_try(pipe.frame)
-    assert took, "nobody else knows a pipe's frame"
-    await vm_page_unwire(gd, pipe.frame)
-    await vm_page_free(gd, pipe.frame)
-    await gd.kernel.kva.kmem_free(pipe.kva, 1)
+    await pipe_free_kmem(gd, pipe.buf)
 
 
 async def pipe_read(gd: GlobalData, lp: Lwp, pipe: BytePipe, va: int, count: int) -> int | None:
@@ -135,7 +112,7 @@ async def _transfer(
     found = b""
     for start, skip, length in pieces:
         if length and content is None:
-            found += await bcopy_from(gd, pipe.kva + start, length)
+            found += await bcopy_from(gd, pipe.buf.kva + start, length)
         elif length and content is not None:
-            await bcopy_to(gd, pipe.kva + start, content[skip : skip + length])
+            await bcopy_to(gd, pipe.buf.kva + start, content[skip : skip + length])
     return found

@@ -113,7 +113,7 @@ class Proc:
 class Lwp:
     """struct lwp: a user context. It belongs to the vCPU that took it off the run queue."""
 
-    __slots__ = ("md", "pc", "proc", "regs", "tid", "wchan")
+    __slots__ = ("kstack", "md", "pc", "proc", "regs", "tid", "wchan")
 
     def __init__(
         self, proc: Proc, tid: int, pc: int, regs: tuple[int, ...], md: LwpMd | None = None
@@ -123,6 +123,7 @@ class Lwp:
         self.tid = tid
         self.pc = pc
         self.regs = regs
+        self.kstack = 0  # KVA of its kernel stack, once it has one
         self.wchan = ""  # what it sleeps on; belongs to the sleep queues' lock
 
     def __repr__(self) -> str:

@@ -7,24 +7,21 @@ this but the page faults (facts, appendix A: else it would be Option D).
 from __future__ import annotations
 
 from vkprotocol import insn
-from vkprotocol.errno import errno_name
 from vkprotocol.insn import MemOp
 
-from vkguest.kern.errors import GuestPanic
 from vkguest.kern.param import phys_to_dmap
 from vkguest.vkernel64.globaldata import GlobalData
 
 
 async def access(gd: GlobalData, *ops: MemOp) -> tuple[int, ...]:
-    """Execute `ops` in order; a fault in kernel mode that the host does not resolve is fatal."""
+    """Execute `ops` in order. What the host cannot resolve is for kern_trap, and tried again."""
     reply = await gd.cpu_ops(*ops)
-    if reply.errno:
-        op = ops[reply.value]
-        raise GuestPanic(
-            f"{gd.kernel.name}: fault in kernel mode: {op.op.name.lower()} {op.va:#x} "
-            f"({errno_name(reply.errno)})"
-        )
-    return reply.values
+    values = reply.values
+    while reply.errno:
+        await gd.kernel.kern_trap(gd, ops[len(values)])
+        reply = await gd.cpu_ops(*ops[len(values) :])
+        values += reply.values
+    return values
 
 
 async def load(gd: GlobalData, va: int) -> int:

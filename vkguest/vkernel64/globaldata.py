@@ -132,12 +132,15 @@ class GlobalData:
             )
         )  # fmt: skip
 
-    async def vmspace_run(self, vmspace_id: int, frame: Trapframe) -> Reply:
+    async def vmspace_run(
+        self, vmspace_id: int, frame: Trapframe, tframe: int | None = None, vframe: int = 0
+    ) -> Reply:
         return await self.port.call(
             VmspaceCtl(
-                lwp=self.cpuid, seq=self._stamp(), id=vmspace_id, cmd=VMSPACE_CTL_RUN, frame=frame
+                lwp=self.cpuid, seq=self._stamp(), id=vmspace_id, cmd=VMSPACE_CTL_RUN, frame=frame,
+                tframe=tframe, vframe=vframe,
             )
-        )
+        )  # fmt: skip
 
     async def sysctl(self, name: str) -> Reply:
         return await self.port.call(Sysctl(lwp=self.cpuid, seq=self._stamp(), name=name))

@@ -25,7 +25,7 @@ from vkprotocol.vpte import (
 )
 
 from vkguest.kern.lockorder import PTEOBJ_LOCK
-from vkguest.kern.param import NUPDE
+from vkguest.kern.param import KPT_FRAME, NUPDE
 from vkguest.vkernel64.dmap import access, atomic_clear_long, atomic_set_long, atomic_swap_long
 from vkguest.vkernel64.globaldata import GlobalData
 from vkguest.vkernel64.pmap_inval import (
@@ -66,6 +66,8 @@ def pmap_pte(pmap: Pmap, va: int) -> int | None:
 
     The table pages are looked up in pm_pteobj, as pm_ptphint does, and not by reading directories.
     """
+    if not pmap.id:
+        return pte_slot(KPT_FRAME, va >> PAGE_SHIFT)
     m = pmap.pt_pages.get(va >> SEG_SHIFT)
     return None if m is None else pte_slot(m.frame, va >> PAGE_SHIFT)
 
@@ -91,12 +93,15 @@ async def pmap_enter(
     VmWait, with nothing done, when there is no frame for a table.
     """
     async with pmap.pm_pteobj:
-        mpte = await pmap_allocpte(gd, pmap, va)
-        ptep = pte_slot(mpte.frame, va >> PAGE_SHIFT)
+        # The kernel's page tables are preallocated and have no vm_page.
+        mpte = await pmap_allocpte(gd, pmap, va) if pmap.id else None
+        ptep = pmap_pte(pmap, va)
+        assert ptep is not None
         origpte = await pmap_inval_loadandclear(gd, ptep, pmap, va)
         assert not origpte & VPTE_PS, "pmap_enter: attempted pmap_enter on 2MB page"
         if origpte and vpte_frame(origpte) == m.frame:
-            mpte.hold_count -= 1  # the mapping has one already
+            if mpte is not None:
+                mpte.hold_count -= 1  # the mapping has one already
             pmap.wired_count += wired - bool(origpte & VPTE_WIRED)
             if origpte & VPTE_MANAGED:
                 async with m.spin:

@@ -110,6 +110,8 @@ async def pmap_unuse_pt(gd: GlobalData, pmap: Pmap, va: int) -> None:
 
     PMAP_KEEP_PDIRS: an empty table stays where it is, for the next fault nearby.
     """
+    if not pmap.id:
+        return
     ptepindex = va >> SEG_SHIFT
     if ptepindex not in pmap.pt_pages:
         ptepindex = NUPDE + (va >> PDP_SHIFT)  # it was a PS entry

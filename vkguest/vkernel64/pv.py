@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vkprotocol.param import PAGE_SHIFT
 from vkprotocol.vpte import VPTE_PAGE_MASK
 
-from vkguest.kern.param import phys_to_dmap
+from vkguest.kern.param import KPT_FRAME, phys_to_dmap
 
 if TYPE_CHECKING:
     from vkguest.vkernel64.pmap import Pmap
@@ -21,12 +21,12 @@ class PvEntry:
 
     pmap: Pmap
     va: int
-    ptem: VmPage  # the page table page that holds the VPTE
+    ptem: VmPage | None  # the page table page that holds the VPTE; None: the kernel's one
 
     @property
     def ptep(self) -> int:
         """Address of the VPTE: valid as long as this pv exists, since it holds the table page."""
-        return pte_slot(self.ptem.frame, self.va >> PAGE_SHIFT)
+        return pte_slot(KPT_FRAME if self.ptem is None else self.ptem.frame, self.va >> PAGE_SHIFT)
 
 
 def pte_slot(frame: int, index: int) -> int:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 from vkprotocol.errno import Errno, errno_name
-from vkprotocol.insn import Trapframe
+from vkprotocol.frame import TFRAME_WORDS, VFRAME_WORDS, frame_from, tframe_of, vframe_of
+from vkprotocol.insn import Machine, Mem, MemOp, Trapframe, load, store
 from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
+from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vkernel import (
     PGEX_I,
     PGEX_W,
@@ -35,10 +37,12 @@ from vkguest.kern.kern_exit import lwp_exit
 from vkguest.kern.kern_ktrace import ktrcsw, ktrname
 from vkguest.kern.kern_sig import STATUS_SIGNAL, killproc, lwpsignal, postsig
 from vkguest.kern.syscall import syscall2
+from vkguest.vkernel64.dmap import access
 from vkguest.vkernel64.npx import npxdna
 from vkguest.vkernel64.pmap_inval import flush_deferred
 from vkguest.vkernel64.syscall_x86 import syscall2_x86
-from vkguest.vm.vm_fault import KERN_SUCCESS, vm_fault
+from vkguest.vm.vm_fault import KERN_INVALID_ADDRESS, KERN_SUCCESS, vm_fault
+from vkguest.vm.vm_kern import kmem_alloc_stack
 from vkguest.vm.vm_pageout import vm_wait
 
 if TYPE_CHECKING:
@@ -67,31 +71,51 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
             await lwp_exit(gd, lp)
             break
         try:
+            if gd.kernel.has_kernel_map and not lp.kstack:
+                lp.kstack = await kmem_alloc_stack(gd)
             frame = await user_frame(gd, lp)
         except VmWait:
             ours = not await vm_wait(gd, lp)
             continue
-        reply = await gd.vmspace_run(proc.vmspace.pmap.id, frame)
-        out = reply.frame
-        if reply.errno == Errno.EFAULT:
-            # The host could not get at the frame, which is in our own memory.
-            raise GuestPanic(f"{gd.kernel.name}: vmspace_ctl failed with EFAULT")
-        if reply.errno not in (0, Errno.EINTR) or out is None:
-            raise GuestPanic(
-                f"{gd.kernel.name}: vmspace_ctl failed error {errno_name(reply.errno)}"
-            )
+        errno, out = await vmspace_run(gd, lp, frame)
         lp.pc, lp.regs = out.pc, out.regs
         if lp.md is not None and out.machine is not None:
             lp.md.machine = out.machine
-        if reply.errno == 0:
+        if errno == 0:
             ours = await user_trap(gd, lp, out)
         await flush_deferred(gd)
         if await gd.reqflags.load():
             await gd.reqflags.store(0)
-        if reply.errno:
+        if errno:
             await gd.kernel.sched.setrunqueue(lp)
             ours = False
     await gd.curproc.store(0)
+
+
+async def vmspace_run(gd: GlobalData, lp: Lwp, frame: Trapframe) -> tuple[int, Trapframe]:
+    """One RUN, of a frame at the top of the lwp's kernel stack, if it has one: (0 or EINTR, the
+    frame it left). Any other errno is a panic."""
+    name, ident = gd.kernel.name, lp.proc.vmspace.pmap.id
+    if lp.kstack:
+        vframe = lp.kstack + PAGE_SIZE - 8 * VFRAME_WORDS
+        tframe = vframe - 8 * TFRAME_WORDS
+        words = (*tframe_of(frame), *vframe_of(frame))
+        await access(gd, *(store(tframe + 8 * n, word) for n, word in enumerate(words)))
+        bare = Trapframe(text=frame.text, machine=Machine() if frame.machine else None)
+        reply = await gd.vmspace_run(ident, bare, tframe, vframe)
+    else:
+        reply = await gd.vmspace_run(ident, frame)
+    if reply.errno == Errno.EFAULT:
+        # The host could not get at the frame, which is in our own memory.
+        raise GuestPanic(f"{name}: vmspace_ctl failed with EFAULT")
+    if reply.errno not in (0, Errno.EINTR):
+        raise GuestPanic(f"{name}: vmspace_ctl failed error {errno_name(reply.errno)}")
+    if lp.kstack:
+        loads = [load(tframe + 8 * n) for n in range(TFRAME_WORDS + VFRAME_WORDS)]
+        left = await access(gd, *loads)
+        return reply.errno, frame_from(left[:TFRAME_WORDS], left[TFRAME_WORDS:], frame)
+    assert reply.frame is not None
+    return reply.errno, reply.frame
 
 
 async def user_frame(gd: GlobalData, lp: Lwp) -> Trapframe:
@@ -172,3 +196,20 @@ async def trap_pfault(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
         )
         await trapsignal(gd, lp, SIGSEGV)
     return True
+
+
+async def kern_trap(gd: GlobalData, op: MemOp) -> None:
+    """trap.c:kern_trap, trap_pfault, trap_fatal: the kernel itself has faulted, on an address that
+    is kernel_map's to resolve. It is there by way of the SIGSEGV that the host has sent
+    (exception.c:exc_segfault), and the access is made again. Raises VmWait.
+    """
+    prot = PROT_READ if op.op == Mem.LOAD else PROT_READ | PROT_WRITE
+    if "kernel-fault-fatal" in gd.mutants:
+        result = KERN_INVALID_ADDRESS
+    else:
+        result = await vm_fault(gd, gd.kernel.kernel_map, op.va, prot)
+    if result != KERN_SUCCESS:
+        name = gd.kernel.name
+        gd.kernel.emit("console", f"{name}: Fatal trap 12: page fault while in kernel mode")
+        what = f"{op.op.name.lower()} {op.va:#x}"
+        raise GuestPanic(f"{name}: page fault: fault in kernel mode: {what}")

@@ -10,19 +10,26 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock
 from vkprotocol.guarded import guarded_by
-from vkprotocol.insn import swap
+from vkprotocol.insn import swap, zero_page
+from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from vkprotocol.param import KERNEL_KVA_START, PAGE_SHIFT, PAGE_SIZE
 from vkprotocol.vpte import VPTE_RW, VPTE_U, VPTE_V
 
-from vkguest.kern.errors import GuestPanic
+from vkguest.kern.errors import GuestPanic, VmWait
 from vkguest.kern.lockorder import KVA_LOCK
 from vkguest.kern.param import KPT_FRAME, KVA_PAGES, phys_to_dmap
 from vkguest.vkernel64.dmap import access, store
+from vkguest.vkernel64.pmap import pmap_enter
 from vkguest.vkernel64.pmap_inval import pmap_inval_pte, pmap_invalidate_range
+from vkguest.vm.vm_map import INHERIT_SHARE, VmMapEntry, vm_map_delete, vm_map_insert
+from vkguest.vm.vm_object import VmObject
+from vkguest.vm.vm_page import VM_ALLOC_NORMAL, vm_page_alloc, vm_page_wakeup, vm_page_wire
 
 if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
     from vkguest.vkernel64.pmap import Pmap
+
+VM_PROT_ALL = PROT_READ | PROT_WRITE | PROT_EXEC
 
 
 def vtopte(va: int) -> int:
@@ -101,3 +108,44 @@ class Kva:
             await access(gd, swap(vtopte(va + n * PAGE_SIZE), 0))
         if "noinval-live" not in gd.mutants:
             await pmap_invalidate_range(gd, self.pmap, va, va + count * PAGE_SIZE)
+
+
+# With a kernel_map: address space that shows an object, so that a fault of the kernel on it can be
+# resolved as one of a process is (trap.c:kern_trap).
+
+
+async def vm_map_find(gd: GlobalData, count: int, obj: VmObject) -> int:
+    """vm_map.c:vm_map_find in kernel_map: `count` pages of KVA for the pages of `obj`."""
+    va = await gd.kernel.kva.kmem_alloc_pageable(count)
+    end = va + count * PAGE_SIZE
+    kernel_map = gd.kernel.kernel_map
+    entry = VmMapEntry(va, end, obj, 0, VM_PROT_ALL, VM_PROT_ALL, INHERIT_SHARE)
+    await kernel_map.lock.acquire_exclusive()
+    vm_map_insert(kernel_map, entry)
+    await kernel_map.lock.release()
+    return va
+
+
+async def kmem_alloc_stack(gd: GlobalData) -> int:
+    """vm_kern.c:kmem_alloc3, of a kernel stack: one page, wired, and entered at once, so
+    that a kernel does not fault on its own stack. Raises VmWait, with nothing done."""
+    obj = VmObject()
+    async with obj.lock:
+        m = await vm_page_alloc(gd, obj, 0, VM_ALLOC_NORMAL, "kstack")
+    if m is None:
+        raise VmWait
+    await vm_page_wire(gd, m)
+    await access(gd, zero_page(phys_to_dmap(m.frame)))
+    va = await vm_map_find(gd, 1, obj)
+    await pmap_enter(gd, gd.kernel.kernel_pmap, va, m, VM_PROT_ALL, wired=True)
+    await vm_page_wakeup(m)
+    return va
+
+
+async def kmem_free(gd: GlobalData, va: int, count: int) -> None:
+    """vm_kern.c:kmem_free: translations, then pages, then the address space."""
+    kernel_map = gd.kernel.kernel_map
+    await kernel_map.lock.acquire_exclusive()
+    await vm_map_delete(gd, kernel_map, va, va + count * PAGE_SIZE)
+    await kernel_map.lock.release()
+    await gd.kernel.kva.kmem_free(va, count)

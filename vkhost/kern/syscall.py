@@ -136,7 +136,7 @@ async def _vmspace_destroy(lwp: Lwp, m: msg.VmspaceDestroy) -> Result:
 
 
 async def _vmspace_ctl(lwp: Lwp, m: msg.VmspaceCtl) -> Result:
-    error, frame = await vmspace_ctl(lwp, m.id, m.cmd, m.frame)
+    error, frame = await vmspace_ctl(lwp, m.id, m.cmd, m.frame, m.tframe, m.vframe)
     return {"errno": int(error), "frame": frame}
 
 

@@ -12,11 +12,14 @@ sys_vmspace_ctl, vkernel_trap.
 from __future__ import annotations
 
 from vkprotocol.errno import Errno
+from vkprotocol.frame import TFRAME_WORDS, VFRAME_WORDS, frame_from, tframe_of
 from vkprotocol.insn import Trapframe
+from vkprotocol.param import VM_MAX_USER_ADDRESS
 from vkprotocol.vkernel import VMSPACE_CTL_RUN
 
 from vkhost.kern.lwp import Lwp, take_signals
 from vkhost.kern.panic import kkassert
+from vkhost.pc64.cpu import Fault
 from vkhost.pc64.insn_list import InsnList
 from vkhost.pc64.pmap_switch import pmap_setlwpvm
 from vkhost.pc64.user_code import Interrupted, Trap, UserCode
@@ -29,9 +32,15 @@ from vkhost.vm.vm_vmspace import (
 
 
 async def vmspace_ctl(
-    lwp: Lwp, vmspace_id: int, cmd: int, frame: Trapframe | None
+    lwp: Lwp,
+    vmspace_id: int,
+    cmd: int,
+    frame: Trapframe | None,
+    tframe: int | None = None,
+    vframe: int = 0,
 ) -> tuple[int, Trapframe | None]:
-    """(errno, frame to copy out). Only RUN exists; its result is 0, or EINTR for a signal."""
+    """(errno, frame for the reply). Only RUN exists; its result is 0, or EINTR for a signal, or
+    EFAULT when the frame could not be copied in, or out."""
     vkp = await lwp.proc.p_vkernel.load()
     if vkp is None:
         return Errno.EINVAL, None
@@ -42,7 +51,9 @@ async def vmspace_ctl(
         await vmspace_entry_drop(ve)
         return Errno.EOPNOTSUPP, None
     await vmspace_entry_cache(lwp, ve)
-    if frame is None:  # the copyin of an address that is nothing
+    if frame is not None and tframe is not None:
+        frame = await _copyin_frame(lwp, frame, tframe, vframe)
+    if frame is None:
         await vmspace_entry_drop(ve)
         return Errno.EFAULT, None
     # What came before this call was delivered as it was made: its handler has run, and whatever
@@ -56,7 +67,53 @@ async def vmspace_ctl(
     user = user_code(lwp, frame)
     trap, error = await _user_mode(lwp, user)
     await vkernel_trap(lwp, trap)
-    return error, user.frame(trap)
+    frame = user.frame(trap)
+    if tframe is None:
+        return error, frame
+    return error if await copyout(lwp, tframe, tframe_of(frame)) else Errno.EFAULT, None
+
+
+async def _copyin_frame(lwp: Lwp, frame: Trapframe, tframe: int, vframe: int) -> Trapframe | None:
+    words = await copyin(lwp, tframe, TFRAME_WORDS)
+    tls = None if words is None else await copyin(lwp, vframe, VFRAME_WORDS)
+    return None if words is None or tls is None else frame_from(words, tls, frame)
+
+
+async def copyin(lwp: Lwp, va: int, count: int) -> list[int] | None:
+    """support.s:std_copyin: words of the process's own memory; None for EFAULT.
+
+    An access as the process would make it, faults and all; but where that has a handler for what
+    the host cannot resolve, and tries again, this is the end of it.
+    """
+    if not _is_user(va, count):
+        return None
+    try:
+        return [await lwp.cpu.load(va + 8 * n) for n in range(count)]
+    except Fault as fault:
+        _refused(lwp, fault)
+        return None
+
+
+async def copyout(lwp: Lwp, va: int, words: tuple[int, ...]) -> bool:
+    """support.s:std_copyout. False for EFAULT."""
+    if not _is_user(va, len(words)):
+        return False
+    try:
+        for n, word in enumerate(words):
+            await lwp.cpu.store(va + 8 * n, word)
+    except Fault as fault:
+        _refused(lwp, fault)
+        return False
+    return True
+
+
+def _is_user(va: int, count: int) -> bool:
+    return not va & 7 and va + 8 * count <= VM_MAX_USER_ADDRESS
+
+
+def _refused(lwp: Lwp, fault: Fault) -> None:
+    proc = lwp.proc
+    proc.kernel.emit("user.fault", lwp.id, str(proc.pid), fault.va, fault.fault_type)
 
 
 def user_code(lwp: Lwp, frame: Trapframe) -> UserCode:

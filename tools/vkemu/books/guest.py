@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from vkprotocol.param import PAGE_SHIFT, SEG_SHIFT
-from vkprotocol.vpte import VPTE_M, VPTE_RW, VPTE_WIRED, vpte_frame
+from vkprotocol.param import KERNEL_KVA_START, PAGE_SHIFT, SEG_SHIFT
+from vkprotocol.vpte import VPTE_M, VPTE_MANAGED, VPTE_RW, VPTE_WIRED, vpte_frame
 
 from vkemu.books.content import Image, Words, check_programs
 from vkemu.oracle.reference import Reference
 from vkemu.oracle.violation import Violation
-from vkguest.kern.param import NUPDE
+from vkguest.kern.param import KPT_FRAME, NUPDE
 from vkguest.kernel import UP, Vkernel
 from vkguest.vkernel64.pmap import Pmap
 from vkguest.vm.vm_map import VmMapEntry
@@ -43,7 +43,8 @@ class GuestBooks:
         self.image = image
         spaces = {id(p.vmspace): p.vmspace for p in guest.allproc if not p.zombie}
         self.vmspaces = [*spaces.values()]
-        self.entries = [e for vm in self.vmspaces for e in vm.vm_map.entries]
+        maps = [*(vm.vm_map for vm in self.vmspaces), guest.kernel_map]
+        self.entries = [e for vm_map in maps for e in vm_map.entries]
         self.refs: Counter[VmObject] = Counter(_refers(guest, self.entries))
 
     def check(self) -> None:
@@ -52,7 +53,7 @@ class GuestBooks:
         for vm in zone.free:
             self._agree(f"entries of the map of pmap {vm.pmap.id:#x}", len(vm.vm_map.entries), 0)
         pmaps = [vm.pmap for vm in (*self.vmspaces, *zone.free)]
-        for pmap in pmaps:
+        for pmap in (*pmaps, guest.kernel_pmap):
             self._check_pmap(pmap)
         for obj, refs in self.refs.items():
             self._agree(f"references to {obj.name}", obj.ref_count, refs)
@@ -64,7 +65,8 @@ class GuestBooks:
         there = Counter(range(end, guest.memory_pages))
         self._agree("swap slots", Counter([*guest.swap.free, *slots]), there)
         roots = sum(pmap.pm_pdirm is not None for pmap in pmaps)
-        kva = roots + sum(len(pipe.frames) for pipe in guest.pipes.values())
+        kva = roots + sum(len(pipe.buf.frames) for pipe in guest.pipes.values())
+        kva += sum(e.end - e.start >> PAGE_SHIFT for e in guest.kernel_map.entries)
         self._agree("pages of KVA in use", sum(guest.kva.used), kva)
 
     # Page tables.
@@ -85,7 +87,12 @@ class GuestBooks:
                 self._agree(f"PG_WRITEABLE of {m}", bool(m.flags & PG_WRITEABLE), True)
 
     def _leaves(self, pmap: Pmap) -> Iterator[tuple[int, int]]:
-        """(va, VPTE) of all that is valid; each table is held by what is in it."""
+        """(va, VPTE) of all that is valid; each table is held by what is in it. The kernel's one
+        has other VPTEs too, of frames that pmap_kenter was given."""
+        if pmap is self.guest.kernel_pmap:
+            for i, vpte in enumerate(self.image.words(KPT_FRAME)):
+                if vpte & VPTE_MANAGED:
+                    yield KERNEL_KVA_START + (i << PAGE_SHIFT), vpte
         for ptepindex, m in pmap.pt_pages.items():
             there = [(i, vpte) for i, vpte in enumerate(self.image.words(m.frame)) if vpte]
             self._agree(f"hold_count of {m}, a table of {pmap.id:#x}", m.hold_count, len(there))
@@ -99,7 +106,8 @@ class GuestBooks:
         vpq = self.guest.vm_page_queues
         wires = {m.frame: wired for m, wired in self._kept()}
         tables = {m.frame for vm in self.vmspaces for m in vm.pmap.pt_pages.values()}
-        mapped = Counter(pv for vm in self.vmspaces for pv in vm.pmap.pvs.values())
+        pmaps = [*(vm.pmap for vm in self.vmspaces), self.guest.kernel_pmap]
+        mapped = Counter(pv for pmap in pmaps for pv in pmap.pvs.values())
         for frame, m in vpq.pages.items():
             self._agree(f"{m} is free", m.queue == PQ_FREE, frame not in wires)
             self._agree(f"wire_count of {m}", m.wire_count, wires.get(frame, 0))
@@ -121,14 +129,15 @@ class GuestBooks:
 
     def _kept(self) -> Iterator[tuple[VmPage, int]]:
         """What is not free, and how often it is wired."""
-        large = {entry.object for entry in self.entries if entry.large}
+        stacks = {lp.kstack for proc in self.guest.allproc for lp in proc.lwps.values()}
+        wired = {e.object for e in self.entries if e.large or e.start in stacks}
         for vm in (*self.vmspaces, *self.guest.vmspaces.free):
             if vm.pmap.pm_pdirm is not None:
                 yield vm.pmap.pm_pdirm, 1
             for m in vm.pmap.pt_pages.values():
                 yield m, 1
         for pipe in self.guest.pipes.values():
-            for m in pipe.frames:
+            for m in pipe.buf.frames:
                 yield m, 1
         for proc in self.guest.allproc:
             for lp in proc.lwps.values():
@@ -136,7 +145,7 @@ class GuestBooks:
                     yield lp.md.savefpu, 1
         for obj in self.refs:
             for m in obj.pages.values():
-                yield m, int(obj in large)
+                yield m, int(obj in wired)
 
     def _agree(self, what: str, says: Any, there: Any) -> None:
         if says != there:

@@ -225,6 +225,7 @@ def vkernel_arguments(guest: Guest, blobs: Mapping[str, bytes]) -> dict[str, Any
         "swap_pages": guest.swap_pages,
         "quantum": guest.quantum,
         "prezero": guest.prezero,
+        "kernel_map": guest.kernel_map,
         "mutants": frozenset(guest.mutants),
     }
 

@@ -90,6 +90,7 @@ class Guest(Table, frozen=True):
     swap: Size = 0  # the end of its memory is its swap
     quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200
     prezero: bool = False
+    kernel_map: bool = False  # trap frames and buffers of its own that it may fault on
     mutants: tuple[str, ...] = ()
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from vkprotocol import messages as msg
+from vkprotocol.frame import TFRAME_WORDS, tframe_of, vframe_of
 from vkprotocol.insn import NREGS, Insn, Op, Trapframe
 from vkprotocol.limits import RUN_BUDGET
 from vkprotocol.messages import MEMIMAGE_FD
@@ -25,9 +26,9 @@ from vkprotocol.mman import (
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vkernel import SIGUSR1, T_SYSCALL, VMSPACE_CTL_RUN
 
-from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, FaultKind, verb
-from vkemu.litmus.machine import fault
-from vkemu.litmus.operand import Budget, Pages, RunningCpu, Va, VmspaceId, choice
+from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, FaultKind, accessed, verb
+from vkemu.litmus.machine import DMAP, fault
+from vkemu.litmus.operand import Budget, Pages, RunningCpu, Va, VmspaceId, Word, choice
 from vkemu.litmus.tables import MASTER_PDE
 from vkhost.kern.lwp import lwpsignal
 from vkhost.kern.syscall import SYSCALLS
@@ -99,17 +100,57 @@ async def vrun(
     va: Va,
     program: Annotated[str, choice(*PROGRAMS)],
     budget: Budget = RUN_BUDGET,
+    stack: Va = "",
 ) -> int:
     """RUN: the vCPU loads a word at va and returns (`load`: what it read), or loads it for ever
-    until something makes it leave (`spin`: the errno of that)."""
+    until something makes it leave (`spin`: the errno of that). With `stack`, an address of `kva`,
+    its trap frame is there and not in the call: EFAULT if the host cannot copy it in or out. What
+    the kernel itself faults on as it writes it leaves what a fault does."""
     regs = [0] * NREGS
     regs[2] = me.va(va)
     frame = Trapframe(regs=tuple(regs), text=PROGRAMS[program], budget=budget)
-    result = await _call(me, msg.VmspaceCtl, id=ident, cmd=VMSPACE_CTL_RUN, frame=frame)
+    tframe = me.va(stack) if stack else None
+    if tframe is not None:
+        for n, word in enumerate((*tframe_of(frame), *vframe_of(frame))):
+            if await accessed(me.cpu.store(tframe + 8 * n, word)) == FAULTED:
+                return FAULTED
+    result = await _call(
+        me, msg.VmspaceCtl, id=ident, cmd=VMSPACE_CTL_RUN, frame=frame, tframe=tframe,
+        vframe=0 if tframe is None else tframe + 8 * TFRAME_WORDS,
+    )  # fmt: skip
     after: Trapframe | None = result["frame"]
     if program == "spin" or after is None:
         return int(result["errno"])
     return after.regs[1] if after.trapno == T_SYSCALL else FAULTED
+
+
+@verb("guest")
+async def kva(me: Actor) -> int:
+    """init_kern_memory: the vkernel shows itself its image by virtual page tables too. They are
+    those of the test, so that each [va] is an address of its own."""
+    machine = me.machine
+    vm_map = machine.own.vm_map
+    await machine.map(machine.own, machine.image, 0, DMAP, VM_MAPTYPE_VPAGETABLE)
+    return await vm_map_madvise(vm_map, 0, DMAP, MADV_SETMAP, MASTER_PDE)
+
+
+@verb("guest")
+async def kload(me: Actor, va: Va) -> int:
+    """The guest kernel's own load of KVA; a fault that the host cannot resolve is a SIGSEGV."""
+    return await accessed(me.cpu.load(me.va(va)))
+
+
+@verb("guest")
+async def kstore(me: Actor, va: Va, value: Word) -> int:
+    return await accessed(me.cpu.store(me.va(va), value))
+
+
+@verb("guest")
+async def kinval(me: Actor, va: Va, pages: Pages = 1) -> int:
+    """madvise(INVAL) of KVA; its errno."""
+    start = me.va(va)
+    vm_map = me.machine.own.vm_map
+    return await vm_map_madvise(vm_map, start, start + pages * PAGE_SIZE, MADV_INVAL)
 
 
 @verb("guest")
