@@ -20,6 +20,7 @@ from vkguest.kern.sched import Scheduler
 from vkguest.kern.sys_pipe import Pipe
 from vkguest.kern.vkdisk import Disk
 from vkguest.mutants import check_mutants
+from vkguest.quirks import AS_PATCHED, Quirks
 from vkguest.vkernel64 import trap
 from vkguest.vkernel64.cpu_regs import identify_cpu
 from vkguest.vkernel64.globaldata import GlobalData
@@ -81,6 +82,7 @@ class Vkernel:
         kernel_map: bool = False,
         free_target: int | None = None,
         mutants: frozenset[str] = frozenset(),
+        quirks: Quirks = AS_PATCHED,
         images: Sequence[ElfImage] = (),
         files: Mapping[str, bytes] | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class Vkernel:
         self.prezero = prezero
         self.has_kernel_map = kernel_map
         self.mutants = check_mutants(mutants)
+        self.quirks = quirks
         self.boot_error: str | None = None
         self.killed: str | None = None
         end = memory_pages - swap_pages

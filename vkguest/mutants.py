@@ -26,14 +26,11 @@ GUEST_MENDS: Final[dict[str, str]] = {
     "check-inval": "W18: an INVAL the host refuses is a panic, not ignored",
 }
 
-# Of machine code only, how it was before the patch, and defects of the same kind; and one of a
-# guest with a kernel_map.
+# What only machine code notices, and one of a guest with a kernel_map.
 GUEST_QUIRKS: Final[dict[str, str]] = {
     "kernel-fault-fatal": "W31: a fault of the kernel on its own memory is a panic, as if final",
-    "npx-fxsave32": "fxsave without REX.W: the FPU's instruction pointer is cut to 32 bits",
-    "npx-mask-ffbf": "MXCSR is held against 0xFFBF, not the processor's mask: DAZ is lost",
-    "callout-verifier-check": "softclock holds a vkernel's address for no kernel's: a panic",
-    "cpu-feature2-avx": "cpu_feature2 keeps XSAVE, OSXSAVE, AVX, FMA and F16C",
+    "disk-write-lost": "a page of a file that was written to is clean, and was not written",
+    "vfork-no-wait": "vfork returns at once: the parent runs in the address space of its child",
     "npx-no-fpfault": "RUN without PGEX_FPFAULT: the FPU is used while it has another's state",
     "npx-not-pushed": "a signal frame has no FPU state: the handler's is what is left",
 }

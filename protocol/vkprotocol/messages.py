@@ -207,6 +207,15 @@ class Pread(Request, frozen=True, tag="pread"):
     offset: Int
 
 
+class Pwrite(Request, frozen=True, tag="pwrite"):
+    """pwrite(2) of the page at `addr` to an open file, both page aligned: how a vkernel writes its
+    disk. `value` of the Reply is the bytes written."""
+
+    fd: Int
+    addr: Word
+    offset: Int
+
+
 class Munmap(Request, frozen=True, tag="munmap"):
     addr: Word
     length: Word
@@ -271,6 +280,7 @@ AnyRequest: TypeAlias = (
     | VmspacePwrite
     | Mmap
     | Pread
+    | Pwrite
     | Munmap
     | Mcontrol
     | Madvise

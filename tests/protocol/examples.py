@@ -21,6 +21,7 @@ from vkprotocol.messages import (
     Msync,
     Munmap,
     Pread,
+    Pwrite,
     Reply,
     Signal,
     Status,
@@ -84,6 +85,7 @@ EXAMPLES: dict[str, AnyMessage] = {
         KERNEL_KVA_START, KERNEL_KVA_SIZE, 7, VPAGETABLE, 3, KERNEL_KVA_START, lwp=0, seq=9
     ),
     "pread": Pread(4, 0x100_0000_0000, 0x3000, lwp=0, seq=24),
+    "pwrite": Pwrite(4, 0x100_0000_0000, 0x3000, lwp=0, seq=25),
     "munmap": Munmap(0x2000, 0x1000, lwp=0, seq=10),
     "mcontrol": Mcontrol(KERNEL_KVA_START, 0x1000, MADV_INVAL, lwp=0, seq=11),
     "madvise": Madvise(0xFFFF_FFFF_FFFF_F000, 0x2000, -1, lwp=0, seq=12),

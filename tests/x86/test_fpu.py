@@ -3,10 +3,13 @@ and no other."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from vkemu.executors.chance import seeded
 from vkemu.launch.scenario import load
 from vkemu.report.trial import attempt
+
+from vkguest.quirks import Quirks
 
 # What float.c does with each argument.
 DENORMALS, SIGNALS, X87, AVX, CPUID = "dsxac"
@@ -14,12 +17,11 @@ SIGFPE, SIGILL = "dies of signal 8", "dies of signal 4"
 WRONG = "exits with status 1"
 
 
-def ends(what: str, *mutants: str, seed: int = 1) -> str:
-    """How the program ends on one vCPU: "" when it passes."""
+def ends(what: str, settings: str = "", seed: int = 1) -> str:
+    """How the program ends on one vCPU, with `settings` of the guest: "" when it passes."""
     guest = (
-        'guest=[{name="g1",memory="1M",vcpus=1,quantum=2000,mutants=['
-        + ",".join(f'"{mutant}"' for mutant in mutants)
-        + f'],process=[{{program="x86/float.elf",args=["{what}"]}}]}}]'
+        f'guest=[{{name="g1",memory="1M",vcpus=1,quantum=2000,{settings + "," if settings else ""}'
+        f'process=[{{program="x86/float.elf",args=["{what}"]}}]}}]'
     )
     error = attempt(load("x86-float", [guest]), seeded(seed)).error
     return "" if error is None else str(error)
@@ -33,22 +35,30 @@ def test_as_patched_every_program_passes(what: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mutant", "what", "how"),
+    ("settings", "what", "how"),
     [
         # npx.c:npxdna: MXCSR against 0xFFBF, which has no DAZ: masked, and SIGFPE.
-        ("npx-mask-ffbf", DENORMALS, SIGFPE),
+        ("quirks={mxcsr_mask_ffbf=true}", DENORMALS, SIGFPE),
         # npx.c:fpusave: fxsave for fxsave64.
-        ("npx-fxsave32", X87, WRONG),
+        ("quirks={fxsave32=true}", X87, WRONG),
         # cpu_regs.c: AVX in cpu_feature2.
-        ("cpu-feature2-avx", AVX, SIGILL),
+        ("quirks={cpu_feature2_avx=true}", AVX, SIGILL),
+        # All of them.
+        ('tree="2020"', X87, WRONG),
         # trap.c:go_user: PGEX_FPFAULT not set.
-        ("npx-no-fpfault", DENORMALS, WRONG),
+        ('mutants=["npx-no-fpfault"]', DENORMALS, WRONG),
         # npx.c:npxpush, npxpop.
-        ("npx-not-pushed", SIGNALS, WRONG),
+        ('mutants=["npx-not-pushed"]', SIGNALS, WRONG),
     ],
 )
-def test_an_old_form_is_caught_by_its_program(mutant: str, what: str, how: str) -> None:
-    assert how in ends(what, mutant)
+def test_an_old_form_is_caught_by_its_program(settings: str, what: str, how: str) -> None:
+    assert how in ends(what, settings)
+
+
+def test_a_guest_is_as_its_own_tree_has_it_but_for_what_is_set() -> None:
+    assert not any(msgspec.structs.astuple(Quirks().on("2026")))
+    assert all(msgspec.structs.astuple(Quirks().on("5.4")))
+    assert Quirks(fxsave32=False).on("2020").fxsave32 is False
 
 
 @pytest.mark.slow
@@ -58,9 +68,9 @@ def test_a_program_that_executes_cpuid_sees_the_hosts_avx() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutant", ["npx-mask-ffbf", "npx-fxsave32", "cpu-feature2-avx"])
+@pytest.mark.parametrize("quirk", ["mxcsr_mask_ffbf", "fxsave32", "cpu_feature2_avx"])
 @pytest.mark.parametrize("what", [DENORMALS, SIGNALS, X87, AVX])
-def test_an_old_form_hurts_no_other_program(mutant: str, what: str) -> None:
-    theirs = {"npx-mask-ffbf": DENORMALS, "npx-fxsave32": X87, "cpu-feature2-avx": AVX}
-    if what != theirs[mutant]:
-        assert ends(what, mutant) == ""
+def test_an_old_form_hurts_no_other_program(quirk: str, what: str) -> None:
+    theirs = {"mxcsr_mask_ffbf": DENORMALS, "fxsave32": X87, "cpu_feature2_avx": AVX}
+    if what != theirs[quirk]:
+        assert ends(what, f"quirks={{{quirk}=true}}") == ""

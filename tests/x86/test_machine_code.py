@@ -86,9 +86,10 @@ def test_a_loop_through_memory_ends_as_on_any_processor(steps: dict[str, Any]) -
 def test_a_fault_is_precise_and_the_instruction_restarts(steps: dict[str, Any]) -> None:
     # inc rax ; mov [rbx], rax ; inc rax ; syscall
     k = Guest("48ffc0 488903 48ffc0 0f05", {DATA: 12 << 12 | R}, **steps)
-    frame, rip = k.run_user(rbx=DATA * PAGE)
+    frame, rip = k.run_user(rbx=DATA * PAGE + 0x123)
 
-    assert (frame.trapno, frame.addr, frame.err & PGEX_W) == (T_PAGEFLT, DATA * PAGE, PGEX_W)
+    at = DATA * PAGE + 0x123
+    assert (frame.trapno, frame.addr, frame.err & PGEX_W) == (T_PAGEFLT, at, PGEX_W)
     assert (rip, frame.regs[RAX], k.word(12)) == (3, 1, 0)
 
 

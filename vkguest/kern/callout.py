@@ -33,7 +33,7 @@ def verifier_of(lp: Lwp) -> int:
 
 def check_verifier(gd: GlobalData, verifier: int) -> None:
     """kern_timeout.c:softclock_handler, before the function of the callout is called."""
-    if "callout-verifier-check" in gd.mutants and verifier < VM_MAX_USER_ADDRESS:
+    if gd.kernel.quirks.callout_verifier_check and verifier < VM_MAX_USER_ADDRESS:
         raise GuestPanic(f"{gd.kernel.name}: _callout verifier {verifier:#x} failed")
 
 

@@ -17,10 +17,11 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkguest.kern.imgact_elf import ElfImage
 from vkguest.kern.kern_descrip import PATH_MAX, console_files
+from vkguest.kern.kern_exit import ppwait_channel
 from vkguest.kern.kern_sig import SIGCODE
 from vkguest.kern.proc import FRESH_REGS, Lwp, Proc
 from vkguest.vkernel64.copyio import copyin, copyinstr, copyout
-from vkguest.vkernel64.md import RDI, RSP, LwpMd, ProcMd, Sigaction
+from vkguest.vkernel64.md import RDI, RSP, LwpMd, ProcMd, Sigaction, Sigstk
 from vkguest.vkernel64.npx import npxreset
 from vkguest.vm.vm_map import INHERIT_COPY, VmMap, VmMapEntry, vm_map_insert
 from vkguest.vm.vm_object import VmObject, vm_object_reference
@@ -154,15 +155,24 @@ async def sys_execve(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int | No
     new, rsp = await exec_elf(gd, image, argv, envp)
     old, proc.vmspace = proc.vmspace, new
     await npxreset(gd, lp)
-    await vmspace_terminate(gd, old)
+    async with gd.kernel.proc_token:
+        old.refs -= 1
+        unused = not old.refs
+    if unused:
+        await vmspace_terminate(gd, old)
     proc.program = image
     async with gd.kernel.proc_token:
+        parent = proc.parent if proc.ppwait else None
+        proc.ppwait = False
         proc.md.brk = proc.md.heap = image.brk
         proc.md.sigacts = {n: act for n, act in proc.md.sigacts.items() if act == Sigaction(1)}
     lp.regs = fresh_regs(rsp)
     md.machine = fresh_machine(image)
     md.progress = 0
+    md.sigstk = Sigstk()
     told(gd, proc)
+    if parent is not None:
+        await gd.kernel.sched.wakeup(ppwait_channel(parent))
     await gd.kernel.sched.setrunqueue(lp)
     return None
 

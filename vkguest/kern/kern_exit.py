@@ -10,6 +10,7 @@ from vkguest.kern.kern_descrip import fdfree
 from vkguest.kern.kern_ktrace import ktrname
 from vkguest.kern.kern_sig import killproc
 from vkguest.kern.proc import BadExit, Lwp, Proc, Result, register_checksum
+from vkguest.kern.sched import PPWAIT
 from vkguest.vkernel64.npx import npxexit
 from vkguest.vm.vm_kern import kmem_free
 from vkguest.vm.vmspace import vmspace_terminate
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 def wait_channel(proc: Proc) -> str:
     return f"wait {proc.pid}"
+
+
+def ppwait_channel(proc: Proc) -> str:
+    return f"{PPWAIT} {proc.pid}"
 
 
 def join_channel(proc: Proc) -> str:
@@ -41,10 +46,13 @@ async def lwp_exit(gd: GlobalData, lp: Lwp) -> None:
     async with gd.kernel.proc_token:
         del proc.lwps[lp.tid]
         last = not proc.lwps
+        proc.vmspace.refs -= last
+        unused = not proc.vmspace.refs
     if last:
         await fdfree(gd, proc)
         gd.kernel.emit("user.exit", ktrname(gd, proc.pid))
-        await vmspace_terminate(gd, proc.vmspace)
+        if unused:
+            await vmspace_terminate(gd, proc.vmspace)
         await _proc_zombie(gd, proc)
     else:
         await gd.kernel.sched.wakeup(join_channel(proc))
@@ -61,6 +69,7 @@ async def _proc_zombie(gd: GlobalData, proc: Proc) -> None:
             if child.zombie:
                 del proc.children[pid]
         parent = proc.parent
+        ppwait, proc.ppwait = proc.ppwait, False
         kernel.allproc.remove(proc)
         if parent is None and proc.md is not None and proc.exit_status:
             kernel.failed.append(BadExit(proc.pid, proc.program.name, proc.exit_status))
@@ -68,6 +77,8 @@ async def _proc_zombie(gd: GlobalData, proc: Proc) -> None:
         over = not kernel.allproc
     if parent is not None:
         await kernel.sched.wakeup(wait_channel(parent))
+        if ppwait:
+            await kernel.sched.wakeup(ppwait_channel(parent))
     if over:
         await kernel.sched.shutdown(len(kernel.cpus))
 

@@ -24,8 +24,13 @@ async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     return await fork1(gd, lp, first)
 
 
-async def fork1(gd: GlobalData, lp: Lwp, first: Callable[[Proc], Awaitable[Lwp]]) -> int:
-    """kern_fork.c:fork1: a copy of the process, whose one lwp `first` makes. Answers its pid."""
+async def fork1(
+    gd: GlobalData, lp: Lwp, first: Callable[[Proc], Awaitable[Lwp]], *, vfork: bool = False
+) -> int:
+    """kern_fork.c:fork1: a copy of the process, whose one lwp `first` makes. Answers its pid.
+
+    `vfork`, RFMEM and RFPPWAIT: in the same address space, for which the parent is to wait.
+    """
     parent = lp.proc
     kernel = gd.kernel
     async with kernel.proc_token:
@@ -35,9 +40,11 @@ async def fork1(gd: GlobalData, lp: Lwp, first: Callable[[Proc], Awaitable[Lwp]]
         pid = parent.pid * PIDS_PER_PARENT + parent.forked
     vmspace = None
     try:
-        vmspace = await vmspace_fork(gd, parent.vmspace)
-        kernel.emit("user.fork", ktrname(gd, parent.pid), lp.tid, ktrname(gd, pid))
-        child = Proc(kernel.name, pid, parent, vmspace, parent.program)
+        if not vfork:
+            vmspace = await vmspace_fork(gd, parent.vmspace)
+        name = "user.vfork" if vfork else "user.fork"
+        kernel.emit(name, ktrname(gd, parent.pid), lp.tid, ktrname(gd, pid))
+        child = Proc(kernel.name, pid, parent, vmspace or parent.vmspace, parent.program)
         clp = await first(child)
     except BaseException as error:
         if vmspace is not None and not isinstance(error, GeneratorExit):
@@ -47,6 +54,8 @@ async def fork1(gd: GlobalData, lp: Lwp, first: Callable[[Proc], Awaitable[Lwp]]
         raise
     async with kernel.proc_token:
         child.lwps[0] = clp
+        child.ppwait = vfork
+        child.vmspace.refs += vfork
         parent.children[pid] = child
         kernel.allproc.append(child)
     await kernel.sched.setrunqueue(clp)

@@ -1,14 +1,15 @@
 """Signals of programs in machine code. DragonFly `kern/kern_sig.c`, vkernel64 `cpu_regs.c`.
 
 A signal waits in the lwp's list and is taken on the way back to user mode: its handler runs on a
-frame of the user's stack, with the FPU state in it, and sigreturn goes back to what was. A system
-call that it wakes starts again afterwards, as with SA_RESTART. A handler's mask is honoured;
-sigaltstack, siginfo beyond the number, and stopping are left out.
+frame of the user's stack, or of its alternate one, with the FPU state in it, and sigreturn goes
+back to what was. A system call that it wakes starts again afterwards, as with SA_RESTART. Stopping
+is left out.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from vkprotocol.errno import Errno
@@ -26,7 +27,10 @@ from vkguest.vkernel64.md import (
     RDX,
     RSI,
     RSP,
+    SS_DISABLE,
+    SS_ONSTACK,
     Sigaction,
+    Sigstk,
 )
 from vkguest.vkernel64.npx import IMAGE_WORDS, npxpop, npxpush
 
@@ -38,13 +42,21 @@ STATUS_SIGNAL: Final = 128  # plus the signal: exit status of a process that was
 STATUS_KILLED: Final = STATUS_SIGNAL + SIGKILL
 SIG_DFL, SIG_IGN = 0, 1
 IGNORED: Final = frozenset({16, 18, 19, SIGCHLD, 23, 28, 29})  # by default: URG, stops, CHLD ...
+SA_ONSTACK, SA_RESETHAND, SA_NODEFER, SA_SIGINFO = 0x1, 0x4, 0x10, 0x40
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 1, 2, 3
 
+# The frame at rsp of the handler: its address, for the trampoline; then the ucontext.
+UCONTEXT: Final = 16
 # struct ucontext: mask, onstack, the trapframe as DragonFly orders it, and the FPU at 256.
 CONTEXT: Final = struct.Struct("<2Q Q 15Q 5Q 5Q 3Q")
 ORDER: Final = (7, 6, 2, 1, 8, 9, 0, 3, 5, 10, 11, 12, 13, 14, 15)  # rdi rsi rdx rcx r8 r9 rax ...
 FPREGS: Final = 256
-UCONTEXT_BYTES: Final = FPREGS + 8 * IMAGE_WORDS
+STACK: Final = struct.Struct("<QQi4x")  # stack_t
+LINK: Final = struct.Struct("<Q QQi4x")  # uc_link and uc_stack
+UCONTEXT_BYTES: Final = FPREGS + 8 * IMAGE_WORDS + LINK.size
+# struct siginfo: signo, errno, code, pid, uid, status, addr, value, band, spare.
+SIGINFO: Final = struct.Struct("<6i Q Q q 28x4x")
+SIGFRAME_BYTES: Final = UCONTEXT + UCONTEXT_BYTES + SIGINFO.size
 OWNED_NONE, OWNED_FPU = 0x20000, 0x20001
 # call [rsp] ; lea rdi, [rsp + 16] ; push 0 ; mov eax, SYS_sigreturn ; syscall ; hlt
 SIGCODE: Final = bytes.fromhex("ff1424 488d7c2410 6a00 b858010000 0f05 f4")
@@ -90,7 +102,7 @@ async def lwpsignal(gd: GlobalData, lp: Lwp, signo: int) -> None:
     pending = await lp.md.siglist.load()
     while not await lp.md.siglist.cmpset(pending, (*pending, signo)):
         pending = await lp.md.siglist.load()
-    await gd.kernel.sched.unsleep(lp)
+    await gd.kernel.sched.unsleep(lp, signal=True)
     for other in gd.kernel.cpus:
         if other is not gd and await other.curproc.load() == proc.pid:
             await other.reqflags.set_bits(RQF_AST_SIGNAL)
@@ -119,6 +131,9 @@ async def postsig(gd: GlobalData, lp: Lwp) -> None:
         action = lp.proc.md.sigacts.get(signo, Sigaction())
     if action.handler not in (SIG_DFL, SIG_IGN):
         await sendsig(gd, lp, signo, action)
+        if action.flags & SA_RESETHAND:
+            async with gd.kernel.proc_token:
+                lp.proc.md.sigacts[signo] = Sigaction()
     while not await md.siglist.cmpset(pending, _without(pending, signo)):
         pending = await md.siglist.load()
 
@@ -137,28 +152,41 @@ async def sendsig(gd: GlobalData, lp: Lwp, signo: int, action: Sigaction) -> Non
     fpregs = await npxpush(gd, lp)
     machine = md.machine
     regs = lp.regs
+    stk, trap = md.sigstk, md.trap
+    on_stack = stk.flags & SS_ONSTACK
     cs, ss = 0x43, 0x3B  # _ucodesel, _udatasel
     context = CONTEXT.pack(
-        md.sigmask, 0, 0,
+        md.sigmask, 0, on_stack,
         *(regs[n] for n in ORDER),
-        0, 0, 0, 0, 0,
+        0, trap.trapno, trap.addr, 0, trap.err,
         machine.rip, cs, machine.rflags, regs[RSP], ss,
         CONTEXT.size, 0, OWNED_FPU if fpregs else OWNED_NONE,
     )  # fmt: skip
-    ucontext = 16  # before it, at rsp of the handler, its address for the trampoline
-    frame = action.handler.to_bytes(8, "little").ljust(ucontext, b"\0")
+    frame = action.handler.to_bytes(8, "little").ljust(UCONTEXT, b"\0")
     frame += context.ljust(FPREGS, b"\0") + b"".join(w.to_bytes(8, "little") for w in fpregs)
-    frame = frame.ljust(ucontext + UCONTEXT_BYTES, b"\0")
-    red_zone = 128
-    at = (regs[RSP] - len(frame) - red_zone) & ~0xF
+    frame = frame.ljust(UCONTEXT + UCONTEXT_BYTES - LINK.size, b"\0")
+    frame += LINK.pack(0, stk.sp, stk.size, stk.flags)
+    code = trap.code if trap.signo == signo else 0
+    tells = bool(action.flags & SA_SIGINFO)
+    frame += (
+        SIGINFO.pack(signo, 0, code, 0, 0, 0, trap.addr, 0, 0) if tells else bytes(SIGINFO.size)
+    )
+    top, moves = regs[RSP] - 128, False  # below the red zone
+    if action.flags & SA_ONSTACK and not stk.flags:
+        top, moves = stk.sp + stk.size, True
+    at = (top - SIGFRAME_BYTES) & ~0xF
     md.usingfp = usedfp  # until it is on the stack, as this may have to start again
     if not await copyout(gd, lp.proc.vmspace.vm_map, at, frame):
         await killproc(gd, lp.proc, STATUS_SIGNAL + SIGILL)
         return
     md.usingfp = usedfp and not fpregs
-    md.sigmask |= action.mask | _bit(signo)
+    md.sigmask |= action.mask | (0 if action.flags & SA_NODEFER else _bit(signo))
+    md.trap = replace(trap, signo=0)
+    if moves:
+        md.sigstk = replace(stk, flags=SS_ONSTACK)
+    second = at + UCONTEXT + UCONTEXT_BYTES if tells else code
     changed = dict(enumerate(regs))
-    changed.update({RDI: signo, RSI: 0, RDX: at + ucontext, RCX: 0, RSP: at})
+    changed.update({RDI: signo, RSI: second, RDX: at + UCONTEXT, RCX: trap.addr, RSP: at})
     lp.regs = tuple(changed[n] for n in range(len(regs)))
     md.machine = Machine(
         rip=gd.kernel.sigcode, rflags=machine.rflags & ~(PSL_T | PSL_D), fsbase=machine.fsbase
@@ -184,6 +212,8 @@ async def sys_sigreturn(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> None:
     kept = md.machine.rflags & ~PSL_USERCHANGE
     md.machine = Machine(rip=rip, rflags=kept | rflags & PSL_USERCHANGE, fsbase=md.machine.fsbase)
     md.sigmask = fields[0] & ~_bit(SIGKILL)
+    flags = md.sigstk.flags & ~SS_ONSTACK | fields[2] & SS_ONSTACK
+    md.sigstk = replace(md.sigstk, flags=flags)
     if bad:
         await lwpsignal(gd, lp, SIGFPE)
     return
@@ -239,6 +269,34 @@ async def sys_sigprocmask(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int
             return -Errno.EINVAL
         md.sigmask = mask & ~_bit(SIGKILL)
     return 0
+
+
+async def sys_sigaltstack(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
+    """kern_sig.c:kern_sigaltstack(ss, oss)."""
+    new, old = args[:2]
+    md = lp.md
+    assert md is not None
+    vm_map, stk = lp.proc.vmspace.vm_map, md.sigstk
+    error = 0
+    if new:
+        raw = await copyin(gd, vm_map, new, STACK.size)
+        if raw is None:
+            return -Errno.EFAULT
+        sp, size, flags = STACK.unpack(raw)
+        if flags & ~SS_DISABLE:
+            return -Errno.EINVAL
+        if flags:
+            error = Errno.EPERM if stk.flags & SS_ONSTACK else 0
+            md.sigstk = stk if error else Sigstk()
+        elif size < 8192:  # MINSIGSTKSZ
+            error = Errno.ENOMEM
+        else:
+            md.sigstk = Sigstk(sp, size, 0)
+    if old and not error:
+        raw = STACK.pack(stk.sp, stk.size, stk.flags)
+        if not await copyout(gd, vm_map, old, raw):
+            return -Errno.EFAULT
+    return -error
 
 
 async def sys_kill(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:

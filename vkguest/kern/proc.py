@@ -79,7 +79,7 @@ class Proc:
 
     __slots__ = (
         "checksum", "children", "dying", "exit_status", "forked", "lwps", "md", "next_tid",
-        "parent", "pid", "pipes", "program", "vmspace", "zombie",
+        "parent", "pid", "pipes", "ppwait", "program", "vmspace", "zombie",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +105,7 @@ class Proc:
         self.exit_status = 0
         self.checksum: int | None = None
         self.zombie = False
+        self.ppwait = False  # P_PPWAIT: its parent sleeps in vfork
 
     def __repr__(self) -> str:
         return f"<Proc {self.pid} {self.program.name}>"

@@ -7,7 +7,7 @@ starts it again when woken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from vkprotocol.effects import Lock, Mailbox
 from vkprotocol.guarded import guarded_by
@@ -17,6 +17,9 @@ from vkguest.kern.lockorder import SCHED_LOCK
 if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
     from vkguest.vkernel64.globaldata import GlobalData
+
+
+PPWAIT: Final = "ppwait"  # what the parent of a vfork sleeps on, without PCATCH
 
 
 class Runnable(Protocol):
@@ -76,11 +79,13 @@ class Scheduler:
         for lp in woken:
             await self.runq.send(lp)
 
-    async def unsleep(self, lp: Lwp) -> None:
-        """Wake one lwp, whatever it sleeps on: it has been killed."""
+    async def unsleep(self, lp: Lwp, *, signal: bool = False) -> None:
+        """Wake one lwp, whatever it sleeps on: it has been killed. But who sleeps without PCATCH is
+        not woken by a `signal`."""
         async with self.lock:
-            wchan, lp.wchan = lp.wchan, ""
+            wchan = "" if signal and lp.wchan.startswith(PPWAIT) else lp.wchan
             if wchan:
+                lp.wchan = ""
                 self.sleepq[wchan].remove(lp)
         if wchan:
             await self.runq.send(lp)

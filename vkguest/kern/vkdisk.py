@@ -1,7 +1,8 @@
 """The guest's disk and the files on it. DragonFly vkernel64 `vkdisk.c`, without a file system.
 
-Each file is an object of its own, whose pages are read from the disk on the first fault; what is
-written to them goes to swap and never back. The disk is a file of the host that is open as DISK_FD.
+Each file is an object of its own, whose pages are read from the disk on the first fault, and
+written to it by the page daemon and msync, and when a shared mapping of them goes. The disk is a
+file of the host that is open as DISK_FD.
 """
 
 from __future__ import annotations
@@ -59,8 +60,20 @@ class Disk:
 
 async def vkdisk_read(gd: GlobalData, obj: VmObject, m: VmPage) -> None:
     """vkdisk.c, its strategy: the page from the disk, straight into its frame."""
-    assert obj.disk is not None
-    offset = obj.disk[m.pindex] * PAGE_SIZE
-    reply = await gd.pread(DISK_FD, phys_to_dmap(m.frame), offset)
+    reply = await gd.pread(DISK_FD, phys_to_dmap(m.frame), _offset(obj, m))
     if reply.errno:
         raise GuestPanic(f"{gd.kernel.name}: disk read failed: {errno_name(reply.errno)}")
+
+
+async def vkdisk_write(gd: GlobalData, obj: VmObject, m: VmPage) -> None:
+    """The same the other way. The page is busied, and nobody can write to it."""
+    if "disk-write-lost" in gd.mutants:
+        return
+    reply = await gd.pwrite(DISK_FD, phys_to_dmap(m.frame), _offset(obj, m))
+    if reply.errno:
+        raise GuestPanic(f"{gd.kernel.name}: disk write failed: {errno_name(reply.errno)}")
+
+
+def _offset(obj: VmObject, m: VmPage) -> int:
+    assert obj.disk is not None
+    return obj.disk[m.pindex] * PAGE_SIZE

@@ -2,7 +2,7 @@
 
 The patch takes away what needs more than an fxsave image to be switched. That reaches who asks the
 kernel; a program that executes CPUID itself sees the host's, AVX included, since nothing makes
-CPUID trap for a vkernel. As it was before: mutant `cpu-feature2-avx`.
+CPUID trap for a vkernel. As it was before: quirk `cpu_feature2_avx`.
 """
 
 from __future__ import annotations
@@ -28,4 +28,4 @@ async def identify_cpu(gd: GlobalData) -> int:
     """cpu_feature2."""
     (value,) = await access(gd, cpuid(1))
     feature2 = value >> 32
-    return feature2 if "cpu-feature2-avx" in gd.mutants else feature2 & ~NOT_SWITCHED
+    return feature2 if gd.kernel.quirks.cpu_feature2_avx else feature2 & ~NOT_SWITCHED

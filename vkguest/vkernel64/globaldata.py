@@ -19,6 +19,7 @@ from vkprotocol.messages import (
     Mmap,
     Msync,
     Pread,
+    Pwrite,
     Reply,
     Sysctl,
     VmspaceCreate,
@@ -84,6 +85,12 @@ class GlobalData:
         """A page of an open file, both page aligned."""
         return await self.port.call(
             Pread(lwp=self.cpuid, seq=self._stamp(), fd=fd, addr=addr, offset=offset)
+        )
+
+    async def pwrite(self, fd: int, addr: int, offset: int) -> Reply:
+        """A page to an open file, both page aligned."""
+        return await self.port.call(
+            Pwrite(lwp=self.cpuid, seq=self._stamp(), fd=fd, addr=addr, offset=offset)
         )
 
     async def mcontrol(self, addr: int, length: int, behav: int, value: int) -> Reply:

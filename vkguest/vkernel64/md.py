@@ -30,6 +30,18 @@ class Sigaction:
     mask: int = 0
 
 
+SS_ONSTACK, SS_DISABLE = 1, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sigstk:
+    """stack_t: where a handler with SA_ONSTACK runs."""
+
+    sp: int = 0
+    size: int = 0
+    flags: int = SS_DISABLE
+
+
 @dataclass(slots=True)
 class ProcMd:
     """proc_token covers `files` and `sigacts`; `brk` and `heap` the map's lock."""
@@ -40,17 +52,30 @@ class ProcMd:
     sigacts: dict[int, Sigaction] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """Of the trap frame; and lwp_sig, lwp_code: the signal that it became, and why."""
+
+    trapno: int = 0
+    addr: int = 0
+    err: int = 0
+    signo: int = 0
+    code: int = 0
+
+
 @dataclass(slots=True)
 class LwpMd:
     """Its vCPU's, but for `siglist`, the pending signals in order, which anybody may add to.
 
     `savefpu` is the frame with its 512 bytes of FPU state, `usingfp` TDF_USINGFP; `npxgd` the vCPU
     whose FPU holds the state at the moment. `progress` is what a system call that sleeps has done
-    so far, as it starts again each time.
+    so far, as it starts again each time. `trap`: what it has entered the kernel by last.
     """
 
     machine: Machine
     siglist: Cell
+    sigstk: Sigstk = Sigstk()
+    trap: Trap = Trap()
     sigmask: int = 0
     savefpu: VmPage | None = None
     usingfp: bool = False

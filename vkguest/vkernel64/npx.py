@@ -5,8 +5,7 @@ with PGEX_FPFAULT, and its first FPU instruction traps with T_DNA: `npxdna` load
 lwp that loses its vCPU takes its state along, in 512 bytes of guest memory.
 
 As it was before the patch: fxsave without REX.W, which cuts the instruction pointer to 32 bits
-(mutant `npx-fxsave32`); and 0xFFBF in place of npx_mxcsr_mask, which denies DAZ
-(`npx-mask-ffbf`).
+(quirk `fxsave32`); and 0xFFBF in place of npx_mxcsr_mask, which denies DAZ (`mxcsr_mask_ffbf`).
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ U32: Final = (1 << 32) - 1
 async def npx_mxcsr_mask(gd: GlobalData) -> int:
     """init.c:main asks the host, which has read it from an fxsave image; 0 is the default. The old
     form never looked."""
-    if "npx-mask-ffbf" in gd.mutants:
+    if gd.kernel.quirks.mxcsr_mask_ffbf:
         return DEFAULT_MXCSR_MASK
     reply = await gd.sysctl("hw.mxcsr_mask")
     return reply.value if not reply.errno and reply.value else DEFAULT_MXCSR_MASK
 
 
 def _rexw(gd: GlobalData) -> bool:
-    return "npx-fxsave32" not in gd.mutants
+    return not gd.kernel.quirks.fxsave32
 
 
 def _image(lp: Lwp) -> int:

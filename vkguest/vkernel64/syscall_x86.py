@@ -29,12 +29,13 @@ from vkguest.kern.kern_descrip import (
     sys_read,
     sys_write,
 )
-from vkguest.kern.kern_exit import exit1, kern_wait
+from vkguest.kern.kern_exit import exit1, kern_wait, ppwait_channel
 from vkguest.kern.kern_fork import fork1
 from vkguest.kern.kern_sig import (
     STATUS_SIGNAL,
     sys_kill,
     sys_sigaction,
+    sys_sigaltstack,
     sys_sigprocmask,
     sys_sigreturn,
 )
@@ -116,8 +117,31 @@ async def sys_exit(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> None:
 
 
 async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> tuple[int, int] | int:
-    """The child comes out of the call with 0 in rax and 1 in rdx. vfork is the same: its parent
-    does not wait, and shares nothing that is written."""
+    """The child comes out of the call with 0 in rax and 1 in rdx."""
+    pid = await _fork(gd, lp, vfork=False)
+    return pid if pid < 0 else (pid, 0)
+
+
+async def sys_vfork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> Result:
+    """kern_fork.c:sys_vfork, start_forked_proc: the child runs in this address space, and the
+    parent sleeps until it has another one or has ended."""
+    md = lp.md
+    assert md is not None
+    if not md.progress:
+        pid = await _fork(gd, lp, vfork=True)
+        if pid < 0:
+            return pid
+        md.progress = pid
+    async with gd.kernel.proc_token:
+        child = lp.proc.children.get(md.progress)
+        if child is not None and child.ppwait and "vfork-no-wait" not in gd.mutants:
+            await gd.kernel.sched.tsleep(lp, ppwait_channel(lp.proc))
+            return None
+    told(gd, lp.proc)
+    return md.progress, 0
+
+
+async def _fork(gd: GlobalData, lp: Lwp, *, vfork: bool) -> int:
     parent, md = lp.proc, lp.md
     assert md is not None
     assert parent.md is not None
@@ -136,6 +160,7 @@ async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> tuple[int,
             ),
         )  # fmt: skip
         clp.md.sigmask = md.sigmask
+        clp.md.sigstk = md.sigstk
         await npxfork(gd, lp, clp)
         async with gd.kernel.proc_token:
             files = dict(parent.md.files)
@@ -145,8 +170,7 @@ async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> tuple[int,
         told(gd, child)
         return clp
 
-    pid = await fork1(gd, lp, first)
-    return pid if pid < 0 else (pid, 0)
+    return await fork1(gd, lp, first, vfork=vfork)
 
 
 async def sys_wait4(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> Result:
@@ -289,9 +313,10 @@ CALLS: Final[dict[int, Call]] = {
     37: sys_kill,
     39: sys_getppid,
     42: sys_pipe,
+    53: sys_sigaltstack,
     59: sys_execve,
     65: sys_msync,
-    66: sys_fork,
+    66: sys_vfork,
     73: sys_munmap,
     74: sys_mprotect,
     75: sys_madvise,

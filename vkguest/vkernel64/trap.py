@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -38,6 +39,7 @@ from vkguest.kern.kern_ktrace import ktrcsw, ktrname
 from vkguest.kern.kern_sig import STATUS_SIGNAL, killproc, lwpsignal, postsig
 from vkguest.kern.syscall import syscall2
 from vkguest.vkernel64.dmap import access
+from vkguest.vkernel64.md import Trap
 from vkguest.vkernel64.npx import npxdna
 from vkguest.vkernel64.pmap_inval import flush_deferred
 from vkguest.vkernel64.syscall_x86 import syscall2_x86
@@ -49,10 +51,12 @@ if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
     from vkguest.vkernel64.globaldata import GlobalData
 
-# What a process gets for a trap that is its own fault.
+# What a process gets for a trap that is its own fault: the signal, and ucode, its si_code.
+ILL_PRVOPC, TRAP_BRKPT, FPE_INTDIV, BUS_SEGM_FAULT = 5, 1, 2, T_PROTFLT
 SIGNAL_OF = {
-    T_PRIVINFLT: SIGILL, T_ALIGNFLT: SIGBUS, T_PROTFLT: SIGBUS, T_BPTFLT: SIGTRAP,
-    T_DIVIDE: SIGFPE, T_ARITHTRAP: SIGFPE, T_XMMFLT: SIGFPE,
+    T_PRIVINFLT: (SIGILL, ILL_PRVOPC), T_ALIGNFLT: (SIGBUS, BUS_SEGM_FAULT),
+    T_PROTFLT: (SIGBUS, BUS_SEGM_FAULT), T_BPTFLT: (SIGTRAP, TRAP_BRKPT),
+    T_DIVIDE: (SIGFPE, FPE_INTDIV), T_ARITHTRAP: (SIGFPE, 0), T_XMMFLT: (SIGFPE, 0),
 }  # fmt: skip
 
 
@@ -81,6 +85,8 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
         lp.pc, lp.regs = out.pc, out.regs
         if lp.md is not None and out.machine is not None:
             lp.md.machine = out.machine
+            if errno == 0:
+                lp.md.trap = Trap(out.trapno, out.addr, out.err)
         if errno == 0:
             ours = await user_trap(gd, lp, out)
         await flush_deferred(gd)
@@ -144,7 +150,7 @@ async def user_trap(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
     if frame.trapno == T_PAGEFLT:
         return await trap_pfault(gd, lp, frame)
     if frame.trapno in SIGNAL_OF:
-        signo = SIGNAL_OF[frame.trapno]
+        signo, code = SIGNAL_OF[frame.trapno]
         machine = frame.machine
         where = f"instruction {frame.pc}" if machine is None else f"rip {machine.rip:#x}"
         gd.kernel.emit(
@@ -152,16 +158,17 @@ async def user_trap(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
             f"{gd.kernel.name}: trap {frame.trapno} at {where}, "
             f"address {frame.addr:#x} pid {lp.proc.pid}: signal {signo}",
         )
-        await trapsignal(gd, lp, signo)
+        await trapsignal(gd, lp, signo, code)
         return True
     raise GuestPanic(f"{gd.kernel.name}: user_trap: unknown trap {frame.trapno:#x}")
 
 
-async def trapsignal(gd: GlobalData, lp: Lwp, signo: int) -> None:
+async def trapsignal(gd: GlobalData, lp: Lwp, signo: int, code: int) -> None:
     """kern_sig.c:trapsignal: only machine code can have a handler for it."""
     if lp.md is None:
         await killproc(gd, lp.proc, STATUS_SIGNAL + signo)
     else:
+        lp.md.trap = replace(lp.md.trap, signo=signo, code=code)
         await lwpsignal(gd, lp, signo)
 
 
@@ -194,7 +201,9 @@ async def trap_pfault(gd: GlobalData, lp: Lwp, frame: Trapframe) -> bool:
             "console",
             f"{gd.kernel.name}: seg-fault accessing address {frame.addr:#x} pid {lp.proc.pid}",
         )
-        await trapsignal(gd, lp, SIGSEGV)
+        segv_maperr, segv_accerr = 1, 2
+        code = segv_maperr if result == KERN_INVALID_ADDRESS else segv_accerr
+        await trapsignal(gd, lp, SIGSEGV, code)
     return True
 
 

@@ -23,6 +23,7 @@ from vkguest.vm.vm_object import (
     vm_object_page_remove,
     vm_object_reference,
 )
+from vkguest.vm.vnode_pager import vm_object_page_clean
 
 if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
@@ -118,6 +119,8 @@ async def vm_map_delete(gd: GlobalData, vm_map: VmMap, start: int, end: int) -> 
         await pmap_remove(gd, vm_map.pmap, entry.start, entry.end)
         vm_map.entries.remove(entry)
         obj = entry.object
+        if obj.disk is not None and entry.inheritance == INHERIT_SHARE:
+            await vm_object_page_clean(gd, obj, entry.offset, entry.pindex(entry.end))
         clips = sum(e.object is obj for e in vm_map.entries)
         if clips:
             # Cut out of a larger entry: the object lives on, but these pages are not needed.

@@ -43,6 +43,7 @@ from vkguest.vm.vm_map import (
 )
 from vkguest.vm.vm_object import VmObject, vm_object_deallocate
 from vkguest.vm.vm_page import vm_contig_alloc
+from vkguest.vm.vnode_pager import vm_object_page_clean
 
 if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
@@ -146,10 +147,12 @@ async def sys_madvise(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
 
 
 async def sys_msync(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
-    """The host writes what is dirty of these pages, which it finds through the DMAP.
+    """What a shared mapping has changed of a file goes to the disk. Then the host writes what is
+    dirty of these pages, which it finds through the DMAP.
 
-    Ours: to DragonFly's msync anonymous memory has nowhere to be written. It stands for what a sync
-    of the host does to the memory image at any time: writes pages of it while programs run (W12).
+    That is ours: to DragonFly's msync anonymous memory has nowhere to be written. It stands for
+    what a sync of the host does to the memory image at any time: writes pages of it while programs
+    run (W12).
     """
     addr, length, flags = args[:3]
     size = round_page(length)
@@ -157,6 +160,10 @@ async def sys_msync(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
         return -Errno.EINVAL
     vm_map = lp.proc.vmspace.vm_map
     await vm_map.lock.acquire_shared()
+    for entry in vm_map.entries:
+        first, last = max(entry.start, addr), min(entry.end, addr + size)
+        if first < last and entry.object.disk is not None and entry.inheritance == INHERIT_SHARE:
+            await vm_object_page_clean(gd, entry.object, entry.pindex(first), entry.pindex(last))
     frames = await vm_map_frames(vm_map, addr, addr + size)
     await vm_map.lock.release()
     if frames is None:

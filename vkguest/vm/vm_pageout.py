@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vkprotocol.mman import PROT_READ
-
 from vkguest.kern.kern_sig import STATUS_KILLED, killproc
 from vkguest.vkernel64.pmap_page import (
-    pmap_is_modified,
-    pmap_page_protect,
     pmap_remove_all,
     pmap_ts_referenced,
 )
-from vkguest.vm.swap_pager import swap_pager_putpage
 from vkguest.vm.vm_page import (
     ACT_ADVANCE,
     ACT_DECLINE,
@@ -31,6 +26,7 @@ from vkguest.vm.vm_page import (
     vm_page_requeue,
     vm_page_wakeup,
 )
+from vkguest.vm.vnode_pager import vm_page_test_dirty, vm_pageout_flush
 
 if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
@@ -150,36 +146,10 @@ async def vm_pageout_page(gd: GlobalData, m: VmPage, passes: int) -> None:
     if await _referenced(gd, m) and passes < 2:
         await vm_page_requeue(gd, m, PQ_ACTIVE)
     elif await vm_page_test_dirty(gd, m):
-        await _launder(gd, m)
+        await vm_pageout_flush(gd, m)
     elif await _cache(gd, m):
         return
     await vm_page_wakeup(m)
-
-
-async def vm_page_test_dirty(gd: GlobalData, m: VmPage) -> bool:
-    """vm_page.c:vm_page_test_dirty: the page's own flag, or M in a VPTE."""
-    async with m.spin:
-        dirty = m.dirty
-    return dirty or await pmap_is_modified(gd, m)
-
-
-async def _launder(gd: GlobalData, m: VmPage) -> None:
-    """vm_pageout.c:vm_pageout_flush: protect, mark clean, write.
-
-    The page stays mapped read-only. A write meanwhile faults, waits for the busy bit, and dirties
-    it anew; that is why M must have been cleared together with RW, and with an INVAL.
-    """
-    await pmap_page_protect(gd, m, PROT_READ)
-    async with m.spin:
-        m.dirty = False
-    obj = m.object
-    assert obj is not None, "a queued page has an object, and keeps it while it is busied"
-    async with obj.lock:
-        written = await swap_pager_putpage(gd, m)
-    if not written:
-        async with m.spin:
-            m.dirty = True
-        await vm_page_requeue(gd, m, PQ_ACTIVE)
 
 
 async def _cache(gd: GlobalData, m: VmPage) -> bool:

@@ -40,15 +40,19 @@ USER_SIZE = VM_MAX_USER_ADDRESS - VM_MIN_USER_ADDRESS
 
 
 class Vmspace:
-    """struct vmspace. Its pmap keeps the root table while it is cached in the zone."""
+    """struct vmspace. Its pmap keeps the root table while it is cached in the zone.
 
-    __slots__ = ("pmap", "vm_map")
+    `refs`: the processes that have it, more than one after vfork; proc_token covers it.
+    """
+
+    __slots__ = ("pmap", "refs", "vm_map")
 
     def __init__(self, name: str, number: int) -> None:
         vmspace_address = 0xFFFF_8000  # where the zone begins: an opaque number to the host
         vmspace_size = 0x200
         self.pmap = Pmap(name, vmspace_address + number * vmspace_size)
         self.vm_map = VmMap(name, self.pmap)
+        self.refs = 1
 
 
 @guarded_by("lock", "free", "made")
@@ -76,6 +80,7 @@ class VmspaceZone:
 async def vmspace_alloc(gd: GlobalData) -> Vmspace:
     """vm_map.c:vmspace_alloc. Raises VmWait, with nothing done."""
     vm = await gd.kernel.vmspaces.get()
+    vm.refs = 1  # as nobody else knows it
     try:
         await pmap_pinit(gd, vm.pmap)
     except BaseException:

@@ -208,6 +208,22 @@ async def _pread(lwp: Lwp, m: msg.Pread) -> Result:
     return _errno(0, max(0, min(PAGE_SIZE, file.vnode.size - m.offset)))
 
 
+async def _pwrite(lwp: Lwp, m: msg.Pwrite) -> Result:
+    """kern_pwritev of one page, which the file has already: it does not grow."""
+    file = lwp.proc.files.get(m.fd)
+    if file is None or not file.fwrite:
+        return _errno(Errno.EBADF)
+    size = file.vnode.size
+    if not 0 <= m.offset < size or m.offset & PAGE_MASK or m.addr & PAGE_MASK:
+        return _errno(Errno.EINVAL)
+    try:
+        content = await lwp.cpu.take_page(m.addr)
+    except Fault:
+        return _errno(Errno.EFAULT)
+    await file.vnode.write_page(m.offset >> PAGE_SHIFT, content)
+    return _errno(0, min(PAGE_SIZE, size - m.offset))
+
+
 async def _munmap(lwp: Lwp, m: msg.Munmap) -> Result:
     call = kern_munmap(lwp.proc.p_vmspace, m.addr, m.length)
     return _errno(*await ktrace(lwp, m, call))
@@ -309,6 +325,7 @@ SYSCALLS: dict[type[msg.Request], Handler] = {
     msg.VmspacePwrite: _vmspace_pwrite,
     msg.Mmap: _mmap,
     msg.Pread: _pread,
+    msg.Pwrite: _pwrite,
     msg.Munmap: _munmap,
     msg.Mcontrol: _mcontrol,
     msg.Madvise: _madvise,

@@ -213,12 +213,17 @@ class Cpu:
     @coroutine
     def copy_page(self, dst: int, src: int) -> Step:
         """bcopy of a page: one step to read it, one to write it."""
-        frame = yield from self._page(src, "copy from", VM_PROT_READ)
-        content = frame.words.tobytes()
+        content = yield from self.take_page(src)
         frame = yield from self._page(dst, "copy to", VM_PROT_WRITE, content)
         if frame is not None:
             frame.put_bytes(content)
             self.kernel.emit("page.write", frame.pfn, content)
+
+    @coroutine
+    def take_page(self, va: int) -> Step:
+        """The bytes of a page, in one step."""
+        frame = yield from self._page(va, "copy from", VM_PROT_READ)
+        return frame.words.tobytes()
 
     @coroutine
     def fill_page(self, va: int, content: bytes) -> Step:

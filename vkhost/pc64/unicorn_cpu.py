@@ -8,11 +8,13 @@ stores real afterwards or takes all of it back (`save`, `rollback`).
 Traps of unicorn 2.1.4 that shape this: its TLB has a size that follows the wall clock; an error in
 a callback looks like a page fault; an exception leaves a mark that makes the next one a double
 fault, so that `rollback` follows each; count is kept by an internal hook whose counter has no
-accessor and is found by running (`_counter_offset`).
+accessor and is found by running (`_counter_offset`); the hook of a TLB miss is told the page, and
+the byte is in a field of the same kind (`_address_offset`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import Any, Final
 
@@ -31,10 +33,10 @@ CR0_TS: Final = 1 << 3
 U64: Final = (1 << 64) - 1
 U32: Final = (1 << 32) - 1
 # What is executed on our own behalf, by its place in the spare page; the image is behind it.
-SYSRET, FXSAVE64, FXRSTOR64, FNINIT, JUMP_SELF, IMAGE = 0, 16, 32, 48, 64, 2048
+SYSRET, FXSAVE64, FXRSTOR64, FNINIT, JUMP_SELF, LOAD, IMAGE = 0, 16, 32, 48, 64, 80, 2048
 OWN_CODE: Final = {
     SYSRET: "480f07", FXSAVE64: "480fae03", FXRSTOR64: "480fae0b", FNINIT: "dbe3",
-    JUMP_SELF: "ebfe",
+    JUMP_SELF: "ebfe", LOAD: "488b03",
 }  # fmt: skip
 FXSAVE_BYTES: Final = 512
 SPARE_VA: Final = 0x7000
@@ -93,6 +95,7 @@ class UnicornCpu:
             self.memory[SPARE_PAGE + at : SPARE_PAGE + at + len(code) // 2] = bytes.fromhex(code)
         self._user_mode()
         self._counter = ctypes.c_size_t.from_address(self._struct() + self._counter_offset())
+        self._address = ctypes.c_uint64.from_address(self._struct() + self._address_offset())
         self.pristine = uc.context_save()
         self._saved = [uc.context_save(), uc.context_save()]
 
@@ -152,6 +155,22 @@ class UnicornCpu:
             found = here if found is None else found & here
         assert found is not None
         assert len(found) == 1, f"unicorn {unicorn.__version__}: its counter is not found"
+        return found.pop()
+
+    def _address_offset(self) -> int:
+        """Where the engine has the address of the last access that its TLB was not filled for."""
+        found: set[int] | None = None
+        for address in (0x1234_5678_9ABC, 0x2345_6789_ABCD):
+            self.uc.reg_write(x86.UC_X86_REG_RBX, address)
+            self.missing = None
+            with contextlib.suppress(unicorn.UcError):
+                self._own(LOAD)
+            raw = ctypes.string_at(self._struct(), 2048)
+            words = range(0, len(raw), 8)
+            here = {at for at in words if int.from_bytes(raw[at : at + 8], "little") == address}
+            found = here if found is None else found & here
+        assert found is not None
+        assert len(found) == 1, f"unicorn {unicorn.__version__}: its fault address is not found"
         return found.pop()
 
     def reset(self) -> None:
@@ -222,6 +241,8 @@ class UnicornCpu:
                 raise
         if self.error is not None:
             raise self.error
+        if self.missing is not None:
+            self.missing = (self._address.value, self.missing[1])
         counted = self._counter.value
         # One that faults was counted, and so was one more when all have run; not a system call,
         # nor what could not even be fetched.
@@ -247,6 +268,8 @@ class UnicornCpu:
 
     def _filled(self, va: int, access: int, out: Any) -> bool:
         if self.tlb is None:
+            if va != SPARE_VA:
+                return False
             out.paddr, out.perms = SPARE_PAGE, unicorn.UC_PROT_ALL
             return True
         kind = KIND[access]

@@ -10,10 +10,11 @@ from vkprotocol.param import VM_MAX_USER_ADDRESS
 
 from vkguest.kern.callout import check_verifier, verifier_of
 from vkguest.kern.errors import GuestPanic
+from vkguest.quirks import AS_PATCHED, Quirks
 
 
-def gd(*mutants: str) -> Any:
-    return SimpleNamespace(kernel=SimpleNamespace(name="vk0"), mutants=frozenset(mutants))
+def gd(quirks: Quirks = AS_PATCHED) -> Any:
+    return SimpleNamespace(kernel=SimpleNamespace(name="vk0", quirks=quirks))
 
 
 def test_a_verifier_of_a_vkernel_is_a_user_address_of_the_host() -> None:
@@ -28,4 +29,4 @@ def test_with_the_check_the_first_callout_is_a_panic() -> None:
     lp: Any = SimpleNamespace(proc=SimpleNamespace(pid=7), tid=1)
 
     with pytest.raises(GuestPanic, match="verifier"):
-        check_verifier(gd("callout-verifier-check"), verifier_of(lp))
+        check_verifier(gd(Quirks(callout_verifier_check=True)), verifier_of(lp))

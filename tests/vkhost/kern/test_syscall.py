@@ -22,6 +22,7 @@ from vkprotocol.messages import AnyRequest
 from vkprotocol.vkernel import SIGUSR1
 
 from tests.vkhost.vkernel import DMAP, FD, RW, R, Vkernel
+from vkhost.kern.lwp import File
 from vkhost.kern.panic import Panic
 from vkhost.kern.proc import killproc, proc_create
 from vkhost.kern.syscall import SYSCALLS, proc_start
@@ -148,6 +149,25 @@ def test_pread_and_pwrite_as_they_should_be() -> None:
     assert k.vnode.object is not None
     assert all(m.hold_count.value == 0 for m in k.vnode.object.memq.values())
     assert all(m.busy_count.value == 0 for m in k.vnode.object.memq.values())
+
+
+def test_a_page_goes_to_a_file_and_no_further_than_its_end() -> None:
+    k = with_dmap()
+    disk = MemoryVnode("disk", 2 * PAGE)
+    k.proc.files[9] = File(disk)
+    k.proc.files[8] = File(disk, fwrite=False)
+    k.call(msg.CpuOps(lwp=0, seq=1, ops=(store(DMAP + 8, 77),)))
+
+    def pwrite(fd: int, addr: int, offset: int) -> tuple[int, int]:
+        reply = k.call(msg.Pwrite(lwp=0, seq=2, fd=fd, addr=addr, offset=offset))
+        return reply.errno, reply.value
+
+    assert pwrite(9, DMAP, PAGE) == (0, PAGE)
+    assert disk.content[PAGE + 8] == 77
+    assert pwrite(8, DMAP, 0) == pwrite(7, DMAP, 0) == (Errno.EBADF, 0)
+    for addr, offset in ((DMAP, 2 * PAGE), (DMAP, -PAGE), (DMAP, 1), (DMAP + 8, 0)):
+        assert pwrite(9, addr, offset) == (Errno.EINVAL, 0)
+    assert pwrite(9, DMAP + 64 * PAGE, 0) == (Errno.EFAULT, 0)
 
 
 @pytest.mark.parametrize("request_", [

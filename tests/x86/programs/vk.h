@@ -14,7 +14,10 @@ typedef unsigned char u8;
 #define SYS_getpid 20
 #define SYS_kill 37
 #define SYS_pipe 42
+#define SYS_sigaltstack 53
 #define SYS_execve 59
+#define SYS_msync 65
+#define SYS_vfork 66
 #define SYS_munmap 73
 #define SYS_mprotect 74
 #define SYS_dup2 90
@@ -99,5 +102,8 @@ static inline void check(int ok, const char *what)
 
 int main(int argc, char **argv);
 
-__asm__(".globl _start\n_start: mov (%rsp), %rdi; lea 8(%rsp), %rsi; and $-16, %rsp\n"
-	"call main; mov %eax, %edi; mov $1, %eax; syscall; hlt");
+__attribute__((naked)) void _start(void)
+{
+	__asm__("mov (%rsp), %rdi; lea 8(%rsp), %rsi; and $-16, %rsp\n"
+		"call main; mov %eax, %edi; mov $1, %eax; syscall; hlt");
+}

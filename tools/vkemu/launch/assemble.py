@@ -119,7 +119,7 @@ class Machine:
         if vkernel.disk.content:
             disk = MemoryVnode(f"{guest.name}.disk", len(vkernel.disk.content))
             disk.content = vkernel.disk.content
-            proc.files[DISK_FD] = File(disk, fwrite=False)
+            proc.files[DISK_FD] = File(disk)
         proc_start(proc)
         vkernel.start()
         return vkernel
@@ -227,6 +227,7 @@ def vkernel_arguments(guest: Guest, blobs: Mapping[str, bytes]) -> dict[str, Any
         "prezero": guest.prezero,
         "kernel_map": guest.kernel_map,
         "mutants": frozenset(guest.mutants),
+        "quirks": guest.quirks.on(guest.tree),
     }
 
 

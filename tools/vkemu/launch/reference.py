@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from vkemu.launch.scenario import Guest, Host, NativeTable, Process, QuirkTable, Region, Scenario
+from vkemu.launch.scenario import (
+    Guest,
+    Host,
+    NativeTable,
+    Process,
+    QuirkTable,
+    Region,
+    Scenario,
+)
+from vkguest.quirks import Quirks as GuestQuirks
 from vkhost.fault_injection import InjectedFault
 
 TABLES: tuple[tuple[str, Any], ...] = (
@@ -17,6 +26,7 @@ TABLES: tuple[tuple[str, Any], ...] = (
     ("[[guest]]", Guest),
     ("[[guest.process]]", Process),
     ("[[guest.process.region]]", Region),
+    ("[guest.quirks]", GuestQuirks),
     ("[[native]]", NativeTable),
     ("[[fault]]", InjectedFault),
     ("[host]", Host),

@@ -21,6 +21,8 @@ from vkemu.launch import elf, faults, names
 from vkemu.launch.setting import lay_over, read_setting
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError, known, one_of
+from vkguest.quirks import Quirks as GuestQuirks
+from vkguest.quirks import Tree as GuestTree
 from vkhost.config import HostConfig
 from vkhost.fault_injection import InjectedFault
 from vkhost.quirks import Quirks
@@ -92,6 +94,8 @@ class Guest(Table, frozen=True):
     prezero: bool = False
     kernel_map: bool = False  # trap frames and buffers of its own that it may fault on
     mutants: tuple[str, ...] = ()
+    tree: GuestTree = "patch"  # of the vkernel, which may be older than its host
+    quirks: GuestQuirks = GuestQuirks()
 
     @property
     def memory_pages(self) -> int:
