@@ -59,7 +59,7 @@ class Machine:
         self.kernel = Kernel(
             msgspec.convert(msgspec.structs.asdict(scenario.host), HostConfig),
             scenario.policy,
-            self._noting(host_threads),
+            self._noting(host_threads) if scenario.guest else spawn,
             emit_to(self.oracle, log),
             msgspec.convert(msgspec.structs.asdict(scenario.quirks), Quirks),
             frozenset(scenario.mutants),
@@ -82,7 +82,8 @@ class Machine:
             self.kernel, self.oracle.shadow, guests=self.guests, reference=self.oracle.reference
         )
         self.quiet: QuietBooks | None = None
-        if "books" in self.oracle.checks:
+        # Guests from outside come and go, and a host that serves is hardly ever quiet.
+        if "books" in self.oracle.checks and scenario.guest:
             self.quiet = QuietBooks(self.books, host_threads, guest_threads)
             self.oracle.tell("syscall.end", self.quiet.syscall_end)
             self.oracle.tell("run.enter", self.quiet.run_enter)
