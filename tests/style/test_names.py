@@ -95,6 +95,19 @@ def known_elsewhere(tree: Iterable[Module]) -> set[str]:
     return found
 
 
+def unnamed(tree: Sequence[Module], tests: Sequence[Module]) -> Iterator[str]:
+    """Functions and classes that no module and no test has the name of."""
+    elsewhere = known_elsewhere([*tree, *tests])
+    for module in tree:
+        here = {name for name, _ in reads(module.tree)}
+        for statement in module.tree.body:
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                name = statement.name
+                ways = {name, f".{name}", f"{module.name}.{name}"}
+                if not statement.decorator_list and name not in here and not ways & elsewhere:
+                    yield f"{module.name}.{name}"
+
+
 def told() -> set[str]:
     """What a test changes or a page explains."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -145,6 +158,16 @@ def test_what_one_function_uses_is_in_it_and_what_nobody_uses_is_gone() -> None:
 
     # What both kernels agree on is for whoever writes a third.
     assert {name for name in found if not name.startswith("vkprotocol.")} == STAY
+
+
+def test_every_function_is_named_by_somebody() -> None:
+    found = set(unnamed(modules(), modules_of_tests()))
+    x = Module("vkhost.x", "x.py", "def f(): ...\ndef g(): ...\ndef h():\n    g()")
+    test = Module("tests.test_x", "t.py", "from vkhost.x import h")
+
+    # Python's own protocols, and pytest's.
+    assert {name for name in found if not re.search(r"\.(__|pytest_)\w+$", name)} == set()
+    assert list(unnamed([x], [test])) == ["vkhost.x.f"]
 
 
 @pytest.mark.parametrize(

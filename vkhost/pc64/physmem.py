@@ -87,12 +87,6 @@ class Frame:
         self.put_bytes(_ZEROES)
 
     @coroutine
-    def copy_from(self, other: Frame) -> Step:
-        """pmap_copy_page."""
-        yield Effect(self.bulk, "copy", write=True, also=((other.bulk, True),))
-        self.words[:] = other.words
-
-    @coroutine
     def read_bytes(self) -> Step:
         """All of the frame, as a device reads it.
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from vkhost.kern.panic import kkassert
 from vkhost.vm.vm import VM_PROT_NONE
-from vkhost.vm.vm_page import PG_MAPPED, VM_PAGE_BITS_ALL, VmPage
+from vkhost.vm.vm_page import PG_MAPPED, VmPage
 from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_not_busy, vm_page_wakeup
 from vkhost.vm.vm_page_dirty import (
-    vm_page_dirty,
     vm_page_protect,
     vm_page_reusable,
     vm_page_undirty,
@@ -182,17 +181,3 @@ async def vm_page_free(m: VmPage) -> None:
         kernel.emit("page.free", m.pfn, m.frame.generation)
     await vm_page_wakeup(m)
     await vm_page_free_wakeup(kernel)
-
-
-async def vm_page_zero_fill(m: VmPage) -> None:
-    """Page busied; validity is the caller's."""
-    await m.frame.zero()
-    m.kernel.emit("page.zero", m.pfn)
-
-
-async def vm_page_copy(src: VmPage, dst: VmPage) -> None:
-    """Both busied. All of dst is valid and dirty afterwards: nothing else has this content."""
-    await dst.frame.copy_from(src.frame)
-    dst.kernel.emit("page.copy", src.pfn, dst.pfn)
-    dst.valid = VM_PAGE_BITS_ALL
-    await vm_page_dirty(dst)

@@ -17,14 +17,6 @@ async def vm_page_count_severe(kernel: Kernel) -> bool:
     return kernel.vmmeter.count_severe(*await paging_counts(kernel))
 
 
-async def vm_page_count_min(kernel: Kernel, donotcount: int = 0) -> bool:
-    return kernel.vmmeter.count_min(*await paging_counts(kernel), donotcount)
-
-
-async def vm_page_count_target(kernel: Kernel) -> bool:
-    return kernel.vmmeter.count_target(*await paging_counts(kernel))
-
-
 async def vm_wait_pfault(kernel: Kernel, proc: Proc | None = None) -> None:
     """A faulting thread lets the pagedaemon work: "pfault", a second at a time while severe, or
     until the thread's process is to be killed for its memory.
@@ -38,12 +30,3 @@ async def vm_wait_pfault(kernel: Kernel, proc: Proc | None = None) -> None:
         await tsleep(daemon.v_free_count_chan, NS_PER_SECOND)
         if proc is not None and await proc.lowmemkill.load():
             break
-
-
-async def vm_wait(kernel: Kernel) -> None:
-    """A thread that needs a page and may not fail: "vmwait", once."""
-    daemon = kernel.pagedaemon
-    if await vm_page_count_target(kernel):
-        await pagedaemon_wakeup(kernel)
-        kernel.emit("pageout.wait", "vmwait")
-        await tsleep(daemon.v_free_count_chan, NS_PER_SECOND)
