@@ -100,12 +100,11 @@ def test_the_clocks_agree_with_the_explorer(bodies: list[list[Op]], seed: int) -
 
 def test_a_load_does_not_order_a_load_and_a_store_does() -> None:
     clocks = VectorClocks()
-    first = clocks.step("a", [("x", False)])
-    second = clocks.step("b", [("x", False)])
-    third = clocks.step("c", [("x", True)])
+    for actor, write in (("a", False), ("b", False), ("c", True)):
+        clocks.step(actor, [("x", write)])
 
-    assert not happens_before(first, "a", second)
-    assert third == {"a": 1, "b": 1, "c": 1}
+    assert not happens_before(clocks.of("a"), "a", clocks.of("b"))
+    assert clocks.of("c") == {"a": 1, "b": 1, "c": 1}
 
 
 def test_causes_are_the_missing_part_of_happens_before() -> None:

@@ -8,15 +8,18 @@ everything after it. (Fidge 1988, Mattern 1989.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Final, TypeAlias
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Key, Thread
 
 from vkemu.executors.controlled import Choose, Execution
 
 Clock: TypeAlias = list[int]  # by actor; actors beyond its end are 0
-Footprint: TypeAlias = Iterable[tuple[Key, bool]]  # (object, is it written)
+Footprint: TypeAlias = Sequence[tuple[Key, bool]]  # (object, is it written)
+Seen: TypeAlias = tuple[int, int, Clock]  # actor, the number of its step, the clock
+
+NOBODY: Final = -1
 
 
 def join(into: Clock, other: Clock) -> None:
@@ -29,41 +32,53 @@ def join(into: Clock, other: Clock) -> None:
             into[i] = count
 
 
+def _known(clock: Clock, seen: Seen) -> bool:
+    actor, count, _ = seen
+    return actor != NOBODY and actor < len(clock) and clock[actor] >= count
+
+
 class VectorClocks:
     """The clocks of one run, fed step by step.
 
-    Invariant: `written[key]` is the join of the clocks of the writes of `key`, `touched[key]` of
-    all accesses to it.
+    Invariant: `written[key]` is the clock of the last write of `key`, `touched[key]` the join of
+    those of all accesses to it. Either says whose step it is the clock of, and which: a clock that
+    knows of this step is not before it, and need not be compared any further (an epoch of
+    FastTrack, Flanagan and Freund 2009). A join of several is nobody's.
     """
 
     def __init__(self) -> None:
         self.actors: dict[str, int] = {}
         self._clocks: list[Clock] = []
-        self._written: dict[Key, Clock] = {}
-        self._touched: dict[Key, Clock] = {}
+        self._written: dict[Key, Seen] = {}
+        self._touched: dict[Key, Seen] = {}
         self._barrier: Clock = []
 
-    def step(self, actor: str, footprint: Footprint) -> dict[str, int]:
-        """`actor` takes a step with this footprint; the step's clock, itself included."""
+    def step(self, actor: str, footprint: Footprint) -> None:
+        """`actor` takes a step with this footprint."""
         me = self._number(actor)
         clock = self._clocks[me]
-        objects = list(footprint)
-        for key, write in objects:
-            seen = self._touched.get(key) if write else self._written.get(key)
-            if seen is not None:
-                join(clock, seen)
-        clock += [0] * (me + 1 - len(clock))
+        clock += [0] * (len(self._clocks) - len(clock))
+        for key, write in footprint:
+            seen = (self._touched if write else self._written).get(key)
+            if seen is not None and not _known(clock, seen):
+                join(clock, seen[2])
         clock[me] += 1
-        for key, write in objects:
+        now = (me, clock[me], clock.copy())
+        for key, write in footprint:
             if write:
-                self._written[key] = clock.copy()
-            join(self._touched.setdefault(key, []), clock)
-        return self.of(actor)
+                self._written[key] = now
+            seen = self._touched.get(key)
+            if write or seen is None or _known(clock, seen):
+                self._touched[key] = now
+            else:
+                joined = seen[2] if seen[0] == NOBODY else seen[2].copy()
+                join(joined, clock)
+                self._touched[key] = (NOBODY, 0, joined)
 
     def of(self, actor: str) -> dict[str, int]:
-        """The clock of the actor's last step."""
+        """The clock of the actor's last step, itself included."""
         counts = self._clocks[self._number(actor)]
-        return {name: counts[i] for name, i in self.actors.items() if i < len(counts) and counts[i]}
+        return {name: count for name, count in zip(self.actors, counts, strict=False) if count}
 
     def spawned(self, child: str, parent: str | None) -> None:
         """`parent` starts `child` in the step it is taking; None: set-up does."""
@@ -93,7 +108,8 @@ class Clocked:
         self.execution = execution
         self.choose = choose
         self.clocks = VectorClocks()
-        self.clock: dict[str, int] = {}  # of the step under way; empty during the set-up
+        self._actor = ""  # whose step is under way; "" during the set-up
+        self._clock: dict[str, int] | None = {}  # of it, once it was asked for
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
         self._t = CLOCK[0]
@@ -101,6 +117,13 @@ class Clocked:
         execution.on_spawn = self._spawned
         for thread in execution.threads.values():
             self.clocks.spawned(self.name(thread), None)
+
+    @property
+    def clock(self) -> dict[str, int]:
+        """Of the step under way; empty during the set-up."""
+        if self._clock is None:
+            self._clock = self.clocks.of(self._actor)
+        return self._clock
 
     def name(self, thread: Thread) -> str:
         """Its name, made unique: an actor each."""
@@ -135,7 +158,9 @@ class Clocked:
         footprint = [(effect.obj.key, effect.write)]
         if effect.also:
             footprint += [(shared.key, write) for shared, write in effect.also]
-        self.clock = self.clocks.step(self.name(thread), footprint)
+        self._actor = self.name(thread)
+        self.clocks.step(self._actor, footprint)
+        self._clock = None
 
 
 def happens_before(one: dict[str, int], actor: str, other: dict[str, int]) -> bool:
