@@ -6,12 +6,40 @@ beside the one it is paired with, for the machine may have other work.
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import anyio
+from vkemu.executors.live import Live
+from vkemu.launch.assemble import assemble
+from vkemu.launch.live_run import live_schedule
+from vkemu.launch.outcome import recorded
+from vkemu.launch.scenario import Guest, Host, Scenario
+from vkemu.record.live_log import LiveLog, Writer
+from vkemu.report.trial import Origin, record
+from vkemu.serving.address import listen
+from vkemu.serving.server import Server
+from vkprotocol import insn
+from vkprotocol.messages import CpuOps, Mmap, VmspaceCreate, VmspaceMcontrol, VmspaceMmap
+from vkprotocol.mman import (
+    MADV_INVAL,
+    MAP_FIXED,
+    MAP_SHARED,
+    MAP_VPAGETABLE,
+    PROT_READ,
+    PROT_WRITE,
+)
 
 from tests.benchmarks.protocol_bench import over_socket
+from tests.serving.test_server import Peer, peer
 from tests.vkhost.vkernel import Vkernel
 from vkhost.vm.vm_map import entries_in, vm_map_findspace
 from vkhost.vm.vm_mmap import kern_mmap
@@ -52,6 +80,77 @@ def entries(count: int) -> float:
     return (time.process_time() - began) / 2000 * 1e6
 
 
+async def served(work: Work, others: int, log: bool) -> float:
+    """Microseconds of processor time, both sides, for one of what a guest asks for, beside so many
+    other guests that are connected and quiet."""
+    scenario = Scenario(name="b", host=Host(pages=8000, cpus=others + 1), guest=())
+    live = Live(time_scale=1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.open(Path(folder, "log"), os.O_WRONLY | os.O_CREAT)
+        writer = LiveLog(Writer(partial(os.write, out)), "bench") if log else None
+        machine = assemble(scenario, writer, live)
+        server = Server(live, machine.kernel, lambda line: None)
+        path = Path(folder, "host")
+        async with AsyncExitStack() as stack:
+            listener = await stack.enter_async_context(listen(path))
+            group = await stack.enter_async_context(anyio.create_task_group())
+            group.start_soon(server.run, listener)
+            for _ in range(others):
+                await (await stack.enter_async_context(peer(path))).greet()
+            guest = await stack.enter_async_context(peer(path))
+            await guest.greet(memory=MEMORY)
+            cost = await work(guest)
+            server.shutdown()
+        live.close()
+        if writer is not None:
+            writer.close()
+        os.close(out)
+    return cost
+
+
+async def inval(guest: Peer) -> float:
+    await guest.ask(VmspaceCreate, 0x1000)
+    await guest.ask(VmspaceMmap, 0x1000, 0, 1 << 21, RW, SHADOWED, 3, 0)
+    began = time.process_time()
+    for n in range(INVALS):
+        reply = await guest.ask(VmspaceMcontrol, 0x1000, n % 512 << 12, 4096, MADV_INVAL)
+        assert not reply.errno
+    return (time.process_time() - began) / INVALS * 1e6
+
+
+async def fault(guest: Peer) -> float:
+    mapped = await guest.ask(Mmap, 0, MEMORY, RW, MAP_SHARED, 3, 0)
+    began = time.process_time()
+    for first in range(0, FAULTS, 64):
+        pages = range(first, first + 64)
+        ops = tuple(insn.store(mapped.value + n * 4096, n) for n in pages)
+        assert not (await guest.ask(CpuOps, ops)).errno
+    return (time.process_time() - began) / FAULTS * 1e6
+
+
+Work = Callable[[Peer], Awaitable[float]]
+RW = PROT_READ | PROT_WRITE
+SHADOWED = MAP_SHARED | MAP_VPAGETABLE | MAP_FIXED
+MEMORY = 4096 * 4096
+INVALS = 1000
+FAULTS = 2048
+
+
+def live_and_replay() -> tuple[float, float]:
+    """Seconds of 64 guests live, and of the replay that makes the log of it."""
+    guests = tuple(
+        Guest(name=f"g{n}", memory="64p", vcpus=1, workloads=("touch:pages=4,rounds=2",))
+        for n in range(64)
+    )
+    scenario = Scenario(name="b", host=Host(pages=4000, cpus=64), guest=guests)
+    began = time.process_time()
+    schedule = live_schedule(scenario, "trio", 1, None)
+    between = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        record(scenario, recorded(schedule), Origin("b", (), "live", 1), Path(folder), None)
+    return between - began, time.process_time() - between
+
+
 def main() -> None:
     for pages in (1 << 12, 1 << 20):
         seconds, resident = start(pages)
@@ -63,6 +162,16 @@ def main() -> None:
             _, bare = over_socket("bare", backend, 4000, window)
             _, ours = over_socket("host sysctl", backend, 4000, window)
             print(f"request, {backend}, {window} at a time: {ours:6.1f} us, x{ours / bare:.2f}")
+    for log in (False, True):
+        what = "log" if log else "no log"
+        for others in (0, 15, 63):
+            cost = anyio.run(served, inval, others, log)
+            print(f"INVAL, {others + 1:2} guests, {what:6}: {cost:6.1f} us")
+        for others in (0, 63):
+            cost = anyio.run(served, fault, others, log)
+            print(f"fault, {others + 1:2} guests, {what:6}: {cost:6.1f} us")
+    live, replay = live_and_replay()
+    print(f"64 guests: live {live:.1f} s, replay with log {replay:.1f} s")
     print(f"children used {resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s")
 
 
