@@ -43,7 +43,7 @@ def test_a_guest_loses_what_a_program_stored(
     def checked(guest: Vkernel) -> None:
         check(guest)
         before, CURTHREAD[0] = CURTHREAD[0], None
-        books = GuestBooks(guest, Image(machine.books._image(guest)))
+        books = GuestBooks(guest, Image(machine.books.image(guest)))
         books.check()
         for m in () if done else pages(books):
             if mistake.startswith("a word"):

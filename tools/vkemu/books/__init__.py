@@ -3,7 +3,8 @@
 Books(kernel, oracle.shadow).check()      # at the end; raises Violation of invariant 12
 """
 
+from vkemu.books.heirs import Heirs
 from vkemu.books.host import Books
 from vkemu.books.quiet import QuietBooks
 
-__all__ = ["Books", "QuietBooks"]
+__all__ = ["Books", "Heirs", "QuietBooks"]

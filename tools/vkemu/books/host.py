@@ -27,7 +27,7 @@ from vkemu.books.guest import check_guest
 from vkemu.books.rmap import check_rmap
 from vkemu.oracle.reference import Reference
 from vkemu.oracle.shadow import Shadow
-from vkemu.oracle.violation import Violation
+from vkemu.oracle.violation import Happening, Violation
 from vkguest.kernel import Vkernel
 from vkhost.kernel import Kernel
 from vkhost.pc64.pmap import Pmap
@@ -89,11 +89,11 @@ class Books:
             self.check_guest(guest)
 
     def check_guest(self, guest: Vkernel) -> None:
-        with _nobody():
-            check_guest(guest, self._image(guest), self.reference)
+        with nobody():
+            check_guest(guest, self.image(guest), self.reference)
 
     def check_host(self) -> None:
-        with _nobody():
+        with nobody():
             self._ptes: dict[int, list[Mapping]] = {}
             self._check_pmaps()
             self._check_queues()
@@ -104,7 +104,7 @@ class Books:
             check_rmap(self)
             check_clean(self.kernel.pages.values(), self._modified)
 
-    def _image(self, guest: Vkernel) -> Callable[[int], Sequence[int]]:
+    def image(self, guest: Vkernel) -> Callable[[int], Sequence[int]]:
         """The words of a page of the guest's memory, wherever that is now."""
         proc = next(proc for proc in self.kernel.procs if proc.pid == guest.proc)
         if MEMIMAGE_FD not in proc.files:
@@ -249,9 +249,11 @@ class Books:
         """`what` with `of` put in; only put together when it is said."""
         if says == there:
             return
-        now = None if self.shadow is None else self.shadow.now()
         text = f"{what.format(*of)}: {says}, counted {there}"
-        raise Violation(12, text, check="books", accesses=(None, now))
+        raise Violation(12, text, check="books", accesses=(None, self.now()))
+
+    def now(self) -> Happening | None:
+        return None if self.shadow is None else self.shadow.now()
 
 
 def _blank(m: VmPage) -> bool:
@@ -291,7 +293,7 @@ def _process_maps(kernel: Kernel) -> Iterator[VmMap]:
 
 
 @contextmanager
-def _nobody() -> Iterator[None]:
+def nobody() -> Iterator[None]:
     """Locks are not asked for: nobody runs."""
     before, CURTHREAD[0] = CURTHREAD[0], None
     try:

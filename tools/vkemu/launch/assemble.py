@@ -11,7 +11,7 @@ from vkprotocol.messages import DISK_FD
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.books import Books, QuietBooks
+from vkemu.books import Books, Heirs, QuietBooks
 from vkemu.executors.any_timer import AnyTimer
 from vkemu.executors.controlled import Execution
 from vkemu.launch import names
@@ -87,6 +87,7 @@ class Machine:
             self.quiet = QuietBooks(self.books, host_threads, guest_threads)
             self.oracle.tell("syscall.end", self.quiet.syscall_end)
             self.oracle.tell("run.enter", self.quiet.run_enter)
+            Heirs(self.books, self.oracle)
         if isinstance(log, EventLog):
             log.place = self.place
 
