@@ -76,7 +76,7 @@ debug mem.load cpu pmap va pfn idx value
 debug mem.store cpu pmap va pfn idx value
   a word is written through the TLB
   hardware
-debug mem.cmpset cpu pmap va pfn idx value=new_value ok
+debug mem.cmpset cpu pmap va pfn idx value=new_value ok old=word_before
   a locked compare-and-set through the TLB
   hardware
 debug mem.emulate cpu pmap va pfn idx value=new_value

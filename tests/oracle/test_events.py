@@ -33,7 +33,7 @@ def test_no_field_is_left_over() -> None:
         ("page.free", (1,), "page.free: 1 fields, not 2 (pfn gen)"),
         ("page.free", (1, "2"), "page.free: gen is '2', not int"),
         ("page.free", (1, True), "page.free: gen is True, not int"),
-        ("mem.cmpset", (0, 1, 0, 3, 0, 1, 1), "mem.cmpset: ok is 1, not bool"),
+        ("mem.cmpset", (0, 1, 0, 3, 0, 1, 1, 0), "mem.cmpset: ok is 1, not bool"),
         ("pte.write", (1.5, 0, 0, 0, ""), "pte.write: pmap is 1.5, not id"),
         ("no.such", (), "no.such: no such event"),
     ],

@@ -74,6 +74,11 @@ class Program:
     def load(self, value: int, va: int = DATA, vcpu: int = 0) -> Program:
         return self.tell("mem.load", vcpu, "p", va, 0, va >> 3 & 511, value, by=f"lwp {vcpu}")
 
+    def cas(self, old: int, new: int, *, ok: bool, vcpu: int = 0) -> Program:
+        """What it finds, and whether that is what it wanted to find."""
+        where = "mem.cmpset", vcpu, "p", DATA, 0, DATA >> 3 & 511
+        return self.tell(*where, new, ok, old, by=f"lwp {vcpu}")
+
     def fault(self, va: int = DATA, prot: int = PROT_READ) -> Program:
         self.tell("run.exit", "7.0", 0, 12, va, by="lwp 0")
         return self.tell("user.fault", "7.0", "7/1", va, prot)
@@ -162,6 +167,7 @@ def forking_into_shared(p: Program) -> None:
 
 RIGHT: list[tuple[Act, list[Act]]] = [
     (stored, [lambda p: p.load(5), lambda p: p.load(0, DATA + 8)]),
+    (stored, [lambda p: p.cas(5, 6, ok=True).load(6), lambda p: p.cas(5, 6, ok=False).load(5)]),
     (forked, [lambda p: p.load(5, vcpu=1), lambda p: p.store(6).load(5, vcpu=1)]),
     (forking, [lambda p: p.load(5, vcpu=1), lambda p: p.load(6, vcpu=1)]),
     (shared, [lambda p: p.store(6).load(6, vcpu=1)]),
@@ -180,6 +186,7 @@ RIGHT: list[tuple[Act, list[Act]]] = [
 ]  # fmt: skip
 WRONG: list[tuple[Act, Act, str]] = [
     (stored, lambda p: p.load(4), "reads 0x4 at 0x410000, not 0x5"),
+    (stored, lambda p: p.cas(4, 6, ok=False), "reads 0x4 at 0x410000, not 0x5"),
     (stored, lambda p: p.load(0, 0x1000), "where nothing is mapped"),
     (stored, lambda p: p.fault(), "faults at 0x410000, which is mapped"),
     (forked, lambda p: p.store(6).load(6, vcpu=1), "program 7/2 reads 0x6"),

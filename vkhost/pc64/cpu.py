@@ -153,12 +153,14 @@ class Cpu:
             if slot is not None and (entry := slot.state) is not None and entry.writable:
                 idx = va >> 3 & 511
                 words = entry.frame.words
-                done = words[idx] == old
-                if done:
+                found = words[idx]
+                if found == old:
                     words[idx] = new
-                pmap = self.tlb.root.state
-                self.kernel.emit("mem.cmpset", self.id, pmap.id, va, entry.pfn, idx, new, done)
-                return done
+                self.kernel.emit(
+                    "mem.cmpset", self.id, self.tlb.root.state.id, va, entry.pfn, idx, new,
+                    found == old, found,
+                )  # fmt: skip
+                return found == old
             emulated = yield from self._miss(access, (old, new))
             if emulated is not None:
                 return emulated.result

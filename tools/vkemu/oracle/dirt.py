@@ -45,7 +45,7 @@ class Dirt:
             raise self._violation(frame, f"a store to clean frame {pfn} leaves no trace", pmap)
 
     def mem_cmpset(
-        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool, old: int
     ) -> None:
         if ok:
             self.mem_store(cpu, pmap, va, pfn, idx, value)

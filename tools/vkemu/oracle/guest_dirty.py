@@ -69,7 +69,7 @@ class GuestDirty:
             self._store(place, walk)
 
     def mem_cmpset(
-        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool, old: int
     ) -> None:
         if ok:
             self.mem_store(cpu, pmap, va, pfn, idx, value)

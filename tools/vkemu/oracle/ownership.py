@@ -77,7 +77,7 @@ class FreedAccess:
             self._freed(cpu, Translation(pmap, va >> 12, frame, 0, frame.gen, self.shadow.now()))
 
     def mem_cmpset(
-        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool, old: int
     ) -> None:
         self.mem_load(cpu, pmap, va, pfn, idx, value)
 

@@ -256,8 +256,9 @@ class Reference:
             self._stored(process, va, value)
 
     def mem_cmpset(
-        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool, old: int
     ) -> None:
+        self.mem_load(cpu, pmap, va, pfn, idx, old)
         if ok:
             self.mem_store(cpu, pmap, va, pfn, idx, value)
 

@@ -136,7 +136,7 @@ class Translations:
     mem_store = mem_load
 
     def mem_cmpset(
-        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool
+        self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool, old: int
     ) -> None:
         self.mem_load(cpu, pmap, va, pfn, idx, value)
 
