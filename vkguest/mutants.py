@@ -18,6 +18,16 @@ GUEST_MUTANTS: Final[dict[str, str]] = {
     "free-tables": "W16: an empty page table is unlinked and freed at once, without an INVAL",
     "m-race": "the VPTE is read and then zeroed, not swapped: an M the host sets between is lost",
     "destroy-while-mapped": "W22: vmspace_destroy comes before the translations are removed",
+    "fork-without-protect": "fork leaves the parent's VPTEs writable",
+    "cow-source-released": "the page a copy is made of is let go before it is copied",
+    "cow-of-the-bottom": "copy-on-write copies the page of the last object of the chain",
+    "clip-keeps-offset": "the upper part of a clipped entry keeps the offset of the whole",
+    "munmap-keeps-vptes": "munmap takes the entry and leaves its translations",
+    "copyio-unheld": "copyin and copyout do not hold the page they go through",
+    "free-without-recheck": "a page is freed though it was written since it was found clean",
+    "wait-sleeps-late": "wait lets proc_token go before it is on the sleep queue",
+    "pipe-sleeps-late": "a pipe's reader lets its lock go before it is on the sleep queue",
+    "exec-not-alone": "exec of a process that has other lwps",
     "no-cow-vpte": "W26: copyout after a copy-on-write leaves the old VPTE in place",
 }
 

@@ -23,12 +23,15 @@ def test_it_is_of_the_tables() -> None:
 
 
 def test_the_test_that_is_written_there_does_what_is_said() -> None:
-    (file,) = re.findall(r"```toml\n(.*?)```", (DOCS / "litmus.md").read_text(), re.DOTALL)
+    files = re.findall(r"```toml\n(.*?)```", (DOCS / "litmus.md").read_text(), re.DOTALL)
+    file, guest = files
     litmus = read(tomllib.loads(file), Path("mine.toml"))
 
     assert decide(litmus, "extent_scan").verdict == "fail"
     exact = decide(litmus, "pv_entry")
     assert (exact.verdict, exact.result.exhausted) == ("pass", True)
+    waited = decide(read(tomllib.loads(guest), Path("wait.toml")), "pv_entry")
+    assert (waited.verdict, waited.result.exhausted) == ("pass", True)
 
 
 @pytest.mark.parametrize("name", [name for name in VERBS if "execute" not in name])

@@ -55,7 +55,7 @@ ROOMS: Mapping[str, str] = {
     "record": "vkprotocol vkhost vkguest verdict varint executors",
     "launch": "vkprotocol vkhost vkguest verdict mistake executors oracle books record",
     "serving": "vkprotocol vkhost vkguest executors",
-    "litmus": "vkprotocol vkhost verdict mistake oracle books exploration record launch",
+    "litmus": "vkprotocol vkhost vkguest verdict mistake oracle books exploration record launch",
     "inspect": "vkprotocol vkhost verdict oracle record",
     "testing": "vkprotocol vkhost vkguest executors exploration launch worlds",
     "report": (
@@ -64,7 +64,9 @@ ROOMS: Mapping[str, str] = {
     "soak": "vkprotocol vkguest verdict executors launch serving compare",
     "compare": "vkprotocol vkhost executors litmus",
     "matrix": "vkprotocol vkhost verdict workers executors exploration launch litmus",
-    "mutation": "vkprotocol vkhost vkguest verdict executors oracle record launch litmus matrix",
+    "mutation": (
+        "vkprotocol vkhost vkguest verdict executors oracle exploration record launch litmus matrix"
+    ),
     "stepping": "vkprotocol verdict executors exploration record launch litmus report",
     "commands": (
         "vkprotocol vkhost vkguest verdict workers executors oracle exploration record launch "

@@ -94,5 +94,8 @@ async def kern_wait(gd: GlobalData, lp: Lwp, pid: int) -> int | None:
             del proc.children[pid]
             return child.exit_status
         # Asleep before the token is given up: the child cannot become a zombie in between.
-        await gd.kernel.sched.tsleep(lp, wait_channel(proc))
-        return None
+        if "wait-sleeps-late" not in gd.mutants:
+            await gd.kernel.sched.tsleep(lp, wait_channel(proc))
+            return None
+    await gd.kernel.sched.tsleep(lp, wait_channel(proc))
+    return None

@@ -19,7 +19,7 @@ async def sys_fork(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     """The child starts after the call with 0 in r0. Answers its pid."""
 
     async def first(child: Proc) -> Lwp:
-        return Lwp(child, 0, lp.pc + 1, (0, *lp.regs[1:-1], 0))
+        return lp.copied(child)
 
     return await fork1(gd, lp, first)
 

@@ -130,6 +130,10 @@ class Lwp:
     def __repr__(self) -> str:
         return f"<Lwp {self.proc.pid}.{self.tid}>"
 
+    def copied(self, child: Proc) -> Lwp:
+        """What goes on in a child, behind the call and with 0 for an answer."""
+        return Lwp(child, 0, self.pc + 1, (0, *self.regs[1:-1], 0))
+
     async def run(self, gd: GlobalData) -> None:
         await gd.kernel.go_user(gd, self)
 

@@ -81,11 +81,16 @@ async def sys_pipe_read(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int |
     if pipe is None:
         return -Errno.EBADF
     async with pipe.lock:
-        if pipe.wpos == pipe.rpos:
+        empty = pipe.wpos == pipe.rpos
+        if not empty:
+            value = await load(gd, pipe.at(pipe.rpos))
+            pipe.rpos += 1
+        elif "pipe-sleeps-late" not in gd.mutants:
             await gd.kernel.sched.tsleep(lp, _channel(args[0]))
             return None
-        value = await load(gd, pipe.at(pipe.rpos))
-        pipe.rpos += 1
+    if empty:
+        await gd.kernel.sched.tsleep(lp, _channel(args[0]))
+        return None
     await gd.kernel.sched.wakeup(_channel(args[0]))
     return value
 

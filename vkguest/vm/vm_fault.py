@@ -159,6 +159,9 @@ async def vm_fault_object(gd: GlobalData, fs: FaultState, entry: VmMapEntry) -> 
             if obj.disk is not None and pindex < len(obj.disk):
                 break
             obj = obj.backing
+        if obj is not None and "cow-of-the-bottom" in gd.mutants:
+            while (below := obj.backing) is not None and pindex in below.pages:
+                obj = below
         if obj is None:
             return await _fill(gd, first, pindex, fs.prot)
         m = obj.pages.get(pindex)
@@ -212,8 +215,14 @@ async def _cow(gd: GlobalData, first: VmObject, old: VmPage, pindex: int) -> VmP
     except VmWait:
         await vm_page_wakeup(old)
         raise
-    await pmap_copy_page(gd, old.frame, m.frame)
+    if "cow-source-released" in gd.mutants:
+        await vm_page_wakeup(old)
+        await first.lock.release()
+        await pmap_copy_page(gd, old.frame, m.frame)
+        await first.lock.acquire()
+    else:
+        await pmap_copy_page(gd, old.frame, m.frame)
+        await vm_page_wakeup(old)
     await vm_page_dirty(m)
-    await vm_page_wakeup(old)
     await vm_object_collapse(gd, first)
     return m

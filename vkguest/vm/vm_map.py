@@ -97,15 +97,17 @@ def vm_map_insert(vm_map: VmMap, entry: VmMapEntry) -> None:
     vm_map.entries.sort(key=lambda e: e.start)
 
 
-async def vm_map_clip(vm_map: VmMap, start: int, end: int) -> list[VmMapEntry]:
+async def vm_map_clip(gd: GlobalData, vm_map: VmMap, start: int, end: int) -> list[VmMapEntry]:
     """vm_map_clip_start and _end: the entries of exactly [start, end), cut out of larger ones."""
     for at in (start, end):
         entry = vm_map_lookup_entry(vm_map, at)
         if entry is None or entry.start == at:
             continue
         await vm_object_reference(entry.object)
+        kept = "clip-keeps-offset" in gd.mutants
+        offset = entry.offset if kept else entry.pindex(at)
         upper = VmMapEntry(
-            at, entry.end, entry.object, entry.pindex(at), entry.protection, entry.max_protection,
+            at, entry.end, entry.object, offset, entry.protection, entry.max_protection,
             entry.inheritance, entry.needs_copy, entry.large,
         )  # fmt: skip
         entry.end = at
@@ -115,8 +117,9 @@ async def vm_map_clip(vm_map: VmMap, start: int, end: int) -> list[VmMapEntry]:
 
 async def vm_map_delete(gd: GlobalData, vm_map: VmMap, start: int, end: int) -> None:
     """vm_map.c:vm_map_delete: translations first, then the pages. Locked exclusively."""
-    for entry in await vm_map_clip(vm_map, start, end):
-        await pmap_remove(gd, vm_map.pmap, entry.start, entry.end)
+    for entry in await vm_map_clip(gd, vm_map, start, end):
+        if "munmap-keeps-vptes" not in gd.mutants:
+            await pmap_remove(gd, vm_map.pmap, entry.start, entry.end)
         vm_map.entries.remove(entry)
         obj = entry.object
         if obj.disk is not None and entry.inheritance == INHERIT_SHARE:
@@ -134,7 +137,7 @@ async def vm_map_protect(gd: GlobalData, vm_map: VmMap, start: int, end: int, pr
 
     More permission needs no pmap work: the next access faults and finds it.
     """
-    entries = await vm_map_clip(vm_map, start, end)
+    entries = await vm_map_clip(gd, vm_map, start, end)
     if any(prot & ~e.max_protection for e in entries):
         return False
     for entry in entries:
@@ -187,7 +190,7 @@ async def vm_map_fork(gd: GlobalData, old: VmMap, new: VmMap) -> None:
         copied = entry.inheritance == INHERIT_COPY
         if copied and not entry.needs_copy:
             entry.needs_copy = True
-            if entry.protection & PROT_WRITE:
+            if entry.protection & PROT_WRITE and "fork-without-protect" not in gd.mutants:
                 await pmap_protect(gd, old.pmap, entry.start, entry.end, PROT_READ)
         vm_map_insert(
             new,

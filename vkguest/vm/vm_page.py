@@ -266,11 +266,15 @@ async def vm_page_hold(gd: GlobalData, m: VmPage) -> None:
 
     The page may well be freed meanwhile, by another lwp that unmaps it.
     """
+    if "copyio-unheld" in gd.mutants:
+        return
     async with gd.kernel.vm_page_queues.lock:
         m.hold_count += 1
 
 
 async def vm_page_unhold(gd: GlobalData, m: VmPage) -> None:
+    if "copyio-unheld" in gd.mutants:
+        return
     async with gd.kernel.vm_page_queues.lock:
         assert m.hold_count > 0, "vm_page_unhold: not held"
         m.hold_count -= 1

@@ -66,20 +66,27 @@ async def lwp_main(lwp: Lwp) -> None:
     lwp.proc.kernel.unbind(curthread().tid)
 
 
-async def _serve(lwp: Lwp) -> None:
+async def syscall2(lwp: Lwp, request: msg.AnyRequest) -> Result:
+    """trap.c:syscall2."""
     kernel = lwp.proc.kernel
     injection = kernel.injection
+    name = type(request).__struct_config__.tag
+    kernel.emit("syscall.begin", lwp.id, name)
+    if injection is not None:
+        await injection.request(lwp.proc)
+    result = await SYSCALLS[type(request)](lwp, request)
+    kernel.emit("syscall.end", lwp.id, name, result.get("errno", 0), result.get("value", 0))
+    return result
+
+
+async def _serve(lwp: Lwp) -> None:
+    injection = lwp.proc.kernel.injection
     await swtch_in(lwp)
     while True:
         request = await lwp.requests.recv()
         if request is KILLED:
             break
-        name = type(request).__struct_config__.tag
-        kernel.emit("syscall.begin", lwp.id, name)
-        if injection is not None:
-            await injection.request(lwp.proc)
-        result = await SYSCALLS[type(request)](lwp, request)
-        kernel.emit("syscall.end", lwp.id, name, result.get("errno", 0), result.get("value", 0))
+        result = await syscall2(lwp, request)
         if await lwp.proc.killed.load():
             break
         if isinstance(request, msg.Exit):

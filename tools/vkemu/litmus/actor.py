@@ -70,7 +70,7 @@ class Actor:
         return UsageError(f"{said.where}: {said.text!r}: {what}")
 
 
-Verb = Callable[..., Awaitable[int | bool | None]]
+Verb = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,16 @@ class Entry:
 
 
 VERBS: Final[dict[str, Entry]] = {}
+CALLS: Final[dict[str, Entry]] = {}  # of tests with a [guest]
 
 
-def verb(kinds: str) -> Callable[[Verb], Verb]:
+def verb(kinds: str, table: dict[str, Entry] = VERBS) -> Callable[[Verb], Verb]:
     """A verb by the name of its function; its operands are the annotations of its parameters."""
 
     def register(do: Verb) -> Verb:
         hints = get_type_hints(do, include_extras=True)
         _, *parameters = signature(do).parameters.values()
-        VERBS[do.__name__.removesuffix("_")] = Entry(
+        table[do.__name__.removesuffix("_")] = Entry(
             tuple(kinds.split()),
             do,
             {p.name: hints[p.name].__metadata__[0] for p in parameters},

@@ -7,7 +7,7 @@ wrong by what the kernels do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vkprotocol.limits import U64
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
@@ -21,7 +21,10 @@ from vkemu.verdict import UsageError, known
 from vkhost.vm.vm_meter import TUNABLES
 
 if TYPE_CHECKING:
-    from vkemu.litmus.file import Address, Heading, Litmus, Program
+    from vkemu.litmus.document import Address, GuestTable, Heading
+    from vkemu.litmus.file import Litmus, Program
+
+PROGRAMS: Final = ("process", "child", "image", "daemon")  # of a [guest]
 
 
 def check(litmus: Litmus) -> None:
@@ -30,6 +33,10 @@ def check(litmus: Litmus) -> None:
     _heading(file.litmus, f"{where}:litmus")
     for i, mutant in enumerate(file.mutants):
         known(f"{where}:mutants[{i}]", mutant, names.mutants())
+    _kinds(litmus)
+    if file.guest is not None:
+        _guest(litmus, file.guest)
+        return
     for name, page in file.page.items():
         for i, word in enumerate(page.words):
             _word(word, f"{where}:page.{name}.words[{i}]")
@@ -45,6 +52,46 @@ def check(litmus: Litmus) -> None:
     _tables(litmus)
     _host(litmus)
     _threads(litmus)
+    _atoms(litmus)
+
+
+def _kinds(litmus: Litmus) -> None:
+    """With a [guest] its programs and daemons, without one anything else."""
+    whole = litmus.file.guest is not None
+    for i, thread in enumerate(litmus.threads):
+        if (thread.kind in PROGRAMS) is not whole:
+            expected = ", ".join(PROGRAMS) if whole else "another, or a [guest] table"
+            raise UsageError(
+                f"{litmus.where}:thread[{i}].kind: {thread.kind!r}, expected {expected}"
+            )
+
+
+def _guest(litmus: Litmus, guest: GuestTable) -> None:
+    where, file = litmus.where, litmus.file
+    for i, mutant in enumerate(guest.mutants):
+        known(f"{where}:guest.mutants[{i}]", mutant, names.guest_mutants())
+    least = 12 + 4 * litmus.vcpus + guest.swap  # a vkernel with one process
+    if guest.pages < least:
+        raise UsageError(f"{where}:guest.pages: {guest.pages}, expected {least} or more")
+    if not guest.pages <= file.host.pages <= 4096:
+        raise UsageError(f"{where}:host.pages: {file.host.pages}, expected {guest.pages} to 4096")
+    for name in file.page:
+        raise UsageError(f"{where}:page.{name}: expected none beside a [guest]")
+    for name, address in file.va.items():
+        if address.va % PAGE_SIZE or address.page or address.mapped or address.tlb:
+            raise UsageError(
+                f"{where}:va.{name}: expected a `va`, a multiple of 4096, and nothing more beside "
+                "a [guest]"
+            )
+    _threads(litmus)
+    for statement in (s for t in litmus.threads if t.kind != "daemon" for s in t.run):
+        if statement.when is not None:
+            raise UsageError(f"{statement.where}: `if`, expected none: a program has no branches")
+    most = 8  # of those that calls leave alone
+    if len(litmus.registers) > most:
+        raise UsageError(
+            f"{where}:thread: {len(litmus.registers)} registers, expected at most {most}"
+        )
     _atoms(litmus)
 
 
@@ -151,6 +198,9 @@ def _threads(litmus: Litmus) -> None:
         if thread.name in seen:
             raise UsageError(f"{here}.name: {thread.name!r} is used twice, expected each once")
         seen.add(thread.name)
+        _targets(litmus, thread, here)
+        if thread.kind in PROGRAMS:  # their vCPUs are counted
+            continue
         if not 0 <= thread.cpu < file.host.cpus:
             raise UsageError(
                 f"{here}.cpu: {thread.cpu}, expected less than host.cpus ({file.host.cpus})"
@@ -161,7 +211,6 @@ def _threads(litmus: Litmus) -> None:
                 raise UsageError(
                     f"{here}.cpu: CPU {thread.cpu} runs thread {other}, expected one of its own"
                 )
-        _targets(litmus, thread, here)
     said = [s for t in litmus.threads for s in t.run]
     _order(litmus, said)
 
@@ -202,6 +251,8 @@ def _atoms(litmus: Litmus) -> None:
         head, dot, register = atom.partition(".")
         if dot:
             targets = _written(litmus.threads, head)
+            if any(t.name == head and t.kind in ("child", "image") for t in litmus.threads):
+                raise UsageError(f"{where}: {atom!r}, expected the register of a process thread")
             if register not in targets:
                 raise UsageError(f"{where}: {atom!r} is written by no thread")
             continue

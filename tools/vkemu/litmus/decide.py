@@ -15,6 +15,7 @@ from vkemu.litmus.machine import Machine
 from vkemu.litmus.snapshot import Snapshot
 from vkemu.litmus.token import identity
 from vkemu.litmus.verbs import check_statements, run_program
+from vkemu.litmus.vkernel import GuestMachine
 from vkemu.litmus.wrote import wrote
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.record import token
@@ -54,7 +55,7 @@ class Test:
         self.listen = listen
         self.outcomes = litmus.outcomes()
         self.values: Values = {}
-        self.machine: Machine | None = None
+        self.machine: Machine | GuestMachine | None = None
         self._oracle: Oracle | None = None
         self._of: Any = None  # whose both are,
         self._made = 0  # and how often that was done
@@ -69,12 +70,15 @@ class Test:
             k.at_end(partial(_raise, error))
             return
         machine.kernel.start()
-        for program in self.litmus.threads:
-            k.spawn(program.name, run_program(machine, program))
+        if isinstance(machine, GuestMachine):
+            machine.start(k.spawn)
+        else:
+            for program in self.litmus.threads:
+                k.spawn(program.name, run_program(machine, program))
         self.values = {}
         k.at_end(lambda: self._judge(oracle, machine))
 
-    def _set_up(self, k: Any) -> tuple[Oracle, Machine]:
+    def _set_up(self, k: Any) -> tuple[Oracle, Machine | GuestMachine]:
         """Both as the set-up leaves them: made, and once that has been done often, put back."""
         if self._of is not k:
             self._of, self._made, self._at_rest = k, 0, None
@@ -84,7 +88,8 @@ class Test:
             self._at_rest.restore()
             return self._oracle, self.machine
         self._oracle = oracle = Oracle(self.litmus.file.litmus.checks or DEFAULT_CHECKS)
-        self.machine = Machine(self.litmus, self.policy, k.spawn, self._emit_to(oracle))
+        kind = Machine if self.litmus.file.guest is None else GuestMachine
+        self.machine = kind(self.litmus, self.policy, k.spawn, self._emit_to(oracle))
         self.machine.set_up()
         self._made += 1
         # A listener hears the set-up of every execution, and a check sees who makes what.
@@ -105,7 +110,7 @@ class Test:
 
         return emit
 
-    def _judge(self, oracle: Oracle, machine: Machine) -> bool:
+    def _judge(self, oracle: Oracle, machine: Machine | GuestMachine) -> bool:
         self.values = {atom: machine.value(atom) for atom in self.litmus.atoms}
         oracle.finish()
         if "books" in oracle.checks:

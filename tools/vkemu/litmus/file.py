@@ -5,23 +5,32 @@
 [page.X]                      a named page of the guest's memory image and its first words
 [va.a]                        a named address: its page, VPTE bits, is there a host PTE
 [[thread]]                    name, kind (user, guest, fault, pageout, host), cpu, run
+[guest]                       in place of pages: a whole vkernel, whose threads make system calls
 [outcome]                     forbidden, allowed, required: conditions over the final state
 [[variant]]                   the same test with other switches or other threads
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
-from msgspec import Meta
-from vkprotocol.vpte import VPTE_PAGE_ENTRIES
 
 from vkemu.launch import scenario
-from vkemu.launch.scenario import Host, Name, QuirkTable, Scenario, Table, read_document
+from vkemu.launch.scenario import QuirkTable, Scenario, read_document
 from vkemu.litmus.check import check
 from vkemu.litmus.condition import Condition
+from vkemu.litmus.document import (
+    Conditions,
+    File,
+    GuestTable,
+    Kind,
+    LitmusHost,
+    ThreadTable,
+    Variant,
+)
 from vkemu.litmus.herd import Outcomes
 from vkemu.litmus.statement import Statement, parse
 from vkemu.litmus.tables import Tables, tables_for, vpte_bits
@@ -29,120 +38,10 @@ from vkemu.mistake import convert
 from vkemu.verdict import UsageError, one_of
 from vkhost.tree import TREES
 
-Kind: TypeAlias = Literal["user", "guest", "fault", "pageout", "host"]
-Bits: TypeAlias = Annotated[str, Meta(max_length=40)]
-Conditions: TypeAlias = str | tuple[str, ...]  # at most CONDITION_CHARS each
-Word: TypeAlias = Annotated[int, Meta(ge=0)]
-# What a condition can name.
-Ident: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=32)]
-Line: TypeAlias = Annotated[str, Meta(max_length=200)]
-
 WINDOWS = Path(__file__).parent / "windows"
 ELSEWHERE = Path(__file__).parent / "elsewhere"
+GUEST = Path(__file__).parent / "guest"
 FIRST_PAGE = 8  # frames below hold the guest's page tables
-
-
-class LitmusHost(Host, frozen=True):
-    """[host] of a litmus test: small, and without the threads it does not ask for."""
-
-    pages: int = 48
-    pqcolors: int = 16
-    pageout: bool = False
-    emergency: bool = False
-    ipi_threads: bool = False
-    fault_workers: bool = False
-    free_min: int | None = 2
-    free_reserved: int | None = 1
-    free_severe: int | None = 1
-    free_target: int | None = 4
-    pageout_free_min: int | None = 1
-    interrupt_free_min: int | None = 0
-    cache_min: int | None = 0
-    inactive_target: int | None = 0
-
-
-class Heading(Table, frozen=True):
-    """[litmus]"""
-
-    name: Name
-    window: Annotated[str, Meta(pattern=r"^(W[0-9][0-9])?$")] = ""
-    title: str = ""
-    breaks: str = ""
-    policies: tuple[str, ...] = ()  # empty: all
-    reason: str = ""  # why the other policies are n/a
-    na: dict[str, str] = msgspec.field(default_factory=dict)  # policy -> why not on this one
-    max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
-    spare: Annotated[int, Meta(ge=0)] | None = None  # free frames; None: what host.pages leaves
-    checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
-    on_step_bound: Literal["unknown", "fail"] = "unknown"  # fail: not to end is what it breaks
-    counter_steps: bool = False  # ++ of a global counter is a load and a store
-    tunables: dict[str, int] = msgspec.field(default_factory=dict)  # sysctls of the host
-
-
-class Page(Table, frozen=True):
-    """[page.X]: `frame` is its pindex in the image; chosen in order of appearance if absent."""
-
-    frame: Annotated[int, Meta(ge=0, le=4095)] | None = None
-    words: Annotated[tuple[Word, ...], Meta(max_length=VPTE_PAGE_ENTRIES)] = ()
-    resident: bool = True
-    dirty: bool = False
-    dmap: Literal["", "r", "rw"] = ""  # a host PTE of the DMAP exists from the start
-
-
-class Address(Table, frozen=True):
-    """[va.a]: `page` empty for V = 0; `mapped` gives the host PTE there is at the start."""
-
-    va: Annotated[int, Meta(ge=0, lt=1 << 47)]
-    page: str = ""
-    bits: Bits = "V|RW|U|A|M"
-    mapped: Literal["", "r", "rw"] = ""
-    tlb: tuple[int, ...] = ()  # CPUs whose TLB holds it from the start
-    written: Word | None = None  # what those CPUs have stored there, so that the host PTE has M
-
-
-class ThreadTable(Table, frozen=True):
-    """[[thread]]"""
-
-    name: Ident
-    kind: Kind
-    run: Annotated[tuple[Line, ...], Meta(max_length=64)]
-    cpu: Annotated[int, Meta(ge=0, le=63)] | None = None
-
-
-class OutcomeTable(Table, frozen=True):
-    """[outcome]"""
-
-    forbidden: Conditions = ()
-    allowed: Conditions = ()
-    required: Conditions = ()
-
-
-class Variant(Table, frozen=True):
-    """[[variant]]: what it changes; threads are replaced by name."""
-
-    name: Name
-    about: str = ""
-    host: dict[str, Any] = msgspec.field(default_factory=dict)
-    quirks: dict[str, Any] = msgspec.field(default_factory=dict)
-    mutants: tuple[str, ...] = ()
-    tunables: dict[str, int] = msgspec.field(default_factory=dict)
-    thread: tuple[ThreadTable, ...] = ()
-    outcome: OutcomeTable | None = None
-    na: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class File(Table, frozen=True):
-    """A whole file."""
-
-    litmus: Heading
-    thread: Annotated[tuple[ThreadTable, ...], Meta(min_length=1, max_length=8)]
-    host: LitmusHost = LitmusHost()
-    quirks: QuirkTable = QuirkTable()
-    mutants: tuple[str, ...] = ()
-    page: dict[Ident, Page] = msgspec.field(default_factory=dict)
-    va: dict[Ident, Address] = msgspec.field(default_factory=dict)
-    outcome: OutcomeTable = OutcomeTable()
-    variant: tuple[Variant, ...] = ()
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -164,6 +63,7 @@ class Litmus(msgspec.Struct, frozen=True):
     forbidden: tuple[Condition, ...]
     allowed: tuple[Condition, ...]
     required: tuple[Condition, ...]
+    before: tuple[Statement, ...] = ()
     variant: str = ""
     tree: str = ""  # laid over the test's own host.tree
 
@@ -187,6 +87,19 @@ class Litmus(msgspec.Struct, frozen=True):
         cpus = {t.cpu for t in self.threads if t.kind in ("user", "guest")}
         cpus.update(cpu for a in self.file.va.values() for cpu in a.tlb)
         return sorted(cpus)
+
+    @property
+    def vcpus(self) -> int:
+        """Of a [guest]."""
+        assert self.file.guest is not None
+        first = sum(thread.kind in ("process", "daemon") for thread in self.threads)
+        return max(first, self.file.guest.vcpus)
+
+    @property
+    def registers(self) -> tuple[str, ...]:
+        """Of the programs of a [guest]."""
+        said = (*self.before, *(s for thread in self.threads for s in thread.run))
+        return tuple(dict.fromkeys(s.target for s in said if s.target))
 
     def tables(self) -> Tables:
         """The guest's page tables at the start."""
@@ -258,7 +171,7 @@ def find_litmus(source: str) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    there = {test.stem: test for test in (*shipped(), *elsewhere())}
+    there = {test.stem: test for test in (*shipped(), *elsewhere(), *of_guest())}
     named = [stem for stem in there if source and stem.startswith(source)]
     exact = [stem for stem in named if f"{stem}-".startswith(f"{source}-")]
     if len(exact) == 1 or len(named) == 1:
@@ -282,6 +195,11 @@ def elsewhere() -> list[Path]:
     return sorted(ELSEWHERE.glob("*.toml"))
 
 
+def of_guest() -> list[Path]:
+    """Races within a guest's own kernel."""
+    return sorted(GUEST.glob("*.toml"))
+
+
 def read(document: dict[str, Any], path: Path) -> Litmus:
     """Decode and check; UsageError with file:key for the first mistake."""
     if "litmus" not in document:
@@ -291,14 +209,17 @@ def read(document: dict[str, Any], path: Path) -> Litmus:
 
 def build(file: File, where: str, variant: str = "") -> Litmus:
     outcome = file.outcome
+    before = () if file.guest is None else _statements(file.guest.before, f"{where}:guest.before")
+    given = {s.target for s in before if s.target}
     litmus = Litmus(
         file=file,
         where=where,
         frames=_place_pages(file, where),
-        threads=tuple(_thread(t, i, where) for i, t in enumerate(file.thread)),
+        threads=tuple(_thread(t, i, where, given) for i, t in enumerate(file.thread)),
         forbidden=_conditions(outcome.forbidden, f"{where}:outcome.forbidden"),
         allowed=_conditions(outcome.allowed, f"{where}:outcome.allowed"),
         required=_conditions(outcome.required, f"{where}:outcome.required"),
+        before=before,
         variant=variant,
     )
     check(litmus)
@@ -328,11 +249,20 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
         outcome=file.outcome if variant.outcome is None else variant.outcome,
         host=convert(host, LitmusHost, f"{where}.host"),
         quirks=convert(quirks, QuirkTable, f"{where}.quirks"),
+        guest=_guest(file.guest, variant.guest, where),
         mutants=file.mutants + variant.mutants,
         thread=tuple(replaced.get(t.name, t) for t in file.thread),
         variant=(),
     )
     return msgspec.structs.replace(build(changed, litmus.where, variant.name), tree=litmus.tree)
+
+
+def _guest(guest: GuestTable | None, changed: dict[str, Any], where: str) -> GuestTable | None:
+    if not changed:
+        return guest
+    if guest is None:
+        raise UsageError(f"{where}.guest: the test has none, expected a [guest] table")
+    return convert({**msgspec.structs.asdict(guest), **changed}, GuestTable, f"{where}.guest")
 
 
 def _place_pages(file: File, where: str) -> dict[str, int]:
@@ -350,16 +280,24 @@ def _place_pages(file: File, where: str) -> dict[str, int]:
     return frames
 
 
-def _thread(table: ThreadTable, index: int, where: str) -> Program:
-    lines: list[Statement] = []
-    registers: set[str] = set()
-    for i, line in enumerate(table.run):
-        lines.append(parse(line, f"{where}:thread[{index}].run[{i}]", registers))
-        registers.update(filter(None, (lines[-1].target,)))
+def _thread(table: ThreadTable, index: int, where: str, given: set[str]) -> Program:
+    lines = _statements(table.run, f"{where}:thread[{index}].run", given)
     cpu = index if table.cpu is None else table.cpu
     if table.cpu is None and table.kind in ("pageout", "host"):
         cpu = 0  # no thread of a CPU's: where it runs makes no difference
-    return Program(table.name, table.kind, cpu, tuple(lines))
+    return Program(table.name, table.kind, cpu, lines)
+
+
+def _statements(
+    lines: tuple[str, ...], where: str, given: Iterable[str] = ()
+) -> tuple[Statement, ...]:
+    """`given`: registers that are written before the first of them."""
+    found: list[Statement] = []
+    registers = set(given)
+    for i, line in enumerate(lines):
+        found.append(parse(line, f"{where}[{i}]", registers))
+        registers.update(filter(None, (found[-1].target,)))
+    return tuple(found)
 
 
 def _conditions(texts: Conditions, where: str) -> tuple[Condition, ...]:

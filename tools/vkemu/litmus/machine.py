@@ -325,9 +325,7 @@ class Machine:
     def look(self) -> None:
         """Make what is otherwise made by whoever looks at it first: once and not in each execution
         of a machine that is put back."""
-        for m in self.kernel.pages.values():
-            for word in PAGE_WORDS:
-                getattr(m, word)
+        look_at(self.kernel)
 
     def event(self, n: int) -> Cell:
         return self._events.setdefault(n, Cell(("litmus.event", n)))
@@ -367,6 +365,12 @@ class Machine:
         if m is not None and m.valid:
             return m.frame.words.tobytes()
         return self.vnode.pread(pindex * PAGE_SIZE, PAGE_SIZE)
+
+
+def look_at(kernel: Kernel) -> None:
+    for m in kernel.pages.values():
+        for word in PAGE_WORDS:
+            getattr(m, word)
 
 
 def image_of(words: dict[int, int]) -> bytes:

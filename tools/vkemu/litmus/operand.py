@@ -117,6 +117,16 @@ def _running(litmus: Litmus, arg: Arg) -> str:
     return "" if arg in cpus else f"a CPU that runs a thread: {', '.join(map(str, cpus)) or 'none'}"
 
 
+def _thread(kind: str) -> Callable[[Litmus, Arg], str]:
+    def mistake(litmus: Litmus, arg: Arg) -> str:
+        there = [thread.name for thread in litmus.threads if thread.kind == kind]
+        return "" if arg in there else f"a thread of kind {kind} ({', '.join(there) or 'none'})"
+
+    return mistake
+
+
+Child: TypeAlias = Annotated[str, Operand("CHILD", "a thread of kind `child`", _thread("child"))]
+Image: TypeAlias = Annotated[str, Operand("IMAGE", "a thread of kind `image`", _thread("image"))]
 Va: TypeAlias = Annotated[
     Any, Operand("VA", "an address: a `[va.NAME]`, or a multiple of 4096", _address)
 ]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from vkemu.launch.reference import TABLES as SCENARIO
 from vkemu.launch.scenario import read_document
 from vkemu.litmus import verbs  # noqa: F401 - they register
-from vkemu.litmus.actor import VERBS, Entry
-from vkemu.litmus.file import (
+from vkemu.litmus.actor import CALLS, VERBS, Entry
+from vkemu.litmus.document import (
     Address,
+    GuestTable,
     Heading,
     LitmusHost,
     OutcomeTable,
     Page,
     ThreadTable,
     Variant,
-    read,
-    shipped,
 )
+from vkemu.litmus.file import of_guest, read, shipped
 from vkemu.litmus.operand import Operand
 
 TABLES: tuple[tuple[str, Any], ...] = (
@@ -27,6 +28,7 @@ TABLES: tuple[tuple[str, Any], ...] = (
     ("[page.NAME]", Page),
     ("[va.NAME]", Address),
     ("[[thread]]", ThreadTable),
+    ("[guest]", GuestTable),
     ("[outcome]", OutcomeTable),
     ("[[variant]]", Variant),
     ("[host]", LitmusHost),
@@ -38,13 +40,17 @@ KINDS = {
     "fault": "a fault worker of the host, for the guest's process",
     "pageout": "the host's pageout daemon",
     "host": "any other thread of the host kernel",
+    "process": "with a [guest]: an lwp of its process, which is on a vCPU of its own at the start",
+    "child": "what a process goes on with that `fork` makes",
+    "image": "what a process goes on with after `exec`",
+    "daemon": "the guest's page daemon, on a vCPU of its own",
 }
 
 
 def operands() -> Iterator[Operand]:
     """Each that a verb has, once."""
     seen: set[tuple[str, str]] = set()
-    for entry in VERBS.values():
+    for entry in (*VERBS.values(), *CALLS.values()):
         for operand in entry.operands.values():
             if (operand.form, operand.means) not in seen and "|" not in operand.form:
                 seen.add((operand.form, operand.means))
@@ -55,15 +61,15 @@ def about(entry: Entry) -> str:
     return " ".join((entry.do.__doc__ or "").split())
 
 
-def examples() -> dict[str, str]:
+def examples(paths: Iterable[Path]) -> dict[str, str]:
     """verb -> a statement of a shipped test that uses it."""
     found: dict[str, str] = {}
-    for path in shipped():
+    for path in paths:
         litmus = read(read_document(path), path)
         for test in (litmus, *litmus.variants()):
-            for thread in test.threads:
-                for said in thread.run:
-                    where = litmus.file.litmus.window
+            for run in (test.before, *(thread.run for thread in test.threads)):
+                for said in run:
+                    where = litmus.file.litmus.window or litmus.name
                     found.setdefault(said.verb, f"`{said.text}` ({where})")
     return found
 
@@ -72,7 +78,7 @@ def lines() -> Iterator[str]:
     """For a terminal."""
     for kind, what in KINDS.items():
         yield f"{kind}: {what}"
-        for name, entry in VERBS.items():
+        for name, entry in (*VERBS.items(), *CALLS.items()):
             if kind in entry.kinds:
                 yield f"    {f'{name} {entry.form}'.rstrip():<34} {about(entry)}".rstrip()
         yield ""
@@ -81,16 +87,24 @@ def lines() -> Iterator[str]:
 
 
 def markdown() -> Iterator[str]:
-    used = examples()
-    yield "| Verb | Threads | | Example |"
-    yield "| --- | --- | --- | --- |"
-    for name, entry in VERBS.items():
-        form = f"{name} {entry.form}".rstrip().replace("|", "\\|")
-        kinds = ", ".join(entry.kinds)
-        example = used.get(name, "").replace("|", "\\|")
-        yield f"| `{form}` | {kinds} | {about(entry)} | {example} |".replace("|  |", "| |")
+    yield from _table(VERBS, shipped())
+    yield ""
+    yield "With a `[guest]`:"
+    yield ""
+    yield from _table(CALLS, of_guest())
     yield ""
     yield "| Operand | |"
     yield "| --- | --- |"
     for operand in operands():
         yield f"| `{operand.form}` | {operand.means.replace('|', chr(92) + '|')} |"
+
+
+def _table(known: dict[str, Entry], paths: Iterable[Path]) -> Iterator[str]:
+    used = examples(paths)
+    yield "| Verb | Threads | | Example |"
+    yield "| --- | --- | --- | --- |"
+    for name, entry in known.items():
+        form = f"{name} {entry.form}".rstrip().replace("|", "\\|")
+        kinds = ", ".join(entry.kinds)
+        example = used.get(name, "").replace("|", "\\|")
+        yield f"| `{form}` | {kinds} | {about(entry)} | {example} |".replace("|  |", "| |")

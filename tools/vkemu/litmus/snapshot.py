@@ -12,6 +12,7 @@ from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from enum import Enum
+from functools import partial
 from itertools import repeat
 from types import (
     BuiltinFunctionType,
@@ -22,6 +23,7 @@ from types import (
     GeneratorType,
     MemberDescriptorType,
     MethodType,
+    MethodWrapperType,
     ModuleType,
 )
 from typing import Any, Final, NamedTuple
@@ -31,7 +33,7 @@ from vkprotocol.effects import Effect, Shared
 
 _LEAVES: Final = frozenset(
     (int, bool, float, complex, str, bytes, range, type, type(None), type(...), ModuleType,
-     CodeType, BuiltinFunctionType, property)
+     CodeType, BuiltinFunctionType, MethodWrapperType, property)
 )  # fmt: skip
 _SEQUENCES: Final = (list, bytearray, array)  # put back by a slice
 _CONTAINERS: Final = frozenset((*_SEQUENCES, dict, defaultdict, set, deque))
@@ -167,7 +169,7 @@ class Snapshot:
 
     def _layout(self, kind: type) -> Layout:
         """Of objects that never change it is noted what they refer to, and no more."""
-        constant = issubclass(kind, Effect)
+        constant = issubclass(kind, (Effect, partial))
         base: type = object
         if issubclass(kind, msgspec.Struct):
             constant = kind.__struct_config__.frozen

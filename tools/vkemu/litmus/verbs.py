@@ -5,8 +5,9 @@ from __future__ import annotations
 from vkprotocol.effects import curthread
 from vkprotocol.limits import U64
 
-from vkemu.litmus import verbs_guest, verbs_page, verbs_vmspace  # noqa: F401 - they register
-from vkemu.litmus.actor import VERBS, Actor
+from vkemu.litmus import calls, verbs_guest, verbs_page, verbs_vmspace  # noqa: F401 - they register
+from vkemu.litmus.actor import CALLS, VERBS, Actor
+from vkemu.litmus.document import Kind
 from vkemu.litmus.file import Litmus, Program
 from vkemu.litmus.machine import Machine
 from vkemu.litmus.statement import Arg, Register, Statement
@@ -43,6 +44,10 @@ def value_of(me: Actor, register: Register) -> Arg:
 
 def check_statements(litmus: Litmus) -> None:
     """UsageError for the first statement that its thread cannot say."""
+    for statement in litmus.before:
+        daemon = "daemon" in (CALLS[statement.verb].kinds if statement.verb in CALLS else ())
+        kind: Kind = "daemon" if daemon else "process"
+        _check(litmus, Program("before", kind, 0, litmus.before), statement)
     for program in litmus.threads:
         for statement in program.run:
             _check(litmus, program, statement)
@@ -50,9 +55,10 @@ def check_statements(litmus: Litmus) -> None:
 
 def _check(litmus: Litmus, program: Program, statement: Statement) -> None:
     where = statement.where
-    entry = VERBS.get(statement.verb)
+    verbs = VERBS if litmus.file.guest is None else CALLS
+    entry = verbs.get(statement.verb)
     if entry is None or program.kind not in entry.kinds:
-        known = ", ".join(sorted(n for n, e in VERBS.items() if program.kind in e.kinds))
+        known = ", ".join(sorted(n for n, e in verbs.items() if program.kind in e.kinds))
         raise UsageError(
             f"{where}: a {program.kind} thread cannot {statement.verb!r}, expected one of {known}"
         )

@@ -13,6 +13,7 @@ from vkemu.exploration.run import Run
 from vkemu.litmus.machine import Machine
 from vkemu.litmus.statement import Statement
 from vkemu.litmus.verbs import run_program
+from vkemu.litmus.vkernel import GuestMachine
 from vkhost.kernel import Emit
 
 if TYPE_CHECKING:
@@ -77,13 +78,16 @@ def wrote(make: Callable[[Emit], Test], schedule: Sequence[int], first: int = 1)
             yield from told or [f"{atom}  by no statement: as set up"]
 
 
-def writers(test: Test, machine: Machine, steps: list[Taken], atom: str) -> Iterator[Taken]:
+def writers(
+    test: Test, machine: Machine | GuestMachine, steps: list[Taken], atom: str
+) -> Iterator[Taken]:
     """`machine` is as it was left."""
     head, dot, register = atom.partition(".")
     if dot:
         numbers = _of_register(steps, head, register)
         numbers = sorted({*_read_by(steps, numbers), *numbers})
     else:
+        assert isinstance(machine, Machine)  # a [guest] has no pages by name
         name, _, index = atom.partition("[")
         frames = _frames_of(machine, test.litmus.frames[name], steps)
         numbers = _of_word(steps, frames, int(index.rstrip("]")))

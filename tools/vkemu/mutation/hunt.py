@@ -8,8 +8,10 @@ from typing import Final
 
 import msgspec
 
-from vkemu.litmus.decide import decide
-from vkemu.litmus.file import Litmus as Test
+from vkemu.exploration import explore
+from vkemu.exploration.run import Run
+from vkemu.litmus.decide import Decision, Test
+from vkemu.litmus.file import Litmus as File
 from vkemu.litmus.file import build, load_litmus
 from vkemu.mutation.guests import run_guest
 from vkemu.mutation.places import EQUIVALENT, PLACES, Guest, Litmus, Place
@@ -58,19 +60,42 @@ def _run(place: Place, mutant: str) -> Heard:
     if isinstance(place, Guest):
         return run_guest(place, mutant)
     test = with_mutant(find(place), mutant)
-    decision = decide(test, place.policy, max_seconds=SECONDS)
+    subject = Test(test, place.policy)
+
+    def each(run: Run) -> None:
+        subject.note(run)
+        if run.error is not None:
+            raise _Fails(run.error)
+
+    heading = test.file.litmus
+    try:
+        result = explore(
+            subject, strategy=place.strategy, each=each, max_executions=place.executions,
+            max_seconds=SECONDS, max_steps=heading.max_steps, on_step_bound=heading.on_step_bound,
+        )  # fmt: skip
+    except _Fails as fails:
+        return "fail", _first_line(str(fails.args[0]))
+    decision = Decision(subject, result)
     failure = decision.failure
     return decision.verdict, "" if failure is None else _first_line(failure.message)
 
 
-def find(place: Litmus) -> Test:
+class _Fails(Exception):
+    """An execution does; nobody reads it, so nobody need shrink it."""
+
+
+def find(place: Litmus) -> File:
     own = PROGRAMS / f"{place.test}.toml"
     return load_litmus(str(own) if own.is_file() else place.test, place.variant)
 
 
-def with_mutant(test: Test, mutant: str) -> Test:
+def with_mutant(test: File, mutant: str) -> File:
     if not mutant:
         return test
+    guest = test.file.guest
+    if guest is not None:
+        guest = msgspec.structs.replace(guest, mutants=(mutant,))
+        return build(msgspec.structs.replace(test.file, guest=guest), test.where, test.variant)
     file = msgspec.structs.replace(test.file, mutants=(*test.file.mutants, mutant))
     return build(file, test.where, test.variant)
 

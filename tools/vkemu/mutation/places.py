@@ -15,11 +15,13 @@ SCAN: Final = "extent_scan"  # exact for what is mapped where arithmetic says
 
 
 class Litmus(msgspec.Struct, frozen=True):
-    """All interleavings of a litmus test."""
+    """All interleavings of a litmus test, or the first `executions` that a strategy takes."""
 
     test: str
     policy: str = EXACT
     variant: str = ""
+    executions: int | None = None
+    strategy: str = "dpor"
 
 
 class Guest(msgspec.Struct, frozen=True):
@@ -109,7 +111,17 @@ PLACES: Final[dict[str, Place]] = {
         ("hog:pages=12,rounds=4",), vcpus=2, hold="load-before-zero", checks=(),
         guest_pages=90, swap_pages=24, free_target=180,
     ),
-    "no-cow-vpte": Guest(("poke", "mmapper")),
+    "no-cow-vpte": Litmus("guest-copyout", executions=20),
+    "fork-without-protect": Litmus("guest-fork", executions=20),
+    "cow-source-released": Litmus("guest-collapse", executions=60, strategy="pct"),
+    "cow-of-the-bottom": Litmus("guest-cow", executions=20),
+    "clip-keeps-offset": Litmus("guest-clip", executions=20),
+    "munmap-keeps-vptes": Litmus("guest-munmap", executions=20),
+    "copyio-unheld": Litmus("guest-copyio"),
+    "free-without-recheck": Litmus("guest-pageout", executions=300),
+    "wait-sleeps-late": Litmus("guest-wait"),
+    "pipe-sleeps-late": Litmus("guest-pipe"),
+    "exec-not-alone": Litmus("guest-exec"),
 }  # fmt: skip
 
 # Mutants that no check here can notice, and why.
