@@ -103,7 +103,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "munmap-entries-first": Mutant(
         "munmap takes the entries out before the PTEs",
-        "vm_map_delete:vm_map_delete", (1, 2), ("W21",),
+        "vm_map_delete:_delete", (1, 2), ("W21",),
     ),
     # Shootdown and page table switch.
     "remove-without-shootdown": Mutant(

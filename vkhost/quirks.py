@@ -51,6 +51,8 @@ AS_IN: Final[dict[str, AsIn]] = {
     "simplify_compares_prev":     AsIn(False,    True,     False,    False,    False),
     "fault_page_leaves_busy":     AsIn(True,     True,     True,     True,     False),
     "fork_collapses_vpagetable":  AsIn(False,    False,    True,     True,     False),
+    "fork_copies_wired_vpagetable": AsIn(False,  False,    True,     True,     False),
+    "fork_copies_transition":     AsIn(True,     True,     True,     True,     False),
     "free_without_flush":         AsIn(True,     True,     True,     True,     False),
     "hashed_placemarks":          AsIn(False,    True,     True,     True,     True),
 }  # fmt: skip
@@ -111,6 +113,12 @@ class Quirks(msgspec.Struct, frozen=True):
     # Decision 3: vm_map.c:vmspace_fork_normal_entry faults all of a long chain into the first
     # object, and drops the rest, also of a VPAGETABLE entry.
     fork_collapses_vpagetable: bool | None = None
+    # vm_map.c:vm_map_copy_entry copies the pages of a wired entry at once; to 2020 not of a
+    # VPAGETABLE one, for which the copy does not work.
+    fork_copies_wired_vpagetable: bool | None = None
+    # vm_map.c:vmspace_fork looks for entries in transition nowhere: it takes one whose pages are
+    # being wired for one whose pages are, and the child's has the flag for ever.
+    fork_copies_transition: bool | None = None
     # pmap.c:pmap_clearbit: M is cleared in the PTE alone. A CPU that has it in its TLB does not set
     # it again, so what is stored after MADV_FREE has returned is lost with the page.
     free_without_flush: bool | None = None

@@ -41,7 +41,7 @@ def test_every_verb_runs(name: str) -> None:
     before = {"unlock": ["lock 0"], "swtch_in": ["swtch_out"]}.get(name, [])
     drawn = one_line(entry, " ".join((name, *words)))
     drawn["thread"][0]["run"] = [*before, *drawn["thread"][0]["run"]]
-    if name == "child_fault":
+    if name in ("child_exit", "child_fault"):
         drawn["thread"][0]["run"] = ["await 1", *drawn["thread"][0]["run"]]
         drawn["thread"][1]["run"] = ["fork", "post 1"]
 

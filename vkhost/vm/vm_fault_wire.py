@@ -76,11 +76,13 @@ async def vm_fault_copy_entry(dst_map: VmMap, src_entry: VmMapEntry, dst_entry: 
     """fork of a wired entry: its pages cannot become copy-on-write, so they are copied now.
 
     Every page has to be resident in the first object, and the object index is taken to be linear:
-    of an entry with virtual page tables neither is true (W27).
+    of an entry with virtual page tables neither is true (W27). One that is wired as it is mapped,
+    and not as it is faulted, may have no object yet.
     """
     src, dst = src_entry.ba.object, dst_entry.ba.object
-    assert src is not None
     assert dst is not None
+    if src is None:
+        panic(dst_map.kernel, "vm_object_hold: no object")
     for va in range(dst_entry.start, dst_entry.end, PAGE_SIZE):
         offset = va - dst_entry.start
         async with dst.token:

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sortedcontainers import SortedKeyList
-from vkprotocol.effects import Cell, Lock, RWLock, Thread, fresh_key
+from vkprotocol.effects import Cell, Lock, RWLock, Thread, WaitChannel, fresh_key
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import atop
 
 from vkhost.kern.lockorder import ILOCK_SPIN, MAP_LOCK
+from vkhost.kern.panic import panic
 from vkhost.vm.vm import (
     COWF_COPY_ON_WRITE,
     COWF_DISABLE_COREDUMP,
@@ -28,7 +29,9 @@ from vkhost.vm.vm import (
     KERN_NO_SPACE,
     KERN_SUCCESS,
     MAP_ENTRY_COW,
+    MAP_ENTRY_IN_TRANSITION,
     MAP_ENTRY_NEEDS_COPY,
+    MAP_ENTRY_NEEDS_WAKEUP,
     MAP_ENTRY_NOCOREDUMP,
     MAP_ENTRY_NOSYNC,
     MAP_ENTRY_VPAGETABLE_WIRED,
@@ -138,7 +141,7 @@ class VmMap:
 
     __slots__ = (
         "entries", "freehint", "ilock_base", "ilock_spin", "kernel", "lock", "max_offset",
-        "min_offset", "pmap", "private", "proc", "size",
+        "min_offset", "pmap", "private", "proc", "size", "transition",
     )  # fmt: skip
 
     def __init__(
@@ -154,6 +157,7 @@ class VmMap:
         self.entries = SortedKeyList(key=entry_start)  # of VmMapEntry; guarded_by lock
         self.freehint: dict[tuple[int, int], int] = {}  # guarded_by lock
         self.size = 0  # bytes mapped, guarded_by lock
+        self.transition = WaitChannel(("vm_map.transition", pmap.id))
         self.ilock_spin = Lock(("ilock_spin", pmap.id), rank=ILOCK_SPIN)
         self.ilock_base: VmMapIlock | None = None  # guarded_by ilock_spin
 
@@ -200,6 +204,16 @@ async def vm_map_unlock(vm_map: VmMap) -> None:
     vm_map.kernel.emit("map.unlock", vm_map.pmap.id)
 
 
+async def vm_map_transition_wait(vm_map: VmMap, entry: VmMapEntry) -> None:
+    """vm_map.c:vm_map_transition_wait, "vment": until `entry` is in nobody's hands. The exclusive
+    lock is lost meanwhile, and what was read under it is stale."""
+    entry.eflags |= MAP_ENTRY_NEEDS_WAKEUP
+    await vm_map.transition.enqueue()
+    await vm_map_unlock(vm_map)
+    await vm_map.transition.sleep()
+    await vm_map_lock(vm_map)
+
+
 def vm_map_lookup_entry(vm_map: VmMap, va: int) -> VmMapEntry | None:
     """The entry that contains va. Precondition: the map is locked."""
     entries = vm_map.entries
@@ -225,6 +239,8 @@ def vm_map_entry_link(vm_map: VmMap, entry: VmMapEntry) -> None:
 
 
 def vm_map_entry_unlink(vm_map: VmMap, entry: VmMapEntry) -> None:
+    if entry.eflags & MAP_ENTRY_IN_TRANSITION:
+        panic(vm_map.kernel, f"vm_map_entry_unlink: attempt to mess with locked entry! {entry!r}")
     vm_map.entries.remove(entry)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from vkhost.kern.panic import kkassert
+from vkhost.vm.vm import MAP_ENTRY_IN_TRANSITION
 from vkhost.vm.vm_map import (
     VmMap,
     VmMapEntry,
@@ -41,7 +42,7 @@ async def vm_map_clip_start(vm_map: VmMap, entry: VmMapEntry, start: int) -> Non
     front.ba.end = start
     # The new extent is on the backing_list before the old one is cut: no page is ever on neither.
     await vm_map_backing_replicated(vm_map, front, clipped=True)
-    vm_map_entry_unlink(vm_map, entry)
+    vm_map.entries.remove(entry)  # which are by their starts; it may be in transition
     await vm_map_backing_adjust_start(entry, start)
     vm_map_entry_link(vm_map, front)
     vm_map_entry_link(vm_map, entry)
@@ -79,7 +80,10 @@ def is_linked(vm_map: VmMap, entry: VmMapEntry) -> bool:
 
 
 async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
-    """Merge `entry`, which stays, with the neighbours that are its continuation."""
+    """Merge `entry`, which stays, with the neighbours that are its continuation; unless it is in
+    transition."""
+    if entry.eflags & MAP_ENTRY_IN_TRANSITION:
+        return
     i = vm_map.entries.bisect_key_left(entry.start)
     assert vm_map.entries[i] is entry
     after = vm_map.entries[i + 1] if i + 1 < len(vm_map.entries) else None

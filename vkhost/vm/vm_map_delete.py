@@ -5,7 +5,11 @@ from __future__ import annotations
 from vkprotocol.param import atop
 
 from vkhost.pc64.pmap_remove import pmap_remove
-from vkhost.vm.vm import MAP_ENTRY_USER_WIRED, MAP_ENTRY_VPAGETABLE_WIRED
+from vkhost.vm.vm import (
+    MAP_ENTRY_IN_TRANSITION,
+    MAP_ENTRY_USER_WIRED,
+    MAP_ENTRY_VPAGETABLE_WIRED,
+)
 from vkhost.vm.vm_fault_wire import vm_fault_unwire
 from vkhost.vm.vm_map import (
     VmMap,
@@ -13,6 +17,7 @@ from vkhost.vm.vm_map import (
     vm_map_entry_unlink,
     vm_map_freehint_hole,
     vm_map_lock,
+    vm_map_transition_wait,
     vm_map_unlock,
 )
 from vkhost.vm.vm_map_backing import vm_map_entry_dispose
@@ -27,21 +32,32 @@ async def vm_map_delete(vm_map: VmMap, start: int, end: int) -> None:
     The PTEs go first, everywhere: once the entry is gone its object may be too, and its frames with
     somebody else (W21). No interlock: the exclusive lock keeps faults out.
     """
-    kernel = vm_map.kernel
-    for entry in await entries_clipped(vm_map, start, end):
-        await vm_map_clip_end(vm_map, entry, end)
-        if "munmap-entries-first" in kernel.mutants:
-            s, e = entry.start, entry.end
-            await _delete_entry(vm_map, entry)
-            await kernel.rmap.unroot(vm_map.pmap, s, e)
-            await pmap_remove(vm_map.pmap, s, e)
-            continue
-        if entry.wired_count:
-            await _unwire_all(vm_map, entry)
-        await kernel.rmap.unroot(vm_map.pmap, entry.start, entry.end)
-        await pmap_remove(vm_map.pmap, entry.start, entry.end)
-        await _free_pages(entry)
+    deleted = False
+    while not deleted:
+        deleted = True
+        for entry in await entries_clipped(vm_map, start, end):
+            if entry.eflags & MAP_ENTRY_IN_TRANSITION:
+                # From here again, so as not to delete what somebody maps in front meanwhile.
+                start, deleted = entry.start, False
+                await vm_map_transition_wait(vm_map, entry)
+                break
+            await vm_map_clip_end(vm_map, entry, end)
+            await _delete(vm_map, entry)
+
+
+async def _delete(vm_map: VmMap, entry: VmMapEntry) -> None:
+    kernel, start, end = vm_map.kernel, entry.start, entry.end
+    if "munmap-entries-first" in kernel.mutants:
         await _delete_entry(vm_map, entry)
+        await kernel.rmap.unroot(vm_map.pmap, start, end)
+        await pmap_remove(vm_map.pmap, start, end)
+        return
+    if entry.wired_count:
+        await _unwire_all(vm_map, entry)
+    await kernel.rmap.unroot(vm_map.pmap, start, end)
+    await pmap_remove(vm_map.pmap, start, end)
+    await _free_pages(entry)
+    await _delete_entry(vm_map, entry)
 
 
 async def _free_pages(entry: VmMapEntry) -> None:

@@ -14,11 +14,13 @@ from vkhost.pc64.pmap_protect import pmap_protect
 from vkhost.pc64.pmap_remove import pmap_release, pmap_remove_pages
 from vkhost.vm.vm import (
     MAP_ENTRY_COW,
+    MAP_ENTRY_IN_TRANSITION,
     MAP_ENTRY_NEEDS_COPY,
     MAP_ENTRY_USER_WIRED,
     MAP_ENTRY_VPAGETABLE_WIRED,
     VM_INHERIT_NONE,
     VM_INHERIT_SHARE,
+    VM_MAPTYPE_VPAGETABLE,
     VM_PROT_WRITE,
 )
 from vkhost.vm.vm_fault_collapse import collapse_before_fork
@@ -29,6 +31,7 @@ from vkhost.vm.vm_map import (
     emit_map_insert,
     vm_map_entry_link,
     vm_map_lock,
+    vm_map_transition_wait,
     vm_map_unlock,
 )
 from vkhost.vm.vm_map_backing import (
@@ -89,6 +92,9 @@ async def vmspace_fork(vm1: Vmspace, name: str, proc: Proc | None = None) -> Vms
     """
     old_map = vm1.vm_map
     await vm_map_lock(old_map)
+    if not vm1.kernel.quirks.fork_copies_transition:
+        while (entry := _in_transition(old_map)) is not None:
+            await vm_map_transition_wait(old_map, entry)
     vm2 = vmspace_alloc(vm1.kernel, name, proc)
     vm2.vm_map.private = True
     for old_entry in list(old_map.entries):
@@ -98,6 +104,10 @@ async def vmspace_fork(vm1: Vmspace, name: str, proc: Proc | None = None) -> Vms
     vm2.vm_map.private = False
     await vm_map_unlock(old_map)
     return vm2
+
+
+def _in_transition(vm_map: VmMap) -> VmMapEntry | None:
+    return next((e for e in vm_map.entries if e.eflags & MAP_ENTRY_IN_TRANSITION), None)
 
 
 async def _fork_entry(old_map: VmMap, new_map: VmMap, old_entry: VmMapEntry) -> None:
@@ -123,7 +133,8 @@ async def _copy_entry(
     src_map: VmMap, dst_map: VmMap, src_entry: VmMapEntry, dst_entry: VmMapEntry
 ) -> None:
     """vm_map_copy_entry: both entries become copy-on-write of what was the source's object."""
-    if src_entry.wired_count:
+    copies = src_map.kernel.quirks.fork_copies_wired_vpagetable
+    if src_entry.wired_count and (src_entry.maptype != VM_MAPTYPE_VPAGETABLE or copies):
         await vm_map_entry_dispose(dst_entry)
         dst_entry.ba.object = dst_entry.ba.backing_ba = None
         await vm_map_entry_allocate_object(dst_map, dst_entry)

@@ -38,8 +38,9 @@ from vkhost.vm.vm_map import vm_map_lock, vm_map_unlock
 from vkhost.vm.vm_map_backing import vm_map_entry_allocate_object
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_map_wire import vm_map_unwire
 from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
-from vkhost.vm.vmspace import vmspace_fork
+from vkhost.vm.vmspace import vmspace_fork, vmspace_rel
 
 PROGRAMS: Final = {
     "load": (Insn(Op.LD, rd=1, rs=2), Insn(Op.SYSCALL)),
@@ -230,6 +231,23 @@ async def fork(me: Actor) -> int:
     machine = me.machine
     machine.children.append(await vmspace_fork(machine.guest, "child", machine.proc))
     return 0
+
+
+@verb("guest host")
+async def child_exit(me: Actor) -> int:
+    """The process that was forked last exits: vmspace_rel."""
+    if not me.machine.children:
+        raise me.misused("no child yet, expected after a `fork`")
+    await vmspace_rel(me.machine.children.pop())
+    return 0
+
+
+@verb("guest host")
+async def mlock(me: Actor, va: Va, pages: Pages = 1) -> int:
+    """mlock of a range of the guest process, by the host process that it is; its KERN_* result."""
+    start = me.va(va)
+    vm_map = me.machine.guest.vm_map
+    return await vm_map_unwire(vm_map, start, start + pages * PAGE_SIZE, new_pageable=False)
 
 
 @verb("fault")

@@ -1,0 +1,218 @@
+"""mlock, munlock, and entries in transition: vm_map.c:vm_map_unwire, vm_map_clip_range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vkprotocol.effects import Thread
+
+from tests.vkhost.vkernel import RW, Vkernel
+from vkhost.kern.panic import Panic
+from vkhost.quirks import Quirks
+from vkhost.vm import vm_map_delete as deleting
+from vkhost.vm.vm import (
+    KERN_FAILURE,
+    KERN_INVALID_ADDRESS,
+    KERN_INVALID_ARGUMENT,
+    KERN_SUCCESS,
+    MAP_ENTRY_IN_TRANSITION,
+    MAP_ENTRY_NEEDS_COPY,
+    MAP_ENTRY_USER_WIRED,
+    VM_PROT_READ,
+    VM_PROT_WRITE,
+)
+from vkhost.vm.vm_map_delete import vm_map_remove
+from vkhost.vm.vm_map_protect import vm_map_protect
+from vkhost.vm.vm_map_wire import vm_map_unwire
+from vkhost.vm.vm_mmap import kern_mmap
+from vkhost.vm.vmspace import Vmspace, vmspace_fork, vmspace_rel
+
+pytestmark = pytest.mark.usefixtures("guarded")
+
+PAGE = 4096
+ANON, FIXED = 0x1000, 0x10
+
+
+def anonymous(pages: int = 4, **options: Any) -> Vkernel:
+    k = Vkernel(**options)
+    k.do(kern_mmap(k.own, k.proc, 0, pages * PAGE, 7, ANON | FIXED, -1, 0))
+    return k
+
+
+def mlock(k: Vkernel, first: int, end: int) -> int:
+    result: int = k.do(vm_map_unwire(k.own.vm_map, first * PAGE, end * PAGE, new_pageable=False))
+    return result
+
+
+def munlock(k: Vkernel, first: int, end: int) -> int:
+    result: int = k.do(vm_map_unwire(k.own.vm_map, first * PAGE, end * PAGE, new_pageable=True))
+    return result
+
+
+def entries(k: Vkernel) -> list[tuple[int, int, int]]:
+    """(first page, end, wired_count) of each; none is left in transition."""
+    found = list(k.own.vm_map.entries)
+    assert not any(e.eflags & MAP_ENTRY_IN_TRANSITION for e in found)
+    return [(e.start // PAGE, e.end // PAGE, e.wired_count) for e in found]
+
+
+def test_a_locked_range_is_wired_and_can_be_let_go() -> None:
+    k = anonymous()
+    assert mlock(k, 1, 3) == KERN_SUCCESS
+    assert entries(k) == [(0, 1, 0), (1, 3, 1), (3, 4, 0)]
+    assert (k.own.pmap.wired_count, k.kernel.vmstats.v_wire_count.value) == (2, 2)
+    assert mlock(k, 0, 4) == KERN_SUCCESS
+    assert {wired for _, _, wired in entries(k)} == {1}, "once is enough"
+    assert munlock(k, 0, 4) == KERN_SUCCESS
+
+    assert entries(k) == [(0, 4, 0)]
+    assert (k.own.pmap.wired_count, k.kernel.vmstats.v_wire_count.value) == (0, 0)
+
+
+def test_a_hole_is_refused_and_nothing_is_wired() -> None:
+    k = anonymous()
+    k.do(vm_map_remove(k.own.vm_map, 2 * PAGE, 3 * PAGE))
+
+    assert mlock(k, 0, 4) == KERN_INVALID_ADDRESS
+    assert [wired for _, _, wired in entries(k)] == [0, 0]
+
+
+def test_what_is_not_locked_cannot_be_let_go() -> None:
+    k = anonymous()
+    mlock(k, 0, 1)
+
+    assert munlock(k, 0, 2) == KERN_INVALID_ARGUMENT
+    assert entries(k)[0] == (0, 1, 1)
+
+
+def test_a_page_that_cannot_be_had_undoes_all_of_it() -> None:
+    k = Vkernel("pv_entry")
+    k.vpagetable(k.tables({1: 10 << 12 | RW, 2: 11 << 12 | RW}))
+
+    assert mlock(k, 1, 4) == KERN_FAILURE
+    assert not any(wired for _, _, wired in entries(k))
+    assert (k.own.pmap.wired_count, k.kernel.vmstats.v_wire_count.value) == (0, 0)
+
+
+def wiring(k: Vkernel, end: int = 4) -> tuple[Thread, list[int]]:
+    """A thread that is between two faults of mlock(0, end): the map is not locked."""
+    said: list[int] = []
+
+    async def body() -> None:
+        vm_map = k.own.vm_map
+        said.append(await vm_map_unwire(vm_map, 0, end * PAGE, new_pageable=False))
+
+    thread = k.spawn("mlock", body())
+    k.until(thread, "fault.end")
+    while k.own.vm_map.lock.holders():
+        k.step(thread)
+    assert k.own.vm_map.entries[0].eflags & MAP_ENTRY_IN_TRANSITION
+    return thread, said
+
+
+def test_munmap_waits_for_an_entry_in_transition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vm_map.c:vm_map_delete; taken back, it deletes what is being wired, and panics."""
+    k = anonymous()
+    thread, said = wiring(k)
+    munmap = k.spawn("munmap", vm_map_remove(k.own.vm_map, 0, 2 * PAGE))
+    k.blocked(munmap)
+    assert len(k.own.vm_map.entries) == 1
+    k.finish(thread, munmap)
+
+    assert said == [KERN_SUCCESS]
+    assert entries(k) == [(2, 4, 1)]
+    k = anonymous()
+    wiring(k)
+    monkeypatch.setattr(deleting, "MAP_ENTRY_IN_TRANSITION", 0)
+    with pytest.raises(Panic, match="attempt to mess with locked entry"):
+        k.finish(k.spawn("munmap", vm_map_remove(k.own.vm_map, 0, 2 * PAGE)))
+
+
+def test_mprotect_does_not_wait_and_the_parts_are_found_again() -> None:
+    """CLIP_CHECK_FWD, CLIP_CHECK_BACK of vm_map.c:vm_map_unwire."""
+    k = anonymous()
+    thread, said = wiring(k)
+    assert k.do(vm_map_protect(k.own.vm_map, PAGE, 2 * PAGE, VM_PROT_READ)) == KERN_SUCCESS
+    assert len(k.own.vm_map.entries) == 3
+    k.finish(thread)
+
+    assert said == [KERN_SUCCESS]
+    assert entries(k) == [(0, 1, 1), (1, 2, 1), (2, 4, 1)]
+    assert all(e.eflags & MAP_ENTRY_USER_WIRED for e in k.own.vm_map.entries)
+
+
+def test_two_that_lock_the_same_wait_for_each_other() -> None:
+    k = anonymous()
+    thread, said = wiring(k)
+    other = k.spawn("other", vm_map_unwire(k.own.vm_map, PAGE, 4 * PAGE, new_pageable=True))
+    k.blocked(other)
+    k.finish(thread, other)
+
+    assert said == [KERN_SUCCESS]
+    assert entries(k) == [(0, 1, 1), (1, 4, 0)]
+    assert k.own.pmap.wired_count == 1
+
+
+def test_fork_takes_an_entry_that_is_being_wired_for_a_wired_one() -> None:
+    """vm_map.c:vmspace_fork looks at MAP_ENTRY_IN_TRANSITION nowhere."""
+    k = anonymous()
+    wiring(k)
+
+    with pytest.raises(Panic, match="vm_fault_copy_wired: page missing"):
+        k.do(vmspace_fork(k.own, "child"))
+
+
+def test_the_entry_of_a_child_is_in_transition_for_ever() -> None:
+    """vmspace_fork_normal_entry: `*new_entry = *old_entry`. Its exit waits for a wakeup of a map
+    that nobody has in hand."""
+    k = anonymous(1)
+    thread, _ = wiring(k, 1)  # its one page is there: nothing is missing
+    child: Vmspace = k.do(vmspace_fork(k.own, "child"))
+    k.finish(thread)
+    exiting = k.spawn("exit", vmspace_rel(child))
+    k.blocked(exiting)
+
+    assert not k.ex.runnable
+
+
+@pytest.mark.parametrize("pages", [1, 4])
+def test_a_fork_that_waits_copies_what_is_wired(pages: int) -> None:
+    k = anonymous(pages, quirks=Quirks(fork_copies_transition=False))
+    thread, _ = wiring(k, pages)
+    children: list[Vmspace] = []
+
+    async def fork() -> None:
+        children.append(await vmspace_fork(k.own, "child"))
+
+    forking = k.spawn("fork", fork())
+    k.blocked(forking)
+    k.finish(thread, forking)
+
+    assert k.fault(0, VM_PROT_WRITE, children[0]) == KERN_SUCCESS
+    k.do(vmspace_rel(children[0]))
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_wired_vpagetable_entry_is_copied_since_2026(copies: bool) -> None:
+    """vm_map.c:vm_map_copy_entry: the pages are looked for where the addresses are (W27)."""
+    k = Vkernel("pv_entry", quirks=Quirks(fork_copies_wired_vpagetable=copies))
+    k.vpagetable(k.tables({5: 10 << 12 | RW}), flags=2)
+    k.fault(5 * PAGE, VM_PROT_WRITE)  # shadowed before it is clipped, or it is shown shifted (W49)
+    assert mlock(k, 5, 6) == KERN_SUCCESS
+
+    if copies:
+        with pytest.raises(Panic, match="vm_fault_copy_wired: page missing"):
+            k.do(vmspace_fork(k.own, "child"))
+    else:
+        child: Vmspace = k.do(vmspace_fork(k.own, "child"))
+        assert child.vm_map.entries[1].eflags & MAP_ENTRY_NEEDS_COPY
+
+
+def test_a_fork_of_an_entry_that_was_never_touched_is_a_panic_where_mapping_it_wires() -> None:
+    """vm_fault.c:vm_fault_copy_entry holds the source's object, which there is none of yet."""
+    k = Vkernel("wired")
+    k.do(kern_mmap(k.own, k.proc, 0, 4 * PAGE, 7, 0x2000 | ANON | FIXED, -1, 0))
+
+    with pytest.raises(Panic, match="vm_object_hold"):
+        k.do(vmspace_fork(k.own, "child"))
