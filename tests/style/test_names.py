@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -58,48 +59,50 @@ def constants(module: Module) -> Iterator[Constant]:
                     changed |= {node.id} & set(bound)
                     bound[node.id] = statement
     read: dict[str, set[ast.AST | None]] = {}
-    for name, user in reads(module.tree):
+    for name, user in reads(module):
         read.setdefault(name, set()).add(user)
     for name, statement in bound.items():
         if name not in changed and not name.startswith("__"):
             yield Constant(module, name, statement, frozenset(read.get(name, ())))
 
 
-def reads(tree: ast.Module) -> Iterator[tuple[str, ast.AST | None]]:
+@cache
+def reads(module: Module) -> tuple[tuple[str, ast.AST | None], ...]:
     """(name, the outermost function it is read in). A default or a decorator is outside."""
-    todo: list[tuple[ast.AST, ast.AST | None]] = [(tree, None)]
+    found: list[tuple[str, ast.AST | None]] = []
+    todo: list[tuple[ast.AST, ast.AST | None]] = [(module.tree, None)]
     while todo:
         node, user = todo.pop()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node.id, user
+            found.append((node.id, user))
         body: list[ast.stmt] = []
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and user is None:
             body = node.body
             todo += [(child, node) for child in body]
         todo += [(child, user) for child in ast.iter_child_nodes(node) if child not in body]
+    return tuple(found)
 
 
-def known_elsewhere(tree: Iterable[Module]) -> set[str]:
-    """`module.NAME` of what another module imports, or takes from the module; and every text that
+@cache
+def known_by(module: Module) -> frozenset[str]:
+    """`module.NAME` of what it imports from others, or takes from a module; and every text that
     could be a name."""
-    found = set()
-    for module in tree:
-        taken = {name for _, name in imports(module)}
-        found |= taken
-        homes = {name.rpartition(".")[2]: name for name in taken}
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                found.add(f"{homes.get(node.value.id, '')}.{node.attr}")
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(node.value)
-    return found
+    taken = {name for _, name in imports(module)}
+    homes = {name.rpartition(".")[2]: name for name in taken}
+    found = set(taken)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{homes.get(node.value.id, '')}.{node.attr}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return frozenset(found)
 
 
 def unnamed(tree: Sequence[Module], tests: Sequence[Module]) -> Iterator[str]:
     """Functions and classes that no module and no test has the name of."""
-    elsewhere = known_elsewhere([*tree, *tests])
+    elsewhere = frozenset().union(*map(known_by, [*tree, *tests]))
     for module in tree:
-        here = {name for name, _ in reads(module.tree)}
+        here = {name for name, _ in reads(module)}
         for statement in module.tree.body:
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 name = statement.name
@@ -129,7 +132,7 @@ def is_plain(value: ast.AST | None) -> bool:
 def lonely(tree: Sequence[Module], words: set[str]) -> Iterator[tuple[str, ast.AST | None]]:
     """(name, its function) of plain constants of a line that one function alone uses; (name, None)
     of what nobody uses. Names that are bound together are judged together."""
-    elsewhere = known_elsewhere(tree)
+    elsewhere = frozenset().union(*map(known_by, tree))
     for module in tree:
         together: dict[ast.Assign | ast.AnnAssign, list[Constant]] = {}
         for constant in constants(module):
