@@ -174,6 +174,8 @@ class Vkernel:
         try:
             await boot(gd)
             if self.disk.images:
+                for name, content in self.disk.given.items():
+                    self.emit("user.content", str(self.proc), name, content)
                 self.npx_mxcsr_mask = await npx_mxcsr_mask(gd)
                 self.cpu_feature2 = await identify_cpu(gd)
             for number, program in enumerate(self.programs, 1):

@@ -241,6 +241,18 @@ debug user.map who start end prot flags=MAP_*_flags:int content=of_its_first_wor
 debug user.call who tid=thread_of_it:int name start end prot flags=MAP_*_flags:int value
   a program asks for something that concerns its memory; again when it had to wait
   trap.c:syscall2
+debug user.copyin who tid=thread_of_it:int va content
+  what the kernel has read of its memory, by the byte: the end of a call copyin
+  copyio.c:copyin
+debug user.copyout who tid=thread_of_it:int va content
+  what the kernel writes to its memory, by the byte, until it says how that went
+  copyio.c:copyout
+debug user.file who tid=thread_of_it:int name offset=in_the_file,_in_bytes:int
+  the mmap under way is of this file
+  vm_mmap.c:sys_mmap
+debug user.content who=host_process name content
+  a file of a guest's disk, as it is before anybody has written to it
+  vkdisk.c:vkdinit
 debug user.return who tid=thread_of_it:int name errno value
   the answer
   trap.c:syscall2

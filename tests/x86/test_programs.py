@@ -11,6 +11,7 @@ from elftools.elf.elffile import ELFFile
 from vkemu.executors.chance import seeded
 from vkemu.launch.outcome import Outcome
 from vkemu.launch.scenario import SHIPPED, load
+from vkemu.oracle import Violation
 from vkemu.report.trial import attempt
 from vkemu.verdict import UsageError
 
@@ -103,3 +104,11 @@ def test_a_scenario_that_names_bad_files_is_one_line(
 
     with pytest.raises(UsageError, match=says):
         load(str(file))
+
+
+@pytest.mark.slow
+def test_the_reference_notices_a_stale_translation_of_machine_code() -> None:
+    stale = ('checks=["reference"]', 'mutants=["lazy-tlb"]')
+    error = run("x86-fork-cow", 1, *stale).error
+    assert isinstance(error, Violation)
+    assert (error.invariant, error.check) == (11, "reference")

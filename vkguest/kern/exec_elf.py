@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vkprotocol.effects import Cell
 from vkprotocol.errno import Errno
 from vkprotocol.insn import Machine
 from vkprotocol.mman import PROT_EXEC, PROT_READ, PROT_WRITE
-from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS, round_page, trunc_page
 
 from vkguest.kern.imgact_elf import ElfImage
 from vkguest.kern.kern_descrip import PATH_MAX, console_files
 from vkguest.kern.kern_exit import ppwait_channel
+from vkguest.kern.kern_ktrace import ktrelf
 from vkguest.kern.kern_sig import SIGCODE
 from vkguest.kern.proc import FRESH_REGS, Lwp, Proc
 from vkguest.vkernel64.copyio import copyin, copyinstr, copyout
@@ -39,10 +40,13 @@ ARG_MAX: Final = 2 * PAGE_SIZE
 AT_NULL, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_ENTRY = 0, 3, 4, 5, 6, 9
 
 
+Piece: TypeAlias = tuple[int, int, int, bytes]  # of memory: start, end, prot, content
+
+
 async def exec_elf(
     gd: GlobalData, image: ElfImage, argv: Sequence[bytes], envp: Sequence[bytes]
-) -> tuple[Vmspace, int]:
-    """The address space and the stack pointer. Raises VmWait, with nothing done."""
+) -> tuple[Vmspace, int, list[Piece]]:
+    """The address space, the stack pointer, and what is there. Raises VmWait, with nothing done."""
     vm = await vmspace_alloc(gd)
     try:
         await vm.vm_map.lock.acquire_exclusive()
@@ -57,7 +61,14 @@ async def exec_elf(
         if not isinstance(error, GeneratorExit):
             await vmspace_terminate(gd, vm)
         raise
-    return vm, rsp
+    below = trunc_page(rsp)
+    pieces = [
+        (segment.start, round_page(segment.end), segment.prot, segment.content)
+        for segment in image.segments
+    ]
+    pieces.append((USRSTACK - STACK_BYTES, below, RWX, b""))
+    pieces.append((below, USRSTACK, RWX, bytes(rsp - below) + content))
+    return vm, rsp, pieces
 
 
 async def _map_segments(gd: GlobalData, vm_map: VmMap, image: ElfImage) -> None:
@@ -118,11 +129,12 @@ def lwp_md(gd: GlobalData, proc: Proc, tid: int, machine: Machine) -> LwpMd:
 
 async def exec_first(gd: GlobalData, pid: int, image: ElfImage, args: Sequence[str]) -> Proc:
     """init_main.c: a process out of nothing. Raises VmWait."""
-    vm, rsp = await exec_elf(gd, image, [arg.encode() for arg in args], [])
+    vm, rsp, pieces = await exec_elf(gd, image, [arg.encode() for arg in args], [])
     md = ProcMd(image.brk, image.brk, console_files())
     proc = Proc(gd.kernel.name, pid, None, vm, image, md)
     proc.lwps[0] = Lwp(proc, 0, 0, fresh_regs(rsp), lwp_md(gd, proc, 0, fresh_machine(image)))
     told(gd, proc)
+    ktrelf(gd, pid, pieces)
     return proc
 
 
@@ -152,7 +164,7 @@ async def sys_execve(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int | No
         return -Errno.ENOENT
     if sum(len(string) + 1 for string in (*argv, *envp)) > ARG_MAX:
         return -Errno.E2BIG
-    new, rsp = await exec_elf(gd, image, argv, envp)
+    new, rsp, pieces = await exec_elf(gd, image, argv, envp)
     old, proc.vmspace = proc.vmspace, new
     await npxreset(gd, lp)
     async with gd.kernel.proc_token:
@@ -171,6 +183,7 @@ async def sys_execve(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int | No
     md.progress = 0
     md.sigstk = Sigstk()
     told(gd, proc)
+    ktrelf(gd, proc.pid, pieces)
     if parent is not None:
         await gd.kernel.sched.wakeup(ppwait_channel(parent))
     await gd.kernel.sched.setrunqueue(lp)

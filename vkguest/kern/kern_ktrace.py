@@ -7,6 +7,7 @@ DragonFly `kern/kern_ktrace.c`.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vkprotocol.param import round_page
@@ -52,6 +53,31 @@ def ktrsysret(gd: GlobalData, lp: Lwp, name: str, result: int) -> None:
     """kern_ktrace.c:ktrsysret. `result`: the value, or minus an errno."""
     value, errno = (result, 0) if result >= 0 else (0, -result)
     gd.kernel.emit("user.return", ktrname(gd, lp.proc.pid), lp.tid, name, errno, value)
+
+
+def ktrcopyin(gd: GlobalData, lp: Lwp, va: int, count: int) -> None:
+    who = ktrname(gd, lp.proc.pid)
+    gd.kernel.emit("user.call", who, lp.tid, "copyin", va, va + count, 0, 0, 0)
+
+
+def ktrcopiedin(gd: GlobalData, lp: Lwp, va: int, content: bytes) -> None:
+    gd.kernel.emit("user.copyin", ktrname(gd, lp.proc.pid), lp.tid, va, content)
+
+
+def ktrcopyout(gd: GlobalData, lp: Lwp, va: int, content: bytes) -> None:
+    gd.kernel.emit("user.copyout", ktrname(gd, lp.proc.pid), lp.tid, va, content)
+
+
+def ktrfile(gd: GlobalData, lp: Lwp, name: str, offset: int) -> None:
+    gd.kernel.emit("user.file", ktrname(gd, lp.proc.pid), lp.tid, name, offset)
+
+
+def ktrelf(gd: GlobalData, pid: int, pieces: Iterable[tuple[int, int, int, bytes]]) -> None:
+    """A program in machine code begins: (start, end, prot, content from there on) of its memory."""
+    kernel, who = gd.kernel, ktrname(gd, pid)
+    kernel.emit("user.exec", who)
+    for start, end, prot, content in pieces:
+        kernel.emit("user.map", who, start, end, prot, 0, content)
 
 
 def ktrexec(gd: GlobalData, pid: int, entries: list[VmMapEntry]) -> None:

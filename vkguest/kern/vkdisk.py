@@ -38,6 +38,7 @@ class Disk:
     """Files by name; executables by name, each with an object for every segment."""
 
     def __init__(self, images: Iterable[ElfImage], files: Mapping[str, bytes]) -> None:
+        self.given = dict(files)
         self.content = bytearray()
         self.files = {name: self._file(name, content) for name, content in files.items()}
         self.images = {image.name: image for image in images}

@@ -9,16 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vkprotocol import insn
+from vkprotocol.errno import Errno
 from vkprotocol.limits import U64
 from vkprotocol.mman import PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_MASK, PAGE_SIZE
 
+from vkguest.kern.kern_ktrace import ktrcopiedin, ktrcopyin, ktrcopyout, ktrsysret
 from vkguest.kern.param import phys_to_dmap
 from vkguest.vkernel64.dmap import access, atomic_cmpset_long, load, store
 from vkguest.vm.vm_fault import vm_fault_page_quick
 from vkguest.vm.vm_page import vm_page_unhold
 
 if TYPE_CHECKING:
+    from vkguest.kern.proc import Lwp
     from vkguest.vkernel64.globaldata import GlobalData
     from vkguest.vm.vm_map import VmMap
 
@@ -45,6 +48,28 @@ async def suword64(gd: GlobalData, vm_map: VmMap, va: int, value: int) -> bool:
 
 async def copyin(gd: GlobalData, vm_map: VmMap, va: int, count: int) -> bytes | None:
     """copyio.c:copyin: `count` bytes, page by page; None for EFAULT. Raises VmWait."""
+    lp = _told(gd, vm_map)
+    if lp is None:
+        return await _copyin(gd, vm_map, va, count)
+    ktrcopyin(gd, lp, va, count)
+    found = None
+    try:
+        found = await _copyin(gd, vm_map, va, count)
+    finally:
+        if found is None:
+            ktrsysret(gd, lp, "copyin", -Errno.EFAULT)
+    if found is not None:
+        ktrcopiedin(gd, lp, va, found)
+    return found
+
+
+def _told(gd: GlobalData, vm_map: VmMap) -> Lwp | None:
+    """Whose memory it is, when that is machine code."""
+    lp = gd.curlwp
+    return lp if lp is not None and lp.md is not None and lp.proc.vmspace.vm_map is vm_map else None
+
+
+async def _copyin(gd: GlobalData, vm_map: VmMap, va: int, count: int) -> bytes | None:
     found = b""
     while len(found) < count:
         here = va + len(found)
@@ -59,6 +84,19 @@ async def copyin(gd: GlobalData, vm_map: VmMap, va: int, count: int) -> bytes | 
 
 async def copyout(gd: GlobalData, vm_map: VmMap, va: int, content: bytes) -> bool:
     """copyio.c:copyout. False for EFAULT, what came before the bad page written. Raises VmWait."""
+    lp = _told(gd, vm_map)
+    if lp is None:
+        return await _copyout(gd, vm_map, va, content)
+    ktrcopyout(gd, lp, va, content)
+    done = False
+    try:
+        done = await _copyout(gd, vm_map, va, content)
+    finally:
+        ktrsysret(gd, lp, "copyout", 0 if done else -Errno.EFAULT)
+    return done
+
+
+async def _copyout(gd: GlobalData, vm_map: VmMap, va: int, content: bytes) -> bool:
     done = 0
     while done < len(content):
         here = va + done

@@ -44,6 +44,7 @@ class GlobalData:
 
     __slots__ = (
         "cpuid",
+        "curlwp",
         "curproc",
         "deferred",
         "kernel",
@@ -62,6 +63,7 @@ class GlobalData:
         self.seq = 0
         self.reqflags = Cell((kernel.name, "gd", cpuid, "reqflags"), 0)
         self.curproc = Cell((kernel.name, "gd", cpuid, "curproc"), 0)  # pid, 0 when idle
+        self.curlwp: Lwp | None = None  # whose user context this vCPU has
         self.npxthread: Lwp | None = None  # whose state is in the FPU
         self.deferred: list[tuple[Pmap, int, int]] = []  # only the async-inval mutant queues here
 

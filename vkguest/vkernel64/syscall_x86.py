@@ -31,6 +31,7 @@ from vkguest.kern.kern_descrip import (
 )
 from vkguest.kern.kern_exit import exit1, kern_wait, ppwait_channel
 from vkguest.kern.kern_fork import fork1
+from vkguest.kern.kern_ktrace import ktrsyscall, ktrsysret
 from vkguest.kern.kern_sig import (
     STATUS_SIGNAL,
     sys_kill,
@@ -70,6 +71,9 @@ async def syscall2_x86(gd: GlobalData, lp: Lwp) -> bool:
     number = lp.regs[RAX]
     call = CALLS.get(number)
     args = tuple(lp.regs[reg] for reg in ARGUMENTS)
+    traced = TRACED.get(number)
+    if traced is not None:
+        ktrsyscall(gd, lp, traced, args)
     try:
         if call is None:
             name = gd.kernel.name
@@ -85,6 +89,8 @@ async def syscall2_x86(gd: GlobalData, lp: Lwp) -> bool:
     if result is None:
         return False
     md.progress = 0
+    if traced is not None:
+        ktrsysret(gd, lp, traced, result[0] if isinstance(result, tuple) else result)
     sysret(lp, result)
     return True
 
@@ -300,6 +306,8 @@ async def sys_cpu_feature2(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> in
     return gd.kernel.cpu_feature2
 
 
+# What concerns the memory of its program; break says it itself.
+TRACED: Final = {2: "fork", 73: "munmap", 74: "mprotect", 75: "madvise", 197: "mmap"}
 CALLS: Final[dict[int, Call]] = {
     1: sys_exit,
     2: sys_fork,

@@ -69,6 +69,7 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
     proc = lp.proc
     await gd.curproc.store(proc.pid)
     ktrcsw(gd, lp)
+    gd.curlwp = lp
     ours = True
     while ours:
         if await proc.dying.load():  # userret
@@ -95,6 +96,7 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
         if errno:
             await gd.kernel.sched.setrunqueue(lp)
             ours = False
+    gd.curlwp = None
     await gd.curproc.store(0)
 
 

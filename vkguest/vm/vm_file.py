@@ -13,8 +13,9 @@ from vkprotocol.param import PAGE_MASK, PAGE_SHIFT, VM_MAX_USER_ADDRESS, round_p
 
 from vkguest.kern.exec_elf import RWX
 from vkguest.kern.kern_descrip import fget
+from vkguest.kern.kern_ktrace import ktrfile, ktrsyscall, ktrsysret
 from vkguest.vkernel64.copyio import fuword64
-from vkguest.vkernel64.md import RSP
+from vkguest.vkernel64.md import RSP, ProcMd
 from vkguest.vm.vm_map import (
     INHERIT_COPY,
     INHERIT_SHARE,
@@ -52,6 +53,7 @@ async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
         vnode = file.vnode
         if vnode is None or pos + size > round_page(vnode.size):
             return -Errno.EINVAL
+        ktrfile(gd, lp, vnode.name, pos)
     await vm_map.lock.acquire_exclusive()
     if fixed:
         await vm_map_delete(gd, vm_map, addr, addr + size)
@@ -78,18 +80,27 @@ async def sys_obreak(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     end = round_page(args[0])
     vm_map = lp.proc.vmspace.vm_map
     await vm_map.lock.acquire_exclusive()
+    error = Errno.EINVAL if end < md.heap else await _break_at(gd, lp, md, end)
+    if not error:
+        md.brk = end
+    await vm_map.lock.release()
+    return -error if error else end
+
+
+async def _break_at(gd: GlobalData, lp: Lwp, md: ProcMd, end: int) -> int:
+    """An errno or 0. To who watches it is an mmap or a munmap."""
+    vm_map = lp.proc.vmspace.vm_map
     error = 0
-    if end < md.heap:
-        error = Errno.EINVAL
-    elif end > md.brk:
+    if end > md.brk:
+        ktrsyscall(gd, lp, "mmap", (md.brk, end - md.brk, RW, MAP_ANON | MAP_FIXED))
         if vm_map_findspace(vm_map, md.brk, end - md.brk) == md.brk:
             heap = VmMapEntry(md.brk, end, VmObject(), 0, RW, RWX, INHERIT_COPY)
             vm_map_insert(vm_map, heap)
         else:
             error = Errno.ENOMEM
+        ktrsysret(gd, lp, "mmap", -error if error else md.brk)
     elif end < md.brk:
+        ktrsyscall(gd, lp, "munmap", (end, md.brk - end))
         await vm_map_delete(gd, vm_map, end, md.brk)
-    if not error:
-        md.brk = end
-    await vm_map.lock.release()
-    return -error if error else end
+        ktrsysret(gd, lp, "munmap", 0)
+    return error

@@ -79,9 +79,10 @@ def _check_region(image: Image, who: str, vm_map: VmMap, region: Region) -> None
             raise _violation(f"{va:#x} of program {who} is not mapped")
         for words, gone in _found(image, entry.object, entry.pindex(va)):
             for at, word in enumerate(words):
-                if not word and va + 8 * at not in memory.words:
+                place = va + 8 * at - region.shift
+                if not word and place not in memory.words:
                     continue
-                allowed = memory.values(va + 8 * at)
+                allowed = memory.values(place)
                 if word not in allowed:
                     right = " or ".join(f"{value:#x}" for value in dict.fromkeys(allowed))
                     raise _violation(

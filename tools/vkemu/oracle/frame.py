@@ -54,7 +54,7 @@ class Frame:
 
     __slots__ = (
         "changed", "dirty", "flags", "free", "freed", "gen", "history", "initialised", "object",
-        "pfn", "pindex", "previous", "ptes", "queue", "words",
+        "pfn", "pindex", "previous", "ptes", "queue", "stamp", "was", "words",
     )  # fmt: skip
 
     def __init__(self, pfn: int) -> None:
@@ -71,5 +71,7 @@ class Frame:
         self.changed: Happening | None = None  # the first change since it was last clean
         self.initialised = False  # has content of its own, not its last owner's
         self.words: dict[int, int] = {}  # those that are not 0
+        self.was = 0  # what the word of the last store held before it
+        self.stamp = 0  # the step of the last change of them
         self.ptes: dict[tuple[Id, int], Translation] = {}
         self.history: deque[Happening] = deque(maxlen=HISTORY)

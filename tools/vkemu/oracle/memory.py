@@ -96,9 +96,10 @@ class Memory:
     def put(self, frame: Frame, idx: int, value: int) -> bool:
         """One word; True if that changed it."""
         words = frame.words
-        old = words.get(idx, 0)
+        old = frame.was = words.get(idx, 0)
         if old == value:
             return False
+        frame.stamp = self.shadow.step
         if self._watched:
             self.undo.append(Undo(self.shadow.step, (frame.object, frame.pindex), idx, old))
         if value:
@@ -114,6 +115,7 @@ class Memory:
             before = self.page((frame.object, frame.pindex))
             self.note((frame.object, frame.pindex), -1, before)
         frame.words = words
+        frame.stamp = self.shadow.step
         return changed
 
     def resolve(self, key: PageKey) -> PageKey:
@@ -193,6 +195,7 @@ class Memory:
     def pager_get(self, obj: Id, pindex: int, pfn: int) -> None:
         frame = self.shadow.frame(pfn)
         frame.words = dict(self.stored.get((obj, pindex), {}))
+        frame.stamp = self.shadow.step
         frame.initialised = True
         frame.changed = None
 

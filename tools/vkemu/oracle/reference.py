@@ -8,21 +8,21 @@ tells no system calls - it does not judge.
 
 from __future__ import annotations
 
-from array import array
-from dataclasses import dataclass
 from typing import Any, Final
 
 from vkprotocol.errno import Errno
+from vkprotocol.limits import U64
 from vkprotocol.mman import MADV_FREE, MAP_ANON, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
+from vkemu.oracle.code_access import CodeAccess, bytes_at, words_of
 from vkemu.oracle.frame import Id
 from vkemu.oracle.shadow import Shadow
 from vkemu.oracle.user_space import (
     SHARES,
     ZERO,
     Change,
-    Interval,
+    Copy,
     Memory,
     Process,
     Region,
@@ -32,17 +32,8 @@ from vkemu.oracle.violation import Violation
 
 CHANGES: Final = ("mmap", "munmap", "mprotect")
 COPIES: Final = ("fuword", "suword")
+BYTES: Final = ("copyin", "copyout")  # the same of any bytes
 RW: Final = PROT_READ | PROT_WRITE
-
-
-@dataclass(slots=True)
-class Copy:
-    """A word that the kernel reads or writes for a program (copyin, copyout), and what was mapped
-    there as it began."""
-
-    region: Region | None
-    interval: Interval | None
-    version: int
 
 
 class Reference:
@@ -56,7 +47,9 @@ class Reference:
         self.on_cpu: dict[int, str] = {}  # cpu -> thread
         self.owners: dict[Id, str] = {}  # lwp -> host process
         self.entered: dict[Id, int] = {}  # lwp -> version of the address space it faults in
-        self.copies: dict[tuple[str, int], Copy] = {}
+        self.copies: dict[tuple[str, int, int], Copy] = {}  # by program, thread and address
+        self.files: dict[tuple[str, str], Memory] = {}  # by host process and name
+        self.by_code = CodeAccess()
         self.frees: dict[tuple[str, int], list[tuple[Memory, int, int]]] = {}
         self.dying: set[str] = set()
         self.unreadable = 0  # reads of disk that failed: each a fault of whoever waited for it
@@ -113,17 +106,19 @@ class Reference:
         self, who: str, start: int, end: int, prot: int, flags: int, content: bytes
     ) -> None:
         words: dict[int, Values] = {
-            start + 8 * i: (word,) for i, word in enumerate(array("Q", content)) if word
+            start + 8 * i: (word,) for i, word in enumerate(words_of(content)) if word
         }
         memory = Memory(words)
         self.processes[who].add(start, end, prot, bool(flags & SHARES), memory)
 
     def user_exit(self, who: str) -> None:
         process = self.processes.pop(who, None)
-        for _, tid in [key for key in self.copies if key[0] == who]:
-            self._end_copy(who, tid, done=False)
+        for key in [key for key in self.copies if key[0] == who]:
+            self._end_copy(key, done=False)
         for _, tid in [key for key in self.frees if key[0] == who]:
             self._end_free(who, tid)
+        if any(p is process for p in self.processes.values()):
+            return  # after vfork
         for actor in [a for a, p in self.acting.items() if p is process]:
             raise self._violation(f"program {who} has ended while {actor} runs it")
 
@@ -137,13 +132,30 @@ class Reference:
         for start, end in fork.unsure:
             copy.doubt(start, end)
 
+    def user_vfork(self, who: str, tid: int, child: str) -> None:
+        process = self.processes.get(who)
+        if process is not None:
+            self.processes[child] = process
+
+    def user_content(self, who: str, name: str, content: bytes) -> None:
+        words: dict[int, Values] = {
+            8 * i: (word,) for i, word in enumerate(words_of(content)) if word
+        }
+        self.files[who, name] = Memory(words)
+
+    def user_file(self, who: str, tid: int, name: str, offset: int) -> None:
+        process = self.processes.get(who)
+        memory = self.files.get((who.partition("/")[0], name))
+        if process is not None and memory is not None:
+            process.changes[tid].file = (memory, offset)
+
     def user_call(
         self, who: str, tid: int, name: str, start: int, end: int, prot: int, flags: int, value: int
     ) -> None:
         process = self.processes.get(who)
         if process is None:
             return
-        if name == "mmap" and not flags & MAP_ANON:
+        if name == "mmap" and not flags & MAP_ANON and "/" not in who:
             del self.processes[who]  # a vkernel: what it does with its image is its own business
         elif name in CHANGES:
             process.begin(tid, Change(name, start, end, prot, flags))
@@ -152,12 +164,40 @@ class Reference:
             process.begin_fork(tid)
         elif name == "madvise" and value == MADV_FREE:
             self._begin_free(process, tid, start, end)
-        elif name in COPIES and (who, tid) not in self.copies:
-            region = process.at(start)
-            written = value if name == "suword" else None
-            interval = None if region is None else region.memory.begin(start, written)
-            self.copies[who, tid] = Copy(region, interval, process.version)
+        elif name in COPIES and (who, tid, start) not in self.copies:
+            self._begin_copy(process, who, tid, start, value if name == "suword" else None)
             self._doubt_overlaps(process)
+        elif name == "copyin":
+            for va in range(start & ~7, end, 8):
+                self._begin_copy(process, who, tid, va, None)
+
+    def user_copyout(self, who: str, tid: int, va: int, content: bytes) -> None:
+        process = self.processes.get(who)
+        if process is None:
+            return
+        for at, mask, bits in bytes_at(va, content):
+            self._begin_copy(process, who, tid, at, bits, mask)
+        self._doubt_overlaps(process)
+
+    def user_copyin(self, who: str, tid: int, va: int, content: bytes) -> None:
+        process = self.processes.get(who)
+        if process is None:
+            return
+        for at, mask, bits in bytes_at(va, content):
+            copy = self._end_copy((who, tid, at), done=True)
+            if copy.version != process.version or copy.interval is None or process.doubted(at):
+                continue
+            if all(value & mask != bits for value in copy.interval.values):
+                raise self._wrong(process, at, bits, tuple(v & mask for v in copy.interval.values))
+
+    def _begin_copy(
+        self, process: Process, who: str, tid: int, va: int, written: int | None, mask: int = U64
+    ) -> None:
+        region = process.at(va)
+        interval = None
+        if region is not None:
+            interval = region.memory.begin(va - region.shift, written, mask)
+        self.copies[who, tid, va] = Copy(va, region, interval, process.version)
 
     def user_return(self, who: str, tid: int, name: str, errno: int, value: int) -> None:
         process = self.processes.get(who)
@@ -174,23 +214,29 @@ class Reference:
             self._end_free(who, tid)
         elif name in COPIES:
             self._copied(process, tid, name, errno, value)
+        elif name in BYTES:
+            for key in [key for key in self.copies if key[:2] == (who, tid)]:
+                copy = self._end_copy(key, done=not errno, partly=bool(errno))
+                if name == "copyout" and copy.version != process.version:
+                    process.doubt(copy.va, copy.va + 8)
 
     def _end_free(self, who: str, tid: int) -> None:
         for memory, start, end in self.frees.pop((who, tid), ()):
             memory.freed(start, end)
 
-    def _end_copy(self, who: str, tid: int, *, done: bool) -> Copy:
-        copy = self.copies.pop((who, tid))
+    def _end_copy(self, key: tuple[str, int, int], *, done: bool, partly: bool = False) -> Copy:
+        copy = self.copies.pop(key)
         if copy.region is not None and copy.interval is not None:
-            copy.region.memory.end(copy.interval, done)
+            copy.region.memory.end(copy.interval, done, partly=partly)
         return copy
 
     def _copied(self, process: Process, tid: int, name: str, errno: int, value: int) -> None:
-        copy = self._end_copy(process.who, tid, done=not errno)
+        key = next(key for key in self.copies if key[:2] == (process.who, tid))
+        copy = self._end_copy(key, done=not errno)
         region, interval = copy.region, copy.interval
         if copy.version != process.version or process.loose:
             if interval is not None and not errno:  # it may have gone into another mapping
-                process.doubt(interval.va, interval.va + 8)
+                process.doubt(copy.va, copy.va + 8)
             return
         wanted = RW if name == "suword" else PROT_READ
         permitted = region is not None and not wanted & ~region.prot
@@ -198,13 +244,15 @@ class Reference:
             how = "is refused" if errno else "is done"
             raise self._violation(f"{name} of program {process.who} {how}, {_why(region)}")
         if name == "fuword" and interval is not None and value not in interval.values:
-            raise self._wrong(process, interval.va, value, interval.values)
+            raise self._wrong(process, copy.va, value, interval.values)
 
     def _begin_free(self, process: Process, tid: int, start: int, end: int) -> None:
         if (process.who, tid) in self.frees:
             return
         memories = dict.fromkeys(
-            r.memory for r in process.regions if r.start < end and start < r.end
+            r.memory
+            for r in process.regions
+            if r.start < end and start < r.end and r.memory.file is None and not r.shift
         )
         for memory in memories:
             memory.free(start, end)
@@ -223,8 +271,8 @@ class Reference:
         """What the kernel writes or frees while a mapping changes is done to the old or the new."""
         changes = (*process.changes.values(), *ended)
         spans = [
-            (copy.interval.va, copy.interval.va + 8)
-            for (who, _), copy in self.copies.items()
+            (copy.va, copy.va + 8)
+            for (who, _, _), copy in self.copies.items()
             if who == process.who and copy.interval is not None
         ]
         for (who, _), frees in self.frees.items():
@@ -244,16 +292,30 @@ class Reference:
             return
         if region is None or not region.prot:
             raise self._violation(f"program {process.who} reads {va:#x}, {_why(region)}")
-        values = region.memory.values(va)
+        place = va - region.shift
+        values = region.memory.values(place)
         if value not in values:
             raise self._wrong(process, va, value, values)
         if len(values) > 1:
-            region.memory.loaded(va, value)
+            region.memory.loaded(place, value)
+        if self.by_code.merged and self.shadow.actor() in self.by_code.merged:
+            wrong = self.by_code.page(process, region, va, self.shadow.frame(pfn))
+            if wrong is not None:
+                raise self._wrong(process, *wrong)
 
     def mem_store(self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int) -> None:
         process = self.acting.get(self.shadow.actor()) if self.acting else None
-        if process is not None:
-            self._stored(process, va, value)
+        if process is None:
+            return
+        if self.by_code.code and self.shadow.actor() in self.by_code.code:
+            wrong = self.by_code.before(process, va, self.shadow.frame(pfn))
+            if wrong is not None:
+                raise self._wrong(process, *wrong)
+        self._stored(process, va, value)
+
+    def user_insns(self, lwp: Id, rip: int, count: int) -> None:
+        """What follows is by machine code, in a step of so many instructions."""
+        self.by_code.insns(self.shadow.actor(), count)
 
     def mem_cmpset(
         self, cpu: int, pmap: Id, va: int, pfn: int, idx: int, value: int, ok: bool, old: int
@@ -270,6 +332,7 @@ class Reference:
 
     def _stored(self, process: Process, va: int, value: int) -> None:
         region = process.at(va)
+        place = va if region is None else va - region.shift
         if process.loose:
             changes = process.covering(va, region)
             for change in changes:
@@ -277,11 +340,11 @@ class Reference:
                     change.stores[va] = (*change.stores.get(va, ()), value)
             if process.doubted(va) or any(change.prot & PROT_WRITE for change in changes):
                 if region is not None:
-                    region.memory.store(va, value)
+                    region.memory.store(place, value)
                 return
         if region is None or not region.prot & PROT_WRITE:
             raise self._violation(f"program {process.who} writes {va:#x}, {_why(region)}")
-        region.memory.store(va, value)
+        region.memory.store(place, value)
 
     def _loosely_loaded(self, process: Process, region: Region | None, va: int, value: int) -> bool:
         """While mappings change: may it be the value of one that is being made?"""
@@ -290,8 +353,10 @@ class Reference:
         for change in process.covering(va, region):
             if change.name == "mmap" and value in (*ZERO, *change.stores.get(va, ())):
                 return True
+            if change.file is not None:
+                return True
             if change.name == "mprotect" and change.prot and region is not None:
-                return value in region.memory.values(va)
+                return value in region.memory.values(va - region.shift)
         return False
 
     def user_fault(self, lwp: Id, who: str, va: int, prot: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from vkprotocol.limits import U64
 from vkprotocol.mman import MAP_FIXED, MAP_SHARED, MAP_SIZEALIGN
 
 SHARES: Final = MAP_SHARED | MAP_SIZEALIGN  # a large page is never copied
@@ -22,6 +23,8 @@ ZERO: Final[Values] = (0,)
 class Interval:
     """A word that the kernel reads or writes for a program, somewhere between two steps.
 
+    `mask`: which bytes of it are written.
+
     `values`: what a read may find; of a write, what others store meanwhile, which may be last.
     `freed`: a MADV_FREE of it was under way too, and which of the two came last nobody knows.
     """
@@ -30,19 +33,32 @@ class Interval:
     written: int | None  # None: a read
     values: Values = ()
     freed: bool = False
+    mask: int = U64
+
+    def over(self, values: Values) -> Values:
+        """What it makes of each of them."""
+        assert self.written is not None
+        if self.mask == U64:
+            return (self.written,)
+        return tuple(v & ~self.mask | self.written for v in values)
 
 
 class Memory:
-    """Words by their address, in all processes that see them; zero until something is stored.
+    """Words by their address, in all processes that see them; zero until something is stored. Of a
+    file, by their place in it (Region.shift).
 
     `fading`: pages given up by MADV_FREE, zero at any time until somebody stores there. `open`,
     `freeing`, `copies`: reads, writes, MADV_FREEs (ranges) and forks under way.
     """
 
-    __slots__ = ("busy", "copies", "fading", "freeing", "open", "words")
+    __slots__ = (
+        "busy", "copies", "fading", "file", "freeing", "open", "version", "words",
+    )  # fmt: skip
 
-    def __init__(self, words: dict[int, Values] | None = None) -> None:
+    def __init__(self, words: dict[int, Values] | None = None, file: Memory | None = None) -> None:
         self.words: dict[int, Values] = {} if words is None else words
+        self.file = file  # whose pages show until they are written to, and may be changed there
+        self.version = 0  # of `words`
         self.fading: set[int] = set()
         self.open: list[Interval] = []
         self.freeing: list[tuple[int, int]] = []
@@ -53,16 +69,20 @@ class Memory:
         """What a load may give now."""
         values = self.words.get(va, ZERO)
         if self.busy:
-            values += tuple(i.written for i in self.open if i.va == va and i.written is not None)
+            for i in self.open:
+                if i.va == va and i.written is not None:
+                    values += i.over(values)
         return values
 
     def loaded(self, va: int, value: int) -> None:
         """Seen once, it is what is there; but what fades may be seen before, and written after."""
         if not self.busy and (value == 0 or va >> 12 not in self.fading):
             self.words[va] = (value,)
+            self.version += 1
 
     def store(self, va: int, value: int) -> None:
         self.words[va] = (value,)
+        self.version += 1
         self.fading.discard(va >> 12)
         if self.busy:
             self._among_others(va, value)
@@ -73,26 +93,38 @@ class Memory:
                 interval.values += (value,)
         for copy in self.copies:
             copy.words[va] = (*copy.words.get(va, ZERO), value)
+            copy.version += 1
         if any(start <= va < end for start, end in self.freeing):
             self.words[va] = (value, 0)
             self.fading.add(va >> 12)
 
     # System calls.
 
-    def begin(self, va: int, written: int | None) -> Interval:
-        interval = Interval(va, written, () if written is not None else self.values(va))
+    def begin(self, va: int, written: int | None, mask: int = U64) -> Interval:
+        interval = Interval(va, written, () if written is not None else self.values(va), mask=mask)
         interval.freed = any(start <= va < end for start, end in self.freeing)
         if written is not None:
-            self._among_others(va, written)
+            for value in interval.over(self.values(va)):
+                self._among_others(va, value)
         self.open.append(interval)
         self.busy = True
         return interval
 
-    def end(self, interval: Interval, done: bool) -> None:
+    def end(self, interval: Interval, done: bool, *, partly: bool = False) -> None:
+        """`partly`: it failed, and may have got as far as this word."""
         self.open.remove(interval)
-        if done and interval.written is not None:
+        self.version += 1
+        if partly and interval.written is not None:
+            values = self.values(interval.va)
+            self.words[interval.va] = values + interval.over(values)
+        elif done and interval.written is not None:
             zero = ZERO if interval.freed else ()
-            self.words[interval.va] = (interval.written, *interval.values, *zero)
+            others = interval.values
+            if interval.mask == U64:
+                now = (interval.written, *others)
+            else:
+                now = (*interval.over((*self.values(interval.va), *others)), *others)
+            self.words[interval.va] = (*now, *zero)
             if not interval.freed:
                 self.fading.discard(interval.va >> 12)
         self._settle()
@@ -106,6 +138,7 @@ class Memory:
                 interval.freed = True
                 interval.values += ZERO
         for memory in (self, *self.copies):
+            memory.version += 1
             for va in [va for va in memory.words if start <= va < end]:
                 memory.words[va] += ZERO
             memory.fading.update(range(start >> 12, end >> 12))
@@ -116,11 +149,20 @@ class Memory:
 
     def fork(self) -> Memory:
         """A copy that is being made: what is stored until it is `forked` may be in it or not."""
-        copy = Memory(dict(self.words))
+        copy = Memory(dict(self.words), self.file)
+        if self.file is not None:
+            self.file.copies.append(copy)
         copy.fading = set(self.fading)
         for interval in self.open:
             if interval.written is not None:
                 copy.words[interval.va] = (*copy.words.get(interval.va, ZERO), interval.written)
+        self.copies.append(copy)
+        self.busy = True
+        return copy
+
+    def private(self) -> Memory:
+        """What a private mapping of this file finds: a copy, which is never sure to be complete."""
+        copy = Memory(dict(self.words), self)
         self.copies.append(copy)
         self.busy = True
         return copy
@@ -135,13 +177,25 @@ class Memory:
 
 @dataclass(eq=False, slots=True)
 class Region:
-    """Mapped addresses [start, end)."""
+    """Mapped addresses [start, end), each `shift` more than its place in the memory."""
 
     start: int
     end: int
     prot: int
     shared: bool
     memory: Memory
+    shift: int = 0
+
+
+@dataclass(slots=True)
+class Copy:
+    """A word that the kernel reads or writes for a program (copyin, copyout), and what was mapped
+    there as it began."""
+
+    va: int
+    region: Region | None
+    interval: Interval | None
+    version: int
 
 
 @dataclass(eq=False, slots=True)
@@ -156,6 +210,7 @@ class Change:
     flags: int
     stores: dict[int, Values] = field(default_factory=dict)
     forked: bool = False
+    file: tuple[Memory, int] | None = None  # an mmap of it, from this place on
 
     def covers(self, va: int, mapped: bool) -> bool:
         if self.name == "mmap" and not self.flags & MAP_FIXED:
@@ -201,9 +256,11 @@ class Process:
                 return region
         return None
 
-    def add(self, start: int, end: int, prot: int, shared: bool, memory: Memory) -> None:
+    def add(
+        self, start: int, end: int, prot: int, shared: bool, memory: Memory, shift: int = 0
+    ) -> None:
         self._cut(start, end)
-        self.regions.append(Region(start, end, prot, shared, memory))
+        self.regions.append(Region(start, end, prot, shared, memory, shift))
 
     def _cut(self, start: int, end: int) -> list[Region]:
         """Take the range out; what was there."""
@@ -216,7 +273,7 @@ class Process:
                 (max(r.start, end), r.end, kept),
             ):
                 if first < last:
-                    where.append(Region(first, last, r.prot, r.shared, r.memory))
+                    where.append(Region(first, last, r.prot, r.shared, r.memory, r.shift))
         self.regions = kept
         return out
 
@@ -243,9 +300,15 @@ class Process:
             self.loose = bool(self.unsure)
         was = self._cut(change.start, change.end)
         if change.name == "mmap":
-            words = {va: (0, *values) for va, values in change.stores.items()}
             shared = bool(change.flags & SHARES)
-            self.add(change.start, change.end, change.prot, shared, Memory(words))
+            memory, shift = Memory(), 0
+            if change.file is not None:
+                memory, shift = change.file[0], change.start - change.file[1]
+                memory = memory if shared else memory.private()
+            for va, values in change.stores.items():
+                memory.words[va - shift] = (*memory.values(va - shift), *values)
+            memory.version += 1
+            self.add(change.start, change.end, change.prot, shared, memory, shift)
             if shared and change.forked:
                 self.doubt(change.start, change.end)
         elif change.name == "mprotect":
@@ -285,7 +348,8 @@ class Process:
             if not r.shared and r.memory not in copied:
                 source, copied[r.memory] = r.memory, r.memory.fork()
             memory = r.memory if r.shared else copied[r.memory]
-            regions.append((Region(r.start, r.end, r.prot, r.shared, memory), source))
+            copy = Region(r.start, r.end, r.prot, r.shared, memory, r.shift)
+            regions.append((copy, source))
         unsure = [(c.start, c.end) for c in self.changes.values()]
         self.forks[tid] = Fork(regions, self.unsure + unsure)
 
