@@ -35,6 +35,15 @@ def test_programs_judge_themselves_and_pass(name: str, policy: str) -> None:
         assert outcome.verdict == "pass", outcome.error
 
 
+@pytest.mark.slow
+def test_a_short_buildworld_passes_and_the_books_agree() -> None:
+    guest = (
+        'guest=[{name="g1",memory="138p",swap="70p",vcpus=4,quantum=4000,'
+        'programs=["x86/cc.elf"],process=[{program="x86/shell.elf",args=["02"]}]}]'
+    )
+    assert run("buildworld-lite", 1, guest).error is None
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["x86-sort", "buildworld-lite"])
 @pytest.mark.parametrize("policy", ["pv_entry", "vpte_list", "nested", "wired"])

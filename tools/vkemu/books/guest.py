@@ -65,7 +65,7 @@ class GuestBooks:
         there = Counter(range(end, guest.memory_pages))
         self._agree("swap slots", Counter([*guest.swap.free, *slots]), there)
         roots = sum(pmap.pm_pdirm is not None for pmap in pmaps)
-        kva = roots + sum(len(pipe.buf.frames) for pipe in guest.pipes.values())
+        kva = roots + sum(1 for _ in self._pipe_frames())
         kva += sum(e.end - e.start >> PAGE_SHIFT for e in guest.kernel_map.entries)
         self._agree("pages of KVA in use", sum(guest.kva.used), kva)
 
@@ -136,9 +136,8 @@ class GuestBooks:
                 yield vm.pmap.pm_pdirm, 1
             for m in vm.pmap.pt_pages.values():
                 yield m, 1
-        for pipe in self.guest.pipes.values():
-            for m in pipe.buf.frames:
-                yield m, 1
+        for m in self._pipe_frames():
+            yield m, 1
         for proc in self.guest.allproc:
             for lp in proc.lwps.values():
                 if lp.md is not None and lp.md.savefpu is not None:
@@ -146,6 +145,15 @@ class GuestBooks:
         for obj in self.refs:
             for m in obj.pages.values():
                 yield m, int(obj in wired)
+
+    def _pipe_frames(self) -> Iterator[VmPage]:
+        """Of pipes of words; and of bytes, which the descriptors of machine code lead to."""
+        tables = [proc.md.files for proc in self.guest.allproc if proc.md is not None]
+        ends = [file.pipe for table in tables for file in table.values()]
+        bufs = [pipe.buf for pipe in self.guest.pipes.values()]
+        bufs += {id(pipe): pipe.buf for pipe in ends if pipe is not None}.values()
+        for buf in bufs:
+            yield from buf.frames
 
     def _agree(self, what: str, says: Any, there: Any) -> None:
         if says != there:
