@@ -20,7 +20,7 @@ RARE = (
     "try_down", "up", "set", "clear", "wait", "put", "get", "try_put", "try_get", "cwait", "notify",
     "barrier", "limiter", "try_limiter", "send", "receive", "try_send", "try_receive", "close",
     "clone", "sleep", "timeout", "cancel", "nursery", "choose", "step", "local", "spawn", "raise",
-    "busy", "look", "late", "lazy", "join",
+    "busy", "look", "late", "lazy", "join", "select",
 )  # fmt: skip
 ALWAYS: dict[str, Callable[[Any], Callable[[], Any]]] = {
     "cells": lambda b: lambda: not (b.cells["x"].value == 1 and b.cells["y"].value == 0),
@@ -253,6 +253,20 @@ class Built:
 
     async def do_choose(self, log: Any, x: Any, n: int) -> None:
         log.append(await self.k.choose(2))
+
+    async def do_select(self, log: Any, x: Any, n: int) -> None:
+        branches = [
+            (self.queue.get(), self.receiver.receive(), self.lock.acquire()),
+            (self.semaphore.acquire(), self.queue.put(7), self.sender.send(8)),
+            (self.event.wait(), self.k.sleep(1), x.wait(lambda value: value == 1)),
+        ]
+        for unused in branches[:n] + branches[n + 1 :]:
+            for operation in unused:
+                operation.close()
+        which, value = await self.k.select(*branches[n])
+        log.append((which, value))
+        if (n, which) == (0, 2):
+            await self.lock.release()
 
     async def do_step(self, log: Any, x: Any, n: int) -> None:
         y = self.cells["y"]

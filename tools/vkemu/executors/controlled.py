@@ -309,13 +309,14 @@ class Execution:
         self._mark(thread, runnable)
 
     def divert(self, thread: Thread, effect: Effect) -> None:
-        """The next step of a thread that waits for its turn is another, with no guard."""
+        """The next step of a thread that waits for its turn is another."""
         pending = thread.pending
         assert pending is not None
-        if not self.deferred:
+        if self.deferred:
+            thread.pending = effect
+        else:
             self._leave(thread, pending)
-            self._mark(thread, True)
-        thread.pending = effect
+            self._await(thread, effect)
 
     def _leave(self, thread: Thread, effect: Effect) -> None:
         if effect.guard is not None:

@@ -59,7 +59,7 @@ def check_guard(thing: Any, frame: FrameType) -> bool:
     own = guard_of(frame)
     if own is None:
         return False
-    if own is not thing:
+    if own is not thing and thing not in getattr(own, "parts", ()):
         where = f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
         key = key_text(own.key)
         raise GuardError(

@@ -1,7 +1,7 @@
 """A memory channel: a buffer with ends to send and to receive, each to be cloned and closed.
 
-As trio's: what is sent with no room in the buffer waits; without a buffer, for a receiver that
-waits. When all ends to send are closed and the buffer is empty, the channel has ended.
+As trio's: what is sent with no room in the buffer is offered, and its sender waits until somebody
+has taken it. When all ends to send are closed and the buffer is empty, the channel has ended.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from vkprotocol.effects import Effect, Interrupted, Key, Shared, Step, coroutine, key_text, look_at
+
+from vkemu.exploration.primitives.select import Wanting
 
 
 class EndOfChannel(Exception):
@@ -24,13 +26,19 @@ class ClosedChannel(Exception):
 
 
 class Held(NamedTuple):
-    """The state. The ends are numbers, those that are open; `waiting`: receivers with no item."""
+    """The state. The ends are numbers, those that are open; `waiting`: receivers with no item;
+    `offers`: what senders wait with, each with the tid of who it is."""
 
     items: tuple[Any, ...] = ()
+    offers: tuple[tuple[int, Any], ...] = ()
     senders: tuple[int, ...] = (0,)
     receivers: tuple[int, ...] = (0,)
     waiting: int = 0
     ends: int = 1  # ever made, on each side
+
+
+def can_take(held: Held) -> bool:
+    return bool(held.items or held.offers)
 
 
 class Channel(Shared):
@@ -47,13 +55,13 @@ class Channel(Shared):
         """How it is; for messages."""
         held: Held = look_at(self)
         ends = f"{len(held.senders)} open to send, {len(held.receivers)} to receive"
-        return f"{len(held.items)} items, {ends}"
+        return f"{len(held.items) + len(held.offers)} items, {ends}"
 
 
 class Sender:
     """An end to send: `send`, `try_send`, `clone`, `close`, `async with`."""
 
-    __slots__ = ("_clone", "_close", "_send", "_try", "channel", "number")
+    __slots__ = ("_clone", "_close", "_try", "_want", "channel", "number")
 
     def __init__(self, channel: Channel, number: int = 0) -> None:
         self.channel = channel
@@ -62,7 +70,7 @@ class Sender:
         def ready(held: Held) -> bool:
             return not channel.full(held) or not held.receivers or number not in held.senders
 
-        self._send = Effect(channel, "send", write=True, guard=ready)
+        self._want = Wanting(channel, "send", ready)
         self._try = Effect(channel, "try_send", write=True)
         self._clone = Effect(channel, "clone", write=True)
         self._close = Effect(channel, "close", write=True)
@@ -81,8 +89,30 @@ class Sender:
     @coroutine
     def send(self, item: Any) -> Step:
         """Blocks while the buffer is full. BrokenChannel, ClosedChannel."""
-        yield self._send
-        self._put(item)
+        me = yield self._want
+        if self._put(item):
+            return
+        held: Held = self.channel.state
+        self.channel.state = held._replace(offers=(*held.offers, (me.tid, item)))
+        number = self.number
+
+        def over(held: Held) -> bool:
+            gone = all(tid != me.tid for tid, _ in held.offers)
+            return gone or not held.receivers or number not in held.senders
+
+        try:
+            yield Effect(self.channel, "send", write=True, guard=over)
+        except Interrupted:
+            self._withdraw(me.tid)
+            raise
+        if self._withdraw(me.tid):
+            self._put(item)  # to say what is wrong
+
+    def _withdraw(self, tid: int) -> bool:
+        held: Held = self.channel.state
+        left = tuple(offer for offer in held.offers if offer[0] != tid)
+        self.channel.state = held._replace(offers=left)
+        return len(left) < len(held.offers)
 
     @coroutine
     def try_send(self, item: Any) -> Step:
@@ -126,9 +156,9 @@ class Receiver:
         self.number = number
 
         def ready(held: Held) -> bool:
-            return bool(held.items) or not held.senders or number not in held.receivers
+            return can_take(held) or not held.senders or number not in held.receivers
 
-        self._want = Effect(channel, "receive", write=True)
+        self._want = Wanting(channel, "receive", ready)
         self._receive = Effect(channel, "receive", write=True, guard=ready)
         self._try = Effect(channel, "try_receive", write=True)
         self._clone = Effect(channel, "clone", write=True)
@@ -144,17 +174,20 @@ class Receiver:
         held: Held = self.channel.state
         held = self.channel.state = held._replace(waiting=held.waiting - waited)
         self._open()
-        if not held.items:
+        if not can_take(held):
             raise EndOfChannel(f"{key_text(self.channel.key)}: nobody is left to send")
-        self.channel.state = held._replace(items=held.items[1:])
-        return held.items[0]
+        items, offers = held.items, held.offers
+        if offers and len(items) <= self.channel.room + held.waiting:  # there is room now
+            items, offers = (*items, offers[0][1]), offers[1:]
+        self.channel.state = held._replace(items=items[1:], offers=offers)
+        return items[0]
 
     @coroutine
     def receive(self) -> Step:
         """Blocks while there is nothing. EndOfChannel, ClosedChannel."""
         yield self._want
         held = self._open()
-        if held.items or not held.senders:
+        if can_take(held) or not held.senders:
             return self._take()
         self.channel.state = held._replace(waiting=held.waiting + 1)
         try:
@@ -170,7 +203,7 @@ class Receiver:
         """`default` when it would block. EndOfChannel, ClosedChannel."""
         yield self._try
         held = self._open()
-        return self._take() if held.items or not held.senders else default
+        return self._take() if can_take(held) or not held.senders else default
 
     @coroutine
     def clone(self) -> Step:

@@ -28,6 +28,8 @@ from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
 from vkemu.exploration.primitives.meeting import Barrier, Limiter
 from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
 from vkemu.exploration.primitives.scopes import SECOND, Cancellation, Local, Nursery, Timeout
+from vkemu.exploration.primitives.select import select
+from vkemu.exploration.primitives.together import Together
 
 Made = TypeVar("Made", bound=Shared)
 
@@ -155,8 +157,20 @@ class Making:
                 raise TypeError(f"step: {shared!r}, expected a shared object")
         if not touched:
             raise TypeError("step: expected the shared objects that it touches")
-        first, *rest = dict(reversed(touched)).items()
-        return announce(Effect(first[0], "step", write=first[1], also=tuple(rest)))
+        first, *rest = flags = tuple(dict(reversed(touched)).items())[::-1]
+        if not rest:
+            return announce(Effect(first[0], "step", write=first[1]))
+        together = Together(tuple(shared for shared, _ in flags))
+        return announce(Effect(together, "step", write=any(dict(flags).values()), also=flags))
+
+    async def select(self, *operations: Any) -> tuple[int, Any]:
+        """Wait until one of several operations, made and not awaited, can go on; that one is done.
+
+        Returns which, from 0, and what it returned. Where several can, each is explored.
+        """
+        if not operations:
+            raise TypeError("select: expected the operations to wait for, as queue.get()")
+        return await select(self, operations)
 
     async def choose(self, count: int, name: str = "choice") -> int:
         """A choice that is not the scheduler's: each of 0 to `count` - 1 is explored."""

@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from vkprotocol.effects import Effect, Thread
+from vkprotocol.effects import Effect, Shared, Thread
 
 from vkemu.executors.announced import may_go_on
 from vkemu.executors.controlled import Execution
+from vkemu.exploration.primitives.together import States, Together
 from vkemu.exploration.record import Record
-from vkemu.exploration.reduction import commuting
+from vkemu.exploration.reduction import commuting, several
 from vkemu.exploration.reduction.footprint import Footprint, Objects
 
 # (first, second, tid, footprint, past, without): step `second` of thread `tid` could have come
@@ -143,6 +144,8 @@ class Trace(Record):
 
         For effects with a guard, or with a footprint they compute.
         """
+        if type(effect.obj) is Together and effect.guard is not None:
+            return several.meet(self, tid, effect, footprint, past, met)
         n = len(self.tids)
         clocks = self.clocks
         known = None if self.objects.computed(effect) else footprint
@@ -156,7 +159,7 @@ class Trace(Record):
         clock = past
         while met:
             rival = met.bit_length() - 1
-            if makers >> rival & 1 and (commutes or not may_go_on(effect, self.befores[rival])):
+            if makers >> rival & 1 and (commutes or not self._held_before(effect, rival)):
                 late = True
             else:
                 self.races.append((rival, n, tid, known, past, ()))
@@ -166,6 +169,16 @@ class Trace(Record):
             openings = self._openings(effect, past, n)
             self.races += [(first, n, tid, known, past, without) for first, without in openings]
         return clock
+
+    def _held_before(self, effect: Effect, event: int) -> bool:
+        return may_go_on(effect, self.before(event, effect.obj))
+
+    def before(self, event: int, shared: Shared) -> object:
+        """The state of an object just before an event that touches it."""
+        before = self.befores[event]
+        if type(before) is States:
+            return self.effects[event].obj.before(before, shared)  # type: ignore[attr-defined]
+        return before
 
     def _openings(self, effect: Effect, past: int, n: int) -> list[tuple[int, tuple[int, ...]]]:
         """The rivals a guarded effect could come before, and what else has to come after it then.
@@ -180,7 +193,7 @@ class Trace(Record):
             event = candidates.bit_length() - 1
             candidates ^= 1 << event
             if self.rivals[2 * number] >> event & 1:
-                if not found and may_go_on(effect, self.befores[event]):
+                if not found and self._held_before(effect, event):
                     found.append((event, ()))
                 if found:
                     break
@@ -234,7 +247,9 @@ class Trace(Record):
             if effect is None or thread.runnable or effect.guard is None:
                 continue
             past = self.past_of(tid)
-            if 2 * self.objects.number(effect.obj) < len(self.rivals):
+            if type(effect.obj) is Together:
+                found += several.waiting(self, tid, effect, past, n)
+            elif 2 * self.objects.number(effect.obj) < len(self.rivals):
                 footprint = self.objects.footprint(effect)
                 openings = self._openings(effect, past, n)
                 found += [(first, n, tid, footprint, past, without) for first, without in openings]
