@@ -37,6 +37,15 @@ TABLE: list[tuple[Any, str]] = [
     (primitives.one_step, ""),
     (primitives.choices, "a: AssertionError: assert await x.load() != 21"),
     (primitives.notified_without_the_lock, "deadlock: w waits to sleep c"),
+    (primitives.selects, ""),
+    (primitives.selects_for_itself, ""),
+    (primitives.selects_out_of_time, ""),
+    (primitives.selects_meet, ""),
+    (primitives.selects_no_more_than_one, "deadlock: "),
+    (primitives.selects_what_goes_on, "s: TypeError: select: arrive b goes on to wait, expected"),
+    (primitives.selects_cancelled, ""),
+    (primitives.several_are_woken, ""),
+    (primitives.offered, ""),
 ]
 
 
@@ -50,6 +59,32 @@ def test_it_keeps_its_law(program: Any, said: str) -> None:
         failure = explore(program).failure
         assert failure is not None
         assert replay(program, failure.token).message == failure.message
+
+
+def test_every_branch_can_be_taken() -> None:
+    seen: set[Any] = set()
+    assert explore(partial(primitives.selects_all_kinds, seen=seen)).exhausted
+    assert seen == {(0, None), (1, None), (2, "item"), (3, True), (4, None)}
+
+
+def test_a_select_says_what_it_waits_for() -> None:
+    def program(k: Any) -> None:
+        k.spawn("s", lambda: k.select(k.queue("q").get(), k.event("e").wait()))
+
+    (said,) = explore(program).kinds
+    assert said == "deadlock: s waits to select select.0.1 (get q or wait e)"
+
+
+@pytest.mark.parametrize(
+    ("branches", "said"),
+    [
+        ((), "select: expected the operations to wait for, as queue.get()"),
+        ((3,), "select: branch 0 is 3, expected an operation, as queue.get()"),
+    ],
+)
+def test_a_select_of_what_is_no_operation_is_refused(branches: Any, said: str) -> None:
+    found = explore(lambda k: k.spawn("s", k.select, *branches) and None)
+    assert found.kinds == [f"s: TypeError: {said}"]
 
 
 def test_every_choice_is_made_once() -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vkprotocol.effects import Effect, Interrupted, Key, Shared, Step, coroutine, key_text, look_at
 
-from vkemu.exploration.primitives.select import Wanting
+from vkemu.exploration.primitives.select import Meeting, Wanting
 
 
 class EndOfChannel(Exception):
@@ -34,6 +34,7 @@ class Held(NamedTuple):
     senders: tuple[int, ...] = (0,)
     receivers: tuple[int, ...] = (0,)
     waiting: int = 0
+    selects: tuple[Meeting, ...] = ()  # branches that have to meet each other, taken or not
     ends: int = 1  # ever made, on each side
 
 
@@ -48,6 +49,11 @@ class Channel(Shared):
         super().__init__(key, Held())
         self.room = room
 
+    @property
+    def meets(self) -> bool:
+        """Whether who sends has to meet who receives."""
+        return not self.room
+
     def full(self, held: Held) -> bool:
         return len(held.items) >= self.room + held.waiting
 
@@ -61,7 +67,7 @@ class Channel(Shared):
 class Sender:
     """An end to send: `send`, `try_send`, `clone`, `close`, `async with`."""
 
-    __slots__ = ("_clone", "_close", "_try", "_want", "channel", "number")
+    __slots__ = ("_clone", "_close", "_ready", "_try", "channel", "number")
 
     def __init__(self, channel: Channel, number: int = 0) -> None:
         self.channel = channel
@@ -70,7 +76,7 @@ class Sender:
         def ready(held: Held) -> bool:
             return not channel.full(held) or not held.receivers or number not in held.senders
 
-        self._want = Wanting(channel, "send", ready)
+        self._ready = ready
         self._try = Effect(channel, "try_send", write=True)
         self._clone = Effect(channel, "clone", write=True)
         self._close = Effect(channel, "close", write=True)
@@ -89,7 +95,7 @@ class Sender:
     @coroutine
     def send(self, item: Any) -> Step:
         """Blocks while the buffer is full. BrokenChannel, ClosedChannel."""
-        me = yield self._want
+        me = yield Wanting(self.channel, "send", self._ready, item)
         if self._put(item):
             return
         held: Held = self.channel.state

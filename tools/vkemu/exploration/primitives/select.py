@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from vkprotocol.effects import (
     CURTHREAD,
     Effect,
+    Guard,
     Interrupted,
     Key,
     Shared,
@@ -31,11 +32,12 @@ from vkemu.exploration.primitives.together import All, Together
 class Wanting(Effect):
     """A step that waits in a second one when it finds nothing; `ready`: it does not have to."""
 
-    __slots__ = ("ready",)
+    __slots__ = ("item", "ready")
 
-    def __init__(self, obj: Shared, op: str, ready: Any) -> None:
+    def __init__(self, obj: Shared, op: str, ready: Guard, item: Any = None) -> None:
         super().__init__(obj, op, write=True)
         self.ready = ready
+        self.item = item  # what it would give
 
 
 class Lost(Effect):
@@ -56,14 +58,26 @@ class Taken(NamedTuple):
     error: Exception | None = None
 
 
+class Meeting(NamedTuple):
+    """A branch over a channel with no room: it may have to meet the branch of another select."""
+
+    selection: Selection
+    number: int
+    effect: Wanting
+
+    def __repr__(self) -> str:
+        return f"{self.effect.op} of {key_text(self.selection.key)}"
+
+
 class Selection(Shared):
     """Of one select; `state` is None, then `Taken`."""
 
-    __slots__ = ("_wait", "names")
+    __slots__ = ("_wait", "names", "threads")
 
     def __init__(self, key: Key) -> None:
         super().__init__(key, None)
         self.names: list[str] = []
+        self.threads: list[Thread] = []  # by number of the branch
         # It may be interrupted, and then nobody takes a branch any more.
         self._wait = Effect(self, "select", write=True, guard=is_taken)
 
@@ -85,7 +99,6 @@ async def select(k: Any, operations: tuple[Any, ...]) -> tuple[int, Any]:
     """See `Making.select`."""
     started: list[tuple[Any, Effect]] = []
     selection = Selection(fresh_key("select"))
-    threads: list[Thread] = []
     try:
         for number, operation in enumerate(operations):
             started.append((operation, first_of(number, operation)))
@@ -93,13 +106,20 @@ async def select(k: Any, operations: tuple[Any, ...]) -> tuple[int, Any]:
         for number, (operation, effect) in enumerate(started):
             name = f"{effect.op} {key_text(effect.obj.key)}"
             selection.names.append(name)
-            body = branch(k.execution, selection, threads, me, number, operation, effect)
-            threads.append(k.spawn(f"{me.name}: {name}", body, daemon=True))
+            body = branch(k.execution, selection, me, number, operation, effect)
+            selection.threads.append(k.spawn(f"{me.name}: {name}", body, daemon=True))
+        meetings = [
+            Meeting(selection, number, effect)
+            for number, (_, effect) in enumerate(started)
+            if isinstance(effect, Wanting) and getattr(effect.obj, "meets", False)
+        ]
         try:
+            if meetings:
+                await meet(k, me, meetings)
             taken = await selection.wait()
         except Interrupted:
             if selection.state is None:
-                take(k.execution, selection, threads, Taken(-1))
+                take(k.execution, selection, Taken(-1))
             raise
     finally:
         for operation in operations:
@@ -124,10 +144,37 @@ def first_of(number: int, operation: Any) -> Effect:
     return effect
 
 
-def take(execution: Any, selection: Selection, threads: list[Thread], taken: Taken) -> None:
+@coroutine
+def meet(k: Any, me: Thread, mine: list[Meeting]) -> Step:
+    """A step: from now on each of `mine` can meet the branches of others, and they it."""
+    channels = tuple(dict.fromkeys(meeting.effect.obj for meeting in mine))
+    also = tuple((channel, True) for channel in (*channels, mine[0].selection))
+    together = Together(tuple(shared for shared, _ in also))
+    yield Effect(together, "offer", write=True, also=also)
+    for meeting in mine:
+        channel: Any = meeting.effect.obj
+        for other in channel.state.selects:
+            if other.effect.op != meeting.effect.op and other.selection is not meeting.selection:
+                body = transfer(k.execution, meeting, other)
+                k.spawn(f"{me.name}: meet {key_text(channel.key)}", body, daemon=True)
+        channel.state = channel.state._replace(selects=(*channel.state.selects, meeting))
+
+
+@coroutine
+def transfer(execution: Any, one: Meeting, other: Meeting) -> Step:
+    """A thread: the two branches are taken, in one step."""
+    parts = (one.effect.obj, one.selection, other.selection)
+    also = tuple((part, True) for part in parts)
+    guard = All((None, is_none, is_none))
+    yield Effect(Together(parts), "meet", write=True, guard=guard, also=also)
+    take(execution, one.selection, Taken(one.number, other.effect.item))
+    take(execution, other.selection, Taken(other.number, one.effect.item))
+
+
+def take(execution: Any, selection: Selection, taken: Taken) -> None:
     """The others have lost: time need not pass for them."""
     selection.state = taken
-    for number, thread in enumerate(threads):
+    for number, thread in enumerate(selection.threads):
         effect = thread.pending
         if number != taken.number and effect is not None and effect.deadline is not None:
             execution.divert(thread, Lost(effect))
@@ -137,7 +184,6 @@ def take(execution: Any, selection: Selection, threads: list[Thread], taken: Tak
 def branch(
     execution: Any,
     selection: Selection,
-    threads: list[Thread],
     owner: Thread,
     number: int,
     operation: Any,
@@ -164,4 +210,4 @@ def branch(
         taken = Taken(number, None, TypeError(f"select: {what}, expected an operation of one step"))
     finally:
         CURTHREAD[0] = me
-    take(execution, selection, threads, taken)
+    take(execution, selection, taken)
