@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, cast
 from vkprotocol.effects import Effect
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.reduction.footprint import dependent
-from vkemu.exploration.reduction.trace import Race, Trace
+from vkemu.exploration.reduction.footprint import Race, dependent
+from vkemu.exploration.reduction.trace import Trace
 
 if TYPE_CHECKING:
     from vkemu.exploration.reduction.reduction import Reduction

@@ -11,6 +11,12 @@ from typing import Final, NamedTuple, TypeAlias
 from vkprotocol.effects import Effect, Key, Shared, key_text
 
 Footprint: TypeAlias = tuple[int, ...]
+# (first, second, tid, footprint, past, without): step `second` of thread `tid` could have come
+# before event `first`. `second` is an event, or `len(trace)` for the step of a thread that could
+# not go on. `footprint` is None where event `first` may have decided it; `past` is what the step
+# happens after whatever it touches; `without` are later events that have to wait for it too.
+# A plain tuple: there are a dozen of them an execution.
+Race: TypeAlias = tuple[int, int, int, Footprint | None, int, tuple[int, ...]]
 
 # Object 0 is what `always` sees. A write to an object that a predicate reads writes it too, so
 # that no two states the predicate can tell apart are taken for one.

@@ -13,8 +13,8 @@ from vkprotocol.effects import Key
 
 from vkemu.executors.controlled import Tids
 from vkemu.exploration.record import Record
-from vkemu.exploration.reduction.footprint import Footprint, Objects
-from vkemu.exploration.reduction.trace import Race, Trace
+from vkemu.exploration.reduction.footprint import Footprint, Objects, Race
+from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.reduction.wakeup import ELSEWHERE, Node, Tree
 from vkemu.exploration.result import NondeterminismError
 from vkemu.exploration.run import Run

@@ -14,10 +14,10 @@ from vkprotocol.effects import Effect, Shared
 
 from vkemu.exploration.path import Path
 from vkemu.exploration.reduction import afterwards
-from vkemu.exploration.reduction.footprint import Objects, dependent
+from vkemu.exploration.reduction.footprint import Objects, Race, dependent
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, retrace
 from vkemu.exploration.reduction.observation import View
-from vkemu.exploration.reduction.trace import Race, Trace
+from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.reduction.unannounced import Unannounced
 from vkemu.exploration.reduction.wakeup import Tree
 

@@ -7,19 +7,27 @@ has closed another condition since.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from vkprotocol.effects import CLOCK, Effect, Guard, Shared
 
 from vkemu.exploration.primitives.select import Lost
-from vkemu.exploration.reduction.footprint import Footprint
-
-if TYPE_CHECKING:
-    from vkemu.exploration.reduction.trace import Race, Trace
-
+from vkemu.exploration.reduction.footprint import Footprint, Objects, Race
 
 OPEN: Final = -1
 NOTHING: Final = -2
+
+
+class Trace(Protocol):
+    """What is asked of it here."""
+
+    objects: Objects
+    tids: Any
+    clocks: list[int]
+    rivals: list[int]
+    races: list[Race]
+
+    def before(self, event: int, shared: Shared) -> object: ...
 
 
 class Condition(NamedTuple):

@@ -23,14 +23,8 @@ from vkemu.executors.controlled import Execution
 from vkemu.exploration.primitives.together import States, Together
 from vkemu.exploration.record import Record
 from vkemu.exploration.reduction import commuting, several
-from vkemu.exploration.reduction.footprint import Footprint, Objects
+from vkemu.exploration.reduction.footprint import Footprint, Objects, Race
 
-# (first, second, tid, footprint, past, without): step `second` of thread `tid` could have come
-# before event `first`. `second` is an event, or `len(trace)` for the step of a thread that could
-# not go on. `footprint` is None where event `first` may have decided it; `past` is what the step
-# happens after whatever it touches; `without` are later events that have to wait for it too.
-# A plain tuple: there are a dozen of them an execution.
-Race: TypeAlias = tuple[int, int, int, Footprint | None, int, tuple[int, ...]]
 Births: TypeAlias = Iterable[tuple[int, int]]  # a thread, and the event that spawned it or -1
 
 

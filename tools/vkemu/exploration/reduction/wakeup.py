@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from vkemu.exploration.reduction.footprint import Footprint
-from vkemu.exploration.reduction.trace import Race, Trace
+from vkemu.exploration.reduction.footprint import Footprint, Race
+from vkemu.exploration.reduction.trace import Trace
 
 Node: TypeAlias = tuple[int, Footprint | None, "Tree"]
 Tree: TypeAlias = list[Node]

@@ -13,10 +13,9 @@ Reduction, J. ACM 64(4), 2017 (POPL 2014), Algorithm 2. Deviations:
 
 from __future__ import annotations
 
-from vkemu.exploration.reduction.footprint import Footprint
+from vkemu.exploration.reduction.footprint import Footprint, Race
 from vkemu.exploration.reduction.frontier import Found
 from vkemu.exploration.reduction.reduction import Reduction
-from vkemu.exploration.reduction.trace import Race
 from vkemu.exploration.reduction.wakeup import Reversals
 
 
