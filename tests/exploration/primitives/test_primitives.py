@@ -9,6 +9,7 @@ import pytest
 from vkemu import explore, replay
 
 from tests.exploration.primitives import programs as primitives
+from tests.exploration.primitives import selects
 from tests.exploration.test_edges import agreed
 
 # program, verdict, how the one failure of it begins
@@ -37,15 +38,15 @@ TABLE: list[tuple[Any, str]] = [
     (primitives.one_step, ""),
     (primitives.choices, "a: AssertionError: assert await x.load() != 21"),
     (primitives.notified_without_the_lock, "deadlock: w waits to sleep c"),
-    (primitives.selects, ""),
-    (primitives.selects_for_itself, ""),
-    (primitives.selects_out_of_time, ""),
-    (primitives.selects_meet, ""),
-    (primitives.selects_no_more_than_one, "deadlock: "),
-    (primitives.selects_what_goes_on, "s: TypeError: select: arrive b goes on to wait, expected"),
-    (primitives.selects_cancelled, ""),
-    (primitives.several_are_woken, ""),
-    (primitives.offered, ""),
+    (selects.selects, ""),
+    (selects.selects_for_itself, ""),
+    (selects.selects_out_of_time, ""),
+    (selects.selects_meet, ""),
+    (selects.selects_no_more_than_one, "deadlock: "),
+    (selects.selects_what_goes_on, "s: TypeError: select: arrive b goes on to wait, expected"),
+    (selects.selects_cancelled, ""),
+    (selects.several_are_woken, ""),
+    (selects.offered, ""),
 ]
 
 
@@ -63,7 +64,7 @@ def test_it_keeps_its_law(program: Any, said: str) -> None:
 
 def test_every_branch_can_be_taken() -> None:
     seen: set[Any] = set()
-    assert explore(partial(primitives.selects_all_kinds, seen=seen)).exhausted
+    assert explore(partial(selects.selects_all_kinds, seen=seen)).exhausted
     assert seen == {(0, None), (1, None), (2, "item"), (3, True), (4, None)}
 
 

@@ -48,7 +48,8 @@ def conditions_of(trace: Trace, effect: Effect) -> list[Condition]:
     was = effect.was if type(effect) is Lost else effect
     due = was.deadline is not None and was.deadline <= CLOCK[0]
     found: list[Condition] = []
-    for (shared, _), guard in zip(effect.also, effect.guard.guards, strict=True):  # type: ignore[union-attr]
+    every: Any = effect.guard
+    for (shared, _), guard in zip(effect.also, every.guards, strict=True):
         if guard is not None:
             touching = hasattr(shared, "commute")
             code = 2 * trace.objects.number(shared) + touching
