@@ -30,6 +30,8 @@ async def f(m, pages: A | B) -> A | B:
         await g(page + 1)
     if "x" in kernel.mutants:
         return True
+    if TYPE_CHECKING:
+        Answer = int | None
     emit("page.free", m)
     return m.count < 5
 
@@ -67,6 +69,8 @@ def test_what_is_no_mistake_of_a_kernel() -> None:
     assert "self.x = 1" not in touched
     assert 'emit("page.free", m)' not in touched
     assert 'if "x" in kernel.mutants:' not in touched
+    assert "if TYPE_CHECKING:" not in touched
+    assert "Answer = int | None" not in touched
     assert all(changes(SOURCE, edit) for edit in edits(SOURCE))
 
 

@@ -73,19 +73,19 @@ def _of(node: ast.AST, lines: list[str], tree: ast.Module) -> Iterator[Edit]:
         if isinstance(body, list) and not isinstance(node, (ast.Module, ast.ClassDef)):
             yield from _statements(body, lines)
     match node:
-        case ast.If() | ast.While() | ast.IfExp() if not _asks_for_mutants(node.test):
+        case ast.If() | ast.While() | ast.IfExp() if _judges(node.test):
             yield _replaced(
                 "condition inverted", node.test, f"not ({_text(node.test, lines)})", lines
             )
             if isinstance(node, ast.While) and not _jumps(node):
                 first = lines[node.lineno - 1].replace("while ", "if ", 1)
                 yield Edit("retry not taken", node.lineno, node.lineno, first + "\n")
-        case ast.BoolOp() if not _asks_for_mutants(node):
+        case ast.BoolOp() if _judges(node):
             for value in node.values:
                 others = [_text(v, lines) for v in node.values if v is not value]
                 word = " and " if isinstance(node.op, ast.And) else " or "
                 yield _replaced("condition dropped", node, f"({word.join(others)})", lines)
-        case ast.BinOp(op=ast.BitOr()):
+        case ast.BinOp(op=ast.BitOr()) if not _types(node):
             for side in (node.left, node.right):
                 yield _replaced("flag forgotten", node, _text(side, lines), lines)
         case ast.BinOp(op=ast.Add() | ast.Sub()):
@@ -142,9 +142,18 @@ def _name(func: ast.expr) -> str:
     return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
 
 
-def _asks_for_mutants(node: ast.expr) -> bool:
-    names = (n.attr if isinstance(n, ast.Attribute) else "" for n in ast.walk(node))
-    return any(name in ("mutants", "tunables") for name in names)
+def _judges(node: ast.expr) -> bool:
+    """A condition of the kernel's own: not whether a deliberate defect, a setting or a type is."""
+    names = {
+        n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(node)
+    }
+    return not names & {"mutants", "tunables", "TYPE_CHECKING"}
+
+
+def _types(node: ast.BinOp) -> bool:
+    """`int | None` of an alias."""
+    names = {getattr(n, "id", getattr(n, "value", "")) for n in ast.walk(node)}
+    return bool(names & {None, "int", "str", "tuple"})
 
 
 def _jumps(node: ast.stmt) -> bool:
