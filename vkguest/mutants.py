@@ -28,6 +28,9 @@ GUEST_MUTANTS: Final[dict[str, str]] = {
     "wait-sleeps-late": "wait lets proc_token go before it is on the sleep queue",
     "pipe-sleeps-late": "a pipe's reader lets its lock go before it is on the sleep queue",
     "exec-not-alone": "exec of a process that has other lwps",
+    "full-swap-is-written": "a page that finds no swap counts as written",
+    "older-page-wins": "a collapse keeps the page of the backing object where both have one",
+    "table-before-zero": "a page table is linked before it is zero",
     "no-cow-vpte": "W26: copyout after a copy-on-write leaves the old VPTE in place",
 }
 

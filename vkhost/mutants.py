@@ -151,6 +151,18 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the M of a removed PTE is not carried over to the page",
         "pmap_removed:pmap_removed_am", (4,), ("W33",),
     ),
+    "protect-drops-modified": Mutant(
+        "the M of a PTE that is made read-only is not carried over to the page",
+        "rmap.extent_scan:ExtentScan._make_read_only", (4,),
+    ),
+    "first-pte-only": Mutant(
+        "pmap_testbit looks at the first PTE of a page: no invariant, but msync leaves it out",
+        "rmap.extent_scan:ExtentScan.testbit", (),
+    ),
+    "swap-full-is-written": Mutant(
+        "a page that finds no swap counts as written",
+        "swap_pager:swap_pager_putpage", (4,),
+    ),
     "pv-entry-forgotten": Mutant(
         "pv_entry: some PTEs get no pv_entry",
         "rmap.pv_entry:PvEntry.enter", (2, 3), ("W06",),

@@ -99,7 +99,8 @@ async def _pmap_allocpte(gd: GlobalData, pmap: Pmap, ptepindex: int) -> VmPage:
             await vm_page_free(gd, m)
             raise
     bits = VPTE_RW | VPTE_V | VPTE_U | VPTE_A | VPTE_M | VPTE_WIRED
-    await access(gd, zero_page(phys_to_dmap(m.frame)), store(entry, (m.frame << PAGE_SHIFT) | bits))
+    zero, link = zero_page(phys_to_dmap(m.frame)), store(entry, (m.frame << PAGE_SHIFT) | bits)
+    await access(gd, *((link, zero) if "table-before-zero" in gd.mutants else (zero, link)))
     pmap.pt_pages[ptepindex] = m
     await vm_page_wakeup(m)
     return m

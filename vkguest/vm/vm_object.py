@@ -163,7 +163,8 @@ async def _take_over(gd: GlobalData, obj: VmObject, backing: VmObject) -> bool:
     for pindex, m in sorted(backing.pages.items()):
         if not await vm_page_busy_try(m):
             return False
-        if pindex in obj.pages or pindex in obj.swap:
+        newer = pindex in obj.pages or pindex in obj.swap
+        if newer and "older-page-wins" not in gd.mutants:
             await pmap_remove_all(gd, m)
             await vm_page_free(gd, m)
         else:

@@ -115,7 +115,8 @@ class ExtentScan(Rmap):
         async def test(pmap: Pmap, pte: Pte, value: int) -> Scan:
             nonlocal found
             found = bool(value & bit)
-            return Scan.DONE if found else Scan.NEXT
+            done = found or "first-pte-only" in self.kernel.mutants
+            return Scan.DONE if done else Scan.NEXT
 
         await self.scan(m, None, test)
         return found
@@ -145,7 +146,7 @@ class ExtentScan(Rmap):
             ):
                 return Scan.RETRY
             self.flushes += 1
-            if value & PTE_M:
+            if value & PTE_M and "protect-drops-modified" not in self.kernel.mutants:
                 await vm_page_dirty(m)
             return Scan.NEXT
 

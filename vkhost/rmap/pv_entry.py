@@ -108,6 +108,8 @@ class PvEntry(Rmap):
                 value: int = await pte.load()
                 if value & bit and pte_pfn(value) == m.pfn:
                     return True
+                if "first-pte-only" in self.kernel.mutants:
+                    break
         return False
 
     async def clearbit(self, m: VmPage, bit: int) -> None:
@@ -136,7 +138,7 @@ class PvEntry(Rmap):
             pmap, pte, value = found
             if await pmap_inval_smp_cmpset(pmap, pte, value, value & ~(PTE_RW | PTE_M), "clearbit"):
                 self.flushes += 1
-                if value & PTE_M:
+                if value & PTE_M and "protect-drops-modified" not in self.kernel.mutants:
                     await vm_page_dirty(m)
         await vm_page_flag_clear(m, PG_WRITEABLE)
 

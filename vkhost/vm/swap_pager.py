@@ -115,6 +115,9 @@ async def swap_pager_putpage(obj: VmObject, pindex: int, m: VmPage) -> bool:
         block = obj.swblocks.get(pindex)
         if block is None:
             block = await kernel.swap.getswapspace()
+            if block is None and "swap-full-is-written" in kernel.mutants:
+                await vm_page_undirty(m)
+                return True
             if block is None:
                 return False
             obj.swblocks[pindex] = block

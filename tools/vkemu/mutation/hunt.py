@@ -8,13 +8,19 @@ from typing import Final
 
 import msgspec
 
+from vkemu.executors.chance import seeded
 from vkemu.exploration import explore
 from vkemu.exploration.run import Run
+from vkemu.launch.assemble import assemble
+from vkemu.launch.draw import drawn
+from vkemu.launch.outcome import Recorder, conduct, headline
+from vkemu.launch.scenario import Scenario, load
 from vkemu.litmus.decide import Decision, Test
 from vkemu.litmus.file import Litmus as File
 from vkemu.litmus.file import build, load_litmus
 from vkemu.mutation.guests import run_guest
-from vkemu.mutation.places import EQUIVALENT, PLACES, Guest, Litmus, Place
+from vkemu.mutation.places import EQUIVALENT, PLACES, Drawn, Guest, Litmus, Place
+from vkguest.mutants import GUEST_MUTANTS
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 SECONDS: Final = 30.0  # a check that takes longer says nothing
@@ -47,6 +53,8 @@ def describe(place: Place) -> str:
     if isinstance(place, Litmus):
         variant = f"+{place.variant}" if place.variant else ""
         return f"{place.test}{variant}[{place.policy}]"
+    if isinstance(place, Drawn):
+        return f"{place.scenario}[{place.policy}]"
     held = f", a vCPU held at {place.hold}" if place.hold else ""
     return f"guest {', '.join(place.workloads)}{held}"
 
@@ -59,6 +67,8 @@ def _control(place: Place) -> str:
 def _run(place: Place, mutant: str) -> Heard:
     if isinstance(place, Guest):
         return run_guest(place, mutant)
+    if isinstance(place, Drawn):
+        return _run_drawn(place, mutant)
     test = with_mutant(find(place), mutant)
     subject = Test(test, place.policy)
 
@@ -82,6 +92,25 @@ def _run(place: Place, mutant: str) -> Heard:
 
 class _Fails(Exception):
     """An execution does; nobody reads it, so nobody need shrink it."""
+
+
+def _run_drawn(place: Drawn, mutant: str) -> Heard:
+    steps = 200_000
+    for seed in range(place.seeds):
+        scenario = drawn(load(place.scenario, (f"policy={place.policy}", f"seed={seed}")), seed)
+        machine = assemble(_with_defect(scenario, mutant))
+        outcome = conduct(machine.execution, Recorder(seeded(seed)), steps, machine.finish)
+        if outcome.error is not None:
+            return outcome.verdict, headline(outcome.error)
+    return "pass", ""
+
+
+def _with_defect(scenario: Scenario, mutant: str) -> Scenario:
+    replace = msgspec.structs.replace
+    if mutant in GUEST_MUTANTS:
+        guests = [replace(guest, mutants=(*guest.mutants, mutant)) for guest in scenario.guest]
+        return replace(scenario, guest=tuple(guests))
+    return replace(scenario, mutants=(*scenario.mutants, mutant)) if mutant else scenario
 
 
 def find(place: Litmus) -> File:

@@ -38,7 +38,15 @@ class Guest(msgspec.Struct, frozen=True):
     free_target: int = 0
 
 
-Place = Litmus | Guest
+class Drawn(msgspec.Struct, frozen=True):
+    """Seeds of a scenario whose programs are drawn, until one fails."""
+
+    scenario: str
+    policy: str = EXACT
+    seeds: int = 8
+
+
+Place = Litmus | Guest | Drawn
 
 W01, W24, W29 = "W01-late-enter", "W24-active-mask", "W29-lost-wakeup"
 W06, W22 = "W06-blind-reclaim", "W22-destroy-busy"
@@ -89,6 +97,9 @@ PLACES: Final[dict[str, Place]] = {
     "notifier-unchecked": Litmus(W01, "notifier"),
     "notifier-write-back-unchecked": Litmus("W16-torn-walk", "notifier"),
     "wire-never-dropped": Litmus("W37-wires", "wired"),
+    "protect-drops-modified": Litmus("modified-while-protected", "vpte_list"),
+    "first-pte-only": Litmus("modified-at-the-second", "vpte_list"),
+    "swap-full-is-written": Drawn("tight"),
     "cache-without-protect": Litmus("two-addresses", "vpte_list"),
     "cache-without-recheck": Litmus("stored-while-cached", SCAN),
     "flush-without-protect": Litmus("laundered", "vpte_list"),
@@ -111,6 +122,9 @@ PLACES: Final[dict[str, Place]] = {
         ("hog:pages=12,rounds=4",), vcpus=2, hold="load-before-zero", checks=(),
         guest_pages=90, swap_pages=24, free_target=180,
     ),
+    "table-before-zero": Drawn("wild", seeds=2),
+    "full-swap-is-written": Drawn("tight"),
+    "older-page-wins": Drawn("wild"),
     "no-cow-vpte": Litmus("guest-copyout", executions=20),
     "fork-without-protect": Litmus("guest-fork", executions=20),
     "cow-source-released": Litmus("guest-collapse", executions=60, strategy="pct"),
