@@ -143,6 +143,7 @@ def test_the_application_steps_and_steps_back(tmp_path: Path) -> None:
     async def script(app: object, pilot: object) -> None:
         stepper = app.stepper  # type: ignore[attr-defined]
         press = pilot.press  # type: ignore[attr-defined]
+        assert text_of(app, "#changed") == "nothing yet: below is the set-up"
         await press("enter", "enter")
         assert stepper.choices == [1, 1]
         assert "vpte page 40[0]" in text_of(app, "#ptes")

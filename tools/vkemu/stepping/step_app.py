@@ -134,14 +134,18 @@ class StepApp(App[str]):
         waiting = [f"{w.actor} waits to {w.effect} (now {w.state})" for w in stepper.waiting()]
         self.query_one("#waiting", Static).update(Text("\n".join(waiting[:6])))
         self._show_story()
+        # What the set-up did would hide what it left.
+        changes = stepper.changes if stepper.choices else []
         changed = Text()
-        for thing, attribute, before, after in stepper.changes:
+        for thing, attribute, before, after in changes:
             changed.append(f"{thing} {attribute}: ", style="bold")
             changed.append(before or "none", style="red" if before else "dim")
             changed.append(" -> ")
             changed.append(f"{after or 'gone'}\n", style="green" if after else "red")
-        self.query_one("#changed", Static).update(changed or Text("nothing"))
-        touched = {thing for thing, *_ in stepper.changes}
+        self.query_one("#changed", Static).update(
+            changed or Text("nothing" if stepper.choices else "nothing yet: below is the set-up")
+        )
+        touched = {thing for thing, *_ in changes}
         for name, (_, wanted) in PANELS.items():
             self.query_one(f"#{name}", Static).update(self._things(wanted, touched))
 
