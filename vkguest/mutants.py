@@ -56,5 +56,5 @@ def check_mutants(names: frozenset[str]) -> frozenset[str]:
     """`names` if all are known, else ValueError naming the first that is not."""
     for name in sorted(names):
         if name not in MUTANTS:
-            raise ValueError(f"no guest mutant {name!r}; there are: {', '.join(MUTANTS)}")
+            raise ValueError(f"no guest mutant {name!r}, expected one of {', '.join(MUTANTS)}")
     return names

@@ -36,7 +36,7 @@ MISTAKES = {
     "[host]\ncpus = 3\n" + TWO_GUESTS: "s.toml:host.cpus: 3, expected 4: one for each vCPU",
     "[host]\npages = 64\nfree_min = 65\n" + TWO_GUESTS: "s.toml:host.free_min: 65, expected 0 to",
     GUEST: "s.toml:guest[0]: nothing to run, expected workloads or [[guest.process]]",
-    GUEST + 'workloads = ["nope"]': "s.toml:guest[0].workloads[0]: no workload 'nope'; there are:",
+    GUEST + 'workloads = ["nope"]': "s.toml:guest[0].workloads[0]: no workload 'nope', expected",
     GUEST + 'workloads = ["touch:x=1"]': "s.toml:guest[0].workloads[0]: workload touch: no para",
     PROCESS.replace('""', '"mov r1"'): "s.toml:guest[0].process[0].program: line 1: no instruction",
     GUEST.replace("4M", "4Q"): "s.toml:guest[0].memory: '4Q' is no size, expected",

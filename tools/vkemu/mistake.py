@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -106,9 +107,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+_type_info = cache(msgspec.inspect.type_info)
+
+
 def _types_at(kind: Any, place: Place) -> list[msgspec.inspect.Type]:
     """What the type at `place` may be, unions opened."""
-    types = [msgspec.inspect.type_info(kind)]
+    types = [_type_info(kind)]
     for part in ["", *place]:
         if part:
             types = [inner for outer in types for inner in _inner(outer, part)]

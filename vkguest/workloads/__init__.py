@@ -38,22 +38,28 @@ WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
     "random": drawn,
     "wild": wild,
 }
+NUMBER_MAX: Final = 10_000  # of anything but a seed: text is at most 4096 instructions
 
 
 def workload(spec: str) -> Program:
     """The Program of `name` or `name:parameter=number,...`; ValueError says what is wrong."""
-    name, _, rest = spec.partition(":")
+    name, colon, rest = spec.partition(":")
     make = WORKLOADS.get(name)
     if make is None:
-        raise ValueError(f"no workload {name!r}; there are: {', '.join(WORKLOADS)}")
+        raise ValueError(f"no workload {name!r}, expected one of {', '.join(WORKLOADS)}")
     known = inspect.signature(make).parameters
     values: dict[str, int] = {}
-    for pair in filter(None, rest.split(",")):
+    for pair in rest.split(",") if colon else ():
         key, _, number = pair.partition("=")
         if key not in known:
             there = ", ".join(known)
-            raise ValueError(f"workload {name}: no parameter {key!r}; there are: {there}")
-        if not number.isdecimal():
-            raise ValueError(f"workload {name}: {key} is {number!r}, not a number")
+            raise ValueError(f"workload {name}: no parameter {key!r}, expected {there}")
+        if key in values:
+            raise ValueError(f"workload {name}: {key} is there twice, expected once")
+        most = (1 << 63) - 1 if key == "seed" else NUMBER_MAX
+        digits = number.isascii() and number.isdecimal() and len(number) <= len(str(most))
+        if not digits or int(number) > most:
+            what = f"{number[:40]!r}, expected a number up to {most}"
+            raise ValueError(f"workload {name}: {key} is {what}")
         values[key] = int(number)
     return make(**values)

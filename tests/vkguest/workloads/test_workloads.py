@@ -103,9 +103,9 @@ def drop_the_mapping(run: Run) -> None:
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ("tuch", "no workload 'tuch'; there are: touch, hog"),
-        ("touch:page=3", "no parameter 'page'; there are: pages, rounds"),
-        ("touch:pages=x", "pages is 'x', not a number"),
+        ("tuch", "no workload 'tuch', expected one of touch, hog"),
+        ("touch:page=3", "no parameter 'page', expected pages, rounds"),
+        ("touch:pages=x", "pages is 'x', expected a number"),
         ("touch:pages=4000", "data pages, 0 to"),
     ],
 )

@@ -38,13 +38,30 @@ seed = whole(0, SEED_MAX)
 
 
 def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _real(text)
     if not 0 < value < math.inf:
         raise ArgumentTypeError(f"{clipped(text)}, expected seconds, more than 0")
     return value
+
+
+def between(low: float, high: float = math.inf) -> Callable[[str], float]:
+    """A number from `low` to `high`."""
+    expected = f"{low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
+
+    def number(text: str) -> float:
+        value = _real(text)
+        if not low <= value <= high:
+            raise ArgumentTypeError(f"{clipped(text)}, expected {expected}")
+        return value
+
+    return number
+
+
+def _real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def names(text: str) -> list[str]:

@@ -14,7 +14,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vkemu.verdict import INTERRUPTED, Interrupted, Status, Unread, UsageError, one_of, telling
 
@@ -58,6 +58,11 @@ commands:
 
 class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Of an option with choices, in the words of every other."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r}, {one_of(value, action.choices)}")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message} (see `{self.prog} --help`)")

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from vkemu.commands import settings
-from vkemu.commands.arguments import path, positive
+from vkemu.commands.arguments import between, path, positive
 from vkemu.executors.live import BACKENDS, Live, on_backend
 from vkemu.launch.assemble import Machine, assemble
 from vkemu.launch.outcome import FAILURES, headline
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guests", type=positive, metavar="N", help="shut down when N have gone")
     parser.add_argument(
         "--time-scale",
-        type=float,
+        type=between(1e-6, 1e6),
         default=1.0,
         metavar="X",
         help="virtual seconds to a real one, for what the kernel does by time (default: 1)",
@@ -93,8 +93,14 @@ def _add_serving(group: argparse._ArgumentGroup) -> None:
         metavar="NAME=VALUE",
         help=f"a bound: {', '.join(LIMITS)}",
     )
-    add("--drain", type=float, default=0.0, metavar="S", help="time to end when told to stop")
-    add("--idle", type=float, default=math.inf, metavar="S", help="let go who asks nothing so long")
+    add("--drain", type=between(0), default=0.0, metavar="S", help="time to end when told to stop")
+    add(
+        "--idle",
+        type=between(0),
+        default=math.inf,
+        metavar="S",
+        help="let go who asks nothing so long",
+    )
     add(
         "--on-violation",
         choices=("guest", "stop"),
@@ -105,11 +111,6 @@ def _add_serving(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    time_scale_max = 1e6
-    if not 0 < args.time_scale <= time_scale_max:
-        raise UsageError(
-            f"vkemu serve: --time-scale {args.time_scale:g}, expected up to {time_scale_max:g}"
-        )
     if args.zstd and args.runs is None:
         raise UsageError("vkemu serve: --zstd is about the log, expected with --runs DIR")
     options = Options(args)
@@ -218,9 +219,6 @@ class Options:
                 raise UsageError(
                     f"vkemu serve: --listen {address}, expected a loopback address or --anywhere"
                 )
-        for option in ("drain", "idle"):
-            if not getattr(args, option) >= 0:
-                raise UsageError(f"vkemu serve: --{option} {getattr(args, option)}, expected >= 0")
         self.context = self._context(args)
 
     def _context(self, args: argparse.Namespace) -> ssl.SSLContext | None:

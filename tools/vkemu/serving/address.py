@@ -66,10 +66,14 @@ def parse_address(text: str) -> Address:
 
 
 def read_token(path: Path) -> bytes:
-    """The shared token in a file, without white space at its ends. ValueError, OSError."""
-    token = path.read_bytes().strip()
-    token_bytes = (16, 256)
-    low, high = token_bytes
+    """The shared token in a file, without white space at its ends. ValueError, in a line."""
+    low, high = 16, 256
+    try:
+        with path.open("rb") as file:
+            token = file.read(high + 1024).strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path}: {why}, expected a file with a token") from None
     if not low <= len(token) <= high or not token.isascii():
         raise ValueError(
             f"{path}: {len(token)} bytes, expected a token of {low} to {high} in ASCII"
