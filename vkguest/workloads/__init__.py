@@ -38,7 +38,6 @@ WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
     "random": drawn,
     "wild": wild,
 }
-NUMBER_MAX: Final = 10_000  # of anything but a seed: text is at most 4096 instructions
 
 
 def workload(spec: str) -> Program:
@@ -56,7 +55,8 @@ def workload(spec: str) -> Program:
             raise ValueError(f"workload {name}: no parameter {key!r}, expected {there}")
         if key in values:
             raise ValueError(f"workload {name}: {key} is there twice, expected once")
-        most = (1 << 63) - 1 if key == "seed" else NUMBER_MAX
+        # A text is at most 4096 instructions.
+        most = (1 << 63) - 1 if key == "seed" else 10_000
         digits = number.isascii() and number.isdecimal() and len(number) <= len(str(most))
         if not digits or int(number) > most:
             what = f"{number[:40]!r}, expected a number up to {most}"
