@@ -45,6 +45,7 @@ class HostConfig(msgspec.Struct, frozen=True):
     # Locking choices whose effect is to be studied.
     interlock: bool = True  # vm_map_interlock in vm_fault and MADV_INVAL
     inval_shared: bool = True  # MADV_INVAL under the shared map lock (since 2017)
+    scan_holds_table: bool = False  # a pmap_scan of a range locks a page table once (pmap_scan.py)
     shootdown: Literal["stream", "rendezvous"] = "rendezvous"
 
     # Pageout.

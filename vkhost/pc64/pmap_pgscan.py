@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from vkhost.pc64.pmap import Pmap
 from vkhost.pc64.pmap_bits import PTE_MANAGED, pte_pfn
+from vkhost.pc64.pmap_pte import Pte, PteLocks
+from vkhost.pc64.pmap_scan import pmap_scan
 from vkhost.vm.vm_page import VmPage
 from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
 
@@ -18,17 +20,22 @@ async def pmap_pgscan(pmap: Pmap, start: int, end: int, callback: ScanCallback) 
 
     This walks real PTEs, so it does see what VPTEs led to.
     """
-    for pte in await pmap.valid_ptes(start, end):
-        async with pte.locked(pmap):
+
+    async def found(pte: Pte, locks: PteLocks) -> bool:
+        async with locks:
             old: int = await pte.load()
             if not old & PTE_MANAGED:
-                continue
+                return True
             m = pmap.kernel.pages[pte_pfn(old)]
             if not await vm_page_busy_try(m):
-                continue
+                return True
             again: int = await pte.load()
-        if again and pte_pfn(again) == m.pfn:
-            if not await callback(pte.va, m):
-                return
-        else:
+        if not again or pte_pfn(again) != m.pfn:
             await vm_page_wakeup(m)
+            return True
+        await locks.let_go()
+        go_on = await callback(pte.va, m)
+        await locks.take_again()
+        return go_on
+
+    await pmap_scan(pmap, start, end, found)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from vkhost.pc64.pmap import Pmap
 from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW, pte_pfn
 from vkhost.pc64.pmap_inval import pmap_inval_smp_cmpset
-from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_pte import Pte, PteLocks
 from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.pc64.pmap_removed import pmap_removed_am
+from vkhost.pc64.pmap_scan import pmap_scan
 from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
 
@@ -19,9 +20,13 @@ async def pmap_protect(pmap: Pmap, start: int, end: int, prot: int) -> None:
         return
     if prot & VM_PROT_WRITE:
         return
-    for pte in await pmap.valid_ptes(start, end):
-        async with pte.locked(pmap):
+
+    async def protect(pte: Pte, locks: PteLocks) -> bool:
+        async with locks:
             await _protect(pmap, pte)
+        return True
+
+    await pmap_scan(pmap, start, end, protect)
 
 
 async def _protect(pmap: Pmap, pte: Pte) -> None:

@@ -62,6 +62,7 @@ class PteLocks:
     """What pmap.c holds over the change of a PTE: its placemark, and the page table page's pv."""
 
     __slots__ = ("placemark", "pt_pv")
+    scanning = False  # a scan has the page table's lock anyhow
 
     def __init__(self, placemark: Lock, pt_pv: Lock) -> None:
         self.placemark = placemark
@@ -77,6 +78,12 @@ class PteLocks:
         if kind is not GeneratorExit:  # closed, its execution over: it may not await any more
             await self.placemark.release()
             await self.pt_pv.release()
+
+    async def let_go(self) -> None:
+        """Of the page table, while the scan's caller has a page that it found."""
+
+    async def take_again(self) -> None:
+        """And again."""
 
 
 class _Install(Effect):

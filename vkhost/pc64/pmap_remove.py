@@ -5,8 +5,9 @@ from __future__ import annotations
 from vkhost.pc64.pmap import Pmap
 from vkhost.pc64.pmap_bits import PTE_MANAGED, PTE_W, pte_pfn
 from vkhost.pc64.pmap_inval import pmap_inval_smp, pte_swap
-from vkhost.pc64.pmap_pte import Pte
+from vkhost.pc64.pmap_pte import Pte, PteLocks
 from vkhost.pc64.pmap_removed import pmap_interlock_drop, pmap_interlock_hold, pmap_removed_am
+from vkhost.pc64.pmap_scan import pmap_scan
 from vkhost.pc64.tlb import INVLTLB
 from vkhost.vm.vm_page import VmPage
 
@@ -16,33 +17,47 @@ async def pmap_remove(pmap: Pmap, start: int, end: int, busied: VmPage | None = 
 
     `busied`: the page that the caller has busied, if any.
     """
-    for pte in await pmap.valid_ptes(start, end):
-        await pmap_remove_pte(pmap, pte, busied)
     rmap = pmap.kernel.rmap
-    if rmap.walks and "remove-without-shootdown" not in pmap.kernel.mutants:
+    flush = "remove-without-shootdown" not in pmap.kernel.mutants
+
+    async def remove(pte: Pte, locks: PteLocks) -> bool:
+        await _remove(pmap, pte, locks, flush=flush)
+        if not locks.scanning:
+            await rmap.settle(busied)
+        return True
+
+    await pmap_scan(pmap, start, end, remove)
+    await rmap.settle(busied)
+    if rmap.walks and flush:
         await rmap.flush_walks(pmap, start, end)
 
 
 async def pmap_remove_pte(pmap: Pmap, pte: Pte, busied: VmPage | None = None) -> None:
     """One PTE, valid or about to be: whoever is entering it holds the placemark."""
     flush = "remove-without-shootdown" not in pmap.kernel.mutants
-    await _remove(pmap, pte, flush=flush)
+    await _remove(pmap, pte, pte.locked(pmap), flush=flush)
     await pmap.kernel.rmap.settle(busied)
 
 
 async def pmap_remove_pages(pmap: Pmap, start: int, end: int) -> None:
     """The same where nobody runs any more: no IPIs, one local flush at the end (W23)."""
-    for pte in await pmap.valid_ptes(start, end):
-        await _remove(pmap, pte, flush=False)
-        await pmap.kernel.rmap.settle()
+
+    async def remove(pte: Pte, locks: PteLocks) -> bool:
+        await _remove(pmap, pte, locks, flush=False)
+        if not locks.scanning:
+            await pmap.kernel.rmap.settle()
+        return True
+
+    await pmap_scan(pmap, start, end, remove)
+    await pmap.kernel.rmap.settle()
     cpu = pmap.kernel.curcpu()
     if cpu is not None:
         await cpu.tlb.flush(pmap, INVLTLB)
 
 
-async def _remove(pmap: Pmap, pte: Pte, *, flush: bool) -> None:
+async def _remove(pmap: Pmap, pte: Pte, locks: PteLocks, *, flush: bool) -> None:
     """pmap_remove_callback. The placemark goes before the count, in pmap_enter after it."""
-    async with pte.locked(pmap):
+    async with locks:
         old: int = await pte.load()
         if not old & PTE_MANAGED:
             return
