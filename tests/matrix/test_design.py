@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from vkemu.commands.check import page, status_of
-from vkemu.matrix.cell import Cell, Verdict
+from vkemu.commands.cli import main
+from vkemu.matrix.cell import Cell, Question, Verdict, answer
 from vkemu.matrix.design import Design, Ran, register
 from vkemu.verdict import Status, UsageError
+
+from vkhost.rmap import POLICIES
 
 RMAP = "from vkhost.rmap.pv_entry import PvEntry\nclass Mine(PvEntry):\n    name = {!r}\n"
 
@@ -47,11 +50,16 @@ PASSED = Ran("wild", 3)
 
 def made(*cells: Cell, ran: Ran = PASSED, unreached: list[int] | None = None) -> Design:
     exact = [cell("W01", "fail", "pv_entry"), cell("W06", "pass", "pv_entry")]
-    return Design("mine", list(cells), exact, [ran], unreached, 1.0)
+    return Design("mine", "mine.py", list(cells), exact, [ran], unreached, 1.0)
 
 
-FAILED = ["fails, where pv_entry passes:", "  W06  lost", "      witness t"]
-SEED = ["fails in wild, seed 4: lost", "      vkemu run wild --policy mine --seed 4"]
+FAILED = [
+    "fails, where pv_entry passes:",
+    "  W06  lost",
+    "      witness t",
+    "  to see one: vkemu replay WITNESS --policy mine.py",
+]
+SEED = ["fails in wild, seed 4: lost", "      vkemu run wild --policy mine.py --seed 4"]
 
 
 @pytest.mark.parametrize(
@@ -76,3 +84,26 @@ def test_the_page(design: Design, status: Status, lines: list[str]) -> None:
     said = page(design)
     for line in lines:
         assert line in said, said
+
+
+def test_a_witness_of_ones_own_design_is_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It forgets its PTEs; the token says its name only, which --policy FILE.py makes known."""
+    path = tmp_path / "mine.py"
+    path.write_text(RMAP.format("forgets_all") + "    async def enter(self, *of): pass\n")
+    cell = answer(Question("W06", "W06-blind-reclaim", "", register(str(path))))
+    assert cell.verdict == "fail"
+    del POLICIES["forgets_all"]
+
+    assert main(["replay", cell.token]) == 2
+    assert main(["replay", cell.token, "--policy", str(path)]) == 1
+    assert "loses PG_MAPPED while it is mapped" in capsys.readouterr().out
+
+
+def test_other_processes_do_not_know_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(RMAP.format("here_only"))
+
+    assert main(["explore", "W06", "--policy", str(path), "--jobs", "2"]) == 2
+    assert "which only this process knows" in capsys.readouterr().err

@@ -72,6 +72,20 @@ def names(text: str) -> list[str]:
     return found
 
 
+OWN_POLICIES: Final[set[str]] = set()  # those of files, which no other process knows
+
+
+def policy(text: str) -> str:
+    """The name of a reverse map; one in a file of its own is known by its name from here on."""
+    if not text.endswith(".py"):
+        return name(text)
+    from vkemu.matrix.design import register
+
+    found = register(text)
+    OWN_POLICIES.add(found)
+    return found
+
+
 def name(text: str) -> str:
     if not text.strip():
         raise ArgumentTypeError("'', expected a name")

@@ -70,9 +70,11 @@ def page(found: Design) -> list[str]:
         lines.append(f"fails, where {EXACT} passes:")
         for cell in own:
             lines += [f"  {cell.name}  {cell.reason}", f"      witness {cell.token}"]
+        if found.source != found.policy:
+            lines.append(f"  to see one: vkemu replay WITNESS --policy {found.source}")
     for ran in found.runs:
         if ran.failed is not None:
-            again = f"vkemu run {ran.scenario} --policy {found.policy} --seed {ran.failed}"
+            again = f"vkemu run {ran.scenario} --policy {found.source} --seed {ran.failed}"
             lines += [f"fails in {ran.scenario}, seed {ran.failed}: {ran.reason}", f"      {again}"]
     common = [c.name for c in found.cells if c.verdict == "fail" and c not in own]
     lines += _names(f"fails on {EXACT} too:" if found.policy != EXACT else "fails:", common)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vkemu.commands import screen, sharing
-from vkemu.commands.arguments import name, path, positive, seconds, seed
+from vkemu.commands.arguments import name, path, policy, positive, seconds, seed
 from vkemu.commands.subject import Subject, litmus_subject, subject_of
 from vkemu.exploration.result import ExplorationError, Failure, Result
 from vkemu.record import rundir
@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a litmus test or scenario in TOML, a window (W07), FILE.py:FUNCTION or FILE.py::TEST",
     )
     parser.add_argument(
-        "--policy", type=name, help="reverse map of the host (default: the file's, pv_entry)"
+        "--policy",
+        type=policy,
+        metavar="POLICY|FILE.py",
+        help="reverse map of the host (default: the file's, pv_entry)",
     )
     parser.add_argument("--tree", choices=list(TREES), default="", help="the tree it models")
     parser.add_argument("--variant", type=name, help="one of the litmus test's [[variant]] tables")
@@ -134,6 +137,7 @@ def check_divisible(args: argparse.Namespace) -> None:
             f"--checkpoint: {args.strategy}, the default here, cannot be saved, expected "
             "--strategy dfs or dpor"
         )
+    sharing.check_own(args)
     if args.jobs > 1 or args.on:
         shared = f"--on {args.on}" if args.on else f"--jobs {args.jobs}"
         raise UsageError(

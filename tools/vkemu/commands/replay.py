@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from vkemu.commands.arguments import path, token_in
+from vkemu.commands.arguments import path, policy, token_in
 from vkemu.commands.progress import Progress
 from vkemu.commands.run import report
 from vkemu.executors.chance import seeded
@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scenario", help="where the scenario or litmus test is now, if it was moved"
+    )
+    parser.add_argument(
+        "--policy", type=policy, metavar="FILE.py", help="the reverse map of one's own it is of"
     )
     parser.add_argument(
         "--runs",

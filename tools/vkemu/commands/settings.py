@@ -6,14 +6,14 @@ from argparse import ArgumentParser, Namespace
 
 import msgspec
 
-from vkemu.commands.arguments import add_faults, name, setting
+from vkemu.commands.arguments import add_faults, name, policy, setting
 from vkemu.verdict import UsageError
 from vkhost.tree import TREES
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--policy", type=name, help="reverse map, instead of the scenario's")
+    add("--policy", type=policy, help="reverse map or FILE.py with one, instead of the scenario's")
     add("--tree", choices=list(TREES), help="which of DragonFly's trees it models")
     add("--mutant", type=name, action="append", default=[], help="add a deliberate defect")
     add_faults(parser)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from vkemu.commands.arguments import clipped, jobs, path
+from vkemu.commands.arguments import OWN_POLICIES, clipped, jobs, path
 from vkemu.verdict import UsageError
 from vkemu.workers.answers import Answers
 from vkemu.workers.calls import answered
@@ -48,9 +48,18 @@ def cluster(text: str) -> str:
     )
 
 
+def check_own(args: argparse.Namespace) -> None:
+    if getattr(args, "policy", None) in OWN_POLICIES and (args.on or args.jobs > 1):
+        raise UsageError(
+            "--jobs, --on: not with --policy FILE.py, which only this process knows, expected "
+            "--jobs 1"
+        )
+
+
 @contextmanager
 def workers_of(args: argparse.Namespace, preload: Sequence[str] = ()) -> Iterator[Workers]:
     """Those the options ask for; what goes wrong with them is one line."""
+    check_own(args)
     try:
         if args.on:
             from vkemu.workers.cluster import connected

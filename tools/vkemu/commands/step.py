@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vkemu.commands.arguments import name, path, token_in
+from vkemu.commands.arguments import name, path, policy, token_in
 from vkemu.commands.subject import check_policy
 from vkemu.verdict import Status, UsageError
 
@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         help="a scenario or litmus test in TOML, a window (W07), or a token saved here or its file",
     )
-    parser.add_argument("--policy", type=name, help="reverse map of the host (the file's)")
+    parser.add_argument(
+        "--policy", type=policy, help="reverse map of the host, or FILE.py with one (the file's)"
+    )
     parser.add_argument("--variant", type=name, help="one of the litmus test's variants")
     parser.add_argument("--scenario", help="where a token's file is now, if it was moved")
     parser.add_argument(

@@ -62,6 +62,7 @@ class Design(msgspec.Struct, frozen=True):
     lines of its own file that nothing executed, None if that was not looked at."""
 
     policy: str
+    source: str
     cells: list[Cell]
     exact: list[Cell]
     runs: list[Ran]
@@ -168,6 +169,7 @@ def design(source: str, each: Each, *, windows: tuple[str, ...] = (), seeds: int
     own = [cell for cell in cells if cell.policy == policy]
     return Design(
         policy=policy,
+        source=source,
         cells=own,
         exact=[cell for cell in cells if cell.policy == EXACT],
         runs=[_ran(scenario, heard) for scenario, heard in said.items()],
