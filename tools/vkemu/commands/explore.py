@@ -137,7 +137,6 @@ def check_divisible(args: argparse.Namespace) -> None:
             f"--checkpoint: {args.strategy}, the default here, cannot be saved, expected "
             "--strategy dfs or dpor"
         )
-    sharing.check_own(args)
     if args.jobs > 1 or args.on:
         shared = f"--on {args.on}" if args.on else f"--jobs {args.jobs}"
         raise UsageError(
@@ -147,6 +146,7 @@ def check_divisible(args: argparse.Namespace) -> None:
 
 
 def search(subject: Subject, args: argparse.Namespace) -> Result:
+    sharing.check_own(args)
     options: dict[str, Any] = {
         "strategy": args.strategy,
         "seed": args.seed,
