@@ -20,6 +20,7 @@ from vkprotocol.vpte import VPTE_M, VPTE_WIRED
 
 from tests.vkguest.bench import INVAL, RO_VPTE, RW, RW_VPTE, VA, Bench, inval_text, kva_functions
 from vkguest.kern.errors import GuestPanic
+from vkguest.vkernel64 import pmap, pmap_inval
 from vkguest.vkernel64.pmap import (
     pmap_enter,
     pmap_enter_large,
@@ -114,6 +115,11 @@ def test_remove_pages_takes_wired_ones_too(bench: Bench) -> None:
     bench.run(pmap_remove_pages(bench.gd, vm.pmap))
 
     assert vm.pmap.pvs == {}
+
+
+def test_no_tree_has_pmap_setro_pte() -> None:
+    """pmap_inval.c:pmap_clean_pte is what takes RW away, with M: there is no way to keep M."""
+    assert not [name for module in (pmap, pmap_inval) for name in vars(module) if "setro" in name]
 
 
 def test_enter_holds_the_page_over_the_new_vpte(bench: Bench) -> None:

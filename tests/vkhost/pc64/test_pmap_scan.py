@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -69,6 +69,38 @@ def test_nobody_enters_a_page_table_that_is_scanned(kind: str, holds: bool) -> N
     assert entering.done is not holds
     machine.finish(scan, entering)
     assert pmap.pte(VA + 2 * PAGE).value
+
+
+@pytest.mark.parametrize("kind", ["enter", "remove", "protect", "pgscan"])
+def test_the_page_table_is_locked_over_each_change_of_a_pte(kind: str) -> None:
+    """pmap.c:pmap_enter, pmap_scan (one page): the placemark first, then pt_pv."""
+    machine, pmap, m = mapped(False, busy=False)
+    table = pmap.pte(VA).table.lock
+    gate = Cell(("gate",), False)
+
+    async def hold() -> None:
+        await table.acquire()
+        await gate.wait(bool)
+        await table.release()
+
+    async def ignored(va: int, page: VmPage) -> bool:
+        await vm_page_wakeup(page)
+        return True
+
+    holder = machine.spawn("holder", hold())
+    machine.blocked(holder)
+    bodies: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+        "enter": lambda: enter(pmap, VA + 2 * PAGE, m),
+        "remove": lambda: pmap_remove(pmap, VA, VA + PAGE),
+        "protect": lambda: pmap_protect(pmap, VA, VA + PAGE, VM_PROT_READ),
+        "pgscan": lambda: pmap_pgscan(pmap, VA, VA + PAGE, ignored),
+    }
+    thread = machine.spawn(kind, bodies[kind]())
+    machine.blocked(thread)
+    va = VA + 2 * PAGE if kind == "enter" else VA
+    assert pmap.placemark(va >> 12).state == thread.tid
+    machine.do(gate.store(True))
+    machine.finish(holder, thread)
 
 
 def test_another_page_table_is_free() -> None:

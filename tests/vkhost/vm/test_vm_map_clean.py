@@ -73,6 +73,21 @@ def test_msync_with_invalidate_unmaps_the_range_and_frees_its_clean_pages() -> N
     assert k.vnode.object.memq[2].dirty.value  # not written, so not freed either
 
 
+def test_msync_with_invalidate_removes_the_mappings_of_the_range_first() -> None:
+    """vm_map.c:vm_map_clean: pmap_remove, and only then is anything cleaned; so that an M that is
+    in a PTE alone is written too."""
+    k = Vkernel("pv_entry", image_pages=8)
+    k.mmap(k.own, 0, 8 * PAGE, MAP_SHARED)
+    dirty(k, 5, 5 * PAGE)
+    k.events.clear()
+    k.do(sys_msync(k.proc, 0, 8 * PAGE, MS_INVALIDATE))
+
+    order = [name for name, *fields in k.named("pte.write", "pager.put")]
+    assert order.index("pager.put") > order.index("pte.write")
+    assert [fields[-1] for name, *fields in k.named("pte.write")] == ["remove"]
+    assert k.vnode.content[5 * PAGE] == 0x55
+
+
 @pytest.mark.parametrize(
     ("how", "freed", "written"),
     [("range", {5}, False), ("object", {5, 6}, True), ("skip", set(), False)],

@@ -54,6 +54,7 @@ def anonymous(pages: int, flags: int = PRIVATE, **options: Any) -> Vkernel:
 
 @pytest.mark.parametrize(("tree", "panics"), [("5.4", True), (NEW, False)])
 def test_vm_page_cache_of_a_dirty_page(tree: Tree, panics: bool) -> None:
+    """vm_page.c:vm_page_cache: the panic is compiled out since May 2019; it is deactivated."""
     host = Pages(tree=tree)
     m = host.busied(host.resident(0, active=True))
     host.drive(vm_page_dirty(m))
@@ -67,6 +68,7 @@ def test_vm_page_cache_of_a_dirty_page(tree: Tree, panics: bool) -> None:
 
 @pytest.mark.parametrize("pin", [vm_page_io_start, vm_page_hold])
 def test_vm_page_cache_leaves_a_page_under_io_or_held_where_it_is(pin: Any) -> None:
+    """vm_page.c:vm_page_cache looks at the soft-busy count and hold_count as it begins."""
     host = Pages(tree=NEW)
     m = host.busied(host.resident(0, active=True))
     host.drive(pin(m))
@@ -93,6 +95,7 @@ async def _nothing(m: VmPage) -> None:
 
 @pytest.mark.parametrize(("tree", "queue"), [("5.4", "active"), (NEW, "inactive")])
 def test_vm_page_try_to_cache_deactivates_a_page_that_proves_dirty(tree: Tree, queue: str) -> None:
+    """vm_page.c:vm_page_try_to_cache, of an active page, after [54]."""
     host = Pages(tree=tree)
     m = host.busied(host.resident(0, active=True))
     entry = host.vmspace.vm_map.entries[0]

@@ -1,0 +1,98 @@
+"""Faults as each tree has them: what an item changes, shown by what happens without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vkprotocol import messages as msg
+from vkprotocol.insn import load, store
+
+from tests.vkhost.vkernel import RW, Vkernel
+from vkhost.pc64 import cpu
+from vkhost.quirks import Quirks
+from vkhost.tree import Tree
+from vkhost.vm.vm import VM_FAULT_DIRTY, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_page import VmPage
+from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+
+pytestmark = pytest.mark.usefixtures("guarded")
+
+PAGE = 4096
+READ, WRITE = VM_PROT_READ, VM_PROT_WRITE
+PRIVATE, SHARED = 0x2, 0x1
+
+
+@pytest.mark.parametrize(("tree", "walks"), [("5.4", False), ("2020", True)])
+def test_the_quick_way_to_a_page_finds_none_since_2019(tree: Tree, walks: bool) -> None:
+    """pmap.c:pmap_fault_page_quick: there are no terminal pv_entries, so vm_fault_page walks."""
+    k = Vkernel(tree=tree)
+    k.vpagetable(k.tables({1: 10 << 12 | RW}))
+    k.fault(PAGE, WRITE)
+    before = len(k.named("vpte.read"))
+    k.do(vm_fault_page(k.own.vm_map, PAGE, READ))
+
+    assert (len(k.named("vpte.read")) > before) is walks
+
+
+@pytest.mark.parametrize(("of_lookup_only", "stays"), [(True, True), (False, False)])
+def test_a_copied_page_counts_as_a_copy_since_2026(of_lookup_only: bool, stays: bool) -> None:
+    """vm_fault.c:vm_fault_object sets FW_DIDCOW, so that vm_fault_page takes the old PTE away. To
+    2020 vm_map_lookup alone did: what had its shadow already kept showing the old page, if it were
+    not for the `|`."""
+    k = Vkernel(quirks=Quirks(didcow_of_lookup_only=of_lookup_only, didcow_or=False))
+    k.mmap(k.own, 0, 4 * PAGE, PRIVATE)
+    k.fault(0, WRITE)  # the shadow
+    k.fault(PAGE, READ)
+    k.do(vm_fault_page(k.own.vm_map, PAGE, WRITE))
+
+    assert (k.mapped(PAGE) is not None) is stays
+
+
+def test_what_a_fault_holds_goes_token_then_map_then_vnode() -> None:
+    """vm_fault.c:unlock_things, of a fault that finds its page busy and is about to sleep."""
+    k = Vkernel()
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+    k.fault(0, WRITE)
+    obj = k.vnode.object
+    assert obj is not None
+    m: VmPage = obj.memq[0]
+    k.do(vm_page_busy_wait(m, "test"))
+    k.own.pmap.pte(0).state = 0  # it is to be faulted again
+    things: dict[str, Any] = {"token": obj.token, "map": k.own.vm_map.lock, "vnode": k.vnode.lock}
+
+    async def fault() -> None:
+        await k.kernel.vm_fault(k.own.vm_map, 0, WRITE, 0)
+
+    thread = k.spawn("fault", fault())
+    freed: list[str] = []
+    held: set[str] = set()
+    while thread.runnable:
+        k.step(thread)
+        now = {name for name, lock in things.items() if lock.holders()}
+        freed += [name for name in things if name in held - now]
+        held = now
+
+    assert freed == ["token", "map", "vnode"]
+    k.do(vm_page_wakeup(m))
+    k.finish(thread)
+
+
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_a_write_fault_of_a_user_access_dirties_the_page_at_once(
+    taken_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """trap.c:trap_pfault says VM_FAULT_DIRTY: no M bit has to be found for it."""
+    if taken_back:
+        flags = cpu.pfault_flags
+        monkeypatch.setattr(cpu, "pfault_flags", lambda kind: flags(kind) & ~VM_FAULT_DIRTY)
+    k = Vkernel()
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+    k.start()
+    k.call(msg.CpuOps(lwp=0, seq=1, ops=(load(0), store(PAGE, 7))))
+    obj = k.vnode.object
+    assert obj is not None
+
+    assert not obj.memq[0].dirty.value
+    assert bool(obj.memq[1].dirty.value) is not taken_back
