@@ -12,8 +12,10 @@ from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.pc64 import cpu
 from vkhost.quirks import Quirks
 from vkhost.tree import Tree
-from vkhost.vm.vm import VM_FAULT_DIRTY, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm import KERN_PROTECTION_FAILURE, VM_FAULT_DIRTY, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_fault_object import vm_fault_object
 from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_fault_state import FaultState
 from vkhost.vm.vm_page import VmPage
 from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
 
@@ -96,3 +98,24 @@ def test_a_write_fault_of_a_user_access_dirties_the_page_at_once(
 
     assert not obj.memq[0].dirty.value
     assert bool(obj.memq[1].dirty.value) is not taken_back
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_vm_fault_page_leaves_a_page_busy_that_it_may_not_write(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vm_fault.c:vm_fault_page: nothing releases it. It takes an odd state to get there."""
+    k = Vkernel("extent_scan", quirks=Quirks(fault_page_leaves_busy=leaves))
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+    k.fault(0, READ)
+
+    async def read_only(fs: FaultState, pindex: int, fault_type: int) -> int:
+        result = await vm_fault_object(fs, pindex, fault_type)
+        fs.prot &= ~WRITE
+        return result
+
+    monkeypatch.setattr("vkhost.vm.vm_fault_page.vm_fault_object", read_only)
+    m, result, _ = k.do(vm_fault_page(k.own.vm_map, 0, WRITE))
+    assert (m, result) == (None, KERN_PROTECTION_FAILURE)
+    assert k.vnode.object is not None
+    assert bool(k.vnode.object.memq[0].busy_count.value) is leaves

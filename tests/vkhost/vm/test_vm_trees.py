@@ -13,12 +13,8 @@ from tests.vkhost.vm.pages import Pages, queue_of
 from vkhost.kern.panic import Panic
 from vkhost.pc64.pmap import pmap_resident_tlnw_count
 from vkhost.pc64.pmap_enter import pmap_enter
-from vkhost.quirks import Quirks
 from vkhost.tree import Tree
-from vkhost.vm.vm import KERN_PROTECTION_FAILURE, VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm.vm_fault_object import vm_fault_object
-from vkhost.vm.vm_fault_page import vm_fault_page
-from vkhost.vm.vm_fault_state import FaultState
+from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_map_backing import vm_map_entry_shadow
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
@@ -262,27 +258,6 @@ def test_a_fault_of_a_wired_entry_is_one_for_all_it_allows(tree: Tree, prot: int
 
 
 # vm_fault.c.
-
-
-@pytest.mark.parametrize("leaves", [True, False])
-def test_vm_fault_page_leaves_a_page_busy_that_it_may_not_write(
-    leaves: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vm_fault_page: nothing releases it. It takes an odd state to get there."""
-    k = Vkernel("extent_scan", quirks=Quirks(fault_page_leaves_busy=leaves))
-    k.mmap(k.own, 0, 4 * PAGE, SHARED)
-    k.fault(0, READ)
-
-    async def read_only(fs: FaultState, pindex: int, fault_type: int) -> int:
-        result = await vm_fault_object(fs, pindex, fault_type)
-        fs.prot &= ~WRITE
-        return result
-
-    monkeypatch.setattr("vkhost.vm.vm_fault_page.vm_fault_object", read_only)
-    m, result, _ = k.do(vm_fault_page(k.own.vm_map, 0, WRITE))
-    assert (m, result) == (None, KERN_PROTECTION_FAILURE)
-    assert k.vnode.object is not None
-    assert bool(k.vnode.object.memq[0].busy_count.value) is leaves
 
 
 def test_a_nosync_entry_marks_what_becomes_writable() -> None:
