@@ -13,6 +13,7 @@ from vkguest.kern.errors import BootError, HostGone, VmWait
 from vkguest.kern.exec_elf import SIGCODE_ADDRESS, exec_first
 from vkguest.kern.imgact_elf import ElfImage, ElfProgram
 from vkguest.kern.kern_exec import TEXT_WORDS, Program, exec_new_vmspace, insn_word
+from vkguest.kern.kern_ktrace import ktrcontent
 from vkguest.kern.lockorder import PROC_TOKEN, UMTX_LOCK
 from vkguest.kern.param import FIRST_FREE_FRAME
 from vkguest.kern.proc import FRESH_REGS, BadExit, Lwp, Proc, Result, Wrong
@@ -48,7 +49,7 @@ def no_events(name: str, *args: Any) -> None:
     """The default `emit`."""
 
 
-@guarded_by("proc_token", "allproc", "failed", "pipes", "results")
+@guarded_by("proc_token", "allproc", "failed", "pipes", "results", "shm")
 class Vkernel:
     """A virtual kernel and what is running in it.
 
@@ -116,10 +117,11 @@ class Vkernel:
         self.pagedaemon = PageDaemon()
         self.booted = Cell((name, "booted"), DOWN)
         self.exited = Cell((name, "exited"), 0)  # how many vCPUs have, all of them when killed
-        # Covers these five, and what class Proc says.
+        # Covers these six, and what class Proc says.
         self.proc_token = Lock((name, "proc_token"), PROC_TOKEN)
         self.allproc: list[Proc] = []
         self.pipes: dict[int, Pipe] = {}
+        self.shm: dict[int, VmObject] = {}
         self.results: dict[int, Result] = {}
         self.failed: list[Wrong | BadExit] = []
         # For programs in machine code.
@@ -175,7 +177,7 @@ class Vkernel:
             await boot(gd)
             if self.disk.images:
                 for name, content in self.disk.given.items():
-                    self.emit("user.content", str(self.proc), name, content)
+                    ktrcontent(gd, name, content)
                 self.npx_mxcsr_mask = await npx_mxcsr_mask(gd)
                 self.cpu_feature2 = await identify_cpu(gd)
             for number, program in enumerate(self.programs, 1):

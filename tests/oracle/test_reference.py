@@ -238,3 +238,53 @@ def test_no_access_at_all() -> None:
 
     with pytest.raises(Violation, match="reads 0x410000, mapped with PROT_"):
         program.load(0)
+
+
+# A file at more than one address.
+
+FILE = MAP_FIXED | MAP_SHARED
+THERE, HERE = DATA + 0x1000, DATA + 0x2000
+
+
+def of_file(program: Program, va: int, *, tid: int = 0) -> Program:
+    program.begin("mmap", va, flags=FILE, tid=tid)
+    return program.tell("user.file", "7/1", tid, "f", 0)
+
+
+def with_file() -> Program:
+    program = Program().tell("user.content", "7", "f", b"")
+    of_file(program, HERE).end("mmap", value=HERE)
+    return program
+
+
+def test_a_store_at_one_address_is_at_the_other() -> None:
+    program = with_file()
+    of_file(program, THERE).end("mmap", value=THERE).store(5, THERE).load(5, HERE)
+
+    with pytest.raises(Violation, match="reads 0x6 at 0x412000, not 0x5"):
+        program.load(6, HERE)
+
+
+@pytest.mark.parametrize("found", [0, 9])
+def test_what_the_kernel_writes_as_a_file_is_mapped_is_in_it_or_not(found: int) -> None:
+    program = with_file()
+    program.begin("suword", THERE, value=9, tid=1)
+    of_file(program, THERE).end("mmap", value=THERE).end("suword", tid=1)
+
+    program.load(found, HERE)
+    with pytest.raises(Violation, match="not "):
+        program.load(7, HERE)
+
+
+@pytest.mark.parametrize("found", [0, 9])
+def test_what_a_child_stores_to_who_knows_what_may_be_in_any_file(found: int) -> None:
+    """It was made as another thread mapped a file there."""
+    program = with_file()
+    program.begin("fork")
+    of_file(program, THERE, tid=1)
+    program.forked()
+    program.end("mmap", value=THERE, tid=1).store(9, THERE, vcpu=1)
+
+    program.load(found, HERE)
+    with pytest.raises(Violation, match="not "):
+        program.load(7, HERE)

@@ -64,6 +64,9 @@ def test_there_is_pressure_on_both_sides() -> None:
     assert total["put OBJT_DEFAULT"] + total["put OBJT_SWAP"] > 10, "the host swapped nothing"
     assert total["page.free"] > 100, "nothing was reclaimed"
     assert swapped, "no guest swapped"
+    assert total["oom.kill"], "swap was never full"
+    assert total["fault.inject"] > 5, "no page was refused by swap"
+    assert total["user.file"] > 10, "no object was mapped at two addresses"
 
 
 @pytest.mark.parametrize("policy", ["extent_scan", "vptmapped"])

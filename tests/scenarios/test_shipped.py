@@ -47,6 +47,10 @@ def test_quickstart_fails_with_one_that_cannot_see_vptes(policy: str) -> None:
     assert failing("quickstart", range(1, 30), f"policy={policy}") is not None
 
 
+def test_corners_passes() -> None:
+    assert verdicts("corners", range(1, 3)) == {"pass"}
+
+
 def test_reclaim_leaks_with_extent_scan_only() -> None:
     assert failing("reclaim-leak", range(1, 10)) is not None
     assert verdicts("reclaim-leak", range(1, 5), "policy=pv_entry") == {"pass"}

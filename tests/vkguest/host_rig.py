@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -10,6 +10,7 @@ from vkemu.executors.controlled import Execution
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkprotocol.param import PAGE_SIZE
 
+from vkguest.kern.kern_exec import Program
 from vkguest.kernel import Vkernel
 from vkguest.vkernel64.port import MailboxPort, Port
 from vkguest.workloads import workload
@@ -29,7 +30,8 @@ class HostRun:
     def __init__(
         self, specs: Iterable[str], *, policy: str = "pv_entry", guests: int = 1, pages: int = 64,
         vcpus: int = 1, host_pages: int = 512, checks: Iterable[str] = DEFAULT_CHECKS,
-        port: Callable[[HostRun, Port], Port] = lambda run, inner: inner, **options: Any,
+        port: Callable[[HostRun, Port], Port] = lambda run, inner: inner,
+        programs: Sequence[Program] = (), **options: Any,
     ) -> None:  # fmt: skip
         self.execution = Execution()
         self.oracle = Oracle(checks)
@@ -49,7 +51,7 @@ class HostRun:
             assert proc is not None
             ports = [port(self, MailboxPort(lwp.requests, lwp.replies)) for lwp in proc.lwps]
             vkernel = Vkernel(
-                ports.__getitem__, memory_pages=pages, programs=list(map(workload, specs)),
+                ports.__getitem__, memory_pages=pages, programs=[*map(workload, specs), *programs],
                 spawn=self.execution.spawn, emit=self.emit, name=name, proc=proc.pid, vcpus=vcpus,
                 **options,
             )  # fmt: skip

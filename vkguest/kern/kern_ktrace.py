@@ -68,6 +68,11 @@ def ktrcopyout(gd: GlobalData, lp: Lwp, va: int, content: bytes) -> None:
     gd.kernel.emit("user.copyout", ktrname(gd, lp.proc.pid), lp.tid, va, content)
 
 
+def ktrcontent(gd: GlobalData, name: str, content: bytes = b"") -> None:
+    """A file that programs of this guest can map."""
+    gd.kernel.emit("user.content", str(gd.kernel.proc), name, content)
+
+
 def ktrfile(gd: GlobalData, lp: Lwp, name: str, offset: int) -> None:
     gd.kernel.emit("user.file", ktrname(gd, lp.proc.pid), lp.tid, name, offset)
 

@@ -21,6 +21,7 @@ from vkguest.kern.kern_ktrace import ktrsyscall, ktrsysret
 from vkguest.kern.kern_sig import STATUS_KILLED, killproc
 from vkguest.kern.proc import Wrong
 from vkguest.kern.sys_pipe import sys_pipe, sys_pipe_close, sys_pipe_read, sys_pipe_write
+from vkguest.kern.sys_shm import sys_shm_unlink
 from vkguest.vkernel64.copyio import fuword64, suword64
 from vkguest.vm.vm_mmap import sys_madvise, sys_mmap, sys_mprotect, sys_msync, sys_munmap
 from vkguest.vm.vm_pageout import vm_wait
@@ -60,6 +61,7 @@ class Sys(IntEnum):
     PIPE_READ = 1004
     PIPE_WRITE = 1005
     PIPE_CLOSE = 1006
+    SHM_UNLINK = 1007
 
 
 # What concerns the memory of its program.
@@ -190,4 +192,5 @@ CALLS: dict[int, Call] = {
     Sys.PIPE_READ: sys_pipe_read,
     Sys.PIPE_WRITE: sys_pipe_write,
     Sys.PIPE_CLOSE: sys_pipe_close,
+    Sys.SHM_UNLINK: sys_shm_unlink,
 }

@@ -9,6 +9,7 @@ from vkprotocol.mman import (
     MADV_DONTNEED,
     MADV_FREE,
     MADV_WILLNEED,
+    MAP_ANON,
     MAP_FIXED,
     MAP_SHARED,
     MAP_SIZEALIGN,
@@ -27,6 +28,7 @@ from vkprotocol.param import (
 
 from vkguest.kern.errors import VmWait
 from vkguest.kern.param import LARGE_PAGES_MAX, MMAP_ADDRESS, phys_to_dmap
+from vkguest.kern.sys_shm import shm_open
 from vkguest.vkernel64.dmap import pmap_zero_page
 from vkguest.vkernel64.pmap import pmap_enter_large
 from vkguest.vm.vm_map import (
@@ -55,17 +57,22 @@ def _bad_range(addr: int, size: int) -> bool:
 
 
 async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
-    """vm_mmap.c:kern_mmap(addr, length, prot, flags), anonymous memory only.
+    """vm_mmap.c:kern_mmap(addr, length, prot, flags, shm): anonymous memory, or without MAP_ANON a
+    shared memory object (sys_shm.py) from some page on.
 
     MAP_SIZEALIGN asks for a large page: at a 2 MB boundary, wired, by one PS entry.
     """
-    addr, length, prot, flags = args[:4]
+    addr, length, prot, flags, shm = args
     size = round_page(length)
     vm_map = lp.proc.vmspace.vm_map
     if _bad_range(addr, size) or (flags & MAP_SIZEALIGN and (
         addr & SEG_MASK or size >> PAGE_SHIFT > LARGE_PAGES_MAX or not flags & MAP_FIXED
     )):  # fmt: skip
         return -Errno.EINVAL
+    named = not flags & MAP_ANON
+    if named and flags & MAP_SIZEALIGN:
+        return -Errno.EINVAL
+    obj, pindex = await shm_open(gd, lp, shm) if named else (VmObject(), 0)
     await vm_map.lock.acquire_exclusive()
     if flags & MAP_FIXED:
         await vm_map_delete(gd, vm_map, addr, addr + size)
@@ -80,11 +87,15 @@ async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
                 await vm_map.lock.release()
                 raise
         else:
-            share = INHERIT_SHARE if flags & MAP_SHARED else INHERIT_COPY
-            most = PROT_READ | PROT_WRITE | PROT_EXEC
-            entry = VmMapEntry(where, where + size, VmObject(), 0, prot, most, share)
+            shared = bool(flags & MAP_SHARED)
+            entry = VmMapEntry(
+                where, where + size, obj, pindex, prot, PROT_READ | PROT_WRITE | PROT_EXEC,
+                INHERIT_SHARE if shared else INHERIT_COPY, needs_copy=named and not shared,
+            )  # fmt: skip
             vm_map_insert(vm_map, entry)
     await vm_map.lock.release()
+    if where is None and named:
+        await vm_object_deallocate(gd, obj)
     return -Errno.ENOMEM if where is None else where
 
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from vkprotocol.insn import addi, ld, li, st
+from vkprotocol.insn import addi, ld, li, st, syscall
 from vkprotocol.mman import (
     MADV_DONTNEED,
     MADV_FREE,
     MADV_WILLNEED,
     MAP_ANON,
     MAP_FIXED,
+    MAP_SHARED,
     MS_SYNC,
     PROT_READ,
 )
@@ -32,6 +33,8 @@ from vkguest.asm import (
     R1,
     R2,
     R3,
+    R4,
+    R5,
     ROUND,
     SCRATCH,
     SCRATCH2,
@@ -43,6 +46,7 @@ from vkguest.asm import (
 from vkguest.kern.kern_exec import Program
 from vkguest.kern.kern_sig import STATUS_KILLED
 from vkguest.kern.param import DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS
+from vkguest.kern.sys_shm import SHM_PAGE_SHIFT
 from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import PAGE_STEP, ROUND_STEP, RW, STATUS_CHILD, begin, finish, value
 
@@ -51,7 +55,7 @@ DEPTH: Final = 2  # of processes below the first
 # Each as often as it is named. What forks is dear: a process is six pages at least.
 OFTEN: Final = (
     "store", "store", "store", "store", "check", "check", "check", "mmap", "mmap", "munmap",
-    "mprotect", "madvise", "madvise", "sync", "poke", "pipe", "sched",
+    "mprotect", "madvise", "madvise", "sync", "poke", "pipe", "sched", "share",
 )  # fmt: skip
 
 Word = int | None  # an offset from the pid in register PID, or None for a zero word
@@ -75,6 +79,7 @@ class Drawn:
     asm: Asm = field(default_factory=begin)
     pages: dict[int, Page] = field(default_factory=dict)
     images: list[Program] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)  # one for each object with a number
     stores: int = 0
     depth: int = 0
     msync: bool = True
@@ -183,6 +188,33 @@ class Drawn:
         self.asm.check_result(base)
         self._map(base)
 
+    def share(self) -> None:
+        """An object at two addresses, at one of them from a page of it on: what is stored at one is
+        at the other. Its number is this program's, and this line's."""
+        asm, extra, first = self.asm, self._next(), self.random.randrange(2)
+        size, flags = 2 * PAGE_SIZE, MAP_SHARED | MAP_FIXED
+        a, b = (base + self.count * PAGE_SIZE for base in REGIONS[1:])
+        self.shared.append(extra)
+        number = len(self.shared) << 32
+        for address, word in ((a, number), (b, number | first << SHM_PAGE_SHIFT)):
+            asm.put(li(R1, address), li(R2, size), li(R3, RW), li(R4, flags), addi(R5, PID, word))
+            asm.put(li(R0, Sys.MMAP), syscall())
+            asm.check_result(address)
+        ways = [a + first * PAGE_SIZE, b]
+        self.random.shuffle(ways)
+        value(asm, extra)
+        asm.put(li(VA, ways[0]), st(VALUE, VA))
+        if self.random.random() < 0.5:
+            self.sched()
+        asm.put(li(VA, ways[1]))
+        asm.check_word(VA, VALUE)
+        for address in (a, b):
+            asm.call(Sys.MUNMAP, address, size)
+            asm.check_result(0)
+        asm.put(addi(SCRATCH, PID, number))
+        asm.call_regs(Sys.SHM_UNLINK, SCRATCH)
+        asm.check_result(0)
+
     def munmap(self) -> None:
         start, size, inside = self._range(1)
         self.asm.call(Sys.MUNMAP, start, size)
@@ -235,8 +267,8 @@ class Drawn:
         """The same program in a process that starts with what this one has mapped."""
         pages = {va: Page(p.va, p.writable, p.allowed) for va, p in self.pages.items()}
         return Drawn(
-            self.random, self.count, self.asm, pages, self.images, self.stores, self.depth + 1,
-            self.msync,
+            self.random, self.count, self.asm, pages, self.images, self.shared,
+            self.stores, self.depth + 1, self.msync,
         )  # fmt: skip
 
     def fork(self) -> None:
@@ -244,7 +276,7 @@ class Drawn:
 
     def exec(self) -> None:
         """The child becomes another program, on memory of its own."""
-        image = Drawn(self.random, self.count, depth=DEPTH, msync=self.msync)
+        image = Drawn(self.random, self.count, shared=self.shared, depth=DEPTH, msync=self.msync)
         image.start()
         image.draw(self.random.randint(1, 4))
         image.asm.exit(STATUS_CHILD)

@@ -16,6 +16,7 @@ from vkprotocol.mman import (
     MADV_FREE,
     MAP_ANON,
     MAP_FIXED,
+    MAP_PRIVATE,
     MAP_SHARED,
     MS_SYNC,
     PROT_NONE,
@@ -26,6 +27,7 @@ from vkprotocol.param import PAGE_SIZE
 from vkguest.asm import CHILD, PAGE_STRIDE, PID, R0, SCRATCH, SCRATCH2, VA, VALUE, ZERO
 from vkguest.kern.kern_exec import Program
 from vkguest.kern.param import DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS
+from vkguest.kern.sys_shm import SHM_PAGE_SHIFT
 from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import PAGE_STEP, RW, STATUS_CHILD, begin, finish, value
 
@@ -33,7 +35,7 @@ REGIONS: Final = (DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS)
 # Each as often as it is named.
 OFTEN: Final = (
     "store", "store", "store", "load", "load", "load", "swap", "poke", "peek", "mmap", "mmap",
-    "munmap", "mprotect", "mprotect", "madvise", "sched", "sched", "sync",
+    "munmap", "mprotect", "mprotect", "madvise", "sched", "sched", "sync", "share", "share",
 )  # fmt: skip
 
 
@@ -108,6 +110,15 @@ class Wild:
         start, size, inside = self._range()
         shared = self.random.choice((0, 0, MAP_SHARED))
         self.asm.call(Sys.MMAP, start, size, RW, MAP_ANON | MAP_FIXED | shared)
+        self.mapped |= inside
+
+    def share(self) -> None:
+        """One object at several addresses, each from another page of it on; whoever asks for the
+        number has it."""
+        start, size, inside = self._range()
+        flags = self.random.choice((MAP_SHARED, MAP_SHARED, MAP_PRIVATE))
+        word = self.random.choice((1, 2)) | self.random.randrange(2) << SHM_PAGE_SHIFT
+        self.asm.call(Sys.MMAP, start, size, RW, MAP_FIXED | flags, word)
         self.mapped |= inside
 
     def munmap(self) -> None:

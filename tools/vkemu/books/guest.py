@@ -162,9 +162,9 @@ class GuestBooks:
 
 
 def _refers(guest: Vkernel, entries: Iterable[VmMapEntry]) -> Iterator[VmObject]:
-    """Each object once for each that refers to it: an entry, a shadow, a text, a file."""
+    """Each object once for each that refers to it: an entry, a shadow, a text, a file, a number."""
     seen: set[int] = set()
-    firsts = [entry.object for entry in entries]
+    firsts = [*(entry.object for entry in entries), *guest.shm.values()]
     for obj in [*firsts, *guest.text_objects.values(), *(v.object for v in guest.disk.vnodes())]:
         yield obj
         below: VmObject | None = obj

@@ -1,7 +1,8 @@
 """`vkemu coverage`: the lines and branches of the kernels that no check of the product executes.
 
 The checks are those of `vkemu mutants --generate`: every litmus test with its variants and a few
-runs of each scenario, on every policy. Exit status 1 when something is unreached without a reason
+runs of each scenario, on every policy; and a run of each other scenario that is shipped. Exit
+status 1 when something is unreached without a reason
 (mutation/reasons.py).
 """
 
@@ -36,19 +37,24 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 def run(args: argparse.Namespace) -> int:
     from vkemu.mutation.planted import ROOT
     from vkemu.mutation.reach import reach, unreached
-    from vkemu.mutation.reasons import reason
+    from vkemu.mutation.reasons import at_work, reason
 
     def tell(done: int, of: int) -> None:
         if sys.stderr.isatty():
             print(f"\r{done} of {of} checks", end="", file=sys.stderr)
 
-    _, seen = reach(jobs=args.jobs, tell=tell)
+    _, seen = reach(jobs=args.jobs, tell=tell, also=also())
     found = []
     for path, missed in sorted(unreached(seen).items()):
+        work = at_work((ROOT / path).read_text())
         places = [(line, 0) for line in missed.lines]
         gone = set(missed.lines)
         places += [(a, b) for a, b in missed.branches if a not in gone and abs(b) not in gone]
-        found += [Line(path, a, b, reason(path, a, ROOT)) for a, b in sorted(places)]
+        found += [
+            Line(path, a, b, reason(path, a, ROOT) or (reason(path, b, ROOT) if b > 0 else ""))
+            for a, b in sorted(places)
+            if a in work
+        ]
     status = Status(any(not line.reason for line in found))
     with telling(status):
         if args.json:
@@ -56,6 +62,15 @@ def run(args: argparse.Namespace) -> int:
         else:
             show(found)
     return status
+
+
+def also() -> list[str]:
+    """Of the scenarios that mutants are not tried with, a run each."""
+    from vkemu.launch.scenario import load, shipped_names
+    from vkemu.mutation.trial import SCENARIOS
+
+    others = [name for name in shipped_names() if name not in SCENARIOS]
+    return [f"run {name} {load(name).policy} 1" for name in others]
 
 
 def show(found: list[Line]) -> None:

@@ -116,6 +116,7 @@ class NativeTable(Table, frozen=True):
     pause_ms: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # between rounds, in virtual time
     innocent: bool = False  # to kill it is a failure
     ops: Annotated[int, Meta(ge=0, le=10_000)] = 0  # drawn ones, instead of the rounds
+    corners: bool = False  # beside these, every call that a kernel refuses
     seed: Annotated[int, Meta(ge=0)] | None = None  # of these; drawn from the run's
 
     @property
@@ -234,9 +235,8 @@ def load(path_or_name: str, settings: Sequence[str] = ()) -> Scenario:
     """The scenario at this path or name, with `settings` laid over it."""
     document, path = laid_out(path_or_name, settings)
     if any(key in document for key in LITMUS):
-        raise UsageError(
-            f"{path_or_name}: a litmus test, expected a scenario (see `vkemu explore`)"
-        )
+        found = "a litmus test, expected a scenario (see `vkemu explore`)"
+        raise UsageError(f"{path_or_name}: {found}")
     return read(document, path)
 
 

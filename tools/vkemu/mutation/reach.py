@@ -49,10 +49,12 @@ def reach(
     policies: tuple[str, ...] = POLICIES,
     jobs: int = 1,
     tell: Callable[[int, int], None] = lambda done, of: None,
+    also: Iterable[str] = (),
 ) -> tuple[list[Reach], list[bytes]]:
     """Of every check there is, and what coverage.py has seen."""
     looked_at = ("0", "1")  # seeds
     every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(looked_at)]
+    every += also
     share = 40  # checks looked at in one piece
     shares = [every[i : i + share] for i in range(0, len(every), share)]
     found: list[Reach] = []

@@ -24,7 +24,7 @@ SECONDS: Final = 10.0  # of a search whose executions take long
 def checks(policies: tuple[str, ...]) -> Iterator[str]:
     """All there are, cheap ones first."""
     from vkemu.launch.scenario import read_document
-    from vkemu.litmus.file import read, shipped
+    from vkemu.litmus.file import of_guest, read, shipped
     from vkemu.mutation.hunt import PROGRAMS
 
     for path in [*shipped(), *sorted(PROGRAMS.glob("*.toml"))]:
@@ -33,6 +33,8 @@ def checks(policies: tuple[str, ...]) -> Iterator[str]:
         for variant in ["", *(v.name for v in litmus.file.variant)]:
             for policy in policies:
                 yield f"{kind} {path.stem}{'+' * bool(variant)}{variant} {policy}"
+    for path in of_guest():  # its variants are mistakes themselves
+        yield f"litmus {path.stem} {policies[0]}"
     for seed in range(SEEDS):
         for scenario in SCENARIOS:
             for policy in policies:

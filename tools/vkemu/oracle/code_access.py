@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu.oracle.frame import Frame
-from vkemu.oracle.user_space import Memory, Process, Region, Values
+from vkemu.oracle.user_memory import Memory, Values
+from vkemu.oracle.user_space import Process, Region
 
 Wrong = tuple[int, int, Values]  # address, what is there, what is right
 

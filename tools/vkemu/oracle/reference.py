@@ -18,16 +18,8 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkemu.oracle.code_access import CodeAccess, bytes_at, words_of
 from vkemu.oracle.frame import Id
 from vkemu.oracle.shadow import Shadow
-from vkemu.oracle.user_space import (
-    SHARES,
-    ZERO,
-    Change,
-    Copy,
-    Memory,
-    Process,
-    Region,
-    Values,
-)
+from vkemu.oracle.user_memory import ZERO, Memory, Values
+from vkemu.oracle.user_space import SHARES, Change, Copy, Process, Region, overlapping
 from vkemu.oracle.violation import Violation
 
 CHANGES: Final = ("mmap", "munmap", "mprotect")
@@ -197,7 +189,7 @@ class Reference:
         interval = None
         if region is not None:
             interval = region.memory.begin(va - region.shift, written, mask)
-        self.copies[who, tid, va] = Copy(va, region, interval, process.version)
+        self.copies[who, tid, va] = Copy(va, region, interval, process.version, written, mask)
 
     def user_return(self, who: str, tid: int, name: str, errno: int, value: int) -> None:
         process = self.processes.get(who)
@@ -207,6 +199,9 @@ class Reference:
             change = process.changes[tid]
             self._refused(process, change, errno)
             process.end(tid, not errno, value)
+            for (program, _, va), copy in self.copies.items():
+                if program == who and change.start <= va < change.end:
+                    copy.follow(process)
             self._doubt_overlaps(process, change)
         elif name == "fork":
             process.end_fork(tid)
@@ -225,10 +220,18 @@ class Reference:
             memory.freed(start, end)
 
     def _end_copy(self, key: tuple[str, int, int], *, done: bool, partly: bool = False) -> Copy:
-        copy = self.copies.pop(key)
-        if copy.region is not None and copy.interval is not None:
-            copy.region.memory.end(copy.interval, done, partly=partly)
+        copy, process = self.copies.pop(key), self.processes.get(key[0])
+        copy.end(process, done, partly)
+        if copy.written is not None:
+            self._stray(process, copy.va, copy.written)
         return copy
+
+    def _stray(self, process: Process | None, va: int, value: int) -> None:
+        """Where nobody knows what is mapped, it may be any file."""
+        if process is not None and process.doubted(va):
+            guest = process.who.partition("/")[0]
+            for memory in (m for (who, _), m in self.files.items() if who == guest):
+                memory.strays.append(value)
 
     def _copied(self, process: Process, tid: int, name: str, errno: int, value: int) -> None:
         key = next(key for key in self.copies if key[:2] == (process.who, tid))
@@ -269,7 +272,6 @@ class Reference:
 
     def _doubt_overlaps(self, process: Process, *ended: Change) -> None:
         """What the kernel writes or frees while a mapping changes is done to the old or the new."""
-        changes = (*process.changes.values(), *ended)
         spans = [
             (copy.va, copy.va + 8)
             for (who, _, _), copy in self.copies.items()
@@ -277,9 +279,8 @@ class Reference:
         ]
         for (who, _), frees in self.frees.items():
             spans += [(start, end) for _, start, end in frees if who == process.who]
-        for start, end in spans:
-            if any(c.start < end and start < c.end for c in changes):
-                process.doubt(start, end)
+        for start, end in overlapping(spans, (*process.changes.values(), *ended)):
+            process.doubt(start, end)
 
     # Accesses.
 
@@ -340,7 +341,8 @@ class Reference:
                     change.stores[va] = (*change.stores.get(va, ()), value)
             if process.doubted(va) or any(change.prot & PROT_WRITE for change in changes):
                 if region is not None:
-                    region.memory.store(place, value)
+                    region.memory.may_store(place, value)
+                self._stray(process, va, value)
                 return
         if region is None or not region.prot & PROT_WRITE:
             raise self._violation(f"program {process.who} writes {va:#x}, {_why(region)}")

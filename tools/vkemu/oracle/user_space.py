@@ -1,178 +1,18 @@
-"""What a user program may see: an address space made of the system calls that returned, and of each
-word the stores that may be last.
-
-No kernel is looked at. Steps are ordered, so a word has one last store and a load one right answer;
-more than one only where a system call is under way: what it does happens somewhere between its
-beginning and its return, and until then both answers are right.
+"""What a user program may see: an address space made of the system calls that returned, on words of
+which user_memory.py knows the last stores. No kernel is looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from vkprotocol.limits import U64
 from vkprotocol.mman import MAP_FIXED, MAP_SHARED, MAP_SIZEALIGN
 
+from vkemu.oracle.user_memory import Interval, Memory, Values
+
 SHARES: Final = MAP_SHARED | MAP_SIZEALIGN  # a large page is never copied
-Values = tuple[int, ...]
-ZERO: Final[Values] = (0,)
-
-
-@dataclass(eq=False, slots=True)
-class Interval:
-    """A word that the kernel reads or writes for a program, somewhere between two steps.
-
-    `mask`: which bytes of it are written.
-
-    `values`: what a read may find; of a write, what others store meanwhile, which may be last.
-    `freed`: a MADV_FREE of it was under way too, and which of the two came last nobody knows.
-    """
-
-    va: int
-    written: int | None  # None: a read
-    values: Values = ()
-    freed: bool = False
-    mask: int = U64
-
-    def over(self, values: Values) -> Values:
-        """What it makes of each of them."""
-        assert self.written is not None
-        if self.mask == U64:
-            return (self.written,)
-        return tuple(v & ~self.mask | self.written for v in values)
-
-
-class Memory:
-    """Words by their address, in all processes that see them; zero until something is stored. Of a
-    file, by their place in it (Region.shift).
-
-    `fading`: pages given up by MADV_FREE, zero at any time until somebody stores there. `open`,
-    `freeing`, `copies`: reads, writes, MADV_FREEs (ranges) and forks under way.
-    """
-
-    __slots__ = (
-        "busy", "copies", "fading", "file", "freeing", "open", "version", "words",
-    )  # fmt: skip
-
-    def __init__(self, words: dict[int, Values] | None = None, file: Memory | None = None) -> None:
-        self.words: dict[int, Values] = {} if words is None else words
-        self.file = file  # whose pages show until they are written to, and may be changed there
-        self.version = 0  # of `words`
-        self.fading: set[int] = set()
-        self.open: list[Interval] = []
-        self.freeing: list[tuple[int, int]] = []
-        self.copies: list[Memory] = []
-        self.busy = False  # one of the three is not empty
-
-    def values(self, va: int) -> Values:
-        """What a load may give now."""
-        values = self.words.get(va, ZERO)
-        if self.busy:
-            for i in self.open:
-                if i.va == va and i.written is not None:
-                    values += i.over(values)
-        return values
-
-    def loaded(self, va: int, value: int) -> None:
-        """Seen once, it is what is there; but what fades may be seen before, and written after."""
-        if not self.busy and (value == 0 or va >> 12 not in self.fading):
-            self.words[va] = (value,)
-            self.version += 1
-
-    def store(self, va: int, value: int) -> None:
-        self.words[va] = (value,)
-        self.version += 1
-        self.fading.discard(va >> 12)
-        if self.busy:
-            self._among_others(va, value)
-
-    def _among_others(self, va: int, value: int) -> None:
-        for interval in self.open:
-            if interval.va == va:
-                interval.values += (value,)
-        for copy in self.copies:
-            copy.words[va] = (*copy.words.get(va, ZERO), value)
-            copy.version += 1
-        if any(start <= va < end for start, end in self.freeing):
-            self.words[va] = (value, 0)
-            self.fading.add(va >> 12)
-
-    # System calls.
-
-    def begin(self, va: int, written: int | None, mask: int = U64) -> Interval:
-        interval = Interval(va, written, () if written is not None else self.values(va), mask=mask)
-        interval.freed = any(start <= va < end for start, end in self.freeing)
-        if written is not None:
-            for value in interval.over(self.values(va)):
-                self._among_others(va, value)
-        self.open.append(interval)
-        self.busy = True
-        return interval
-
-    def end(self, interval: Interval, done: bool, *, partly: bool = False) -> None:
-        """`partly`: it failed, and may have got as far as this word."""
-        self.open.remove(interval)
-        self.version += 1
-        if partly and interval.written is not None:
-            values = self.values(interval.va)
-            self.words[interval.va] = values + interval.over(values)
-        elif done and interval.written is not None:
-            zero = ZERO if interval.freed else ()
-            others = interval.values
-            if interval.mask == U64:
-                now = (interval.written, *others)
-            else:
-                now = (*interval.over((*self.values(interval.va), *others)), *others)
-            self.words[interval.va] = (*now, *zero)
-            if not interval.freed:
-                self.fading.discard(interval.va >> 12)
-        self._settle()
-
-    def free(self, start: int, end: int) -> None:
-        """MADV_FREE begins."""
-        self.freeing.append((start, end))
-        self.busy = True
-        for interval in self.open:
-            if start <= interval.va < end:
-                interval.freed = True
-                interval.values += ZERO
-        for memory in (self, *self.copies):
-            memory.version += 1
-            for va in [va for va in memory.words if start <= va < end]:
-                memory.words[va] += ZERO
-            memory.fading.update(range(start >> 12, end >> 12))
-
-    def freed(self, start: int, end: int) -> None:
-        self.freeing.remove((start, end))
-        self._settle()
-
-    def fork(self) -> Memory:
-        """A copy that is being made: what is stored until it is `forked` may be in it or not."""
-        copy = Memory(dict(self.words), self.file)
-        if self.file is not None:
-            self.file.copies.append(copy)
-        copy.fading = set(self.fading)
-        for interval in self.open:
-            if interval.written is not None:
-                copy.words[interval.va] = (*copy.words.get(interval.va, ZERO), interval.written)
-        self.copies.append(copy)
-        self.busy = True
-        return copy
-
-    def private(self) -> Memory:
-        """What a private mapping of this file finds: a copy, which is never sure to be complete."""
-        copy = Memory(dict(self.words), self)
-        self.copies.append(copy)
-        self.busy = True
-        return copy
-
-    def forked(self, copy: Memory) -> None:
-        self.copies.remove(copy)
-        self._settle()
-
-    def _settle(self) -> None:
-        self.busy = bool(self.open or self.freeing or self.copies)
 
 
 @dataclass(eq=False, slots=True)
@@ -190,12 +30,35 @@ class Region:
 @dataclass(slots=True)
 class Copy:
     """A word that the kernel reads or writes for a program (copyin, copyout), and what was mapped
-    there as it began."""
+    there as it began; `later`: what has come to be mapped there since."""
 
     va: int
     region: Region | None
     interval: Interval | None
     version: int
+    written: int | None
+    mask: int
+    later: list[tuple[Memory, Interval]] = field(default_factory=list)
+
+    def follow(self, process: Process) -> None:
+        """What is about to be written may go into the mapping that there is from now on."""
+        region = process.at(self.va)
+        if region is not None and self.written is not None:
+            begun = region.memory.begin(self.va - region.shift, self.written, self.mask)
+            self.later.append((region.memory, begun))
+
+    def end(self, process: Process | None, done: bool, partly: bool) -> None:
+        moved = process is not None and (
+            self.version != process.version or process.doubted(self.va)
+        )
+        if self.region is not None and self.interval is not None:
+            self.region.memory.end(self.interval, done and not moved, partly=partly or moved)
+        for memory, interval in self.later:
+            memory.end(interval, done=False, partly=True)
+        if process is not None and self.written is not None:
+            for change in process.changes.values():
+                if change.name == "mmap" and change.start <= self.va < change.end:
+                    change.stores[self.va] = (*change.stores.get(self.va, ()), self.written)
 
 
 @dataclass(eq=False, slots=True)
@@ -358,3 +221,13 @@ class Process:
         if fork is not None:
             fork.forget()
         return fork
+
+
+def overlapping(
+    spans: Iterable[tuple[int, int]], changes: Iterable[Change]
+) -> Iterator[tuple[int, int]]:
+    """Of these ranges those that some change is about."""
+    all_changes = list(changes)
+    for start, end in spans:
+        if any(c.start < end and start < c.end for c in all_changes):
+            yield start, end
