@@ -221,12 +221,24 @@ def paths_of(run: Run) -> list[Path]:
     return [threads[tid].path for tid in run.schedule]
 
 
+def take(run: Run, schedule: list[Path]) -> None:
+    run.begin()
+    run.settle()
+    for path in schedule:
+        if not run.execution.runnable:
+            assert run.execution.advance()
+        if not run.execution.step(run.execution.tids[path]):
+            run.thread_failed()
+    run.finish()
+
+
 def class_of(build: Callable[[Any], object], schedule: list[Path]) -> tuple[Any, ...]:
     """The Mazurkiewicz trace of a schedule, by definition: its events with all their pasts.
 
     Written anew, with sets and names, and shares nothing with the explorer's bitsets.
     """
     run = Run(Program(build, {}), 0, stop_on_failure=False)
+    take(run, schedule)  # and so find out who is cancelled, which is part of what a step touches
     run.begin()
     run.settle()
     execution = run.execution

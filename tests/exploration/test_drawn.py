@@ -14,8 +14,10 @@ from tests.exploration.generated import class_of
 
 DFS_MAX = 400
 REDUCTIONS = ("dpor", "source-dpor")
-# Of these there are more executions than traces: every step has to count.
-EVERY_STEP_COUNTS = {"cancel", "nursery", "look", "late"}
+# Of these there are more executions than traces: every step has to count;
+EVERY_STEP_COUNTS = {"look", "late"}
+# or what a cancelled thread does in its next step is not known before.
+UNKNOWN_BEFORE = {"cancel", "nursery"}
 PROGRAMS, LONG = 300, 10_000
 
 
@@ -44,7 +46,8 @@ def agree(
         if counted:
             build = partial(Built, source=source)
             traces = {class_of(build, schedule) for schedule in truth.schedules}
-            assert found.executions == len(traces), (strategy, source)
+            exact = not source.ops & UNKNOWN_BEFORE
+            assert found.executions == len(traces) or (not exact and found.executions > len(traces))
             assert {class_of(build, schedule) for schedule in ends.schedules} == traces
     return True
 

@@ -22,6 +22,7 @@ from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.looks import check_guard, named_by, telling, who_looks
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
+from vkemu.exploration.primitives.scopes import Cancellation, Watched
 from vkemu.exploration.reduction.footprint import Objects
 
 Predicate = Callable[[], Any]
@@ -52,6 +53,7 @@ class Program(Making):
         # Whether a thread ends with a step of its own, which `join` can wait for.
         self.joinable = False
         self._ends: dict[Thread, End] = {}
+        self.watched = {}
         # The threads and objects of set-up, in order: cells, of which there are many, and others.
         self._roots: list[Thread] = []
         self._cells: list[Cell] = []
@@ -95,6 +97,8 @@ class Program(Making):
         self.joinable = False
         if self._ends:
             self._ends = {}
+        if self.watched:
+            self.watched = {}
         if self._lazy:
             self._lazy = set()
         self.make()
@@ -148,8 +152,15 @@ class Program(Making):
         end: End | None = None
         if self.joinable and not daemon:
             check_thread(name, coro)
-            end = self._end(name)
+            end = End(("thread", *self._path()), name)
             coro = end.after(coro)
+        watched = False
+        if self.numbers.cancelled:
+            key = ("cancel", *self._path())
+            watched = key in self.numbers.cancelled
+            if watched:
+                check_thread(name, coro)
+                coro = Watched(coro, Cancellation(key))  # type: ignore[assignment]
         if CURTHREAD[0] is None:
             cells = self._cells_left
             self._cells_left = NONE_LEFT
@@ -167,15 +178,16 @@ class Program(Making):
             thread = self.execution.spawn(name, coro, daemon=daemon)
         if end is not None:
             self._ends[thread] = end
+        if watched:
+            self.watched[thread] = None
         if self._fields and "done" in self._fields:
             thread.__class__ = telling(Thread)
         return thread
 
-    def _end(self, name: str) -> End:
+    def _path(self) -> tuple[int, ...]:
         """Of the thread that is spawned next."""
         parent = CURTHREAD[0]
-        path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
-        return End(("thread", *path), name)
+        return (self.execution.roots,) if parent is None else (*parent.path, parent.children)
 
     def join(self, thread: Thread) -> Awaitable[Any]:
         """Wait until `thread` is done, and return what it returned.

@@ -9,6 +9,7 @@ from vkprotocol.effects import Effect, Key, Thread, key_text
 
 from vkemu.executors.controlled import Execution, Tids
 from vkemu.executors.place import source_of
+from vkemu.exploration.primitives.scopes import Cancellation
 
 Path: TypeAlias = tuple[int, ...]
 _PLAIN: Final = (str, bytes, float, type(None))
@@ -45,7 +46,9 @@ def announced(thread: Thread) -> Seen:
     """What a thread is about to do."""
     effect = thread.pending
     assert effect is not None
-    also = tuple((shared.key, write) for shared, write in effect.also)
+    # That somebody may cancel it, a search finds out in the middle.
+    besides = [pair for pair in effect.also if not isinstance(pair[0], Cancellation)]
+    also = tuple((shared.key, write) for shared, write in besides)
     return Seen(
         thread.path, thread.name, effect.op, effect.obj.key, effect.write,
         effect.guard is not None, also, source_of(thread),

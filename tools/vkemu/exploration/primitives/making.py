@@ -39,6 +39,7 @@ class Making:
 
     execution: Execution
     numbers: Any
+    watched: dict[Thread, None]  # the threads whose steps say that they may have been cancelled
 
     def _make(self, kind: type[Made], name: str, state: Any) -> Made:
         raise NotImplementedError
@@ -143,7 +144,10 @@ class Making:
         if not isinstance(thread, Thread):
             raise TypeError(f"cancel: {thread!r}, expected a thread")
         cancellation = Cancellation(("cancel", *thread.path))
-        self.numbers.expose(cancellation.key)  # every step might have been cancelled
+        if cancellation.key not in self.numbers.cancelled:
+            self.numbers.cancelled[cancellation.key] = None  # from its beginning, the next time
+        elif thread not in self.watched:
+            self.numbers.expose(cancellation.key)  # every step might have been cancelled
         return cancellation.cancel(thread, self.execution.divert)
 
     # -- steps -----------------------------------------------------------------------------------

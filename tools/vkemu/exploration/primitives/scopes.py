@@ -7,6 +7,7 @@ has announced. Who throws stands between the thread's coroutine and the executor
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Final
 
 from vkprotocol.effects import (
@@ -56,6 +57,31 @@ class Between:
         self.inner.close()
 
 
+class Watched(Between):
+    """Of a thread that somebody cancels: each of its steps reads whether that has happened."""
+
+    def __init__(self, inner: Any, cancellation: Cancellation) -> None:
+        super().__init__(inner)
+        self.reads = ((cancellation, False),)
+        self.known: dict[Effect, Effect] = {}
+
+    def send(self, value: Any) -> Any:
+        return self.reading(self.inner.send(value))
+
+    def throw(self, error: BaseException) -> Any:
+        return self.reading(self.inner.throw(error))
+
+    def reading(self, effect: Any) -> Any:
+        """The effect, and the cancellation besides."""
+        if not isinstance(effect, Effect):
+            return effect
+        twin = self.known.get(effect)
+        if twin is None:
+            twin = self.known[effect] = copy(effect)
+            twin.also = (*effect.also, *self.reads)
+        return twin
+
+
 class Diverted(Between):
     """`Cancelled` is thrown in place of the next step, but that what gives something back is done
     first. A thread that does not catch it is over."""
@@ -70,7 +96,9 @@ class Diverted(Between):
         """What is announced in place of an effect."""
         if not gives_way(effect):
             return effect
-        also = tuple((shared, True) for shared, _ in effect.also)
+        also = tuple(
+            (shared, True) for shared, _ in effect.also if not isinstance(shared, Cancellation)
+        )
         # Of the same object, which the thread may have to be taken out of.
         return Interruption(
             effect.obj, "cancelled", write=True, also=((self.cancellation, False), *also)

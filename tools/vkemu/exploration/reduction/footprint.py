@@ -32,6 +32,7 @@ class Learned(NamedTuple):
     seen: tuple[tuple[Key, bool], ...] = ()
     ordered: tuple[Key, ...] = ()
     exposed: tuple[Key, ...] = ()
+    cancelled: tuple[Key, ...] = ()
 
     def remarks(self) -> list[str]:
         """Why the search is larger than it had to be."""
@@ -40,7 +41,7 @@ class Learned(NamedTuple):
             f"{key_text(key)} is read by a thread without an effect, while others may write it: "
             "every step counts as a reader; await its load, or read it when they are done"
             for key in self.exposed
-            if key[0] != "cancel"  # which says so itself
+            if key[0] != "cancel"  # of a thread that `k` has not made
         ]
 
 
@@ -48,7 +49,8 @@ class Objects:
     """Numbers for keys, and the footprints of effects."""
 
     __slots__ = (
-        "_computed", "_numbers", "all_seen", "exposed", "keys", "ordered", "seen", "single",
+        "_computed", "_numbers", "all_seen", "cancelled", "exposed", "keys", "ordered", "seen",
+        "single",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -61,6 +63,8 @@ class Objects:
         # Objects that threads read without an effect, with every step; and what stands for them
         # there, as VIEW does for what predicates see: a guard asks the object itself.
         self.exposed: dict[Key, int] = {}
+        # Of threads that somebody cancels: their steps say that they may have been (`scopes`).
+        self.cancelled: dict[Key, None] = {}
         # By code: the footprint of an effect on that object alone.
         self.single: list[Footprint] = []
         self.number_of((STANDING[0],))
@@ -133,15 +137,22 @@ class Objects:
         self._compute_all()
         return True
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Of what threads have found out, in the middle of an execution."""
+        return len(self.exposed), len(self.cancelled)
+
     def learned(self) -> Learned:
         seen = tuple(self.seen.items())
-        return Learned(self.all_seen, seen, tuple(self.ordered), tuple(self.exposed))
+        ordered, exposed = tuple(self.ordered), tuple(self.exposed)
+        return Learned(self.all_seen, seen, ordered, exposed, tuple(self.cancelled))
 
     def learn(self, known: Learned) -> None:
         """What another process has found out."""
         self.all_seen = self.all_seen or known.all_seen
         self.seen.update(known.seen)
         self.ordered.update(dict.fromkeys(known.ordered))
+        self.cancelled.update(dict.fromkeys(known.cancelled))
         for key in known.exposed:
             self.exposed[key] = self.number_of((STANDING[1], key))
         self._compute_all()

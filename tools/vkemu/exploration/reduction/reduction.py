@@ -46,6 +46,7 @@ class Reduction(Path):
         self.waiting: list[Race] = []  # of threads that could not go on
         self.races: list[Race] = []
         self.stale = False  # more depends on each other than was known: `restart`
+        self.extent = self.objects.extent
         self.root = 0  # the states before it are explored by somebody else,
         self.shared = False  # and the one at it too
         self.outbox: dict[Found, None] = {}  # what turned up for those
@@ -79,13 +80,12 @@ class Reduction(Path):
 
     def conduct(self, run: Run) -> None:
         self.waiting = []
-        exposed = len(self.objects.exposed)
         super().conduct(run)
         program = run.program
         program.unannounced = program.seen = None
         unannounced = self.unannounced
         looked = unannounced.looks and unannounced.unordered(self.trace)
-        if looked or len(self.objects.exposed) > exposed:
+        if looked or self.objects.extent != self.extent:
             self.stale = True
         if self.view.grown:
             self.view.grown = False

@@ -49,7 +49,7 @@ def conditions_of(trace: Trace, effect: Effect) -> list[Condition]:
     due = was.deadline is not None and was.deadline <= CLOCK[0]
     found: list[Condition] = []
     every: Any = effect.guard
-    for (shared, _), guard in zip(effect.also, every.guards, strict=True):
+    for (shared, _), guard in zip(effect.also, every.guards, strict=False):
         if guard is not None:
             touching = hasattr(shared, "commute")
             code = 2 * trace.objects.number(shared) + touching
