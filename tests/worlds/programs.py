@@ -6,9 +6,12 @@ import array
 import asyncio
 import os
 import random
+import signal
 import time
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
+import anyio.to_process
 import trio
 from trio import to_thread
 from trio.lowlevel import checkpoint
@@ -173,6 +176,40 @@ async def real_connection() -> None:
     await trio.open_tcp_stream("localhost", 80)
 
 
+async def with_tls() -> None:
+    await asyncio.open_connection("localhost", 443, ssl=True)
+
+
+async def datagrams() -> None:
+    trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+
+
+async def in_a_process() -> None:
+    await anyio.to_process.run_sync(len, "abc")
+
+
+async def starts_a_process() -> None:
+    await trio.run_process(["true"])
+
+
+async def asyncio_process() -> None:
+    await asyncio.create_subprocess_exec("true")
+
+
+async def takes_signals() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM):
+        pass
+
+
+async def asyncio_signals() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+
+
+async def writes_a_file() -> None:
+    async with await trio.open_file("/tmp/vkemu", "w"):
+        pass
+
+
 async def draws() -> float:
     return random.random()
 
@@ -181,6 +218,16 @@ async def tells_the_time() -> float:
     before = time.monotonic()
     await trio.sleep(2)
     return time.monotonic() - before
+
+
+async def tells_the_date() -> tuple[Any, ...]:
+    before = datetime.now()
+    await asyncio.sleep(2)
+    after = datetime.now()
+    there = datetime.now(timezone(timedelta(hours=2)))
+    today = str(date.today())
+    same = isinstance(after, datetime) and type(after - before) is timedelta
+    return same, str(after), today, there.isoformat(), (after - before).total_seconds()
 
 
 # -- what the footprints do not see ----------------------------------------------------------------

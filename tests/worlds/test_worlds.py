@@ -210,8 +210,15 @@ def test_an_object_of_c_counts_as_touched() -> None:
     ("program", "backend", "what"),
     [
         (programs.real_socket, "trio", "waits for a real socket or file"),
-        (programs.real_connection, "trio", "asks for a real host's address"),
-        (programs.asyncio_connection, "asyncio", "opens a real connection"),
+        (programs.with_tls, "asyncio", "makes a connection with TLS"),
+        (programs.datagrams, "trio", "opens a socket that is not for TCP"),
+        (programs.in_a_process, "anyio+trio", "starts a process"),
+        (programs.in_a_process, "anyio+asyncio", "starts a process"),
+        (programs.starts_a_process, "trio", "starts a process"),
+        (programs.asyncio_process, "asyncio", "starts a process"),
+        (programs.takes_signals, "trio", "handles signals"),
+        (programs.asyncio_signals, "asyncio", "handles signals"),
+        (programs.writes_a_file, "trio", "writes a file"),
     ],
 )
 def test_the_real_world_is_refused_in_one_line(program: Any, backend: str, what: str) -> None:
@@ -226,6 +233,10 @@ def test_random_numbers_are_seeded_and_time_is_virtual_on_request() -> None:
     assert drawn == {repr(random.Random(1).random()): 1}
     assert random.getstate() == before
     assert set(ends(programs.tells_the_time, "trio", clock="virtual")[1]) == {"2.0"}
+    was = vars(programs)["datetime"]
+    (told,) = ends(programs.tells_the_date, "asyncio", clock="virtual")[1]
+    assert told == "(True, '1970-01-01 00:00:02', '1970-01-01', '1970-01-01T02:00:02+02:00', 2.0)"
+    assert vars(programs)["datetime"] is was
 
 
 @pytest.mark.slow

@@ -14,16 +14,17 @@ from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.program import Program
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.exploration.result import ExplorationError
-from vkemu.worlds import accesses, calls, outside
+from vkemu.worlds import accesses, calls, network_socket, outside
 from vkemu.worlds.audit import WorldAudit
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import Instruments, name_roots
+from vkemu.worlds.network import WORDS
 from vkemu.worlds.noting import LOG
-from vkemu.worlds.world import World
+from vkemu.worlds.world import Unsupported, World
 
 BACKENDS: Final = ("trio", "asyncio", "anyio+asyncio", "anyio+trio")
 ORDERS: Final = ("arrival", "any")
-OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock")
+OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "network")
 
 
 class AsyncProgram:
@@ -80,16 +81,24 @@ class AsyncProgram:
             self.main, self.library, None if extra is None else tuple(extra)
         )
         now: Any
+        current: Callable[[], World | None]
         if self.library == "trio":
             from vkemu.worlds import trio_hooks
+            from vkemu.worlds.trio_world import TrioWorld
 
             now = trio_hooks.install(hooks)
+            current = lambda: TrioWorld.current  # noqa: E731
         else:
             from vkemu.worlds import asyncio_hooks
+            from vkemu.worlds.asyncio_world import AsyncioWorld
 
             now = asyncio_hooks.install(hooks)
+            current = lambda: AsyncioWorld.current  # noqa: E731
+        network_socket.install(hooks, current)
+        outside.refuse_the_rest(hooks, current)
         if self.options.get("clock") == "virtual":
             outside.virtual_time(hooks, now)
+            outside.virtual_dates(hooks, now)
         calls.LATE[:] = [self.instruments.late]
         self.renew()
         return hooks
@@ -102,7 +111,7 @@ class AsyncProgram:
         gc.unfreeze()  # else the collector does not tell of them
         self.instruments.install()
         gc.freeze()  # what there is stays, and need not be looked at again
-        name_roots(set(self.instruments.modules), self.main)
+        name_roots(self.instruments, self.main)
         LOG.stale = False
 
     @contextmanager
@@ -143,6 +152,7 @@ class AsyncProgram:
 
     def world(self, tids: Tids, program: WorldProgram) -> World:
         given = {name: value for name, value in self.options.items() if name in {"time", "cancel"}}
+        given["network"] = words_of(self.options)
         if self.library == "trio":
             from vkemu.worlds.trio_world import TrioWorld
 
@@ -166,6 +176,9 @@ def check(main: Any, backend: Any, options: dict[str, Any]) -> None:
     for name, allowed in known:
         if options.get(name, allowed[0]) not in allowed:
             raise ValueError(f"{name}: {options[name]!r}, expected one of {', '.join(allowed)}")
+    for word in words_of(options):
+        if word not in WORDS:
+            raise ValueError(f"network: {word!r}, expected some of {', '.join(WORDS)}")
     if not isinstance(options.get("random", 0), int):
         raise TypeError(f"random: {options['random']!r}, expected a whole number, the seed")
     if not isinstance(options.get("cancel", ""), str):
@@ -174,6 +187,10 @@ def check(main: Any, backend: Any, options: dict[str, Any]) -> None:
         )
     if importlib.util.find_spec("bytecode") is None:
         raise ExplorationError(f"backend={backend!r}: needs vkemu[async] (pip install bytecode)")
+
+
+def words_of(options: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(options.get("network", "")).replace(",", " ").split())
 
 
 class WorldProgram(Program):
@@ -192,13 +209,16 @@ class WorldProgram(Program):
         """Executions before the first, so that what is loaded and cached late is there."""
         warming = 5  # executions at most, before the search, to load what is loaded late
         for _ in range(warming):
-            execution = self.begin()
+            execution: Any = self.begin()
             execution.settle()
             steps = 0
             while execution.runnable and steps < 10_000:
                 execution.step(execution.runnable[steps % len(execution.runnable)])
                 steps += 1
             execution.close()
+            if execution.failed is not None and execution.network.nobody:
+                where = ", ".join(sorted(execution.network.nobody.values()))
+                raise Unsupported(f"the program connects to {where}, where nothing of it listens")
             if not self.outdated():
                 break
         self.begun = 0

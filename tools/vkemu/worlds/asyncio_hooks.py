@@ -6,12 +6,13 @@ import asyncio
 import asyncio.futures
 import asyncio.tasks
 import concurrent.futures
+import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from vkemu.worlds.asyncio_loop import PyFuture, PyTask
+from vkemu.worlds.asyncio_loop import Future, PyFuture, Task, ordered_hash
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.workers import current
 
@@ -28,12 +29,15 @@ def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
         if not isinstance(names, dict):
             continue
         for name, value in list(names.items()):
-            if value is C_TASK and C_TASK is not PyTask:
-                hooks.replace(module, name, PyTask)
-            elif value is C_FUTURE and C_FUTURE is not PyFuture:
-                hooks.replace(module, name, PyFuture)
+            if value is C_TASK:
+                hooks.replace(module, name, Task)
+            elif value is C_FUTURE:
+                hooks.replace(module, name, Future)
     gathering(hooks)
     results(hooks)
+    if "anyio" in sys.modules:  # it keeps scopes in sets
+        backend = importlib.import_module("anyio._backends._asyncio")
+        hooks.add(backend.CancelScope, "__hash__", ordered_hash)
 
     def now() -> tuple[Any, float] | None:
         from vkemu.worlds.asyncio_world import AsyncioWorld

@@ -8,7 +8,8 @@ import asyncio.futures
 import asyncio.tasks
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vkemu.worlds.waiting import calling
+from vkemu.worlds.asyncio_network import Networking
+from vkemu.worlds.noting import LOG
 
 if TYPE_CHECKING:
     from vkemu.worlds.asyncio_world import AsyncioWorld
@@ -17,13 +18,30 @@ PyTask: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
 PyFuture: Any = asyncio.futures._PyFuture  # type: ignore[attr-defined]
 
 
+def ordered_hash(self: Any) -> int:
+    """For objects that are kept in sets: by who made it, so that in every execution a set of them
+    has the same order."""
+    return hash(LOG.names.get(id(self)) or LOG.name(self))
+
+
+class Task(PyTask):  # type: ignore[misc]
+    __hash__ = ordered_hash
+    __eq__ = object.__eq__
+
+
+class Future(PyFuture):  # type: ignore[misc]
+    __hash__ = ordered_hash
+    __eq__ = object.__eq__
+
+
 BaseEventLoop: Any = asyncio.base_events.BaseEventLoop
 
 
-class Loop(BaseEventLoop):  # type: ignore[misc] # of whose insides typeshed says nothing
+class Loop(Networking, BaseEventLoop):  # type: ignore[misc] # of whose insides typeshed says nothing
     def __init__(self, world: AsyncioWorld) -> None:
         super().__init__()
         self.world = world
+        self.transports: list[Any] = []
         self._ready = self  # BaseEventLoop appends to it, and counts it
 
     def append(self, handle: Any) -> None:
@@ -39,7 +57,7 @@ class Loop(BaseEventLoop):  # type: ignore[misc] # of whose insides typeshed say
         from vkemu.worlds.noting import touch
 
         touch(self, "now", write=False)
-        return self.world.now
+        return float(self.world.now)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -94,8 +112,8 @@ class Loop(BaseEventLoop):  # type: ignore[misc] # of whose insides typeshed say
     # -- the real world ----------------------------------------------------------------------------
 
     def refuse(self, what: str) -> NoReturn:
-        self.world.refused = f"the program {what}, which is not in this world, at {calling()}"
-        raise RuntimeError(what)
+        world: AsyncioWorld = self.world
+        world.refuse(what)
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> NoReturn:
         self.refuse("handles signals")
@@ -110,22 +128,24 @@ class Loop(BaseEventLoop):  # type: ignore[misc] # of whose insides typeshed say
 
     subprocess_shell = subprocess_exec
 
-    async def create_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self.refuse("opens a real connection")
+    def remove_reader(self, fd: Any) -> bool:
+        return False
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self.refuse("opens a real port")
+    remove_writer = remove_reader
 
     async def create_unix_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self.refuse("opens a real connection")
+        self.refuse("opens a socket that is not for TCP")
 
-    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self.refuse("opens a datagram socket")
+    create_unix_server = create_datagram_endpoint = create_unix_connection
+    sock_recvfrom = sock_sendto = create_unix_connection
 
-    async def sock_recv(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self.refuse("uses a real socket")
+    async def connect_read_pipe(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse("waits for a real file or socket")
 
-    sock_sendall = sock_connect = sock_accept = sock_recv_into = sock_recv
+    connect_write_pipe = connect_read_pipe
+
+    async def start_tls(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse("makes a connection with TLS")
 
 
 def settle(future: Any, result: Any, error: BaseException | None) -> None:

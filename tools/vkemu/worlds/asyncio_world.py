@@ -23,6 +23,7 @@ from vkprotocol.effects import Thread
 
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.asyncio_loop import Loop, PyTask
+from vkemu.worlds.asyncio_network import Transport
 from vkemu.worlds.instrumenting import reach
 from vkemu.worlds.noting import LOG, touch
 from vkemu.worlds.spinning import Spinning
@@ -82,6 +83,8 @@ class AsyncioWorld(World):
         for task in self.of_task:
             task._log_destroy_pending = False
             task._Future__log_traceback = False
+        for transport in self.loop.transports:
+            transport.closing = True  # or whoever has it would complain
         self.loop._closed = True
         sys.set_asyncgen_hooks(*self.generators)
         asyncio._set_running_loop(self.running)
@@ -119,6 +122,8 @@ class AsyncioWorld(World):
             thread = self.of_task.get(owner) or self.new_task(owner)
             name = getattr(handle._callback, "__name__", "")
             free = name.endswith("__step") and not handle._args
+        elif isinstance(owner, Transport):
+            thread = owner.thread
         else:
             thread = self.callbacks
             touch(self.loop, "callbacks", write=True)
@@ -225,7 +230,9 @@ class AsyncioWorld(World):
         if self.order == "arrival":
             found = self.in_order(found)
         found += [tid for tid, worker in self.workers.items() if worker.ready()]
+        found += self.under_way()
         busy = bool(found)
+        found += self.resets
         found += [tid for tid, task in self.cancels.items() if not task.done()]
         first = min((handle._when for handle in self.timers), default=math.inf)
         # What is due may fire at any time; time passes for it when nobody can run.
@@ -265,6 +272,12 @@ class AsyncioWorld(World):
             if self.workers[tid].step():
                 del self.workers[tid]
                 self.over(thread)
+            self.spinning.clear()
+        elif tid in self.posted:
+            must |= self.arrive(thread)
+            self.spinning.clear()
+        elif tid in self.resets:
+            self.reset(thread)
             self.spinning.clear()
         elif tid in self.cancels:
             self.cancels.pop(tid).cancel()
@@ -327,9 +340,10 @@ class AsyncioWorld(World):
 
     def finish(self) -> None:
         """When main is done, what is left is cancelled, as asyncio.run does it."""
-        if not self.task.done():
+        # Their states as they are: to look at them is no step of anybody's.
+        if self.ended or self.task._state == "PENDING":
             return
-        left = [task for task in self.of_task if not task.done()]
+        left = [task for task in self.of_task if task._state == "PENDING"]
         if not self.ending:
             self.ending = True
             for task in left:
@@ -347,6 +361,8 @@ class AsyncioWorld(World):
                 self.outcome = self.task.result()
         if not left:
             self.ended = True
+            for pipe in list(self.resets.values()):
+                self.withdraw_reset(pipe)
 
     def raiser(self, error: BaseException) -> Thread:
         """The task that an error came from."""

@@ -24,6 +24,11 @@ class Hooks:
             return old.__get__(None, owner)
         return old
 
+    def add(self, owner: type, name: str, new: Any) -> None:
+        """Put `new` where a class inherits what it has."""
+        self.replaced.append((owner, name, vars(owner).get(name, getattr(owner, name))))
+        setattr(owner, name, new)
+
     def remove(self) -> None:
         while self.replaced:
             owner, name, old = self.replaced.pop()

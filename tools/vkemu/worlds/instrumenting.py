@@ -18,12 +18,14 @@ from typing import Any, Final
 from vkemu.worlds import accesses, calls
 from vkemu.worlds.known import PURE_MODULES, RUNTIME
 from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG
-from vkemu.worlds.rewriting import INITIAL, Rewriter, stores_of
+from vkemu.worlds.rewriting import INITIAL, UNSEEN, Rewriter, stores_of
 
 # Of the libraries that the worlds drive, and of the standard library: these are rewritten too.
 PRIMITIVES: Final = (
     "trio._sync", "trio._channel", "trio._core._parking_lot", "trio._core._unbounded_queue",
     "trio._core._local", "trio._threads", "trio._highlevel_generic", "trio._highlevel_socket",
+    "trio._highlevel_open_tcp_listeners", "trio._highlevel_open_tcp_stream",
+    "trio._highlevel_serve_listeners", "trio._socket",
     "trio.testing._memory_streams", "trio.testing._sequencer",
     "asyncio.locks", "asyncio.queues", "asyncio.futures", "asyncio.tasks", "asyncio.timeouts",
     "asyncio.taskgroups", "asyncio.streams", "asyncio.staggered",
@@ -83,7 +85,7 @@ class Instruments:
             for operation, name, inside in stores_of(original_of(function)):
                 if operation.endswith("GLOBAL"):
                     into.add(name)
-                elif inside not in INITIAL:
+                elif inside not in INITIAL and name not in UNSEEN:
                     written.add(name)
         accesses.WRITTEN.update(written)
         rewriters: dict[int, Rewriter] = {}
@@ -244,6 +246,8 @@ class Roots:
 
     def __init__(self, modules: set[str]) -> None:
         self.modules = modules
+        # Where a package says that its classes are from.
+        self.packages = {module.partition(".")[0] for module in modules}
         self.base: dict[int, Any] = {}
         self.keep: list[Any] = []
 
@@ -262,8 +266,13 @@ class Roots:
             for n, default in enumerate(thing.__defaults__ or ()):
                 self.take(default, (*name, "default", n), depth)
             self.take(getattr(thing, "__wrapped__", None), (*name, "wrapped"), depth)
+            names = thing.__globals__
+            module = sys.modules.get(names.get("__name__", ""))
+            if module is None or names is not vars(module):  # attrs gives a method one of its own
+                for which in sorted(names):
+                    self.take(names[which], (*name, "global", which), min(depth, 1))
         elif isinstance(thing, type):
-            if thing.__module__ in self.modules:
+            if thing.__module__ in self.modules or thing.__module__ in self.packages:
                 self.mark(thing, name)
                 for which in sorted(vars(thing)):
                     self.take(vars(thing)[which], (*name, which), depth)
@@ -301,7 +310,8 @@ def parts_of(thing: Any) -> Iterator[tuple[Any, Any]]:
                 yield n, value
 
 
-def name_roots(modules: set[str], main: Any, *more: Any) -> None:
+def name_roots(instruments: Instruments, main: Any, *more: Any) -> None:
+    modules = set(instruments.modules)
     roots = Roots(modules)
     for module in sorted(modules):
         names = vars(sys.modules[module]) if module in sys.modules else {}
@@ -312,6 +322,9 @@ def name_roots(modules: set[str], main: Any, *more: Any) -> None:
     depth = 6  # of what is named beforehand
     for n, thing in enumerate((main, *more)):
         roots.take(thing, ("program", n), depth)
+    for n, function in enumerate(instruments.original):
+        if function.__closure__:
+            roots.take(function, ("function", function.__module__, function.__qualname__, n), 1)
     LOG.base = roots.base
     LOG.kept = roots.keep
 

@@ -92,6 +92,8 @@ PURE_MODULES: Final = frozenset(
         "_contextvars", "_functools", "_json", "_operator", "_pydecimal", "_sre", "_struct",
         "_thread", "_weakref", "_weakrefset", "pytest", "_pytest", "pluggy", "hypothesis",
         "bytecode", "vkemu", "vkprotocol", "vkhost", "vkguest",
+        # To print is all they are for.
+        "certifi", "click", "markdown_it", "mdurl", "pygments", "rich",
     ]
 )  # fmt: skip
 # Those whose insides the worlds note themselves: what they are given is passed on, not touched.

@@ -192,6 +192,8 @@ def place(key: Any) -> Any:
     if kind is tuple:
         inner = tuple(map(place, key))
         return None if None in inner else inner
+    if isinstance(key, (type, FunctionType)):  # whoever asks first has not made it
+        return ("named", key.__module__, key.__qualname__)
     by_identity: Any = object.__hash__
     return LOG.name(key) if kind.__hash__ is by_identity else None
 

@@ -35,6 +35,8 @@ READS: Final = frozenset(
     ]
 )  # fmt: skip
 MAKES_BOOL: Final = frozenset(["COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT", "TO_BOOL"])
+# What a library keeps for its reports, and nothing else depends on.
+UNSEEN: Final = frozenset(["_Future__log_traceback", "_log_destroy_pending"])
 STORES: Final = frozenset(["STORE_ATTR", "DELETE_ATTR"])
 
 Operand = Any  # a depth on the stack (1 is the top), an Instr, or ("const", value)
@@ -120,6 +122,8 @@ class Rewriter:
             return self.attribute(name, arg)
         if name in STORES:
             attribute = str(arg)
+            if attribute in UNSEEN:
+                return [], [], []
             value: Operand = 2 if name == "STORE_ATTR" else ("const", None)
             first = code.co_name in INITIAL and attribute not in accesses.WRITTEN
             hook = hook_of(accesses.first_writer if first else accesses.writer, attribute)

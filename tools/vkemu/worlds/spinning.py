@@ -11,11 +11,11 @@ from typing import Any
 
 
 class Spinning:
-    """`waiting`: ids of callbacks that asked for themselves again; `idle`: threads that yielded
+    """`waiting`: by id, callbacks that asked for themselves again; `idle`: threads that yielded
     where they were, and nothing happened since."""
 
     def __init__(self) -> None:
-        self.waiting: set[int] = set()
+        self.waiting: dict[int, Any] = {}
         self.idle: set[int] = set()
         self.positions: dict[int, Any] = {}
         self.last = -1
@@ -29,7 +29,7 @@ class Spinning:
             and running._callback == handle._callback
             and running._args == handle._args
         ):
-            self.waiting.add(id(handle))
+            self.waiting[id(handle)] = handle  # kept, or another would get its id
 
     def clear(self) -> None:
         self.waiting.clear()

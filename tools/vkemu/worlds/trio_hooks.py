@@ -11,15 +11,14 @@ from typing import Any
 
 import outcome
 import trio
-import trio._highlevel_open_tcp_stream
-import trio._socket
 import trio._threads
 from trio._core import _run
 
+from vkemu.worlds import network_socket
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import instrument_late
 from vkemu.worlds.noting import LOG, touch
-from vkemu.worlds.outside import refusing
+from vkemu.worlds.trio_network import Socket
 from vkemu.worlds.trio_outside import CANCEL
 from vkemu.worlds.trio_world import TrioWorld
 from vkemu.worlds.workers import GivenUp, current
@@ -42,26 +41,12 @@ def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
 
 
 def sockets(hooks: Hooks) -> None:
-    def socket() -> None:
-        world = TrioWorld.current
-        if world is not None and trio._socket._socket_factory.get(None) is None:
-            world.refuse("the program opens a real socket")
+    """The world's factory makes sockets; this is for those that go past it."""
 
-    def process() -> None:
-        world = TrioWorld.current
-        if world is not None:
-            world.refuse("the program starts a process")
+    def from_stdlib_socket(sock: Any) -> Any:
+        return Socket(sock) if isinstance(sock, network_socket.Socket) else wraps(sock)
 
-    def resolve() -> None:
-        world = TrioWorld.current
-        if world is not None and trio._socket._resolver.get(None) is None:
-            world.refuse("the program asks for a real host's address")
-
-    for module in (trio.socket, trio._highlevel_open_tcp_stream):
-        for name, refuse in (("socket", socket), ("getaddrinfo", resolve)):
-            if name in vars(module):
-                refusing(hooks, module, name, refuse)
-    refusing(hooks, trio.lowlevel, "open_process", process)
+    wraps = hooks.replace(trio.socket, "from_stdlib_socket", from_stdlib_socket)
 
 
 def threads(hooks: Hooks) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 import math
 import warnings
-from typing import Any, NoReturn
+from typing import Any
 
 import outcome
 import trio
@@ -24,6 +24,7 @@ from vkprotocol.effects import Thread
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.instrumenting import reach
 from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.trio_network import Resolver, Sockets
 from vkemu.worlds.trio_outside import (
     Clock,
     NoInstruments,
@@ -33,7 +34,7 @@ from vkemu.worlds.trio_outside import (
     Wakeup,
     strike,
 )
-from vkemu.worlds.waiting import calling, place_of, standing
+from vkemu.worlds.waiting import place_of, standing
 from vkemu.worlds.workers import Worker
 from vkemu.worlds.world import Unsupported, World, leaf
 
@@ -50,7 +51,8 @@ class TrioWorld(World):
         self.exits: dict[Any, int] = {}  # by nursery: the events its children ended in
         self.expiring: Any = None
         self.begun = False
-        self.raised: dict[int, Thread] = {}  # by error: the task that it came from
+        # By id of an error: the task that it came from, and the error.
+        self.raised: dict[int, tuple[Thread, BaseException]] = {}
         self.gen: Any = None
         self.start()
 
@@ -77,6 +79,8 @@ class TrioWorld(World):
         )
         self.runner.asyncgens.install_hooks(self.runner)
         _run.GLOBAL_RUN_CONTEXT.runner = self.runner
+        trio.socket.set_custom_socket_factory(Sockets(self))
+        trio.socket.set_custom_hostname_resolver(Resolver())
         main = self.cancellable(self.main) if self.cancel == "everywhere" else self.main
         self.gen = _run.unrolled_run(self.runner, main, (), host_uses_signal_set_wakeup_fd=True)
         self.gen.send(None)
@@ -173,7 +177,7 @@ class TrioWorld(World):
             return
         error = result.error if isinstance(result, outcome.Error) else None
         if error is not None:
-            self.raised.setdefault(id(leaf(error)), thread)
+            self.raised.setdefault(id(leaf(error)), (thread, leaf(error)))
         self.over(thread, error)
 
     def job(self, run: Any, drop: Any) -> None:
@@ -183,10 +187,6 @@ class TrioWorld(World):
         thread.name = f"thread {thread.path[-1]} of {owner.name if owner else 'nobody'}"
         self.workers[thread.tid] = Worker(run, drop)
         self.wake(thread.tid)
-
-    def refuse(self, what: str) -> NoReturn:
-        self.refused = f"{what}, at {calling()}"
-        raise RuntimeError(what)
 
     def cancellable(self, function: Any) -> Any:
         """The function in a scope that may be cancelled at every checkpoint, once."""
@@ -217,6 +217,8 @@ class TrioWorld(World):
         of_task = self.of_task
         found = [of_task[task].tid for task in self.runq.tasks if task in of_task]
         found += [tid for tid, worker in self.workers.items() if worker.ready()]
+        found += self.under_way()
+        found += self.resets
         found += [tid for tid, scope in self.cancels.items() if not scope._cancel_called]
         waits = self.runner.waiting_for_idle
         if self.timers:
@@ -253,6 +255,10 @@ class TrioWorld(World):
             if worker.step():
                 del self.workers[tid]
                 self.over(thread)
+        elif tid in self.posted:
+            must |= self.arrive(thread)
+        elif tid in self.resets:
+            self.reset(thread)
         elif tid in self.cancels:
             self.over(thread)
             self.cancels.pop(tid).cancel()
@@ -261,7 +267,7 @@ class TrioWorld(World):
         self.run_system()
         if self.refused:
             raise Unsupported(self.refused)
-        if self.ended:
+        if self.ended and task is not None:
             self.finish()
         return must
 
@@ -328,10 +334,12 @@ class TrioWorld(World):
         return tuple(sorted(2 * number((LOG.name(x), field)) + write for x, field, write in places))
 
     def finish(self) -> None:
+        for pipe in list(self.resets.values()):
+            self.withdraw_reset(pipe)
         result = self.runner.main_task_outcome
         if isinstance(result, outcome.Error):
             error = leaf(result.error)
-            thread = self.raised.get(id(error)) or next(iter(self.of_task.values()))
+            thread, _ = self.raised.get(id(error)) or (next(iter(self.of_task.values())), None)
             self.fail(thread, error)
         elif result is not None:
             self.outcome = result.unwrap()
