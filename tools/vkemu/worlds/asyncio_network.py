@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vkemu.worlds.instrumenting import instrument_late
 from vkemu.worlds.network import WINDOW
@@ -19,14 +19,11 @@ from vkemu.worlds.network_asking import names_of, resolved
 from vkemu.worlds.network_socket import Socket, made
 from vkemu.worlds.noting import LOG, touch
 
-if TYPE_CHECKING:
-    from vkemu.worlds.asyncio_loop import Loop
-
 HIGH: Final = 1 << 16
 
 
 class Transport(asyncio.Transport):
-    def __init__(self, loop: Loop, sock: Socket, protocol: Any) -> None:
+    def __init__(self, loop: Any, sock: Socket, protocol: Any) -> None:
         super().__init__()
         self.loop = loop
         self.sock = sock
@@ -219,7 +216,7 @@ class Transport(asyncio.Transport):
 
 
 class Server(asyncio.AbstractServer):
-    def __init__(self, loop: Loop, socks: list[Socket], factory: Any, backlog: int) -> None:
+    def __init__(self, loop: Any, socks: list[Socket], factory: Any, backlog: int) -> None:
         self.loop = loop
         self.socks: list[Socket] | None = socks
         self.factory = factory
