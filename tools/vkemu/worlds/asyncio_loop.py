@@ -8,7 +8,7 @@ import asyncio.futures
 import asyncio.tasks
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vkemu.worlds.asyncio_network import Networking
+from vkemu.worlds.asyncio_sockets import Networking
 from vkemu.worlds.noting import LOG
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Future(PyFuture):  # type: ignore[misc]
 BaseEventLoop: Any = asyncio.base_events.BaseEventLoop
 
 
-class Loop(Networking, BaseEventLoop):  # type: ignore[misc] # of whose insides typeshed says nothing
+# Of whose insides typeshed says nothing.
+class Loop(Networking, BaseEventLoop):  # type: ignore[misc]
     def __init__(self, world: AsyncioWorld) -> None:
         super().__init__()
         self.world = world

@@ -230,9 +230,9 @@ class AsyncioWorld(World):
         if self.order == "arrival":
             found = self.in_order(found)
         found += [tid for tid, worker in self.workers.items() if worker.ready()]
-        found += self.under_way()
+        found += self.network.under_way()
         busy = bool(found)
-        found += self.resets
+        found += self.network.mishaps
         found += [tid for tid, task in self.cancels.items() if not task.done()]
         first = min((handle._when for handle in self.timers), default=math.inf)
         # What is due may fire at any time; time passes for it when nobody can run.
@@ -273,11 +273,11 @@ class AsyncioWorld(World):
                 del self.workers[tid]
                 self.over(thread)
             self.spinning.clear()
-        elif tid in self.posted:
-            must |= self.arrive(thread)
+        elif tid in self.network.posted:
+            must |= self.network.step(thread)
             self.spinning.clear()
-        elif tid in self.resets:
-            self.reset(thread)
+        elif tid in self.network.mishaps:
+            self.network.reset(thread)
             self.spinning.clear()
         elif tid in self.cancels:
             self.cancels.pop(tid).cancel()
@@ -361,8 +361,7 @@ class AsyncioWorld(World):
                 self.outcome = self.task.result()
         if not left:
             self.ended = True
-            for pipe in list(self.resets.values()):
-                self.withdraw_reset(pipe)
+            self.network.over()
 
     def raiser(self, error: BaseException) -> Thread:
         """The task that an error came from."""

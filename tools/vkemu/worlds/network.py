@@ -15,8 +15,11 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from vkprotocol.effects import Thread
 
 from vkemu.worlds.noting import LOG, touch
 
@@ -51,9 +54,66 @@ class Network:
         self.resets = "reset" in words
         self.listeners: dict[Address, Listener] = {}
         self.nobody: dict[Address, str] = {}
+        # By thread, what is under way: since which event, and what happens then.
+        self.posted: dict[int, deque[tuple[int, Callable[..., str], tuple[Any, ...]]]] = {}
+        self.mishaps: dict[int, Pipe] = {}  # by thread: the connection that it may reset
+        self.news = ""  # of what was under way, in the last step
         self.sockets: dict[int, Any] = {}  # by the number it has for a file
         self.files = 1 << 20
         LOG.name(self)
+
+    # -- what is under way -------------------------------------------------------------------------
+
+    def sender(self, what: str) -> Thread:
+        owner = self.world.acting
+        thread = self.world.born("")
+        thread.name = f"{what} {thread.path[-1]} of {owner.name if owner else 'nobody'}"
+        self.posted[thread.tid] = deque()
+        return thread
+
+    def post(self, thread: Thread, happen: Callable[..., str], *args: Any) -> None:
+        at = self.world.at
+        self.posted[thread.tid].append((1 << at if at >= 0 else 0, happen, args))
+
+    def under_way(self) -> list[int]:
+        return [tid for tid, queue in self.posted.items() if queue]
+
+    def step(self, thread: Thread) -> int:
+        """The next of it arrives. The events that this comes after."""
+        must, happen, args = self.posted[thread.tid].popleft()
+        self.news = happen(*args)
+        return must
+
+    # -- resets ------------------------------------------------------------------------------------
+
+    def offer_reset(self, pipe: Pipe) -> None:
+        thread = self.world.born("")
+        thread.name = f"reset of {pipe.thread.name}"
+        self.mishaps[thread.tid] = pipe
+
+    def withdraw_reset(self, pipe: Pipe) -> None:
+        """It is closed, and could have been reset before this step."""
+        world = self.world
+        for tid, other in list(self.mishaps.items()):
+            if other is pipe or other.opposite is pipe:
+                if world.at >= 0:
+                    number = world.objects.number_of
+                    places = [(p, f) for p in (other, other.opposite) for f in ("arrived", "sent")]
+                    codes = sorted(2 * number((LOG.name(p), f)) + 1 for p, f in places)
+                    world.might.append((world.at, tid, tuple(codes), 0))
+                del self.mishaps[tid]
+                world.over(world.threads[tid])
+
+    def over(self) -> None:
+        for pipe in list(self.mishaps.values()):
+            self.withdraw_reset(pipe)
+
+    def reset(self, thread: Thread) -> None:
+        pipe = self.mishaps.pop(thread.tid)
+        pipe.break_off()
+        pipe.opposite.break_off()
+        self.world.over(thread)
+        self.news = "the connection is reset"
 
     # -- ports -------------------------------------------------------------------------------------
 
@@ -86,8 +146,8 @@ class Network:
 
     def connect(self, address: Address, done: Callable[[Line | OSError], object]) -> None:
         """Ask for a connection. It comes about later, or does not."""
-        thread = self.world.sender("connection")
-        self.world.post(thread, self.arrive, thread, address, done)
+        thread = self.sender("connection")
+        self.post(thread, self.arrive, thread, address, done)
 
     def arrive(
         self, thread: Any, address: Address, done: Callable[[Line | OSError], object]
@@ -98,13 +158,13 @@ class Network:
             self.nobody[address] = where
             done(ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)))
             return f"is refused at {where}"
-        there, back = Pipe(self, thread), Pipe(self, self.world.sender("answers"))
+        there, back = Pipe(self, thread), Pipe(self, self.sender("answers"))
         there.opposite, back.opposite = back, there
         # Told from others by who asks for it: a count would make all connections depend.
         port = EPHEMERAL + zlib.crc32(repr(thread.path).encode()) % (65535 - EPHEMERAL)
         caller = address[0], port
         if self.resets:
-            self.world.offer_reset(there)
+            self.offer_reset(there)
         listener.push(Line(there, back, address, caller))
         done(Line(back, there, caller, address))
         return f"gets to {where}"
@@ -201,7 +261,7 @@ class Pipe:
             self.post(RESET)
 
     def post(self, piece: bytes | None) -> None:
-        self.network.world.post(self.thread, self.arrive, piece)
+        self.network.post(self.thread, self.arrive, piece)
 
     # -- under way ---------------------------------------------------------------------------------
 
@@ -259,7 +319,7 @@ class Pipe:
         else:
             self.opposite.finish()
         self.arrived.clear()
-        self.network.world.withdraw_reset(self)
+        self.network.withdraw_reset(self)
 
 
 def wake(waiters: list[Waiter]) -> None:

@@ -217,8 +217,8 @@ class TrioWorld(World):
         of_task = self.of_task
         found = [of_task[task].tid for task in self.runq.tasks if task in of_task]
         found += [tid for tid, worker in self.workers.items() if worker.ready()]
-        found += self.under_way()
-        found += self.resets
+        found += self.network.under_way()
+        found += self.network.mishaps
         found += [tid for tid, scope in self.cancels.items() if not scope._cancel_called]
         waits = self.runner.waiting_for_idle
         if self.timers:
@@ -255,10 +255,10 @@ class TrioWorld(World):
             if worker.step():
                 del self.workers[tid]
                 self.over(thread)
-        elif tid in self.posted:
-            must |= self.arrive(thread)
-        elif tid in self.resets:
-            self.reset(thread)
+        elif tid in self.network.posted:
+            must |= self.network.step(thread)
+        elif tid in self.network.mishaps:
+            self.network.reset(thread)
         elif tid in self.cancels:
             self.over(thread)
             self.cancels.pop(tid).cancel()
@@ -334,8 +334,7 @@ class TrioWorld(World):
         return tuple(sorted(2 * number((LOG.name(x), field)) + write for x, field, write in places))
 
     def finish(self) -> None:
-        for pipe in list(self.resets.values()):
-            self.withdraw_reset(pipe)
+        self.network.over()
         result = self.runner.main_task_outcome
         if isinstance(result, outcome.Error):
             error = leaf(result.error)

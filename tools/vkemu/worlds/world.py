@@ -9,8 +9,6 @@ is woken.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vkprotocol.effects import Also, Effect, Shared, Thread
@@ -20,7 +18,7 @@ from vkemu.executors.deadlock import Deadlock
 from vkemu.exploration.reduction.footprint import Footprint, Objects
 from vkemu.exploration.result import ExplorationError, Unseen
 from vkemu.exploration.stepwise import Seen, Stepwise
-from vkemu.worlds.network import Network, Pipe
+from vkemu.worlds.network import Network
 from vkemu.worlds.noting import LOG
 from vkemu.worlds.waiting import calling
 from vkemu.worlds.workers import Worker
@@ -101,10 +99,6 @@ class World(Stepwise):
         self.position = 0
         self.workers: dict[int, Worker] = {}  # by thread: calls in threads of their own
         self.network = Network(self, network)
-        # By thread, what is under way in the network: since which event, and what happens then.
-        self.posted: dict[int, deque[tuple[int, Callable[..., str], tuple[Any, ...]]]] = {}
-        self.resets: dict[int, Pipe] = {}  # by thread: the connection that it may reset
-        self.news = ""  # of what was under way, in the last step
         self.refused = ""
         self.outcome: Any = None
         self.ended = False
@@ -161,51 +155,6 @@ class World(Stepwise):
         self.refused = f"the program {what}, which is not in this world, at {calling()}"
         raise RuntimeError(what)
 
-    # -- the network -------------------------------------------------------------------------------
-
-    def sender(self, what: str) -> Thread:
-        """A thread for what is under way."""
-        owner = self.acting
-        thread = self.born("")
-        thread.name = f"{what} {thread.path[-1]} of {owner.name if owner else 'nobody'}"
-        self.posted[thread.tid] = deque()
-        return thread
-
-    def post(self, thread: Thread, happen: Callable[..., str], *args: Any) -> None:
-        self.posted[thread.tid].append((1 << self.at if self.at >= 0 else 0, happen, args))
-
-    def under_way(self) -> list[int]:
-        return [tid for tid, queue in self.posted.items() if queue]
-
-    def arrive(self, thread: Thread) -> int:
-        must, happen, args = self.posted[thread.tid].popleft()
-        self.news = happen(*args)
-        return must
-
-    def offer_reset(self, pipe: Pipe) -> None:
-        thread = self.born("")
-        thread.name = f"reset of {pipe.thread.name}"
-        self.resets[thread.tid] = pipe
-
-    def withdraw_reset(self, pipe: Pipe) -> None:
-        """It is closed, and could have been reset before this step."""
-        for tid, other in list(self.resets.items()):
-            if other is pipe or other.opposite is pipe:
-                if self.at >= 0:
-                    number = self.objects.number_of
-                    places = [(p, f) for p in (other, other.opposite) for f in ("arrived", "sent")]
-                    codes = sorted(2 * number((LOG.name(p), f)) + 1 for p, f in places)
-                    self.might.append((self.at, tid, tuple(codes), 0))
-                del self.resets[tid]
-                self.over(self.threads[tid])
-
-    def reset(self, thread: Thread) -> None:
-        pipe = self.resets.pop(thread.tid)
-        pipe.break_off()
-        pipe.opposite.break_off()
-        self.over(thread)
-        self.news = "the connection is reset"
-
     # -- steps -------------------------------------------------------------------------------------
 
     def enabled(self) -> list[int]:
@@ -231,7 +180,7 @@ class World(Stepwise):
     def look_around(self) -> None:
         runnable = [] if self.failed is not None else self.enabled()
         if self.ended:  # what is still under way could have come before what there was
-            runnable = sorted(self.under_way()) if self.failed is None else []
+            runnable = sorted(self.network.under_way()) if self.failed is None else []
         threads = self.threads
         for tid in self.runnable:
             threads[tid].runnable = False
@@ -267,7 +216,7 @@ class World(Stepwise):
         self.history.append((thread, turn, where, self.births_of[thread.tid]))
         self.at = self.position
         self.births.clear()
-        self.news = ""
+        self.network.news = ""
         LOG.begin(thread.path, count)
         self.acting = thread
         must = self.must.pop(thread.tid, 0)
@@ -362,8 +311,8 @@ class World(Stepwise):
         """Of the step just taken: the operation, on what, and more of it."""
         assert self.taken is not None
         thread, _, where, _ = self.history[-1]
-        if self.news:
-            return "step", self.news, ""
+        if self.network.news:
+            return "step", self.network.news, ""
         end = "ends" if thread.done else f"to {self.where(thread)}"
         return "step", f"from {where}" if where != "?:0" else "", end
 
