@@ -14,6 +14,8 @@ LIBRARIES: Final = (
     "/asyncio/",
     "/vkemu/worlds/",
     "/contextlib.py",
+    "/subprocess.py",
+    "/threading.py",
     "/sniffio/",
     "/outcome/",
 )

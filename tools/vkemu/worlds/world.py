@@ -152,7 +152,11 @@ class World(Stepwise):
             self.must[tid] = self.must.get(tid, 0) | 1 << self.at
 
     def refuse(self, what: str) -> NoReturn:
-        self.refused = f"the program {what}, which is not in this world, at {calling()}"
+        where = calling()
+        if where == "?" and self.acting is not None:  # a thread: where is who called it?
+            above = self.tids.get(self.acting.path[:-1], -1)
+            where = self.where(self.threads[above]) if above in self.threads else where
+        self.refused = f"the program {what}, which is not in this world, at {where}"
         raise RuntimeError(what)
 
     # -- steps -------------------------------------------------------------------------------------
