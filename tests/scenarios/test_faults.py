@@ -134,3 +134,9 @@ def test_a_fault_that_cannot_come_is_refused(fault: dict[str, object], said: str
 
     assert "faults.toml:fault[0]" in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_who_is_served_has_any_name() -> None:
+    document = {**DOCUMENT, "fault": [{"kind": "kill", "guest": "whoever"}]}
+
+    assert read(document, Path("vkemu serve"), served=True).fault[0].guest == "whoever"

@@ -188,7 +188,7 @@ def host_of(args: argparse.Namespace) -> Scenario:
         document["guest"] = [STAND_IN]
         for setting in laid_over:
             lay_over(document, read_setting(setting, Scenario))
-        scenario = read(document, Path("vkemu serve"))
+        scenario = read(document, Path("vkemu serve"), served=True)
     else:
         scenario = load(args.scenario, laid_over)
         if not isinstance(scenario, Scenario):

@@ -249,7 +249,8 @@ def laid_out(path_or_name: str, settings: Sequence[str] = ()) -> tuple[dict[str,
     return document, path
 
 
-def read(document: dict[str, Any], path: Path) -> Scenario:
+def read(document: dict[str, Any], path: Path, *, served: bool = False) -> Scenario:
+    """`served`: its guests come later, under whatever names."""
     if "blobs" in document:
         raise UsageError(f"{path}:blobs: unknown key, expected none")
     scenario = convert(document, Scenario, str(path))
@@ -262,7 +263,7 @@ def read(document: dict[str, Any], path: Path) -> Scenario:
             raise UsageError(f"{path}:guest: {cpus} vCPUs, expected at most {HOST_CPUS_MAX}")
         host = msgspec.structs.replace(scenario.host, cpus=cpus)
         scenario = msgspec.structs.replace(scenario, host=host)
-    check(scenario, str(path))
+    check(scenario, str(path), served=served)
     return scenario
 
 
@@ -270,7 +271,7 @@ def _stem(path: Path) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in path.stem)
 
 
-def check(scenario: Scenario, where: str) -> None:
+def check(scenario: Scenario, where: str, *, served: bool = False) -> None:
     """What types cannot say: names that exist, sizes that are possible, ranges that do not meet."""
     known(f"{where}:policy", scenario.policy, names.policies())
     for i, mutant in enumerate(scenario.mutants):
@@ -297,7 +298,7 @@ def check(scenario: Scenario, where: str) -> None:
         seen.add(native.name)
         _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
     for i, fault in enumerate(scenario.fault):
-        guests = [guest.name for guest in scenario.guest]
+        guests = [fault.guest if served else guest.name for guest in scenario.guest]
         natives = [native.name for native in scenario.native]
         faults.check_fault(fault, guests, natives, scenario.host, f"{where}:fault[{i}]")
     _check_memory(scenario, where)

@@ -36,7 +36,7 @@ STAND_IN: Final = {"name": "visitors", "memory": "256K", "workloads": ["touch"]}
 def host(policy: str, mutants: list[str], faults: list[str]) -> Scenario:
     document = {"name": "soak", "policy": policy, "mutants": mutants, "host": HOST}
     lay_over(document, read_setting(f"fault = [{', '.join(faults)}]", Scenario))
-    scenario = read({**document, "guest": [STAND_IN]}, Path("vkemu soak"))
+    scenario = read({**document, "guest": [STAND_IN]}, Path("vkemu soak"), served=True)
     return msgspec.structs.replace(scenario, guest=())
 
 
