@@ -298,9 +298,9 @@ def check(scenario: Scenario, where: str, *, served: bool = False) -> None:
         seen.add(native.name)
         _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
     for i, fault in enumerate(scenario.fault):
-        guests = [fault.guest if served else guest.name for guest in scenario.guest]
-        natives = [native.name for native in scenario.native]
-        faults.check_fault(fault, guests, natives, scenario.host, f"{where}:fault[{i}]")
+        there = [fault.guest if served else guest.name for guest in scenario.guest]
+        natives = [n.name for n in scenario.native]
+        faults.check_fault(fault, there, natives, scenario.host, f"{where}:fault[{i}]")
     _check_memory(scenario, where)
 
 
@@ -387,9 +387,8 @@ def _size(size: Size, where: str, most: int) -> int:
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
     if value <= 0 or value % PAGE_SIZE or value > most:
-        raise UsageError(
-            f"{where}: {size}, expected a positive multiple of 4096 bytes up to {_size_text(most)}"
-        )
+        right = f"a positive multiple of 4096 bytes up to {_size_text(most)}"
+        raise UsageError(f"{where}: {size}, expected {right}")
     return value
 
 
