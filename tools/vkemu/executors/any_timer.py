@@ -34,6 +34,11 @@ class AnyTimer(Execution):
             self._look()
         return went
 
+    def advance(self) -> bool:
+        moved = super().advance()
+        self._look()
+        return moved
+
     async def _clock(self) -> None:
         tick = Effect(self.pending, "tick", write=True, guard=is_true)
         while True:

@@ -368,21 +368,21 @@ class Execution:
             self._mark(thread, may_go_on(effect, effect.obj.state))
 
     def advance(self) -> bool:
-        """Nothing can run: move the clock to the earliest deadline. False when there is none,
-        or when only daemons are left."""
-        assert not self.runnable
+        """Move the clock to the earliest deadline. False when there is none, or when only daemons
+        are left."""
         if self.alive == 0:
             return False
         timed = [
-            t
+            (t, t.pending.deadline)
             for t in self.threads.values()
-            if t.pending is not None and t.pending.deadline is not None
+            if t.pending is not None
+            and t.pending.deadline is not None
+            and t.pending.deadline > CLOCK[0]
         ]
         if not timed:
             return False
-        now = min(t.pending.deadline for t in timed if t.pending and t.pending.deadline is not None)
-        CLOCK[0] = max(CLOCK[0], now)
-        self._recheck(timed)
+        CLOCK[0] = min(deadline for _, deadline in timed)
+        self._recheck([thread for thread, _ in timed])
         return True
 
     def deadlock(self) -> Deadlock | None:
@@ -395,11 +395,22 @@ class Execution:
     def run(self, choose: Choose, max_steps: int) -> None:
         """Run to the end, asking `choose` for one of the runnable tids before every step.
 
+        The clock moves when nothing can run. It also does after so many steps in which something
+        could, and after some more again: who spins until a sleeper has done its work would else
+        spin for ever.
+
         Raises Deadlock, StepBound, or whatever a thread raised.
         """
-        for _ in range(max_steps):
+        long, short = 1 << 16, 1 << 10
+        moved, late = CLOCK[0], long
+        for step in range(max_steps):
             if not self.runnable and not self.advance():
                 break
+            if step >= late:
+                spins = CLOCK[0] == moved
+                if spins:
+                    self.advance()
+                moved, late = CLOCK[0], step + (short if spins else long)
             if not self.step(choose(self.runnable)):
                 break
         else:

@@ -14,7 +14,10 @@ from vkemu.verdict import UsageError
 
 Heard: TypeAlias = tuple[Literal["pass", "fail", "unknown"], str]
 DRAWN: Final = ("wild", "mixed", "tight")  # each seed is another program
-SCENARIOS: Final = (*DRAWN, "quickstart", "x86-hello", "x86-fork-cow", "x86-threads", "x86-float")
+SCENARIOS: Final = (
+    *DRAWN, "quickstart", "x86-hello", "x86-fork-cow", "x86-threads", "x86-float",
+    "x86-calls",
+)  # fmt: skip
 SEEDS: Final = 24
 FEW: Final = 4  # of a scenario in which only the schedule is drawn
 MAX_STEPS: Final = 120_000

@@ -1,0 +1,47 @@
+"""Time passes for a sleeper while somebody else spins."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from vkemu.executors.any_timer import AnyTimer
+from vkemu.executors.controlled import Execution, StepBound
+from vkprotocol.effects import CLOCK, Cell, pause
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize("kind", [Execution, AnyTimer])
+def test_who_waits_in_a_loop_for_a_sleeper_comes_to_an_end(kind: type[Execution]) -> None:
+    execution = kind()
+    done = Cell("done", False)
+
+    async def sleeper() -> None:
+        for _ in range(3):
+            await pause(SECOND)
+        await done.store(True)
+
+    async def spinner() -> None:
+        while not await done.load():
+            pass
+
+    execution.spawn("sleeper", sleeper())
+    execution.spawn("spinner", spinner())
+    execution.run(Random(1).choice, 100_000)
+
+    assert CLOCK[0] == 3 * SECOND
+
+
+def test_who_waits_for_nobody_does_not() -> None:
+    execution = Execution()
+    never = Cell("never", False)
+
+    async def spinner() -> None:
+        while not await never.load():
+            pass
+
+    execution.spawn("spinner", spinner())
+
+    with pytest.raises(StepBound):
+        execution.run(lambda runnable: runnable[0], 100_000)
