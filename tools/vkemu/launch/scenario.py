@@ -90,8 +90,7 @@ class Guest(Table, frozen=True):
     programs: tuple[str, ...] = ()  # paths of .elf that programs in machine code can exec
     file: tuple[DataFile, ...] = ()  # tables of their own, below
     swap: Size = 0  # the end of its memory is its swap
-    # Instructions before another thread of the guest has its turn.
-    quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200
+    quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200  # instructions of a turn
     prezero: bool = False  # zero all memory before the kernel starts
     kernel_map: bool = False  # trap frames and buffers of its own that it may fault on
     mutants: tuple[str, ...] = ()  # deliberate defects of the guest's kernel
@@ -132,12 +131,9 @@ class Scenario(Table, frozen=True):
     name: Name = ""  # of its run folders; the file's, if it is not said
     about: str = ""  # one line that a run begins with
     policy: str = "pv_entry"  # the reverse map of the host
-    # Where the schedule comes from, without --seed.
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
-    # The verdict is unknown after so many.
-    max_steps: Annotated[int, Meta(ge=1, le=STEPS)] = 5_000_000
-    # When a timer fires: once nobody can run, or at any time.
-    timers: Literal["last", "any"] = "last"
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1  # of the schedule, without --seed
+    max_steps: Annotated[int, Meta(ge=1, le=STEPS)] = 5_000_000  # then the verdict is unknown
+    timers: Literal["last", "any"] = "last"  # fires: at the end, or at any time
     expect: Expect = "pass"  # the verdict that a test of the file asks for
     host: Host = Host()  # a table of its own, below
     quirks: QuirkTable = QuirkTable()  # a table of its own, below
