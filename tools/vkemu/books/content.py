@@ -17,7 +17,7 @@ from typing import Final
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu.oracle.reference import Reference
-from vkemu.oracle.user_space import Region
+from vkemu.oracle.user_space import ZERO, Region
 from vkemu.oracle.violation import Violation
 from vkguest.kernel import Vkernel
 from vkguest.vm.vm_map import VmMap, vm_map_lookup_entry
@@ -80,7 +80,8 @@ def _check_region(image: Image, who: str, vm_map: VmMap, region: Region) -> None
         for words, gone in _found(image, entry.object, entry.pindex(va)):
             for at, word in enumerate(words):
                 place = va + 8 * at - region.shift
-                if not word and place not in memory.words:
+                stored = memory.words.get(place, ZERO)
+                if word in stored:
                     continue
                 allowed = memory.values(place)
                 if word not in allowed:
@@ -96,6 +97,14 @@ def _found(image: Image, obj: VmObject, pindex: int) -> Iterator[tuple[Words, st
     yield words, ""
     if m is not None and not (m.dirty or m.wire_count or m.frame in image.modified):
         yield _looked_up(image, obj, pindex, m)[1], f", were {m} reused, which counts as clean"
+
+
+def resident(obj: VmObject, pindex: int) -> VmPage | None:
+    """The page that a fault finds in memory, if it is what it finds."""
+    layer: VmObject | None = obj
+    while layer is not None and pindex not in layer.pages and pindex not in layer.swap:
+        layer = layer.backing
+    return None if layer is None else layer.pages.get(pindex)
 
 
 def _looked_up(

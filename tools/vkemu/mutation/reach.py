@@ -140,7 +140,12 @@ class Asked(NamedTuple):
 
 
 # Of a mutant that nothing is known to reach: not all seeds were looked at.
-EARLY: Final = [Asked(f"run {s} pv_entry {n}", 1) for n in range(FEW) for s in DRAWN]
+EARLY: Final = [
+    Asked(f"run {scenario} {policy} {n}", 1)
+    for n in range(FEW)
+    for scenario in DRAWN
+    for policy in ("pv_entry", "nested")
+]
 
 
 def reaching(reached: Sequence[Reach], path: str, first: int, last: int) -> list[Asked]:
