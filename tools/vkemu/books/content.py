@@ -17,7 +17,8 @@ from typing import Final
 from vkprotocol.param import PAGE_SIZE
 
 from vkemu.oracle.reference import Reference
-from vkemu.oracle.user_space import ZERO, Region
+from vkemu.oracle.user_memory import ZERO
+from vkemu.oracle.user_space import Region
 from vkemu.oracle.violation import Violation
 from vkguest.kernel import Vkernel
 from vkguest.vm.vm_map import VmMap, vm_map_lookup_entry
