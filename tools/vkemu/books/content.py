@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from vkprotocol.param import PAGE_SIZE
+from vkprotocol.param import PAGE_SHIFT, PAGE_SIZE
 
 from vkemu.oracle.reference import Reference
 from vkemu.oracle.user_memory import ZERO
@@ -74,15 +74,21 @@ def check_programs(guest: Vkernel, image: Image, reference: Reference) -> None:
 
 def _check_region(image: Image, who: str, vm_map: VmMap, region: Region) -> None:
     memory = region.memory
+    known: dict[int, list[int]] = {}  # page -> its words that somebody has stored
+    for place in memory.words:
+        known.setdefault(place >> PAGE_SHIFT, []).append(place >> 3 & 511)
     for va in range(region.start, region.end, PAGE_SIZE):
         entry = vm_map_lookup_entry(vm_map, va)
         if entry is None:
             raise _violation(f"{va:#x} of program {who} is not mapped")
         for words, gone in _found(image, entry.object, entry.pindex(va)):
-            for at, word in enumerate(words):
+            if not words:
+                continue  # nobody writes it
+            there = [at for at, word in enumerate(words) if word]
+            for at in (*there, *known.get((va - region.shift) >> PAGE_SHIFT, ())):
                 place = va + 8 * at - region.shift
-                stored = memory.words.get(place, ZERO)
-                if word in stored:
+                word = words[at]
+                if word in memory.words.get(place, ZERO):
                     continue
                 allowed = memory.values(place)
                 if word not in allowed:
