@@ -15,6 +15,7 @@ from vkemu.mutation.generate import Generated, fate, sample
 from vkemu.mutation.operators import applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, sources
 from vkemu.mutation.reach import Asked, Reach, reaching
+from vkemu.mutation.reviewed import EQUIVALENT
 
 SEEDS = 60
 RECORDED = Path(__file__).parent / "recorded.json"
@@ -105,6 +106,15 @@ def test_the_checks_of_a_line_come_cheap_ones_first() -> None:
     assert [check for check in checks if check.startswith("litmus")] == searches * 2
     assert not any("shadow" in check or "W03" in check or "W04" in check for check in checks)
     assert found[-1].executions > found[-4].executions
+
+
+@pytest.mark.parametrize("key", EQUIVALENT)
+def test_what_was_reviewed_can_still_be_made(key: str) -> None:
+    path, _, rest = key.partition(":")
+    what = rest.partition(" ")[2].partition(":")[0]
+    made = (e for e in edits((ROOT / path).read_text()) if e.what == what)
+
+    assert key in {Generated(path, edit).key for edit in made}
 
 
 def planted(path: str, text: str, checks: list[str], **more: object) -> Told:
