@@ -30,6 +30,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
     path: str
     line: int
+    text: str  # of it
     to: int = 0  # of a branch
     reason: str = ""
 
@@ -37,7 +38,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 def run(args: argparse.Namespace) -> int:
     from vkemu.mutation.planted import ROOT
     from vkemu.mutation.reach import reach, unreached
-    from vkemu.mutation.reasons import at_work, reason
+    from vkemu.mutation.reasons import at_work
 
     def tell(done: int, of: int) -> None:
         if sys.stderr.isatty():
@@ -46,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
     _, seen = reach(jobs=args.jobs, tell=tell, also=also())
     found = []
     for path, missed in sorted(unreached(seen).items()):
-        work = at_work((ROOT / path).read_text())
+        source = (ROOT / path).read_text()
+        work, texts = at_work(source), source.splitlines()
         places = [(line, 0) for line in missed.lines]
         gone = set(missed.lines)
         places += [(a, b) for a, b in missed.branches if a not in gone and abs(b) not in gone]
         found += [
-            Line(path, a, b, reason(path, a, ROOT) or (reason(path, b, ROOT) if b > 0 else ""))
+            Line(path, a, texts[a - 1].strip(), b, why(path, a, b))
             for a, b in sorted(places)
             if a in work
         ]
@@ -62,6 +64,14 @@ def run(args: argparse.Namespace) -> int:
         else:
             show(found)
     return status
+
+
+def why(path: str, line: int, to: int) -> str:
+    """Why nothing gets there: to the line, or from it to the other."""
+    from vkemu.mutation.planted import ROOT
+    from vkemu.mutation.reasons import reason
+
+    return reason(path, line, ROOT) or (reason(path, to, ROOT) if to > 0 else "")
 
 
 def also() -> list[str]:
