@@ -225,7 +225,8 @@ def test_a_merged_step_says_so() -> None:
     k = Guest("48890b 4883c308 48890b 48890b 0f05", user_insns=100, merge_accesses=True)
     k.run_user(rbx=DATA * PAGE, rcx=9)
 
-    assert k.named("user.insns")[-1] == ("user.insns", k.lwp.id, TEXT * PAGE, 5)
+    assert k.named("user.insns")[-2] == ("user.insns", k.lwp.id, TEXT * PAGE, 4)
+    assert k.named("user.insns")[-1][3] == 1  # the system call
     assert [event[5] for event in k.named("mem.store")[-2:]] == [0, 1]
 
 

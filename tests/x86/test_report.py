@@ -21,8 +21,9 @@ def test_an_address_has_a_function_and_a_line() -> None:
     image = elf_image("cc", (SHIPPED / "x86/cc.elf").read_bytes())
     where = place_of(image, 0x40018D)
 
-    assert where == "0x40018d, main+0x48, tests/x86/programs/cc.c:12"
+    assert where == "0x40018d, main+0x46, tests/x86/programs/cc.c:12"
     assert "heap" in (ROOT / "tests/x86/programs/cc.c").read_text().splitlines()[11]
+    assert ", _start+0x0, tests/x86/programs/vk.h:" in place_of(image, image.entry)
     assert place_of(image, 0x1234) == "0x1234"
 
 

@@ -58,9 +58,6 @@ TRAPNO: Final = {
     unicorn_cpu.X87: T_ARITHTRAP,
     unicorn_cpu.SIMD: T_XMMFLT,
 }
-# After these rip is behind the instruction; before all others it is at it.
-TRAPS: Final = frozenset({unicorn_cpu.BREAKPOINT})
-
 Word = tuple["TlbEntry", int, int, int]  # entry, va, idx, size or new value
 
 
@@ -140,12 +137,9 @@ class MachineCode:
         unicorn.save()
         unicorn.run(tlb, count if not self.exact else 1, exact=self.exact)
         if unicorn.alone and not unicorn.executed:
-            unicorn.run(tlb, 1, exact=self.exact)
-        if unicorn.exception is not None and unicorn.exception not in TRAPS:
-            # It has left a mark on the engine: take all back, and execute up to there.
             unicorn.rollback()
-            if unicorn.executed:
-                unicorn.run(tlb, unicorn.executed, exact=self.exact)
+            unicorn.run(tlb, 1, exact=self.exact)
+        unicorn.settle(tlb, 0, exact=self.exact)
 
     @coroutine
     def _step(self) -> Step:
@@ -189,10 +183,7 @@ class MachineCode:
         unicorn, tlb = self.unicorn, self.lwp.cpu.tlb
         unicorn.save(1)
         unicorn.run(tlb, count, exact=True, data=False)
-        if unicorn.exception is not None and unicorn.exception not in TRAPS:
-            unicorn.rollback(1)
-            if unicorn.executed:
-                unicorn.run(tlb, unicorn.executed, exact=True, data=False)
+        unicorn.settle(tlb, 1, exact=True, data=False)
 
     @coroutine
     def _stopped(self) -> Step:

@@ -8,8 +8,9 @@ stores real afterwards or takes all of it back (`save`, `rollback`).
 Traps of unicorn 2.1.4 that shape this: its TLB has a size that follows the wall clock; an error in
 a callback looks like a page fault; an exception leaves a mark that makes the next one a double
 fault, so that `rollback` follows each; count is kept by an internal hook whose counter has no
-accessor and is found by running (`_counter_offset`); the hook of a TLB miss is told the page, and
-the byte is in a field of the same kind (`_address_offset`).
+accessor and is found by running (unicorn_struct.py); the hook of a TLB miss is told the page, and
+the byte is in a field of the same kind; what ends a run before its count leaves flags that were
+never there, so that the run is made again up to there (`settle`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from vkprotocol.param import PAGE_SIZE
 from vkhost.pc64.cpuid import cpuid
 from vkhost.pc64.slots import SPARE_PAGE, TEXT_SLOTS, Slots, Touch, incoherent
 from vkhost.pc64.tlb import Tlb, TlbEntry
+from vkhost.pc64.unicorn_struct import address_offset, counter_offset
 from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
 CR0_TS: Final = 1 << 3
@@ -42,6 +44,7 @@ FXSAVE_BYTES: Final = 512
 SPARE_VA: Final = 0x7000
 
 DIVIDE, BREAKPOINT, INVALID, NO_FPU, PROTECTION, X87, SIMD = 0, 3, 6, 7, 13, 16, 19
+TRAPS: Final = frozenset({BREAKPOINT})  # rip is behind the instruction; else it is at it
 RDTSC: Final = b"\x0f\x31"
 
 KIND: Final = {
@@ -63,7 +66,8 @@ class UnicornCpu:
     which the TLB has nothing, `exception`, or `syscall`, if one of these has ended it; `touched`,
     and in a run that is exact `accesses`: (is a store, byte in the slots, size, value).
 
-    `alone`: the next instruction touches one page in two ways and has to be run alone.
+    `alone`: the next instruction has to be run alone: it touches one page in two ways, or unicorn
+    asks us about it. `spoilt`: registers are not as `executed` instructions leave them.
     """
 
     def __init__(self) -> None:
@@ -94,8 +98,11 @@ class UnicornCpu:
         for at, code in OWN_CODE.items():
             self.memory[SPARE_PAGE + at : SPARE_PAGE + at + len(code) // 2] = bytes.fromhex(code)
         self._user_mode()
-        self._counter = ctypes.c_size_t.from_address(self._struct() + self._counter_offset())
-        self._address = ctypes.c_uint64.from_address(self._struct() + self._address_offset())
+        struct = self._struct()
+        self._counter = ctypes.c_size_t.from_address(
+            struct + counter_offset(struct, lambda count: self._own(JUMP_SELF, count))
+        )
+        self._address = ctypes.c_uint64.from_address(struct + address_offset(struct, self._miss))
         self.pristine = uc.context_save()
         self._saved = [uc.context_save(), uc.context_save()]
 
@@ -108,6 +115,8 @@ class UnicornCpu:
         self.syscall = False
         self.alone = False
         self.executed = 0
+        self.spoilt = False
+        self._spoils = 0  # what the counter said at an instruction that is to be run alone
         self.touched: dict[tuple[int, bool], Touch] = {}
         self.accesses: list[tuple[bool, int, int, int]] = []
         self.slots.next = TEXT_SLOTS
@@ -144,34 +153,10 @@ class UnicornCpu:
         assert address is not None
         return address
 
-    def _counter_offset(self) -> int:
-        """Where the engine counts instructions: the one place that holds n + 1 after n of them."""
-        found: set[int] | None = None
-        for count in (37, 1009, 211):
-            self._own(JUMP_SELF, count)
-            raw = ctypes.string_at(self._struct(), 2048)
-            words = range(0, len(raw), 8)
-            here = {at for at in words if int.from_bytes(raw[at : at + 8], "little") == count + 1}
-            found = here if found is None else found & here
-        assert found is not None
-        assert len(found) == 1, f"unicorn {unicorn.__version__}: its counter is not found"
-        return found.pop()
-
-    def _address_offset(self) -> int:
-        """Where the engine has the address of the last access that its TLB was not filled for."""
-        found: set[int] | None = None
-        for address in (0x1234_5678_9ABC, 0x2345_6789_ABCD):
-            self.uc.reg_write(x86.UC_X86_REG_RBX, address)
-            self.missing = None
-            with contextlib.suppress(unicorn.UcError):
-                self._own(LOAD)
-            raw = ctypes.string_at(self._struct(), 2048)
-            words = range(0, len(raw), 8)
-            here = {at for at in words if int.from_bytes(raw[at : at + 8], "little") == address}
-            found = here if found is None else found & here
-        assert found is not None
-        assert len(found) == 1, f"unicorn {unicorn.__version__}: its fault address is not found"
-        return found.pop()
+    def _miss(self, address: int) -> None:
+        self.uc.reg_write(x86.UC_X86_REG_RBX, address)
+        with contextlib.suppress(unicorn.UcError):
+            self._own(LOAD)
 
     def reset(self) -> None:
         """As it was made."""
@@ -249,6 +234,21 @@ class UnicornCpu:
         unfetched = self.missing is not None and self.missing[1] == VM_PROT_EXECUTE
         exactly = self.syscall or unfetched or self.rip == until
         self.executed = min(counted if exactly else counted - 1, count)
+        if self._spoils:
+            self.executed = self._spoils - 1
+        early = self.missing is not None or self.alone or self.exception is not None
+        self.spoilt = early and (self.exception not in TRAPS or bool(self.executed))
+
+    def settle(self, tlb: Tlb, place: int, *, exact: bool, data: bool = True) -> None:
+        """After a run that began as saved there: the registers as `executed` instructions leave
+        them. What has ended it is met again when it comes first."""
+        if not self.spoilt:
+            return
+        self.rollback(place)
+        if self.executed:
+            missing = self.missing
+            self.run(tlb, self.executed, exact=exact, data=data)
+            self.missing = missing
 
     def _hook(self, exact: bool) -> None:
         if exact:
@@ -323,11 +323,23 @@ class UnicornCpu:
         uc.emu_stop()
 
     def _syscall(self, uc: Any, _: Any) -> None:
-        self.syscall = True
+        if self._single:
+            self.syscall = True
+        else:
+            self._alone()
         uc.emu_stop()
+
+    def _alone(self) -> None:
+        self.alone = True
+        self._spoils = self._counter.value
 
     def _cpuid(self, uc: Any, _: Any) -> int:
         """The host's, whatever the vkernel thinks of it: a vkernel cannot make CPUID trap."""
+        if not self._single:
+            if not self._spoils:
+                self._alone()
+                uc.emu_stop()
+            return 1
         leaf = uc.reg_read(x86.UC_X86_REG_EAX)
         subleaf = uc.reg_read(x86.UC_X86_REG_ECX)
         registers = (

@@ -54,48 +54,48 @@ class QuirkTable(Quirks, frozen=True, forbid_unknown_fields=True):
 class Region(Table, frozen=True):
     """[[guest.process.region]]: memory its program finds mapped when it starts."""
 
-    start: Annotated[int, Meta(ge=0)]  # a multiple of 4096
-    size: Size  # bytes, or as "512K", "4M", "100p"
-    prot: Literal["r", "rw"] = "rw"  # what its program may do there
+    start: Annotated[int, Meta(ge=0)]
+    size: Size
+    prot: Literal["r", "rw"] = "rw"
 
 
 class Process(Table, frozen=True):
     """[[guest.process]]: a user program of a guest: one instruction a line (asm.py), or the path of
     an .elf, from the scenario's folder on, with its arguments."""
 
-    program: str  # its text, or the path of an .elf
-    args: tuple[str, ...] = ()  # of an .elf
-    name: Name = "program"  # in the log
+    program: str
+    args: tuple[str, ...] = ()
+    name: Name = "program"
     data: Size = "1p"  # from DATA_ADDRESS on, zeroed
-    region: tuple[Region, ...] = ()  # tables of their own, below
+    region: tuple[Region, ...] = ()
 
 
 class DataFile(Table, frozen=True):
     """[[guest.file]]: what programs in machine code can open: a file, or random words."""
 
-    name: Name  # what programs open
-    path: str = ""  # of a file, from the scenario's folder on
-    words: Annotated[int, Meta(ge=0, le=1 << 21)] = 0  # or so many random ones
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1  # of these
+    name: Name
+    path: str = ""
+    words: Annotated[int, Meta(ge=0, le=1 << 21)] = 0
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
 
 
 class Guest(Table, frozen=True):
     """[[guest]]: one vkernel and its first processes: workloads by name, programs by text."""
 
-    name: Name  # in the log and in reports
-    memory: Size  # bytes, or as "512K", "4M", "100p"
-    vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)] = 2  # virtual CPUs
+    name: Name
+    memory: Size
+    vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)] = 2
     workloads: tuple[str, ...] = ()  # "forkcow", "touch:pages=4,rounds=2"
-    process: tuple[Process, ...] = ()  # tables of their own, below
+    process: tuple[Process, ...] = ()
     programs: tuple[str, ...] = ()  # paths of .elf that programs in machine code can exec
-    file: tuple[DataFile, ...] = ()  # tables of their own, below
+    file: tuple[DataFile, ...] = ()
     swap: Size = 0  # the end of its memory is its swap
-    quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200  # instructions of a turn
-    prezero: bool = False  # zero all memory before the kernel starts
+    quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200
+    prezero: bool = False
     kernel_map: bool = False  # trap frames and buffers of its own that it may fault on
-    mutants: tuple[str, ...] = ()  # deliberate defects of the guest's kernel
+    mutants: tuple[str, ...] = ()
     tree: GuestTree = "patch"  # of the vkernel, which may be older than its host
-    quirks: GuestQuirks = GuestQuirks()  # a table of its own, below
+    quirks: GuestQuirks = GuestQuirks()
 
     @property
     def memory_pages(self) -> int:
@@ -110,9 +110,9 @@ class NativeTable(Table, frozen=True):
     """[[native]]: a host process that is no vkernel, with anonymous memory that it writes and
     checks, round after round (native.py)."""
 
-    name: Name  # in the log and in reports
-    memory: Size  # bytes, or as "512K", "4M", "100p"
-    rounds: Annotated[int, Meta(ge=1, le=1000)] = 2  # of writing and checking
+    name: Name
+    memory: Size
+    rounds: Annotated[int, Meta(ge=1, le=1000)] = 2
     pause_ms: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # between rounds, in virtual time
     innocent: bool = False  # to kill it is a failure
     ops: Annotated[int, Meta(ge=0, le=10_000)] = 0  # drawn ones, instead of the rounds
@@ -127,20 +127,20 @@ class NativeTable(Table, frozen=True):
 class Scenario(Table, frozen=True):
     """A whole file."""
 
-    guest: tuple[Guest, ...]  # tables of their own, below
-    name: Name = ""  # of its run folders; the file's, if it is not said
-    about: str = ""  # one line that a run begins with
-    policy: str = "pv_entry"  # the reverse map of the host
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1  # of the schedule, without --seed
-    max_steps: Annotated[int, Meta(ge=1, le=STEPS)] = 5_000_000  # then the verdict is unknown
-    timers: Literal["last", "any"] = "last"  # fires: at the end, or at any time
-    expect: Expect = "pass"  # the verdict that a test of the file asks for
-    host: Host = Host()  # a table of its own, below
-    quirks: QuirkTable = QuirkTable()  # a table of its own, below
-    mutants: tuple[str, ...] = ()  # deliberate defects of the host's kernel
-    checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
-    native: tuple[NativeTable, ...] = ()  # tables of their own, below
-    fault: tuple[InjectedFault, ...] = ()  # tables of their own, below
+    guest: tuple[Guest, ...]
+    name: Name = ""
+    about: str = ""
+    policy: str = "pv_entry"
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
+    max_steps: Annotated[int, Meta(ge=1, le=STEPS)] = 5_000_000
+    timers: Literal["last", "any"] = "last"
+    expect: Expect = "pass"
+    host: Host = Host()
+    quirks: QuirkTable = QuirkTable()
+    mutants: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    native: tuple[NativeTable, ...] = ()
+    fault: tuple[InjectedFault, ...] = ()
     blobs: dict[str, bytes] = {}  # no key of a file: what the files it names hold
 
     @property

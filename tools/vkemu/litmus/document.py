@@ -41,17 +41,15 @@ class LitmusHost(Host, frozen=True):
 
 
 class Heading(Table, frozen=True):
-    """[litmus]: what the test is, and what is judged."""
+    """[litmus]"""
 
-    name: Name  # of the test; in tokens and reports
-    # The window of docs/windows.md that it decides.
+    name: Name
     window: Annotated[str, Meta(pattern=r"^(W[0-9][0-9])?$")] = ""
-    title: str = ""  # one line about it
-    breaks: str = ""  # which invariant, in words
+    title: str = ""
+    breaks: str = ""
     policies: tuple[str, ...] = ()  # empty: all
     reason: str = ""  # why the other policies are n/a
     na: dict[str, str] = msgspec.field(default_factory=dict)  # policy -> why not on this one
-    # An execution that is longer is cut.
     max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     spare: Annotated[int, Meta(ge=0)] | None = None  # free frames; None: what host.pages leaves
     checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
@@ -61,36 +59,32 @@ class Heading(Table, frozen=True):
 
 
 class Page(Table, frozen=True):
-    """[page.X]: a page of the memory image that a condition and a statement can name."""
+    """[page.X]: `frame` is its pindex in the image; chosen in order of appearance if absent."""
 
-    # Which page of the memory image it is; in order of appearance, if it is not said.
     frame: Annotated[int, Meta(ge=0, le=4095)] | None = None
-    # Its first words; the others are 0.
     words: Annotated[tuple[Word, ...], Meta(max_length=VPTE_PAGE_ENTRIES)] = ()
-    resident: bool = True  # in memory; else it is in the file alone
-    dirty: bool = False  # changed since it was last written out
+    resident: bool = True
+    dirty: bool = False
     dmap: Literal["", "r", "rw"] = ""  # a host PTE of the DMAP exists from the start
 
 
 class Address(Table, frozen=True):
-    """[va.a]: an address of the guest process, with tables that lead to its VPTE."""
+    """[va.a]: `page` empty for V = 0; `mapped` gives the host PTE there is at the start."""
 
-    va: Annotated[int, Meta(ge=0, lt=1 << 47)]  # a multiple of 4096
-    page: str = ""  # what its VPTE names; none: V is clear
-    bits: Bits = "V|RW|U|A|M"  # of its VPTE
-    mapped: Literal["", "r", "rw"] = ""  # the host PTE that is there from the start
+    va: Annotated[int, Meta(ge=0, lt=1 << 47)]
+    page: str = ""
+    bits: Bits = "V|RW|U|A|M"
+    mapped: Literal["", "r", "rw"] = ""
     tlb: tuple[int, ...] = ()  # CPUs whose TLB holds it from the start
     written: Word | None = None  # what those CPUs have stored there, so that the host PTE has M
 
 
 class ThreadTable(Table, frozen=True):
-    """[[thread]]: one of two to eight, which take their steps in any order."""
+    """[[thread]]"""
 
-    name: Ident  # what conditions call it
-    kind: Kind  # which thread of the machine it is (see Threads)
-    # Its statements, one after the other.
+    name: Ident
+    kind: Kind
     run: Annotated[tuple[Line, ...], Meta(max_length=64)]
-    # The CPU that it has for itself; its place in the file, if it is not said.
     cpu: Annotated[int, Meta(ge=0, le=63)] | None = None
 
 
@@ -101,51 +95,44 @@ class GuestTable(Table, frozen=True):
     swap: Annotated[int, Meta(ge=0, le=64)] = 0  # of these
     data: Annotated[int, Meta(ge=0, le=16)] = 2  # of its programs, from 0x410000 on
     vcpus: Annotated[int, Meta(ge=0, le=8)] = 0  # one for each process and daemon thread, or more
-    free_target: int | None = None  # of its page daemon, in pages
+    free_target: int | None = None
     before: Annotated[tuple[Line, ...], Meta(max_length=64)] = ()  # done when the threads part
-    mutants: tuple[str, ...] = ()  # defects of the guest's kernel
+    mutants: tuple[str, ...] = ()
 
 
 class OutcomeTable(Table, frozen=True):
-    """[outcome]: conditions on registers and words at the end, one or a list of them."""
+    """[outcome]"""
 
-    forbidden: Conditions = ()  # no execution ends so
-    allowed: Conditions = ()  # every execution ends so, or as `required` says
-    required: Conditions = ()  # some execution ends so, or an exhausted search fails
+    forbidden: Conditions = ()
+    allowed: Conditions = ()
+    required: Conditions = ()
 
 
 class Variant(Table, frozen=True):
     """[[variant]]: what it changes; threads are replaced by name."""
 
-    name: Name  # --variant NAME
-    about: str = ""  # one line about it
-    # Keys of [host] that are other.
+    name: Name
+    about: str = ""
     host: dict[str, Any] = msgspec.field(default_factory=dict)
-    # Keys of [quirks] that are other.
     quirks: dict[str, Any] = msgspec.field(default_factory=dict)
-    # Keys of [guest] that are other.
     guest: dict[str, Any] = msgspec.field(default_factory=dict)
-    mutants: tuple[str, ...] = ()  # deliberate defects, in place of the file's
-    # Sysctls that are other.
+    mutants: tuple[str, ...] = ()
     tunables: dict[str, int] = msgspec.field(default_factory=dict)
-    # Threads, in place of those of the same name.
     thread: tuple[ThreadTable, ...] = ()
-    outcome: OutcomeTable | None = None  # in place of the file's
-    # Policy -> why there is no question on it.
+    outcome: OutcomeTable | None = None
     na: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class File(Table, frozen=True):
     """A whole file."""
 
-    litmus: Heading  # a table of its own, below
-    # Tables of their own, below; up to eight.
+    litmus: Heading
     thread: Annotated[tuple[ThreadTable, ...], Meta(min_length=1, max_length=8)]
-    host: LitmusHost = LitmusHost()  # a table of its own, below
-    quirks: QuirkTable = QuirkTable()  # a table of its own, below
-    guest: GuestTable | None = None  # a table of its own, below
-    mutants: tuple[str, ...] = ()  # deliberate defects of the host's kernel
-    page: dict[Ident, Page] = msgspec.field(default_factory=dict)  # [page.NAME], below
-    va: dict[Ident, Address] = msgspec.field(default_factory=dict)  # [va.NAME], below
-    outcome: OutcomeTable = OutcomeTable()  # a table of its own, below
-    variant: tuple[Variant, ...] = ()  # [[variant]], below
+    host: LitmusHost = LitmusHost()
+    quirks: QuirkTable = QuirkTable()
+    guest: GuestTable | None = None
+    mutants: tuple[str, ...] = ()
+    page: dict[Ident, Page] = msgspec.field(default_factory=dict)
+    va: dict[Ident, Address] = msgspec.field(default_factory=dict)
+    outcome: OutcomeTable = OutcomeTable()
+    variant: tuple[Variant, ...] = ()

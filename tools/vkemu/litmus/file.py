@@ -41,6 +41,7 @@ from vkhost.tree import TREES
 WINDOWS = Path(__file__).parent / "windows"
 ELSEWHERE = Path(__file__).parent / "elsewhere"
 GUEST = Path(__file__).parent / "guest"
+X86 = Path(__file__).parent / "x86"
 FIRST_PAGE = 8  # frames below hold the guest's page tables
 
 
@@ -171,7 +172,7 @@ def find_litmus(source: str) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    there = {test.stem: test for test in (*shipped(), *elsewhere(), *of_guest())}
+    there = {test.stem: test for test in (*shipped(), *elsewhere(), *of_guest(), *of_x86())}
     named = [stem for stem in there if source and stem.startswith(source)]
     exact = [stem for stem in named if f"{stem}-".startswith(f"{source}-")]
     if len(exact) == 1 or len(named) == 1:
@@ -198,6 +199,11 @@ def elsewhere() -> list[Path]:
 def of_guest() -> list[Path]:
     """Races within a guest's own kernel."""
     return sorted(GUEST.glob("*.toml"))
+
+
+def of_x86() -> list[Path]:
+    """What machine code sees of edits and reclaims of its text: they need the extra x86."""
+    return sorted(X86.glob("*.toml"))
 
 
 def read(document: dict[str, Any], path: Path) -> Litmus:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from vkprotocol.effects import curthread
 from vkprotocol.limits import U64
 
@@ -68,6 +70,9 @@ def _check(litmus: Litmus, program: Program, statement: Statement) -> None:
             f"{where}: {statement.text!r} has {len(statement.args)} operands, expected "
             f"`{f'{statement.verb} {entry.form}'.strip()}`"
         )
+    machine_code = statement.verb in ("execute", "try_execute")
+    if machine_code and importlib.util.find_spec("unicorn") is None:
+        raise UsageError(f"{where}: machine code, expected the extra: pip install 'vkemu[x86]'")
     for operand, arg in zip(entry.operands.values(), statement.args, strict=False):
         expected = operand.mistake(litmus, arg)
         if expected:
