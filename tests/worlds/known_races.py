@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import trio
@@ -91,6 +92,84 @@ async def httpcore_two_hosts() -> None:
 
 async def httpcore_both_cancelled() -> None:
     await connection_pool(("a", "a"), both=True)()
+
+
+async def httpcore_one_cancelled() -> None:
+    """encode/httpcore#880: one request, cancelled while it is under way, and nobody beside it."""
+    await connection_pool(("a",))()
+
+
+# -- trio ------------------------------------------------------------------------------------------
+
+
+async def closed_by_another() -> None:
+    """python-trio/trio#3331: who feeds a channel that was closed says that it is broken."""
+
+    @trio.as_safe_channel
+    async def numbers() -> AsyncGenerator[int, None]:
+        for n in range(2):
+            yield n
+
+    async with numbers() as channel:
+
+        async def close() -> None:
+            await channel.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            try:
+                async for _ in channel:
+                    pass
+            except trio.ClosedResourceError:
+                pass
+
+
+# -- caches and locks for asyncio ------------------------------------------------------------------
+
+
+async def cache_cleared() -> None:
+    """aio-libs/async-lru#503: cleared while it is asked, a cache answers nobody any more."""
+    import async_lru  # type: ignore[import-not-found, unused-ignore]
+
+    @async_lru.alru_cache  # type: ignore[untyped-decorator, unused-ignore]
+    async def get(key: int) -> int:
+        await asyncio.sleep(0)
+        return key
+
+    async def clear() -> None:
+        get.cache_clear()
+
+    await asyncio.gather(get(1), clear())
+
+
+async def cache_overfull() -> None:
+    """aio-libs/async-lru#480: an entry goes, for want of room, before its answer is there."""
+    import async_lru
+
+    @async_lru.alru_cache(maxsize=1, ttl=60)  # type: ignore[untyped-decorator, unused-ignore]
+    async def get(key: int) -> int:
+        await asyncio.sleep(0)
+        return key
+
+    assert await asyncio.gather(get(1), get(2)) == [1, 2]
+
+
+async def two_writers() -> None:
+    """aio-libs/aiorwlock#235: a writer comes in between a release and whoever that woke."""
+    import aiorwlock  # type: ignore[import-not-found, unused-ignore]
+
+    lock = aiorwlock.RWLock()
+    inside = 0
+
+    async def write() -> None:
+        nonlocal inside
+        async with lock.writer_lock:
+            inside += 1
+            assert inside == 1, "two write at once"
+            await asyncio.sleep(0)
+            inside -= 1
+
+    await asyncio.gather(write(), write(), write())
 
 
 # -- the standard library --------------------------------------------------------------------------
@@ -254,6 +333,11 @@ async def redis_cancel() -> None:
 BACKENDS = {
     httpcore_two_hosts: "trio",
     httpcore_both_cancelled: "trio",
+    httpcore_one_cancelled: "trio",
+    closed_by_another: "trio",
+    cache_cleared: "asyncio",
+    cache_overfull: "asyncio",
+    two_writers: "asyncio",
     condition_notify: "asyncio",
     anyio_lock: "anyio+asyncio",
     anyio_limiter: "anyio+asyncio",

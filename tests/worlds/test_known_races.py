@@ -78,6 +78,28 @@ def test_anyio_1145_and_947(name: str, broken: str, mended: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "broken", "within", "mended", "expected"),
+    [
+        ("closed_by_another", "trio-0.31.0", 30, "trio-0.32.0", "BrokenResourceError"),
+        ("httpcore_one_cancelled", "httpcore-1.0.2", 9, "httpcore-1.0.3", "a connection leaked"),
+        ("cache_cleared", "async_lru-2.0.3", 1, "async_lru-2.0.4", "deadlock"),
+        ("cache_overfull", "async_lru-2.0.2", 1, "async_lru-2.0.3", "deadlock"),
+        ("two_writers", "aiorwlock-1.1.0", 10, "aiorwlock-1.2.0", "two write at once"),
+    ],
+)
+def test_a_reported_race_is_found_and_its_mending_proved(
+    name: str, broken: str, within: int, mended: str, expected: str
+) -> None:
+    found = hunt(name, broken)
+    passed = hunt(name, mended, "dpor", "all")
+
+    assert expected in found["message"]
+    assert found["executions"] <= within
+    assert (passed["verdict"], passed["exhausted"]) == ("pass", True)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["0.30.0", "0.31.0", "0.32.0", "0.33.0", "0.34.0"])
 def test_every_trio_release_has_what_is_used_of_its_core(version: str) -> None:
     package = OLD / f"trio-{version}"
