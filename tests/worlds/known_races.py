@@ -151,7 +151,7 @@ async def cache_overfull() -> None:
         await asyncio.sleep(0)
         return key
 
-    assert await asyncio.gather(get(1), get(2)) == [1, 2]
+    assert list(await asyncio.gather(get(1), get(2))) == [1, 2]
 
 
 async def two_writers() -> None:
