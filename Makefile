@@ -63,6 +63,7 @@ bench: $(READY)
 # The documentation as a site, to be opened at docs/_build/docs/index.html; a warning is an error.
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W --keep-going -b html -c docs . docs/_build
+	$(BIN)/sphinx-build -q -W --keep-going -b doctest -c docs . docs/_build/doctest
 
 # The inner loops of the reductions in C, by mypyc: dpor then takes about half the time. Pure Python
 # is the default, and the reference: `make pure` goes back to it. Needs a C compiler.

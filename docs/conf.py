@@ -7,7 +7,7 @@ from importlib import metadata
 
 project = "vkemu"
 release = metadata.version("vkemu")
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "**/README.md"]
 exclude_patterns = [".*", "runs", "dist", "docs/_build"]

@@ -328,3 +328,10 @@ def test_a_scenario_is_searched_by_a_portfolio(explore: Shell) -> None:
     )
     assert explore.json("s.toml", "--max-executions", "1")[1]["strategy"] == "portfolio"
     assert explore.json("p.py:fine")[1]["strategy"] == "dpor"
+
+
+def test_where_no_vkernel_boots_there_is_no_verdict(explore: Shell) -> None:
+    """Its pages were reclaimed under PTEs that nobody could have made."""
+    status, out, err = explore("W06", "--policy", "removed")
+    assert (status, out) == (2, "")
+    assert err.startswith("--policy removed: mmap refuses MAP_VPAGETABLE, expected")

@@ -93,9 +93,15 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     from vkemu.litmus.decide import Decision, Test, counted
     from vkemu.litmus.file import load_litmus
     from vkemu.litmus.token import LitmusToken, identity
+    from vkemu.matrix.cell import boots_vkernels
 
     check_policy(args.policy)
     policy = args.policy or "pv_entry"
+    if not boots_vkernels(policy):
+        raise UsageError(
+            f"--policy {policy}: mmap refuses MAP_VPAGETABLE, expected a policy with vkernels to "
+            "race with"
+        )
     test = Test(litmus, policy)
 
     def token(failure: Failure) -> str:

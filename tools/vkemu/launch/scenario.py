@@ -127,20 +127,20 @@ class NativeTable(Table, frozen=True):
 class Scenario(Table, frozen=True):
     """A whole file."""
 
-    guest: tuple[Guest, ...]
-    name: Name = ""
-    about: str = ""
-    policy: str = "pv_entry"
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
-    max_steps: Annotated[int, Meta(ge=1, le=STEPS)] = 5_000_000
-    timers: Literal["last", "any"] = "last"
-    expect: Expect = "pass"
-    host: Host = Host()
-    quirks: QuirkTable = QuirkTable()
-    mutants: tuple[str, ...] = ()
-    checks: tuple[str, ...] = ()
-    native: tuple[NativeTable, ...] = ()
-    fault: tuple[InjectedFault, ...] = ()
+    guest: tuple[Guest, ...]  # tables of their own, below
+    name: Name = ""  # of its run folders; the file's, if it is not said
+    about: str = ""  # one line that a run begins with
+    policy: str = "pv_entry"  # the reverse map of the host
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1  # of the schedule, without --seed
+    max_steps: Annotated[int, Meta(ge=1, le=STEPS)] = 5_000_000  # then the verdict is unknown
+    timers: Literal["last", "any"] = "last"  # fire once nobody can run, or at any time
+    expect: Expect = "pass"  # the verdict that a test of the file asks for
+    host: Host = Host()  # a table of its own, below
+    quirks: QuirkTable = QuirkTable()  # a table of its own, below
+    mutants: tuple[str, ...] = ()  # deliberate defects of the host's kernel
+    checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
+    native: tuple[NativeTable, ...] = ()  # tables of their own, below
+    fault: tuple[InjectedFault, ...] = ()  # tables of their own, below
     blobs: dict[str, bytes] = {}  # no key of a file: what the files it names hold
 
     @property
