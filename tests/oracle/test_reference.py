@@ -240,6 +240,13 @@ def test_no_access_at_all() -> None:
         program.load(0)
 
 
+def test_a_read_that_is_refused_reads_nothing() -> None:
+    program = Program().store(5)
+    program.call("mprotect", DATA, prot=PROT_NONE)
+
+    program.begin("fuword", DATA, tid=1).end("fuword", errno=14, tid=1)
+
+
 # A file at more than one address.
 
 FILE = MAP_FIXED | MAP_SHARED

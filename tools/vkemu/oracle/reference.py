@@ -246,20 +246,19 @@ class Reference:
         if permitted is bool(errno):
             how = "is refused" if errno else "is done"
             raise self._violation(f"{name} of program {process.who} {how}, {_why(region)}")
-        if name == "fuword" and interval is not None and value not in interval.values:
+        if errno or name != "fuword" or interval is None:
+            return
+        if value not in interval.values:
             raise self._wrong(process, copy.va, value, interval.values)
 
     def _begin_free(self, process: Process, tid: int, start: int, end: int) -> None:
         if (process.who, tid) in self.frees:
             return
-        memories = dict.fromkeys(
-            r.memory
-            for r in process.regions
-            if r.start < end and start < r.end and r.memory.file is None and not r.shift
-        )
+        inside = (r for r in process.regions if r.start < end and start < r.end)
+        memories = dict.fromkeys(r.memory for r in inside if r.memory.file is None and not r.shift)
+        self.frees[process.who, tid] = [(memory, start, end) for memory in memories]
         for memory in memories:
             memory.free(start, end)
-        self.frees[process.who, tid] = [(memory, start, end) for memory in memories]
         self._doubt_overlaps(process)
 
     def _refused(self, process: Process, change: Change, errno: int) -> None:
