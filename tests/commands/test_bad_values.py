@@ -128,6 +128,26 @@ def test_a_token_of_explore_says_how_it_is_replayed(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run", "late-enter", "--jobs", "2"],
+        ["run", "late-enter", "--checkpoint", "c"],
+        ["run", "late-enter", "--backend", "trio"],
+        ["matrix", "--read", "text", "--windows", "W01"],
+        ["matrix", "--read", "text", "--all-variants"],
+        ["step", "W01", "--scenario", "x"],
+        ["replay", "vkl1.AAAA.vkx1.AAAA", "--zstd"],
+        ["replay", "vks1.AAAA", "--json"],
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_token_of_run_says_how_it_is_replayed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "quickstart", "--replay", "vk1.AAAA"]) == 2
     assert "expected `vkemu replay vk1.AAAA`" in capsys.readouterr().err

@@ -157,6 +157,7 @@ WRONG_KEYS: tuple[tuple[str, object, str], ...] = (
     ("litmus.spare", -1, "litmus.spare"),
     ("litmus.checks", ["nope"], "litmus.checks[0]"),
     ("litmus.policies", ["nope"], "litmus.policies[0]"),
+    ("litmus.reason", "why", "litmus.reason"),
     ("litmus.na", {"nope": "why"}, "litmus.na"),
     ("litmus.tunables", {"nope": 1}, "litmus.tunables"),
     ("litmus.tunables", {"prefault_pages": -1}, "litmus.tunables.prefault_pages"),

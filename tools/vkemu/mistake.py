@@ -175,7 +175,7 @@ def _struct_at(kind: Any, place: Place) -> Any:
 def _choices(kind: Any, place: Place) -> str:
     for found in _types_at(kind, place):
         if isinstance(found, msgspec.inspect.LiteralType):
-            return "one of " + ", ".join(str(value) for value in found.values)
+            return "one of " + ", ".join(str(value) or "''" for value in found.values)
         if isinstance(found, msgspec.inspect.EnumType):
             return "one of " + ", ".join(str(member.value) for member in found.cls)
     return "another value"

@@ -84,6 +84,12 @@ def encode(cells: Sequence[Cell]) -> str:
 def recorded(args: argparse.Namespace) -> tuple[list[Cell], bool]:
     from vkemu.matrix import Cell
 
+    for option, given in (
+        ("--windows", args.windows), ("--policies", args.policies), ("--tree", args.tree),
+        ("--all-variants", args.all_variants),
+    ):  # fmt: skip
+        if given:
+            raise UsageError(f"--read {args.read}: {option}, expected without: nothing is decided")
     try:
         return msgspec.json.decode(args.read.read_bytes(), type=list[Cell]), True
     except (OSError, msgspec.MsgspecError) as error:

@@ -109,6 +109,8 @@ def _heading(heading: Heading, where: str) -> None:
             raise UsageError(f"{where}.tunables.{name}: {value}, expected 0 to {tunable_max}")
     if heading.policies and not heading.reason:
         raise UsageError(f"{where}.reason: missing, expected why only those policies")
+    if heading.reason and not heading.policies:
+        raise UsageError(f"{where}.reason: {heading.reason!r}, expected with litmus.policies")
 
 
 def _host(litmus: Litmus) -> None:
