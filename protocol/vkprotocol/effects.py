@@ -135,6 +135,8 @@ class Cell(Shared):
     @coroutine
     def wait(self, guard: Guard, deadline: int | None = None) -> Step:
         """Block until `guard(value)`; False when the deadline passed first."""
+        if LOOK[0] is not None:
+            LOOK[0](guard)  # which may read more than it is given
         yield Effect(self, "wait", write=False, guard=guard, deadline=deadline)
         return guard(self.state)
 

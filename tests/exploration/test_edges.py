@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vkemu import explore
 
-from tests.exploration import corners, edges
+from tests.exploration import corners, edges, waiting
 
 STRATEGIES = ("dfs", "dpor", "source-dpor")
 SET_AND_SET_BACK = [
@@ -117,6 +117,28 @@ def test_a_guard_looks_at_its_own_object_alone() -> None:
 def test_a_guard_that_holds_and_was_not_asked_is_no_deadlock() -> None:
     _, (said,) = agreed(edges.guard_of_a_variable)
     assert said.startswith("GuardError: w waits to wait d (edges.py:")
+
+
+@pytest.mark.parametrize(
+    ("program", "reads"),
+    [
+        (waiting.variable, "reads ready, which"),
+        (waiting.attribute, "reads flag, which"),
+        (waiting.of_the_module, "reads flag, which"),
+        (waiting.container, "reads a list, which"),
+        (waiting.of_the_main_thread, "reads ready, which"),
+    ],
+)
+def test_what_a_guard_reads_besides_its_object_counts(program: Any, reads: str) -> None:
+    assert agreed(program)[0] == "fail"
+    (remark,) = explore(program, stop_on_failure=False).remarks
+    assert remark.startswith("a guard (waiting.py:")
+    assert reads in remark
+
+
+def test_what_a_guard_is_given_costs_nothing() -> None:
+    found = explore(waiting.numbers)
+    assert (found.verdict, found.executions, found.remarks) == ("pass", 1, [])
 
 
 def test_a_lazy_object_has_a_key_of_its_own() -> None:

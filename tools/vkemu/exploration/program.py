@@ -23,7 +23,9 @@ from vkemu.exploration.looks import check_guard, named_by, telling, who_looks
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.primitives.scopes import Cancellation, Watched
+from vkemu.exploration.reach import is_ours
 from vkemu.exploration.reduction.footprint import Objects
+from vkemu.exploration.waits import Code, moving
 
 Predicate = Callable[[], Any]
 Look = Callable[[Any], None]
@@ -70,6 +72,9 @@ class Program(Making):
         self.late = False  # something was to hold always, from the middle of an execution on
         self.building = False
         self._fields: frozenset[str] | None = None  # that its code names: see `looks`
+        self.moving = ""  # that a guard reads more than its object, when one does: see `waits`
+        self._asked: dict[Any, None] = {}  # the guards that were looked at, as their code
+        self._code: Code | None = None
 
     def begin(self, noting: bool = False) -> Execution:
         """A fresh execution of the program, deferred: nothing has run but its set-up.
@@ -118,11 +123,24 @@ class Program(Making):
         await main
 
     def looked(self, thing: Any) -> None:
-        """Somebody reads it without an effect: a thread, or a guard."""
+        """Somebody reads it without an effect: a thread, or a guard. Or it is a guard."""
+        if not isinstance(thing, (Shared, Thread)):
+            self._asks(thing)
+            return
         if self.building:
             return
         if not check_guard(thing, who_looks()) and self.unannounced is not None:
             self.unannounced(thing)
+
+    def _asks(self, guard: Any) -> None:
+        """Whether what somebody waits for is in one object alone."""
+        code = getattr(guard, "__code__", guard)
+        if self.moving or code in self._asked or is_ours(getattr(guard, "__globals__", {})):
+            return
+        if self._code is None:
+            self._code = Code(self.build)
+        self._asked[code] = None
+        self.moving = moving(guard, self._code)
 
     def _returned(self, made: object) -> None:
         if iscoroutine(made):

@@ -145,7 +145,7 @@ class Making:
             raise TypeError(f"cancel: {thread!r}, expected a thread")
         cancellation = Cancellation(("cancel", *thread.path))
         if cancellation.key not in self.numbers.cancelled:
-            self.numbers.cancelled[cancellation.key] = None  # from its beginning, the next time
+            self.numbers.cancel(cancellation.key)
         elif thread not in self.watched:
             self.numbers.expose(cancellation.key)  # every step might have been cancelled
         return cancellation.cancel(thread, self.execution.divert)

@@ -33,6 +33,7 @@ class Learned(NamedTuple):
     ordered: tuple[Key, ...] = ()
     exposed: tuple[Key, ...] = ()
     cancelled: tuple[Key, ...] = ()
+    unsure: bool = False
 
     def remarks(self) -> list[str]:
         """Why the search is larger than it had to be."""
@@ -49,8 +50,17 @@ class Objects:
     """Numbers for keys, and the footprints of effects."""
 
     __slots__ = (
-        "_computed", "_numbers", "all_seen", "cancelled", "exposed", "keys", "ordered", "seen",
+        "_computed",
+        "_numbers",
+        "all_seen",
+        "cancelled",
+        "exposed",
+        "extent",
+        "keys",
+        "ordered",
+        "seen",
         "single",
+        "unsure",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -65,6 +75,8 @@ class Objects:
         self.exposed: dict[Key, int] = {}
         # Of threads that somebody cancels: their steps say that they may have been (`scopes`).
         self.cancelled: dict[Key, None] = {}
+        self.extent = 0  # of both: how often there was one more
+        self.unsure = False  # guards read what no footprint says
         # By code: the footprint of an effect on that object alone.
         self.single: list[Footprint] = []
         self.number_of((STANDING[0],))
@@ -134,18 +146,25 @@ class Objects:
         if key in self.exposed:
             return False
         self.exposed[key] = self.number_of((STANDING[1], key))
+        self.extent += 1
         self._compute_all()
         return True
 
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Of what threads have found out, in the middle of an execution."""
-        return len(self.exposed), len(self.cancelled)
+    def cancel(self, key: Key) -> None:
+        """Somebody cancels the thread with this cancellation: from its beginning, the next time."""
+        self.cancelled[key] = None
+        self.extent += 1
+
+    def doubt(self, why: str) -> None:
+        """What a guard said at an earlier step is not known."""
+        self.unsure = True
+        self.see_all(self.all_seen or why)
 
     def learned(self) -> Learned:
         seen = tuple(self.seen.items())
         ordered, exposed = tuple(self.ordered), tuple(self.exposed)
-        return Learned(self.all_seen, seen, ordered, exposed, tuple(self.cancelled))
+        cancelled = tuple(self.cancelled)
+        return Learned(self.all_seen, seen, ordered, exposed, cancelled, self.unsure)
 
     def learn(self, known: Learned) -> None:
         """What another process has found out."""
@@ -153,6 +172,7 @@ class Objects:
         self.seen.update(known.seen)
         self.ordered.update(dict.fromkeys(known.ordered))
         self.cancelled.update(dict.fromkeys(known.cancelled))
+        self.unsure = self.unsure or known.unsure
         for key in known.exposed:
             self.exposed[key] = self.number_of((STANDING[1], key))
         self._compute_all()

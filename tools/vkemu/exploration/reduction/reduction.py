@@ -87,6 +87,9 @@ class Reduction(Path):
         looked = unannounced.looks and unannounced.unordered(self.trace)
         if looked or self.objects.extent != self.extent:
             self.stale = True
+        if program.moving and not self.objects.unsure:
+            self.objects.doubt(program.moving)
+            self.stale = True
         if self.view.grown:
             self.view.grown = False
             self.stale = True

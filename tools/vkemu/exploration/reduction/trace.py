@@ -146,7 +146,7 @@ class Trace(Record):
         # Events that may have been what made the guard true: not all of them can come later.
         makers = 0
         commutes = False
-        if effect.guard is not None:
+        if effect.guard is not None and not self.objects.unsure:
             makers = self.rivals[2 * effect.obj.index + effect.write]
             commutes = hasattr(effect.obj, "commute")
         late = False
@@ -241,7 +241,10 @@ class Trace(Record):
             if effect is None or thread.runnable or effect.guard is None:
                 continue
             past = self.past_of(tid)
-            if type(effect.obj) is Together:
+            if self.objects.unsure:
+                free = [event for event in range(n) if not past >> event & 1]
+                found += [(first, n, tid, None, past, ()) for first in free]
+            elif type(effect.obj) is Together:
                 found += several.waiting(self, tid, effect, past, n)
             elif 2 * self.objects.number(effect.obj) < len(self.rivals):
                 footprint = self.objects.footprint(effect)
