@@ -26,7 +26,6 @@ from vkemu.exploration.reach import Reach, Spot, is_ours, not_its_own
 GOES_ON: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
 # Of these nobody knows which name they set, or where.
 SETTERS: Final = frozenset(["setattr", "delattr", "__dict__", "vars", "globals", "exec", "eval"])
-MADE_BY: Final = ("__init__", "__new__", "__post_init__", "__init_subclass__", "<module>")
 
 
 class Stores(NamedTuple):
@@ -41,7 +40,7 @@ def stores_of(code: CodeType) -> Stores:
     found = [(at.opname, at.argval) for at in dis.get_instructions(code)]
     cells = tuple(name for op, name in found if op in ("STORE_DEREF", "DELETE_DEREF"))
     ops = ["STORE_GLOBAL", "DELETE_GLOBAL"]
-    if code.co_name not in MADE_BY:
+    if code.co_name not in ("__init__", "__new__", "__post_init__"):  # which make the thing
         ops += ["STORE_ATTR", "DELETE_ATTR"]
     return Stores(cells, frozenset(name for op, name in found if op in ops))
 
