@@ -68,6 +68,8 @@ class Shared:
         self.index = -1  # a small number for `key`, given by an explorer
         # Threads whose pending effect is guarded on this object; kept by the executor.
         self.waiters: list[Thread] | None = None
+        if MADE[0] is not None:
+            MADE[0](self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {key_text(self.key)}={look_at(self)!r}>"
@@ -136,6 +138,8 @@ class Thread:
         self.tokens: list[Any] = []  # lwkt tokens, which a sleeping thread loses
         self.born = 0  # objects named by fresh_key
         self.children = 0  # threads spawned
+        if MADE[0] is not None:
+            MADE[0](self)
 
     def __repr__(self) -> str:
         return f"<Thread {self.tid} {self.name} {self.pending!r}>"
@@ -147,6 +151,8 @@ CURTHREAD: Final[list[Thread | None]] = [None]
 CLOCK: Final[list[int]] = [0]
 # Called with what is looked at through `.value`, without an effect; set by an explorer.
 LOOK: Final[list[Callable[[Any], None] | None]] = [None]
+# Called with every shared object and thread that is made, whoever makes it; set by an explorer.
+MADE: Final[list[Callable[[Any], None] | None]] = [None]
 _setup_keys: Final[list[int]] = [0]
 
 

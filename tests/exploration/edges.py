@@ -7,6 +7,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+from vkprotocol.effects import Lock
+
 Put = Callable[[int], object]
 flag = 0
 module: Any = ModuleType("edges_of_a_module")
@@ -161,6 +163,23 @@ def looks_at_a_lock(k: Any) -> None:
         assert lock.state is None
 
     async def take() -> None:
+        async with lock:
+            pass
+
+    k.spawn("a", look)
+    k.spawn("b", take)
+
+
+def looks_at_what_it_has_made_itself(k: Any) -> None:
+    """Not by `k`."""
+    lock, y = Lock("mine"), k.cell("y")
+
+    async def look() -> None:
+        await y.load()
+        assert lock.state is None
+
+    async def take() -> None:
+        await k.cell("z").load()
         async with lock:
             pass
 

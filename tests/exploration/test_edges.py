@@ -64,7 +64,7 @@ def test_that_every_step_counts_is_said_in_one_line() -> None:
     "program",
     [
         edges.looks_at_a_cell, edges.looks_at_a_lock, edges.looks_at_a_thread,
-        edges.looks_after_a_choice,
+        edges.looks_after_a_choice, edges.looks_at_what_it_has_made_itself,
     ],
 )  # fmt: skip
 def test_a_read_without_an_effect_is_an_access_of_its_step(program: Any) -> None:

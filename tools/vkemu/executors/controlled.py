@@ -30,6 +30,7 @@ class Execution:
     whose pending effect has no guard, a guard that holds, or a deadline that has passed.
     """
 
+    failed_too: tuple[Thread, ...] = ()  # in the same step as `failed`
     late = False  # what a step touches is known only after it was taken: see `worlds`
 
     def __init__(self, tids: Tids | None = None) -> None:
@@ -44,7 +45,6 @@ class Execution:
         self.checking = False
         # Until somebody takes note of it. One without an error has something to say: see `Run`.
         self.failed: Thread | None = None
-        self.failed_too: list[Thread] = []  # in the same step
         self.on_spawn: Callable[[Thread], None] | None = None
         # While true, `runnable` and the waiters of objects are not kept: see `replay`.
         self.deferred = False
@@ -342,7 +342,7 @@ class Execution:
         if self.failed is None or self.failed.error is None:  # the first of this step
             self.failed = thread
         else:
-            self.failed_too.append(thread)
+            self.failed_too += (thread,)
 
     def _end(self, thread: Thread) -> None:
         thread.pending = None

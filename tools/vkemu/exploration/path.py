@@ -78,8 +78,9 @@ class Path(Strategy):
                 raise diverged(run, record, position)
         if kept:
             execution.settle()
-            execution.failed = None
-            execution.failed_too.clear()
+            if execution.failed is not None:
+                execution.failed = None
+                execution.failed_too = ()
             # What goes wrong in a prefix is known from the first time.
             for fault in self.wrong:
                 if fault.at <= kept:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from vkprotocol.effects import (
     CURTHREAD,
     LOOK,
+    MADE,
     Body,
     Cell,
     Key,
@@ -19,7 +20,7 @@ from vkprotocol.effects import (
 )
 
 from vkemu.executors.controlled import Execution, Tids
-from vkemu.exploration.looks import check_guard, named_by, telling, who_looks
+from vkemu.exploration.looks import DONE, STATE, check_guard, named_by, telling, who_looks
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.primitives.scopes import Cancellation, Watched
@@ -29,6 +30,7 @@ from vkemu.exploration.waits import Code, moving
 
 Predicate = Callable[[], Any]
 Look = Callable[[Any], None]
+Note = Callable[[Thread], None]
 Made = TypeVar("Made", bound=Shared)
 NONE_LEFT: Final[Iterator[Any]] = iter(())
 
@@ -71,6 +73,7 @@ class Program(Making):
         self.seen: Look | None = None
         self.late = False  # something was to hold always, from the middle of an execution on
         self.building = False
+        self._special = False  # something is noted of each thread
         self._fields: frozenset[str] | None = None  # that its code names: see `looks`
         self.moving = ""  # that a guard reads more than its object, when one does: see `waits`
         self._asked: dict[Any, None] = {}  # the guards that were looked at, as their code
@@ -88,6 +91,8 @@ class Program(Making):
         self.execution = execution
         if self._fields is None:
             self._fields = named_by(self.build)
+        if self._fields:
+            MADE[0] = self._tells
         LOOK[0] = self.looked
         execution.deferred = True
         self._roots_left = iter(self._roots)
@@ -100,11 +105,10 @@ class Program(Making):
             self.invariants = []
             self.reads = []
         self.joinable = False
-        if self._ends:
+        self._special = bool(self.numbers.cancelled)
+        if self._ends or self.watched or self._lazy:
             self._ends = {}
-        if self.watched:
             self.watched = {}
-        if self._lazy:
             self._lazy = set()
         self.make()
         self._cells_left = NONE_LEFT
@@ -131,6 +135,13 @@ class Program(Making):
             return
         if not check_guard(thing, who_looks()) and self.unannounced is not None:
             self.unannounced(thing)
+
+    def _tells(self, made: Any) -> None:
+        """An object or thread that `k` may not have made: it asks, too, who reads it."""
+        assert self._fields is not None
+        field, slot = ("done", DONE) if isinstance(made, Thread) else ("state", STATE)
+        if field in self._fields and getattr(type(made), field) is slot:
+            made.__class__ = telling(type(made))  # type: ignore[arg-type]
 
     def _asks(self, guard: Any) -> None:
         """Whether what somebody waits for is in one object alone."""
@@ -167,18 +178,10 @@ class Program(Making):
     def spawn(self, name: str, body: Any, *args: Any, daemon: bool = False) -> Thread:
         """Start a thread: `body` is a coroutine function, called with `args`, or a coroutine."""
         coro: Body = body(*args) if callable(body) else body
-        end: End | None = None
-        if self.joinable and not daemon:
+        special = self.joinable or self._special
+        if special:
             check_thread(name, coro)
-            end = End(("thread", *self._path()), name)
-            coro = end.after(coro)
-        watched = False
-        if self.numbers.cancelled:
-            key = ("cancel", *self._path())
-            watched = key in self.numbers.cancelled
-            if watched:
-                check_thread(name, coro)
-                coro = Watched(coro, Cancellation(key))  # type: ignore[assignment]
+            coro, note = self._wrapped(name, coro, daemon)
         if CURTHREAD[0] is None:
             cells = self._cells_left
             self._cells_left = NONE_LEFT
@@ -194,18 +197,30 @@ class Program(Making):
         else:
             check_thread(name, coro)
             thread = self.execution.spawn(name, coro, daemon=daemon)
-        if end is not None:
-            self._ends[thread] = end
-        if watched:
-            self.watched[thread] = None
-        if self._fields and "done" in self._fields:
-            thread.__class__ = telling(Thread)
+        if special:
+            note(thread)
         return thread
 
-    def _path(self) -> tuple[int, ...]:
-        """Of the thread that is spawned next."""
+    def _wrapped(self, name: str, coro: Body, daemon: bool) -> tuple[Body, Note]:
+        """What a thread that others wait for, or cancel, does besides; and what is noted of
+        it once it is there."""
         parent = CURTHREAD[0]
-        return (self.execution.roots,) if parent is None else (*parent.path, parent.children)
+        path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
+        end = End(("thread", *path), name) if self.joinable and not daemon else None
+        if end is not None:
+            coro = end.after(coro)
+        key = ("cancel", *path)
+        watched = key in self.numbers.cancelled
+        if watched:
+            coro = Watched(coro, Cancellation(key))  # type: ignore[assignment]
+
+        def note(thread: Thread) -> None:
+            if end is not None:
+                self._ends[thread] = end
+            if watched:
+                self.watched[thread] = None
+
+        return coro, note
 
     def join(self, thread: Thread) -> Awaitable[Any]:
         """Wait until `thread` is done, and return what it returned.

@@ -136,7 +136,7 @@ class Run:
             for thread in execution.failed_too:
                 assert thread.error is not None
                 stops |= self.note(Fault(thread.error, thread.name, len(self.schedule)))
-            execution.failed_too = []
+            execution.failed_too = ()
         return stops
 
     def note(self, fault: Fault) -> bool:

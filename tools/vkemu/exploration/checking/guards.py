@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from vkprotocol.effects import Thread
+from vkprotocol.effects import MADE, Thread
 
 from vkemu.exploration.forgotten import noticing
 
@@ -26,8 +26,11 @@ def enforcing(
 
     @wraps(explore)
     def enforced(program: Build, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with noticing(), guards(program) if kwargs.get("check") else nullcontext():
-            return explore(program, *args, **kwargs)
+        try:
+            with noticing(), guards(program) if kwargs.get("check") else nullcontext():
+                return explore(program, *args, **kwargs)
+        finally:
+            MADE[0] = None
 
     return enforced
 
