@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 from vkprotocol.effects import (
     CURTHREAD,
     LOOK,
-    MADE,
     Body,
     Cell,
     Key,
@@ -18,6 +17,7 @@ from vkprotocol.effects import (
     Thread,
     fresh_key,
 )
+from vkprotocol.step import MADE
 
 from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.looks import DONE, STATE, check_guard, named_by, telling, who_looks

@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from vkprotocol.effects import MADE, Thread
+from vkprotocol.effects import Thread
+from vkprotocol.step import MADE
 
 from vkemu.exploration.forgotten import noticing
 
