@@ -50,6 +50,16 @@ def test_dpor_takes_every_trace_of_dfs(backend: str) -> None:
         assert compare(seed, backend)
 
 
+def test_to_yield_twice_at_one_place_is_no_spin() -> None:
+    assert compare(298, "asyncio")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [300, 580, 591, 640, 762])
+def test_what_once_was_taken_for_a_spin(seed: int) -> None:
+    assert compare(seed, "asyncio")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("first", MANY[::20])
 def test_dpor_takes_every_trace_of_dfs_in_many_programs(first: int) -> None:

@@ -2,7 +2,7 @@
 
 Each turn of such a loop is a step, and there is no end to them. Who spins waits until another
 thread took a step: a callback that only asks for itself again, a task that yields where it yielded
-before, its variables what they were.
+before, some times in a row, its variables what they were.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class Spinning:
         self.idle: set[int] = set()
         self.positions: dict[int, Any] = {}
         self.last = -1
+        self.repeats = 0  # how often the last one yielded where it was
         self.running: Any = None
 
     def asked(self, handle: Any) -> None:
@@ -35,6 +36,7 @@ class Spinning:
         self.waiting.clear()
         self.idle.clear()
         self.last = -1
+        self.repeats = 0
 
     def first(self, queue: Any) -> Any:
         return next((handle for handle in queue if id(handle) not in self.waiting), queue[0])
@@ -45,7 +47,10 @@ class Spinning:
         if self.waiting and all(id(handle) in self.waiting for handle in queue):
             found = [tid for tid in found if tid != callbacks]
         if self.idle:
-            found = [tid for tid in found if tid not in self.idle]
+            patience = 8  # of one that is alone: what it does may end by what cannot be seen
+            awake = [tid for tid in found if tid not in self.idle]
+            if awake or self.repeats >= patience:
+                found = awake
         return found
 
     def ran(self, handle: Any, tid: int, task: Any, queue: Any) -> None:
@@ -61,7 +66,9 @@ class Spinning:
             self.idle.clear()
         else:
             here = position(task)
-            if self.last == tid and queue and self.positions.get(tid) == here:
+            same = self.last == tid and queue and self.positions.get(tid) == here
+            self.repeats = self.repeats + 1 if same else 0
+            if self.repeats >= 3:  # twice may be two of the same kind in a row
                 self.idle.add(tid)
             else:
                 self.idle.clear()
