@@ -70,6 +70,33 @@ GUEST_FALSE: list[tuple[Callable[[Vkernel], object], str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("falsify", "said"),
+    [
+        (lambda entry: setattr(entry, "protection", 1), "is writable, and may be"),
+        (lambda entry: setattr(entry.ba, "offset", 1 << 30), "maps the page of"),
+    ],
+    ids=["protection", "offset"],
+)
+def test_what_the_host_maps_is_what_a_fault_would_find(
+    falsify: Callable[[Any], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = wild("pv_entry")
+    own = machine.kernel.procs[0].p_vmspace.vm_map
+    check = machine.books.check_host
+
+    def checked() -> None:
+        check()
+        if own.pmap.resident_count:
+            for entry in own.entries:
+                falsify(entry)
+        check()
+
+    monkeypatch.setattr(machine.books, "check_host", checked)
+
+    assert said in str(outcome(machine).error)
+
+
 def first(guest: Vkernel) -> Vmspace:
     return guest.allproc[0].vmspace
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from vkprotocol.effects import CURTHREAD
 from vkprotocol.messages import MEMIMAGE_FD
-from vkprotocol.param import PAGE_SIZE
+from vkprotocol.param import PAGE_SIZE, atop
 
 from vkemu.books.content import check_clean
 from vkemu.books.guest import check_guest
@@ -37,6 +37,7 @@ from vkhost.rmap.extent_scan import ExtentScan
 from vkhost.rmap.removed import Removed
 from vkhost.rmap.vptmapped import Vptmapped
 from vkhost.rmap.wired import Wired
+from vkhost.vm.vm import MAP_ENTRY_NEEDS_COPY, VM_MAPTYPE_NORMAL, VM_PROT_WRITE
 from vkhost.vm.vm_map import VmMap, VmMapBacking
 from vkhost.vm.vm_object import VmObject
 from vkhost.vm.vm_page import (
@@ -95,6 +96,7 @@ class Books:
     def check_host(self) -> None:
         with nobody():
             self._ptes: dict[int, list[Mapping]] = {}
+            self._of: dict[Pmap, list[Pte]] = {}
             self._check_pmaps()
             self._check_queues()
             for m in self.kernel.pages.values():
@@ -135,6 +137,7 @@ class Books:
             self.agree("resident_count of {}", directory.resident_count, len(valid), pmap)
             wired = sum(bool(pte.state & PTE_W) for pte in valid)
             self.agree("wired_count of {}", pmap.wired_count, wired, pmap)
+            self._of[pmap] = valid
             for pte in valid:
                 self._ptes.setdefault(pte_pfn(pte.state), []).append((pmap, pte))
 
@@ -225,6 +228,29 @@ class Books:
             extents = {(ba.start, ba.end) for ba in entry.backings()}
             self.agree("extents of {} of {}", extents, {(entry.start, entry.end)}, entry, pmap)
         self.agree("interlocks of {}", vm_map.ilock_base, None, pmap)
+        for pte in self._of.get(pmap, ()):
+            self._check_mapped(vm_map, pte)
+
+    def _check_mapped(self, vm_map: VmMap, pte: Pte) -> None:
+        """What is mapped by arithmetic is what a fault would find now, and writable only what may
+        be written. What VPTEs lead to is judged by the oracle, step by step."""
+        va, of = pte.va, (pte.va, vm_map.pmap)
+        entry = next((e for e in vm_map.entries if e.ba.start <= va < e.ba.end), None)
+        if entry is None:
+            self.agree("{:#x} of {} is mapped, and in an entry", False, True, *of)
+        elif entry.maptype == VM_MAPTYPE_NORMAL:
+            there, ba = None, entry.ba
+            at: VmMapBacking | None = ba
+            while at is not None and there is None:
+                if at.object is not None:
+                    there = at.object.memq.get(atop(at.offset + va - ba.start))
+                at = at.backing_ba
+            pfn = None if there is None else there.pfn
+            self.agree("{:#x} of {} maps the page of", pte_pfn(pte.state), pfn, *of)
+            if pte.state & PTE_RW and there is not None:
+                right = entry.protection & VM_PROT_WRITE and there.object is ba.object
+                right = bool(right and not entry.eflags & MAP_ENTRY_NEEDS_COPY)
+                self.agree("{:#x} of {} is writable, and may be", right, True, *of)
 
     def _check_object(self, obj: VmObject, backings: list[VmMapBacking]) -> None:
         self.agree("resident_page_count of {}", obj.resident_page_count, len(obj.memq), obj)
