@@ -31,14 +31,14 @@ class HostConfig(msgspec.Struct, frozen=True):
 
     tree: Tree | None = None  # of which sources (tree.py); None: the policy's own
     pages: int = 1024  # physical frames
-    cpus: int = 2
-    swap_pages: int = 0
+    cpus: int = 2  # real CPUs
+    swap_pages: int = 0  # of swap space; 0: none
     pqcolors: int = 1  # sub-queues of every page queue; PQ_L2_SIZE = 1024 on the real kernel
-    hz: int = 100
+    hz: int = 100  # clock ticks a second, virtual time
 
     # Daemons; a litmus leaves out what it does not need.
-    pageout: bool = True
-    emergency: bool = True
+    pageout: bool = True  # the pageout daemon runs
+    emergency: bool = True  # the emergency pager runs
     ipi_threads: bool = True  # off: the initiator flushes the other TLBs itself, one step each
     fault_workers: bool = True  # off: a fault runs on the faulting thread
 
@@ -46,22 +46,22 @@ class HostConfig(msgspec.Struct, frozen=True):
     interlock: bool = True  # vm_map_interlock in vm_fault and MADV_INVAL
     inval_shared: bool = True  # MADV_INVAL under the shared map lock (since 2017)
     scan_holds_table: bool = False  # a pmap_scan of a range locks a page table once (pmap_scan.py)
-    shootdown: Literal["stream", "rendezvous"] = "rendezvous"
+    shootdown: Literal["stream", "rendezvous"] = "rendezvous"  # how TLBs of other CPUs are flushed
 
     # Pageout.
     allow_active: bool = True  # vm.pageout_allow_active
-    cluster_pages: int = 64
+    cluster_pages: int = 64  # laundered together, at most
     vkernel_enable: bool = True  # vm.vkernel_enable
-    free_min: int | None = None
-    free_reserved: int | None = None
-    free_severe: int | None = None
-    free_target: int | None = None
-    pageout_free_min: int | None = None
-    interrupt_free_min: int | None = None
-    cache_min: int | None = None
-    inactive_target: int | None = None
-    page_max_wired: int | None = None
-    max_launder: int | None = None
+    free_min: int | None = None  # wake the pageout daemon below it
+    free_reserved: int | None = None  # kept for the system's own threads
+    free_severe: int | None = None  # below it, everybody waits for memory
+    free_target: int | None = None  # the daemon frees until there are so many
+    pageout_free_min: int | None = None  # kept for the pageout daemon itself
+    interrupt_free_min: int | None = None  # kept for interrupts
+    cache_min: int | None = None  # cached pages that are wanted
+    inactive_target: int | None = None  # inactive pages that are wanted
+    page_max_wired: int | None = None  # mlock refuses beyond it
+    max_launder: int | None = None  # dirty pages written out in a pass
 
     # The longest run of user instructions one RUN may execute before it ends with EINTR.
     run_budget: int = 1_000_000
@@ -70,7 +70,7 @@ class HostConfig(msgspec.Struct, frozen=True):
     # one, the first; unless accesses are merged, and then the log has one load of each page that a
     # step has read and one store of each word that it has changed.
     user_insns: int = 1
-    merge_accesses: bool = False
+    merge_accesses: bool = False  # a step of machine code may hold several, see above
 
     def __post_init__(self) -> None:
         for name, (low, high) in BOUNDS.items():

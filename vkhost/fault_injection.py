@@ -39,7 +39,7 @@ NS_PER_MS: Final = 1_000_000
 class InjectedFault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """[[fault]]: a fault that is no mistake of the kernel, and on which occasions it comes."""
 
-    kind: FaultKind
+    kind: FaultKind  # what goes wrong
     at: Annotated[int, Meta(ge=0, le=1 << 40)] = 0  # its occasion, from 1 on; 0: every one
     times: Annotated[int, Meta(ge=0, le=1 << 40)] = 1  # so many from there on; 0: all of them
     chance: Annotated[float, Meta(gt=0, le=1)] = 1.0  # on each of those

@@ -13,6 +13,7 @@ from vkemu.launch.scenario import load
 from vkprotocol.effects import CURTHREAD
 
 from vkguest.kernel import Vkernel
+from vkguest.vm.vm_map import VmMapEntry
 from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, VmPage
 from vkguest.vm.vmspace import Vmspace
 from vkhost.vm.vm_page import PG_MAPPED as HOST_PG_MAPPED
@@ -63,6 +64,9 @@ GUEST_FALSE: list[tuple[Callable[[Vkernel], object], str]] = [
     (lambda g: setattr(table(g), "hold_count", 99), "hold_count of"),
     (lambda g: first(g).pmap.pvs.popitem(), "pv_entries of"),
     (lambda g: setattr(first(g).vm_map.entries[0].object, "ref_count", 9), "references to"),
+    (lambda g: writable(g).clear(), "is mapped, and in an entry"),
+    (lambda g: setattr(writable(g)[0], "needs_copy", True), "is writable, and may be"),
+    (lambda g: setattr(writable(g)[0], "offset", 77), "maps the page of its entry"),
     (lambda g: g.swap.free.pop(), "swap slots"),
     (lambda g: g.vm_page_queues.free.pop(), "free frames"),
     (lambda g: setattr(free(g), "object", g.allproc), "which is free"),
@@ -109,6 +113,16 @@ def mapped(guest: Vkernel) -> VmPage:
     """Writable, by some process."""
     pages = guest.vm_page_queues.pages.values()
     return next(m for m in pages if m.pv_list and m.flags & PG_WRITEABLE)
+
+
+def writable(guest: Vkernel) -> list[VmMapEntry]:
+    """The entries of a process, the first of which is mapped writable somewhere."""
+    pv = mapped(guest).pv_list[0]
+    vm = next(p.vmspace for p in guest.allproc if p.vmspace.pmap is pv.pmap)
+    entry = next(e for e in vm.vm_map.entries if e.start <= pv.va < e.end)
+    vm.vm_map.entries.remove(entry)
+    vm.vm_map.entries.insert(0, entry)
+    return vm.vm_map.entries
 
 
 def free(guest: Vkernel) -> VmPage:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 
 from vkemu.launch import names
 from vkemu.launch.reference import TABLES as SCENARIO
 from vkemu.launch.reference import markdown as keys
 from vkemu.litmus.reference import KINDS, TABLES, markdown
+from vkemu.oracle import CHECKS
 
+from tests.docs import summary_page
 from vkguest.workloads import WORKLOADS
+from vkhost.mutants import MUTANTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 HEAD = "## Reference\n"
@@ -29,20 +33,30 @@ def scenarios() -> str:
         "Generated from the tables that check the files; `vkemu run --keys` prints the same.",
     ]
     lines += ["", *keys(SCENARIO), "### Workloads", ""]
-    lines += ["| Name | |", "| --- | --- |"]
+    lines += ["| Name | | With every parameter |", "| --- | --- | --- |"]
     for name, made in WORKLOADS.items():
         about = " ".join((made.__doc__ or "").split())
-        lines.append(f"| {name} | {about.partition('. ')[0].rstrip('.')} |")
+        lines.append(f"| {name} | {about.partition('. ')[0].rstrip('.')} | `{in_full(name)}` |")
     return "\n".join([*lines, "", *named()])
 
 
+def in_full(workload: str) -> str:
+    """With its defaults: `touch:pages=4,rounds=2`."""
+    parameters = signature(WORKLOADS[workload]).parameters.values()
+    return f"{workload}:{','.join(f'{p.name}={p.default}' for p in parameters)}"
+
+
 def named() -> list[str]:
-    """What a file may name."""
-    policies, checks, mutants = names.policies(), names.checks(), names.mutants()
-    found = (("policies", policies), ("checks", checks), ("mutants", mutants))
-    lines = ["### Names", ""]
-    for what, known in found:
-        lines.append(f"- {what}: {', '.join(f'`{name}`' for name in known)}")
+    """What a file may name, and what it is."""
+    lines = ["### Policies", "", '`policy = "NAME"`, `--policy NAME`', "", "| Name | |"]
+    lines += ["| --- | --- |"]
+    lines += [f"| {name} | {summary_page.design(name)} |" for name in names.policies()]
+    lines += ["", "### Checks", "", '`checks = ["NAME"]`; the number is the invariant\'s', ""]
+    lines += ["| Name | |", "| --- | --- |"]
+    lines += [f"| {name} | {CHECKS[name] or '-'} |" for name in names.checks()]
+    lines += ["", "### Mutants", "", '`mutants = ["NAME"]`, `vkemu run --mutant NAME`', ""]
+    lines += ["| Name | |", "| --- | --- |"]
+    lines += [f"| {name} | {MUTANTS[name].description} |" for name in names.mutants()]
     return [*lines, ""]
 
 

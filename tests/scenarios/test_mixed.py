@@ -16,7 +16,7 @@ from vkprotocol.guarded import checking
 
 pytestmark = pytest.mark.slow
 
-# A thousand seeds of each policy that should pass were run by hand; here, of different kinds, one.
+# Of each policy that should pass many hundred seeds are run by hand; here, of different kinds, one.
 POLICIES = ("bloom", "notifier")
 
 

@@ -18,7 +18,7 @@ PACKAGES = {
     "vkguest": "vkguest",
     "vkemu": "tools/vkemu",
 }
-OURS = re.compile(r"((?:vkprotocol|vkhost|vkguest|vkemu)(?:\.\w+)+)(?::\w+)?")
+OURS = re.compile(r"((?:vkprotocol|vkhost|vkguest|vkemu)(?:\.\w+)+)(?::[\w.]+)?")
 KERNEL_ROOMS = {"kern", "vm", "pc64", "rmap", "vkernel64", "workloads"}
 
 
@@ -71,9 +71,11 @@ def imports(module: Module) -> tuple[tuple[int, str], ...]:
 def _imports(module: Module) -> Iterator[tuple[int, str]]:
     """(line, absolute dotted name) of every import, inside functions and TYPE_CHECKING too, and of
     every string that is one of our modules, perhaps with `:name`: it is imported by that string.
+    What `import_module` is given is a module of any name, relative or not.
 
     `from a import b` gives both `a` and `a.b`, since b may be a module.
     """
+    yield from ((line, name) for line, name in by_call(module) if name)
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = OURS.fullmatch(node.value)
@@ -83,14 +85,31 @@ def _imports(module: Module) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                up = module.name.split(".")
-                up = up[: len(up) - node.level + module.is_package]
-                base = ".".join([*up, *filter(None, [node.module])])
+            base = absolute(module, node.level, node.module or "")
             yield node.lineno, base
             for alias in node.names:
                 yield node.lineno, f"{base}.{alias.name}"
+
+
+def absolute(module: Module, level: int, name: str) -> str:
+    up = module.name.split(".")
+    up = up[: len(up) - level + module.is_package] if level else []
+    return ".".join([*up, *filter(None, [name])])
+
+
+@cache
+def by_call(module: Module) -> tuple[tuple[int, str], ...]:
+    """(line, name) of what `import_module` and its like are given; "" for what is computed."""
+    found = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in {"import_module", "__import__", "run_module"}:
+                given = node.args[0]
+                text = str(given.value) if isinstance(given, ast.Constant) else ""
+                name = text.lstrip(".")
+                found.append((node.lineno, name and absolute(module, len(text) - len(name), name)))
+    return tuple(found)
 
 
 def late(module: Module, tree: Collection[str]) -> Iterator[tuple[int, str]]:
@@ -178,7 +197,7 @@ def arrows(module: Module, tree: Collection[str]) -> Iterator[tuple[int, str, st
     package, here = module.name.partition(".")[0], room(module.name)
     for line, target in targets(module, tree):
         top = target.partition(".")[0]
-        if top in PACKAGES:
+        if top in {*PACKAGES, "tests"}:
             there = room(target) if top == package else top
             if there != here:
                 yield line, there, target

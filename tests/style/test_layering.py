@@ -16,6 +16,7 @@ from tests.style.source import (
     Module,
     arrows,
     at_run_time,
+    by_call,
     circles,
     imports,
     late,
@@ -86,6 +87,16 @@ EXPLORATION: Mapping[str, str] = {
     "checking": "primitives failure",
     "sharing": "reduction strategies failure checking",
 }
+# Who computes the name of what it imports: from a table in which the names are whole, or of a
+# program that a user has.
+COMPUTED = {
+    "vkhost.rmap",
+    "vkemu",
+    "vkemu.commands.cli",
+    "vkemu.exploration",
+    "vkemu.exploration.failure.origin",
+    "vkemu.mutation.reach",
+}
 # The kernels' own recursion.
 RECURSION = {"vkhost", "vkguest"}
 EVENT_LOOPS = {"trio", "anyio", "asyncio", "uvloop", "curio"}
@@ -112,6 +123,11 @@ def breaches(module: Module, tree: frozenset[str] = frozenset()) -> list[str]:
         f"{module.path}:{line}: {here} may not know {there} ({name})"
         for line, there, name in arrows(module, tree)
         if there not in allowed
+    ]
+    found += [
+        f"{module.path}:{line}: imports what the table cannot read"
+        for line, name in by_call(module)
+        if not name and module.name not in COMPUTED
     ]
     return sorted({*found, *(() if package == "vkemu" else breaches_of_kernel(module, tree))})
 
@@ -284,7 +300,13 @@ def test_a_circle_is_seen() -> None:
         ),
         ("vkemu.executors.live", "def f():\n    from vkemu.record.log import EventLog"),
         ("vkemu.litmus.decide", "import_module('vkemu.report.told')"),
+        ("vkemu.litmus.decide", "import_module('..report.told', __package__)"),
+        ("vkemu.litmus.decide", "import_module(f'vkemu.report.{name}')"),
+        ("vkemu.litmus.decide", "from tests.shell import vkemu"),
+        ("vkguest.kern.proc", "__import__('vkhost')"),
+        ("vkhost.vm.vm_page", "importlib.import_module('time')"),
         ("vkhost.vm.vm_page", "HOME = 'vkhost.rmap.pv_entry:PvEntry'"),
+        ("vkemu.oracle.frame", "HOME = 'vkhost.kernel:Kernel.panic'"),
         ("vkemu.cupboard.jar", "from vkemu.verdict import UsageError"),
     ],
 )

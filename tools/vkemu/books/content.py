@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from vkprotocol.param import PAGE_SIZE
+from vkprotocol.param import PAGE_SHIFT, PAGE_SIZE
 
 from vkemu.oracle.reference import Reference
+from vkemu.oracle.user_memory import ZERO
 from vkemu.oracle.user_space import Region
 from vkemu.oracle.violation import Violation
 from vkguest.kernel import Vkernel
@@ -73,14 +74,21 @@ def check_programs(guest: Vkernel, image: Image, reference: Reference) -> None:
 
 def _check_region(image: Image, who: str, vm_map: VmMap, region: Region) -> None:
     memory = region.memory
+    known: dict[int, list[int]] = {}  # page -> its words that somebody has stored
+    for place in memory.words:
+        known.setdefault(place >> PAGE_SHIFT, []).append(place >> 3 & 511)
     for va in range(region.start, region.end, PAGE_SIZE):
         entry = vm_map_lookup_entry(vm_map, va)
         if entry is None:
             raise _violation(f"{va:#x} of program {who} is not mapped")
         for words, gone in _found(image, entry.object, entry.pindex(va)):
-            for at, word in enumerate(words):
+            if not words:
+                continue  # nobody writes it
+            there = [at for at, word in enumerate(words) if word]
+            for at in (*there, *known.get((va - region.shift) >> PAGE_SHIFT, ())):
                 place = va + 8 * at - region.shift
-                if not word and place not in memory.words:
+                word = words[at]
+                if word in memory.words.get(place, ZERO):
                     continue
                 allowed = memory.values(place)
                 if word not in allowed:
@@ -96,6 +104,14 @@ def _found(image: Image, obj: VmObject, pindex: int) -> Iterator[tuple[Words, st
     yield words, ""
     if m is not None and not (m.dirty or m.wire_count or m.frame in image.modified):
         yield _looked_up(image, obj, pindex, m)[1], f", were {m} reused, which counts as clean"
+
+
+def resident(obj: VmObject, pindex: int) -> VmPage | None:
+    """The page that a fault finds in memory, if it is what it finds."""
+    layer: VmObject | None = obj
+    while layer is not None and pindex not in layer.pages and pindex not in layer.swap:
+        layer = layer.backing
+    return None if layer is None else layer.pages.get(pindex)
 
 
 def _looked_up(

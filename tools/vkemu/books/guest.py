@@ -9,18 +9,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from vkprotocol.mman import PROT_WRITE
 from vkprotocol.param import KERNEL_KVA_START, PAGE_SHIFT, SEG_SHIFT
 from vkprotocol.vpte import VPTE_M, VPTE_MANAGED, VPTE_RW, VPTE_WIRED, vpte_frame
 
-from vkemu.books.content import Image, Words, check_programs
+from vkemu.books.content import Image, Words, check_programs, resident
 from vkemu.oracle.reference import Reference
 from vkemu.oracle.violation import Violation
 from vkguest.kern.param import KPT_FRAME, NUPDE
 from vkguest.kernel import UP, Vkernel
 from vkguest.vkernel64.pmap import Pmap
-from vkguest.vm.vm_map import VmMapEntry
+from vkguest.vm.vm_map import VmMapEntry, vm_map_lookup_entry
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, PQ_FREE, VmPage
+from vkguest.vm.vmspace import Vmspace
 
 
 def check_guest(
@@ -41,6 +43,7 @@ class GuestBooks:
     def __init__(self, guest: Vkernel, image: Image) -> None:
         self.guest = guest
         self.image = image
+        self.writable: set[tuple[int, int]] = set()  # (pmap, va)
         spaces = {id(p.vmspace): p.vmspace for p in guest.allproc if not p.zombie}
         self.vmspaces = [*spaces.values()]
         maps = [*(vm.vm_map for vm in self.vmspaces), guest.kernel_map]
@@ -55,6 +58,9 @@ class GuestBooks:
         pmaps = [vm.pmap for vm in (*self.vmspaces, *zone.free)]
         for pmap in (*pmaps, guest.kernel_pmap):
             self._check_pmap(pmap)
+        for vm in self.vmspaces:
+            for va in vm.pmap.pvs:
+                self._check_mapped(vm, va)
         for obj, refs in self.refs.items():
             self._agree(f"references to {obj.name}", obj.ref_count, refs)
             for pindex, m in obj.pages.items():
@@ -85,6 +91,21 @@ class GuestBooks:
                 self.image.modified.add(m.frame)
             if vpte & VPTE_RW:
                 self._agree(f"PG_WRITEABLE of {m}", bool(m.flags & PG_WRITEABLE), True)
+                self.writable.add((pmap.id, va))
+
+    def _check_mapped(self, vm: Vmspace, va: int) -> None:
+        """What is mapped is what a fault would find now, and nobody writes what is to be copied."""
+        where = f"{va:#x} of pmap {vm.pmap.id:#x}"
+        entry = vm_map_lookup_entry(vm.vm_map, va)
+        self._agree(f"{where} is mapped, and in an entry", entry is not None, True)
+        assert entry is not None
+        there = resident(entry.object, entry.pindex(va))
+        mine = there is not None and vm.pmap.pvs[va] in there.pv_list
+        self._agree(f"{where} maps the page of its entry", mine, True)
+        if (vm.pmap.id, va) in self.writable:
+            right = bool(entry.protection & PROT_WRITE) and not entry.needs_copy
+            right &= there is not None and there.object is entry.object
+            self._agree(f"{where} is writable, and may be", right, True)
 
     def _leaves(self, pmap: Pmap) -> Iterator[tuple[int, int]]:
         """(va, VPTE) of all that is valid; each table is held by what is in it. The kernel's one

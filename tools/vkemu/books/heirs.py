@@ -14,6 +14,7 @@ from vkprotocol.vpte import VPTE_V, vpte_frame
 from vkemu.books.host import Books, nobody
 from vkemu.oracle import Oracle
 from vkemu.oracle.violation import Violation
+from vkguest.kernel import Vkernel
 
 
 class Heirs:
@@ -25,7 +26,7 @@ class Heirs:
         self.guests = {guest.proc: guest for guest in books.guests}
         self.tables: dict[tuple[int | str, int], bool] = {}
         self._guest_of: dict[Any, int | str] = {}  # image object -> guest
-        for name in ("page.free", "guest.alloc", "guest.free", "mem.store"):
+        for name in ("page.free", "guest.alloc", "guest.free", "mem.store", "setmap.begin"):
             oracle.tell(name, getattr(self, name.replace(".", "_")))
 
     def page_free(self, pfn: int, gen: int) -> None:
@@ -61,9 +62,20 @@ class Heirs:
             proc, frame = self._proc_of(m.object), vpte_frame(value)
             if (proc, m.pindex) in self.tables and not self.tables.get((proc, frame), True):
                 self.tables[proc, frame] = True
-                guest = self.guests[proc]
-                left = sum(map(bool, self.books.image(guest)(frame)))
-                self._none(f"{guest.name}: words in frame {frame}, which is a table now", left)
+                self._table(self.guests[proc], frame)
+
+    def setmap_begin(self, pmap: Any, start: int, end: int, value: int) -> None:
+        """A root that is a vmspace's from here on."""
+        assert self.books.shadow is not None
+        name = self.books.shadow.actor().removeprefix("lwp ").rpartition(".")[0]
+        for guest in self.books.guests:
+            if guest.name == name and (guest.proc, vpte_frame(value)) in self.tables:
+                with nobody():
+                    self._table(guest, vpte_frame(value))
+
+    def _table(self, guest: Vkernel, frame: int) -> None:
+        left = sum(map(bool, self.books.image(guest)(frame)))
+        self._none(f"{guest.name}: words in frame {frame}, which is a table now", left)
 
     def _proc_of(self, image: Any) -> Any:
         proc = self._guest_of.get(image)

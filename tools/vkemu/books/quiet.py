@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from vkprotocol.effects import CURTHREAD, Shared, Thread
 
 from vkemu.books.host import Books
-
-PAUSE: Final = 1000  # events from one look at the same books to the next
 
 
 class QuietBooks:
@@ -30,7 +28,8 @@ class QuietBooks:
         self.host = host
         self.guests = guests
         self.looks = [0] * (len(guests) + 1)  # those at the host come first
-        self._next = [PAUSE] * (len(guests) + 1)
+        self._pause = [1000, *[1500 for _ in guests]]  # events to the next look at the same books
+        self._next = [*self._pause]
         daemon = kernel.pagedaemon
         waiting: list[Shared] = [daemon.vm_pages_needed_chan, daemon.vm_pagedaemon_time_chan]
         waiting += [box for cpu in kernel.cpus for box in (cpu.ipi, cpu.faults)]
@@ -51,7 +50,7 @@ class QuietBooks:
                 self._look(n, partial(self.books.check_guest, self.books.guests[n - 1]))
 
     def _look(self, which: int, check: Callable[[], None]) -> None:
-        self._next[which] = self.shadow.step + PAUSE
+        self._next[which] = self.shadow.step + self._pause[which]
         self.looks[which] += 1
         check()
 

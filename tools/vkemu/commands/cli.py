@@ -137,11 +137,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = "vkemu" if error.filename is None else f"vkemu: {error.filename}"
             print(clipped(f"{where}: {error.strerror}"), file=sys.stderr)
             return Status.USAGE
+        if by_interrupt(error):
+            print("vkemu: interrupted", file=sys.stderr)
+            return INTERRUPTED
         import traceback
 
         traceback.print_exc()
         print("vkemu: the above is a bug in vkemu itself, not in your input", file=sys.stderr)
         return 70  # EX_SOFTWARE: none of the four statuses would be true
+
+
+def by_interrupt(error: BaseException | None) -> bool:
+    """Ctrl-C in the middle of an import may come as what the interpreter makes of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def unshowable(error: UnicodeError) -> tuple[bytes, int]:

@@ -18,7 +18,7 @@ from vkemu.compare.costs import COSTS
 from vkemu.compare.measure import Series, longest_first, measure
 from vkemu.compare.page import render
 from vkemu.compare.text import lines
-from vkemu.verdict import Status, UsageError, telling
+from vkemu.verdict import INTERRUPTED, Status, UsageError, telling
 from vkhost.rmap import POLICIES
 
 # Under `removed` no vkernel boots: mmap refuses MAP_VPAGETABLE.
@@ -44,18 +44,25 @@ def run(args: argparse.Namespace) -> int:
     cells = [(axis, policy) for axis in axes for policy in policies]
     asked = [(*cell, args.quick) for cell in cells]
     first = longest_first(cells)
-    found = list(sharing.each(args, "compare", measure, asked, Series, first=first))
+    found: list[Series] = []
+    left = ""
+    try:
+        found.extend(sharing.each(args, "compare", measure, asked, Series, first=first))
+    except KeyboardInterrupt:
+        left = f"vkemu: interrupted: {len(found)} of {len(asked)} series are measured"
     # A growth is known only where it had room to show.
     claims = [] if args.quick else list(judged(found))
     if args.html is not None:
         args.html.write_text(render(found, claims))
-    with telling(Status.PASS):
+    with telling(INTERRUPTED if left else Status.PASS):
         if args.json:
             text = msgspec.json.format(msgspec.json.encode(document(found, claims)))
             sys.stdout.buffer.write(text + b"\n")
-        else:
+        elif found:
             print("\n".join(lines(found, claims)))
-    return Status.PASS
+    if left:
+        print(left, file=sys.stderr)
+    return INTERRUPTED if left else Status.PASS
 
 
 def writable(file: Path, option: str) -> None:

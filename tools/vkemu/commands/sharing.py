@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from vkemu.commands.arguments import OWN_POLICIES, clipped, jobs, path
-from vkemu.verdict import UsageError
+from vkemu.verdict import Interrupted, UsageError
 from vkemu.workers.answers import Answers
 from vkemu.workers.calls import answered
 from vkemu.workers.job import Workers, WorkersError
@@ -95,10 +95,13 @@ def each(
         known = None
         if args.checkpoint is not None:
             known = Answers(args.checkpoint, what, questions if asked is None else asked, kind)
-        yield from answered(
-            function, questions, workers, first=first, known=known,
-            tell=lambda done, count: line.counted(done, len(questions), count),
-        )  # fmt: skip
+        try:
+            yield from answered(
+                function, questions, workers, first=first, known=known,
+                tell=lambda done, count: line.counted(done, len(questions), count),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise Interrupted(f"{what}: {line.done:,} of {len(questions):,} are done") from None
 
 
 class Line:
@@ -107,6 +110,7 @@ class Line:
     def __init__(self, what: str, *, enabled: bool = True) -> None:
         self.what = what
         self.began = time.monotonic()
+        self.done = 0
         self._first: int | None = None  # what was done when it began
         self._enabled = enabled and sys.stderr is not None and sys.stderr.isatty()
         self._status: Any = None
@@ -119,6 +123,7 @@ class Line:
             self._status.stop()
 
     def counted(self, done: int, total: int, workers: int) -> None:
+        self.done = done
         if self._first is None:
             self._first = done
         self.say(of_many(done, total, done - self._first, time.monotonic() - self.began, workers))

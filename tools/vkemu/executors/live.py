@@ -383,4 +383,9 @@ def on_backend(backend: str, main: Callable[[], Awaitable[T]]) -> T:
     options = {}
     if backend == "asyncio" and find_spec("uvloop") is not None:
         options["use_uvloop"] = True
-    return anyio.run(main, backend=backend, backend_options=options)
+    try:
+        return anyio.run(main, backend=backend, backend_options=options)
+    except BaseExceptionGroup as group:  # Ctrl-C came while a task of a nursery ran
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from None

@@ -18,6 +18,7 @@ from vkemu.launch.outcome import FAILURES
 from vkemu.launch.scenario import Scenario
 from vkemu.record.live_log import LiveLog, Writer, to_stream
 from vkemu.record.log import renderer_for
+from vkemu.verdict import Interrupted
 
 
 def live_schedule(scenario: Scenario, backend: str, seed: int, shown: TextIO | None) -> array[int]:
@@ -31,6 +32,9 @@ def live_schedule(scenario: Scenario, backend: str, seed: int, shown: TextIO | N
     assemble(scenario, log, live)
     try:
         on_backend(backend, live.run)
+    except KeyboardInterrupt:
+        at = f"{scenario.name}, seed {seed} is at step {len(live.schedule)}"
+        raise Interrupted(at) from None
     except (StepBound, *FAILURES):
         pass  # the record says it, with the events that led to it
     finally:

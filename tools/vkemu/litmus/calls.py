@@ -133,12 +133,14 @@ def _thread(code: Code, name: str, run: tuple[Statement, ...]) -> None:
 
 @verb("process child image", CALLS)
 def load(code: Code, va: Va, word: Index = 0) -> None:
+    """The program reads a word."""
     code.asm.put(li(R1, code.va(va) + 8 * word))
     code.asm.put(ld(R2 if code.target is None else code.register(code.target), R1))
 
 
 @verb("process child image", CALLS)
 def store(code: Code, va: Va, value: Word, word: Index = 0) -> None:
+    """The program writes a word."""
     code.put(R2, value)
     code.asm.put(li(R1, code.va(va) + 8 * word), st(R2, R1))
 
@@ -164,16 +166,19 @@ def mmap(code: Code, va: Va, pages: Pages, sharing: Sharing = "private") -> None
 
 @verb("process child image", CALLS)
 def munmap(code: Code, va: Va, pages: Pages) -> None:
+    """What is mapped there is gone."""
     code.call(Sys.MUNMAP, code.va(va), pages * PAGE_SIZE)
 
 
 @verb("process child image", CALLS)
 def mprotect(code: Code, va: Va, pages: Pages, prot: Prot) -> None:
+    """The program changes what it may do there."""
     code.call(Sys.MPROTECT, code.va(va), pages * PAGE_SIZE, PROTS[prot])
 
 
 @verb("process child image", CALLS)
 def madvise(code: Code, va: Va, pages: Pages, advice: Advice) -> None:
+    """The pages may lose what they hold, or are not needed soon."""
     code.call(Sys.MADVISE, code.va(va), pages * PAGE_SIZE, ADVICE[advice])
 
 
@@ -198,6 +203,7 @@ def wait(code: Code, pid: Word) -> None:
 
 @verb("process child image", CALLS)
 def kill(code: Code, pid: Word) -> None:
+    """SIGKILL to the process."""
     code.call(Sys.KILL, pid)
 
 
@@ -231,6 +237,7 @@ def pipe(code: Code) -> None:
 
 @verb("process child image", CALLS)
 def pipe_write(code: Code, pipe_id: Word, value: Word) -> None:
+    """A word into the pipe; asleep while it is full."""
     code.call(Sys.PIPE_WRITE, pipe_id, value)
 
 
@@ -242,6 +249,7 @@ def pipe_read(code: Code, pipe_id: Word) -> None:
 
 @verb("process child image", CALLS)
 def pipe_close(code: Code, pipe_id: Word) -> None:
+    """The pipe is gone once nobody has it."""
     code.call(Sys.PIPE_CLOSE, pipe_id)
 
 

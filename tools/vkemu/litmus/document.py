@@ -41,15 +41,17 @@ class LitmusHost(Host, frozen=True):
 
 
 class Heading(Table, frozen=True):
-    """[litmus]"""
+    """[litmus]: what the test is, and what is judged."""
 
-    name: Name
+    name: Name  # of the test; in tokens and reports
+    # The window of docs/windows.md that it decides.
     window: Annotated[str, Meta(pattern=r"^(W[0-9][0-9])?$")] = ""
-    title: str = ""
-    breaks: str = ""
+    title: str = ""  # one line about it
+    breaks: str = ""  # which invariant, in words
     policies: tuple[str, ...] = ()  # empty: all
     reason: str = ""  # why the other policies are n/a
     na: dict[str, str] = msgspec.field(default_factory=dict)  # policy -> why not on this one
+    # An execution that is longer is cut.
     max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     spare: Annotated[int, Meta(ge=0)] | None = None  # free frames; None: what host.pages leaves
     checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
@@ -59,32 +61,36 @@ class Heading(Table, frozen=True):
 
 
 class Page(Table, frozen=True):
-    """[page.X]: `frame` is its pindex in the image; chosen in order of appearance if absent."""
+    """[page.X]: a page of the memory image that a condition and a statement can name."""
 
+    # Which page of the memory image it is; in order of appearance, if it is not said.
     frame: Annotated[int, Meta(ge=0, le=4095)] | None = None
+    # Its first words; the others are 0.
     words: Annotated[tuple[Word, ...], Meta(max_length=VPTE_PAGE_ENTRIES)] = ()
-    resident: bool = True
-    dirty: bool = False
+    resident: bool = True  # in memory; else it is in the file alone
+    dirty: bool = False  # changed since it was last written out
     dmap: Literal["", "r", "rw"] = ""  # a host PTE of the DMAP exists from the start
 
 
 class Address(Table, frozen=True):
-    """[va.a]: `page` empty for V = 0; `mapped` gives the host PTE there is at the start."""
+    """[va.a]: an address of the guest process, with tables that lead to its VPTE."""
 
-    va: Annotated[int, Meta(ge=0, lt=1 << 47)]
-    page: str = ""
-    bits: Bits = "V|RW|U|A|M"
-    mapped: Literal["", "r", "rw"] = ""
+    va: Annotated[int, Meta(ge=0, lt=1 << 47)]  # a multiple of 4096
+    page: str = ""  # what its VPTE names; none: V is clear
+    bits: Bits = "V|RW|U|A|M"  # of its VPTE
+    mapped: Literal["", "r", "rw"] = ""  # the host PTE that is there from the start
     tlb: tuple[int, ...] = ()  # CPUs whose TLB holds it from the start
     written: Word | None = None  # what those CPUs have stored there, so that the host PTE has M
 
 
 class ThreadTable(Table, frozen=True):
-    """[[thread]]"""
+    """[[thread]]: one of two to eight, which take their steps in any order."""
 
-    name: Ident
-    kind: Kind
+    name: Ident  # what conditions call it
+    kind: Kind  # which thread of the machine it is (see Threads)
+    # Its statements, one after the other.
     run: Annotated[tuple[Line, ...], Meta(max_length=64)]
+    # The CPU that it has for itself; its place in the file, if it is not said.
     cpu: Annotated[int, Meta(ge=0, le=63)] | None = None
 
 
@@ -95,44 +101,51 @@ class GuestTable(Table, frozen=True):
     swap: Annotated[int, Meta(ge=0, le=64)] = 0  # of these
     data: Annotated[int, Meta(ge=0, le=16)] = 2  # of its programs, from 0x410000 on
     vcpus: Annotated[int, Meta(ge=0, le=8)] = 0  # one for each process and daemon thread, or more
-    free_target: int | None = None
+    free_target: int | None = None  # of its page daemon, in pages
     before: Annotated[tuple[Line, ...], Meta(max_length=64)] = ()  # done when the threads part
-    mutants: tuple[str, ...] = ()
+    mutants: tuple[str, ...] = ()  # defects of the guest's kernel
 
 
 class OutcomeTable(Table, frozen=True):
-    """[outcome]"""
+    """[outcome]: conditions on registers and words at the end, one or a list of them."""
 
-    forbidden: Conditions = ()
-    allowed: Conditions = ()
-    required: Conditions = ()
+    forbidden: Conditions = ()  # no execution ends so
+    allowed: Conditions = ()  # every execution ends so, or as `required` says
+    required: Conditions = ()  # some execution ends so, or an exhausted search fails
 
 
 class Variant(Table, frozen=True):
     """[[variant]]: what it changes; threads are replaced by name."""
 
-    name: Name
-    about: str = ""
+    name: Name  # --variant NAME
+    about: str = ""  # one line about it
+    # Keys of [host] that are other.
     host: dict[str, Any] = msgspec.field(default_factory=dict)
+    # Keys of [quirks] that are other.
     quirks: dict[str, Any] = msgspec.field(default_factory=dict)
+    # Keys of [guest] that are other.
     guest: dict[str, Any] = msgspec.field(default_factory=dict)
-    mutants: tuple[str, ...] = ()
+    mutants: tuple[str, ...] = ()  # deliberate defects, in place of the file's
+    # Sysctls that are other.
     tunables: dict[str, int] = msgspec.field(default_factory=dict)
+    # Threads, in place of those of the same name.
     thread: tuple[ThreadTable, ...] = ()
-    outcome: OutcomeTable | None = None
+    outcome: OutcomeTable | None = None  # in place of the file's
+    # Policy -> why there is no question on it.
     na: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class File(Table, frozen=True):
     """A whole file."""
 
-    litmus: Heading
+    litmus: Heading  # a table of its own, below
+    # Tables of their own, below; up to eight.
     thread: Annotated[tuple[ThreadTable, ...], Meta(min_length=1, max_length=8)]
-    host: LitmusHost = LitmusHost()
-    quirks: QuirkTable = QuirkTable()
-    guest: GuestTable | None = None
-    mutants: tuple[str, ...] = ()
-    page: dict[Ident, Page] = msgspec.field(default_factory=dict)
-    va: dict[Ident, Address] = msgspec.field(default_factory=dict)
-    outcome: OutcomeTable = OutcomeTable()
-    variant: tuple[Variant, ...] = ()
+    host: LitmusHost = LitmusHost()  # a table of its own, below
+    quirks: QuirkTable = QuirkTable()  # a table of its own, below
+    guest: GuestTable | None = None  # a table of its own, below
+    mutants: tuple[str, ...] = ()  # deliberate defects of the host's kernel
+    page: dict[Ident, Page] = msgspec.field(default_factory=dict)  # [page.NAME], below
+    va: dict[Ident, Address] = msgspec.field(default_factory=dict)  # [va.NAME], below
+    outcome: OutcomeTable = OutcomeTable()  # a table of its own, below
+    variant: tuple[Variant, ...] = ()  # [[variant]], below

@@ -12,6 +12,7 @@ from vkemu.litmus import verbs  # noqa: F401 - they register
 from vkemu.litmus.actor import CALLS, VERBS, Entry
 from vkemu.litmus.document import (
     Address,
+    File,
     GuestTable,
     Heading,
     LitmusHost,
@@ -24,6 +25,7 @@ from vkemu.litmus.file import of_guest, read, shipped
 from vkemu.litmus.operand import Operand
 
 TABLES: tuple[tuple[str, Any], ...] = (
+    ("", File),
     ("[litmus]", Heading),
     ("[page.NAME]", Page),
     ("[va.NAME]", Address),
@@ -57,6 +59,17 @@ def operands() -> Iterator[Operand]:
                 yield operand
 
 
+def written(name: str, entry: Entry) -> str:
+    """The verb with all that it takes, as one would write it: `vset a X V|RW`."""
+    said: dict[str, str] = {
+        "VA": "a", "PAGE": "X", "BITS": "V|RW|U", "WORD": "7", "LEVEL": "0", "CPU": "0",
+        "INDEX": "0", "PAGES": "1", "EVENT": "1", "LOCK": "1", "PASSES": "1", "LIMIT": "0",
+        "ID": "1", "BUDGET": "8", "CHILD": "C", "IMAGE": "I",
+    }  # fmt: skip
+    words = (said.get(o.form, o.form.partition("|")[0]) for o in entry.operands.values())
+    return " ".join((name, *words))
+
+
 def about(entry: Entry) -> str:
     return " ".join((entry.do.__doc__ or "").split())
 
@@ -80,7 +93,8 @@ def lines() -> Iterator[str]:
         yield f"{kind}: {what}"
         for name, entry in (*VERBS.items(), *CALLS.items()):
             if kind in entry.kinds:
-                yield f"    {f'{name} {entry.form}'.rstrip():<34} {about(entry)}".rstrip()
+                yield f"    {f'{name} {entry.form}'.rstrip():<34} {about(entry)}"
+                yield f"    {'':<34} {written(name, entry)}"
         yield ""
     for operand in operands():
         yield f"{operand.form:<8} {operand.means}"
@@ -106,5 +120,5 @@ def _table(known: dict[str, Entry], paths: Iterable[Path]) -> Iterator[str]:
     for name, entry in known.items():
         form = f"{name} {entry.form}".rstrip().replace("|", "\\|")
         kinds = ", ".join(entry.kinds)
-        example = used.get(name, "").replace("|", "\\|")
+        example = used.get(name, f"`{written(name, entry)}`").replace("|", "\\|")
         yield f"| `{form}` | {kinds} | {about(entry)} | {example} |".replace("|  |", "| |")

@@ -45,6 +45,7 @@ RAX, RDI = 0, 7
 
 @verb(ANY)
 async def post(me: Actor, event: EventNo) -> int:
+    """The event has happened: whoever awaits it goes on."""
     await me.machine.event(event).store(1)
     return 0
 
@@ -68,6 +69,7 @@ async def lock(me: Actor, which: LockNo) -> int:
 
 @verb("user guest")
 async def unlock(me: Actor, which: LockNo) -> int:
+    """The lock of the guest, given up."""
     taken = me.machine.guest_lock(which)
     if taken.state != curthread().tid:
         raise me.misused("it has not got the lock, expected a `lock` before")
@@ -80,16 +82,19 @@ async def unlock(me: Actor, which: LockNo) -> int:
 
 @verb("user")
 async def load(me: Actor, va: Va, idx: Index = 0) -> int:
+    """The program reads a word; -1 if the access faults."""
     return await accessed(me.running.load(me.va(va) + idx * 8))
 
 
 @verb("user")
 async def store(me: Actor, va: Va, value: Word, idx: Index = 0) -> int:
+    """The program writes a word; -1 if the access faults."""
     return await accessed(me.running.store(me.va(va) + idx * 8, value))
 
 
 @verb("user")
 async def fetch(me: Actor, va: Va) -> int:
+    """The program fetches an instruction there; -1 if the access faults."""
     return await accessed(me.running.fetch(me.va(va)))
 
 
@@ -146,6 +151,7 @@ async def try_execute(me: Actor, va: Va, argument: Word = 0) -> int:
 
 @verb("guest")
 async def vread(me: Actor, va: Vpte, level: Level = 0) -> int:
+    """The VPTE of an address, or the one that leads to its table at that level."""
     return int(await me.cpu.load(me.vpte(va, level)))
 
 
@@ -216,6 +222,7 @@ async def dload(me: Actor, page: Page, idx: Index) -> int:
 
 @verb("guest")
 async def dstore(me: Actor, page: Page, idx: Index, value: Word) -> int:
+    """The vkernel writes a word of a page through its DMAP."""
     return await accessed(me.cpu.store(me.dmap(page, idx), value))
 
 
@@ -228,6 +235,7 @@ async def mmap(me: Actor, va: Va, page: Page) -> int:
 
 @verb("guest host")
 async def munmap(me: Actor, va: Va, pages: Pages = 1) -> int:
+    """vm_map_remove of a range of the guest process."""
     start = me.va(va)
     await vm_map_remove(me.machine.guest.vm_map, start, start + pages * PAGE_SIZE)
     return 0

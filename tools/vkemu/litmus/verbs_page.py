@@ -256,6 +256,7 @@ async def reclaimed(me: Actor, page: Page) -> bool:
 
 @verb("host pageout")
 async def wires(me: Actor, page: Page) -> int:
+    """wire_count of the page; -2 where there is none."""
     m = me.machine.page(page)
     return NO_PAGE if m is None else int(await m.wire_count.load())
 
@@ -327,6 +328,7 @@ async def hstore(me: Actor, value: Word) -> int:
 
 @verb("host")
 async def unhold(me: Actor) -> int:
+    """vm_page_unhold of the page that it holds."""
     m, me.held = me.held, None
     if m is None:
         return NO_PAGE
@@ -343,4 +345,5 @@ async def count_fault(me: Actor) -> int:
 
 @verb("host")
 async def counted_faults(me: Actor) -> int:
+    """vm.vpagetable_faults, as a sysctl reads it."""
     return int(await me.machine.kernel.vmmeter.vpagetable["vpagetable_faults"].load())

@@ -143,6 +143,7 @@ async def kload(me: Actor, va: Va) -> int:
 
 @verb("guest")
 async def kstore(me: Actor, va: Va, value: Word) -> int:
+    """The guest kernel's own store to KVA."""
     return await accessed(me.cpu.store(me.va(va), value))
 
 
@@ -252,6 +253,7 @@ async def mlock(me: Actor, va: Va, pages: Pages = 1) -> int:
 
 @verb("fault")
 async def child_fault(me: Actor, va: Va, kind: FaultKind) -> int:
+    """vm_fault for the process that was forked last: read, write or fetch; its KERN_* result."""
     machine = me.machine
     if not machine.children:
         raise me.misused("no child yet, expected after a `fork`")

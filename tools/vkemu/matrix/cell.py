@@ -20,7 +20,7 @@ Verdict: TypeAlias = Literal["fail", "pass", "bounded", "n/a"]
 
 # Where the reduction's budget runs out, what is searched instead, and how that reads.
 FALLBACKS = (
-    ("bounded:1", None, "every interleaving with at most 1 preemption"),
+    ("bounded:2", None, "every interleaving with at most 2 preemptions"),
     ("pos", 100, "100 random ones (pos)"),
 )
 
@@ -89,7 +89,7 @@ def _decide(question: Question) -> Cell:
         executions += decision.result.executions
         if decision.verdict == "fail":
             return _decided(question, litmus, True, decision.result, executions)
-        # `bounded:1` leaves interleavings out by its nature, so it never says exhausted.
+        # `bounded` leaves interleavings out by its nature, so it never says exhausted.
         through = limit is not None or decision.result.seconds < 4 * question.max_seconds
         tried.append(text if through else f"{decision.result.executions:,} of {text}")
     bound = f"no failure in {question.max_seconds:g} s of {question.strategy}: {'; '.join(tried)}"

@@ -17,6 +17,7 @@ import msgspec
 from vkemu.mutation.operators import Edit, applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, notices, sources
 from vkemu.mutation.reach import EARLY, USUAL, Asked, Reach, reach, reaching
+from vkemu.mutation.reasons import enclosing
 from vkemu.mutation.reviewed import EQUIVALENT
 from vkemu.record.token import model_digest
 
@@ -48,7 +49,8 @@ class Generated(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """The same for the same mistake, wherever its file has moved it."""
         changed = (line for line in self.diff().splitlines()[2:] if line[:1] in "+-")
-        return f"{self.path} {self.edit.what}: " + " ".join(
+        function = next(iter(enclosing((ROOT / self.path).read_text(), self.edit.first)), "")
+        return f"{self.path}:{function} {self.edit.what}: " + " ".join(
             line[0] + line[1:].strip() for line in changed
         )
 

@@ -85,6 +85,8 @@ def _run(place: Place, mutant: str) -> Heard:
         )  # fmt: skip
     except _Fails as fails:
         return "fail", _first_line(str(fails.args[0]))
+    if result.interrupted:
+        raise KeyboardInterrupt
     decision = Decision(subject, result)
     failure = decision.failure
     return decision.verdict, "" if failure is None else _first_line(failure.message)

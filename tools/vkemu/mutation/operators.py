@@ -51,8 +51,15 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and getattr(child, "name", "") not in describes:
+            if not isinstance(child, ast.AST) or getattr(child, "name", "") in describes:
+                continue
+            if not (isinstance(child, ast.FunctionDef) and child.args.args[-1:] and _guards(child)):
                 yield from _nodes(child)
+
+
+def _guards(function: ast.FunctionDef) -> bool:
+    """What `guarded_by` asks, and only tests enforce."""
+    return function.args.args[-1].arg == "writing"
 
 
 def applied(source: str, edit: Edit) -> str:

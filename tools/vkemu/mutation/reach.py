@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final, NamedTuple
@@ -20,7 +20,7 @@ import msgspec
 
 from vkemu.mutation.planted import ROOT, sources
 from vkemu.mutation.trial import DRAWN, FEW, SEEDS, checks, perform
-from vkemu.verdict import UsageError
+from vkemu.verdict import Interrupted, UsageError
 from vkhost.rmap import POLICIES as RMAPS
 from vkhost.rmap.interface import Rmap
 
@@ -60,10 +60,17 @@ def reach(
     found: list[Reach] = []
     seen: list[bytes] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for number, part in enumerate(pool.map(look, shares), 1):
-            found += part[0]
-            seen.append(part[1])
-            tell(min(number * share, len(every)), len(every))
+        done = 0
+        try:
+            for number, part in enumerate(pool.map(look, shares), 1):
+                found += part[0]
+                seen.append(part[1])
+                done = min(number * share, len(every))
+                tell(done, len(every))
+        except KeyboardInterrupt:
+            for child in active_children():  # the pool would wait for what they are at
+                child.kill()
+            raise Interrupted(f"{done} of {len(every)} checks are made") from None
     return found, seen
 
 
@@ -133,7 +140,12 @@ class Asked(NamedTuple):
 
 
 # Of a mutant that nothing is known to reach: not all seeds were looked at.
-EARLY: Final = [Asked(f"run {s} pv_entry {n}", 1) for n in range(FEW) for s in DRAWN]
+EARLY: Final = [
+    Asked(f"run {scenario} {policy} {n}", 1)
+    for n in range(FEW)
+    for scenario in DRAWN
+    for policy in ("pv_entry", "nested")
+]
 
 
 def reaching(reached: Sequence[Reach], path: str, first: int, last: int) -> list[Asked]:

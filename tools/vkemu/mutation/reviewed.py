@@ -1,10 +1,55 @@
 """Generated mutants that were looked at and change nothing that anybody could see, each with why.
 
-By the changed lines, so that they are found again when the file has moved them.
+By function and changed lines, so that they are found again when the file has moved them.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-EQUIVALENT: Final[dict[str, str]] = {}
+_AGES: Final = "how fast a page ages: which one goes first is promised to nobody"
+_PS_ONLY: Final = "a directory entry with no page table below it is a PS entry, or 0"
+
+EQUIVALENT: Final[dict[str, str]] = {
+    "vkguest/vkernel64/pmap.py:pmap_remove wrong constant: -if old & VPTE_PS: +if old & "
+    "VPTE_FRAME:": _PS_ONLY,
+    "vkguest/vkernel64/pmap.py:pmap_protect wrong constant: -if not pte & VPTE_MANAGED: +if "
+    "not pte & VPTE_FRAME:": ("all VPTEs of the page tables of a process are managed"),
+    "vkguest/vkernel64/pmap_page.py:pmap_ts_referenced left out: -count += 1 +pass": _AGES,
+    "vkhost/rmap/pv_entry.py:remove_all wrong constant: -await vm_page_flag_clear(m, "
+    "PG_MAPPED | PG_MAPPEDMULTI | PG_WRITEABLE) +await vm_page_flag_clear(m, PG_MAPPED | "
+    "PG_MAPPEDMULTI | PG_MAPPED)": ("`remove` has cleared them already, with the last pv_entry"),
+    "vkhost/vm/vm_fault.py:_install left out: -await vm_prefault(fs) +pass": (
+        "what is not mapped ahead is mapped by the fault that wants it"
+    ),
+    'vkhost/vm/vm_fault.py:fault_name wrong constant: -return "execute" if fault_type & '
+    'VM_PROT_EXECUTE else "read" +return "execute" if fault_type & VM_PROT_WRITE else "read"': (
+        "a word of the event fault.begin, by which nobody goes"
+    ),
+    "vkhost/vm/vm_fault_object.py:_take_resident left out: -await "
+    "fs.first_ba.excl_heur.store(False) +pass": (
+        "a hint: the next fault begins with the exclusive token, which is always right"
+    ),
+    "vkhost/vm/vm_fault_vpagetable.py:vm_fault_vpagetable flag forgotten: -result = await "
+    "vm_fault_object(fs, vpte_frame(vpte), VM_PROT_READ | VM_PROT_WRITE) +result = await "
+    "vm_fault_object(fs, vpte_frame(vpte), VM_PROT_WRITE)": ("vm_fault_object asks for WRITE only"),
+    "vkhost/vm/vm_oom.py:oom_victim bound off by one: -if proc.pid == init_pid or (proc.pid <"
+    " low_pid and kernel.config.swap_pages): +if proc.pid == init_pid or (proc.pid <= low_pid"
+    " and kernel.config.swap_pages):": ("pids begin at 100"),
+    "vkhost/vm/vm_pageout_active.py:_age one too few: -m.act_count = min(m.act_count + "
+    "ACT_ADVANCE + actcount, ACT_MAX) +m.act_count = min(m.act_count + actcount, ACT_MAX)": _AGES,
+    "vkhost/vm/vm_pageout_clean.py:vm_pageout_flush wrong constant: -protection = "
+    "VM_PROT_NONE if vmflush_flags & OBJPC_TRY_TO_CACHE else VM_PROT_READ +protection = "
+    "VM_PROT_NONE if vmflush_flags & OBJPC_TRY_TO_CACHE else VM_PROT_NONE": (
+        "more is taken away than has to be: the next fault"
+    ),
+    "vkhost/vm/vm_pageout_page.py:_referenced one too few: -m.act_count += actcount + "
+    "ACT_ADVANCE +m.act_count += actcount": _AGES,
+    "vkhost/vm/vm_pageout_rss.py:vm_pageout_mdp_callback left out: -scan.actioncount += 1 +pass": (
+        "counted, as in the real function, and read by nobody"
+    ),
+    "vkhost/vm/vnode_pager.py:vnode_pager_haspage bound off by one: -return pindex * "
+    "PAGE_SIZE < obj.handle.size +return pindex * PAGE_SIZE <= obj.handle.size": (
+        "no page of an object lies at its size: vm_fault refuses it first"
+    ),
+}
