@@ -157,9 +157,12 @@ class Rewriter:
 
     def calls(self, name: str, arg: Any, out: Code) -> Code:
         if name == "CALL_FUNCTION_EX":
+            below = 1 if VERSION >= (3, 13) else 0  # what may be NULL is above the callable then
+            if VERSION >= (3, 14):  # and there always is a place for named ones, NULL or not
+                return call(calls.called_with, 4, 2, ("const", None))
             if arg & 1:
-                return call(calls.called_with, 3, 2, 1)
-            return call(calls.called_with, 2, 1, ("const", None))
+                return call(calls.called_with, 3 + below, 2, 1)
+            return call(calls.called_with, 2 + below, 1, ("const", None))
         if name == "CALL" and VERSION == (3, 11):
             return []  # its PRECALL had it
         count = int(arg)
