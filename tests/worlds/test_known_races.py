@@ -44,7 +44,7 @@ def test_httpcore_1093_within_a_hundred_executions(program: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.version_info >= (3, 12, 2), reason="mended in Python 3.12.2")
+@pytest.mark.skipif(sys.version_info >= (3, 12, 2), reason="mended after Python 3.12.1")
 def test_cpython_112202() -> None:
     result = known_races.hunt(known_races.condition_notify, stop_on_failure=False)
 
