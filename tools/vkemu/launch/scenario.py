@@ -54,48 +54,48 @@ class QuirkTable(Quirks, frozen=True, forbid_unknown_fields=True):
 class Region(Table, frozen=True):
     """[[guest.process.region]]: memory its program finds mapped when it starts."""
 
-    start: Annotated[int, Meta(ge=0)]
-    size: Size
-    prot: Literal["r", "rw"] = "rw"
+    start: Annotated[int, Meta(ge=0)]  # a multiple of 4096
+    size: Size  # bytes, or as "512K", "4M", "100p"
+    prot: Literal["r", "rw"] = "rw"  # what its program may do there
 
 
 class Process(Table, frozen=True):
     """[[guest.process]]: a user program of a guest: one instruction a line (asm.py), or the path of
     an .elf, from the scenario's folder on, with its arguments."""
 
-    program: str
-    args: tuple[str, ...] = ()
-    name: Name = "program"
+    program: str  # its text, or the path of an .elf
+    args: tuple[str, ...] = ()  # of an .elf
+    name: Name = "program"  # in the log
     data: Size = "1p"  # from DATA_ADDRESS on, zeroed
-    region: tuple[Region, ...] = ()
+    region: tuple[Region, ...] = ()  # tables of their own, below
 
 
 class DataFile(Table, frozen=True):
     """[[guest.file]]: what programs in machine code can open: a file, or random words."""
 
-    name: Name
-    path: str = ""
-    words: Annotated[int, Meta(ge=0, le=1 << 21)] = 0
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
+    name: Name  # in the log and in reports
+    path: str = ""  # of a file, from the scenario's folder on
+    words: Annotated[int, Meta(ge=0, le=1 << 21)] = 0  # or so many random ones
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1  # of the schedule, without --seed
 
 
 class Guest(Table, frozen=True):
     """[[guest]]: one vkernel and its first processes: workloads by name, programs by text."""
 
-    name: Name
-    memory: Size
-    vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)] = 2
+    name: Name  # in the log and in reports
+    memory: Size  # bytes, or as "512K", "4M", "100p"
+    vcpus: Annotated[int, Meta(ge=1, le=limits.VCPUS)] = 2  # virtual CPUs
     workloads: tuple[str, ...] = ()  # "forkcow", "touch:pages=4,rounds=2"
-    process: tuple[Process, ...] = ()
+    process: tuple[Process, ...] = ()  # tables of their own, below
     programs: tuple[str, ...] = ()  # paths of .elf that programs in machine code can exec
-    file: tuple[DataFile, ...] = ()
+    file: tuple[DataFile, ...] = ()  # tables of their own, below
     swap: Size = 0  # the end of its memory is its swap
-    quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200
-    prezero: bool = False
+    quantum: Annotated[int, Meta(ge=1, le=limits.RUN_BUDGET)] = 200  # instructions of a turn
+    prezero: bool = False  # zero all memory before the kernel starts
     kernel_map: bool = False  # trap frames and buffers of its own that it may fault on
-    mutants: tuple[str, ...] = ()
+    mutants: tuple[str, ...] = ()  # deliberate defects of the host's kernel
     tree: GuestTree = "patch"  # of the vkernel, which may be older than its host
-    quirks: GuestQuirks = GuestQuirks()
+    quirks: GuestQuirks = GuestQuirks()  # a table of its own, below
 
     @property
     def memory_pages(self) -> int:
@@ -110,9 +110,9 @@ class NativeTable(Table, frozen=True):
     """[[native]]: a host process that is no vkernel, with anonymous memory that it writes and
     checks, round after round (native.py)."""
 
-    name: Name
-    memory: Size
-    rounds: Annotated[int, Meta(ge=1, le=1000)] = 2
+    name: Name  # in the log and in reports
+    memory: Size  # bytes, or as "512K", "4M", "100p"
+    rounds: Annotated[int, Meta(ge=1, le=1000)] = 2  # of writing and checking
     pause_ms: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # between rounds, in virtual time
     innocent: bool = False  # to kill it is a failure
     ops: Annotated[int, Meta(ge=0, le=10_000)] = 0  # drawn ones, instead of the rounds
