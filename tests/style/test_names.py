@@ -25,7 +25,11 @@ STAY = {
         "vkguest.kern.kern_descrip": "SEEK_SET SEEK_CUR SEEK_END",
         "vkguest.kern.kern_sig": "SIG_BLOCK SIG_UNBLOCK SIG_SETMASK",
         "vkguest.kern.pipe": "PIPE_BUF",
-        "vkguest.kernel": "DOWN",
+        "vkguest.kernel": "DOWN FAILED",
+        "vkguest.vm.vm_page": "ACT_INIT",
+        "vkhost.pc64.machine_code": "RCX R11",
+        "vkemu.litmus.verbs_guest": "RAX RDI",
+        "vkemu.exploration.reduction.several": "OPEN",
         "vkguest.vkernel64.npx": "INITIAL_NPXCW INITIAL_MXCSR",
         "vkguest.vkernel64.syscall_x86": "WNOHANG",
     }.items()
@@ -91,6 +95,9 @@ def known_by(module: Module) -> frozenset[str]:
     homes = {name.rpartition(".")[2]: name for name in taken}
     found = set(taken)
     for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom):
+            homes |= {a.asname: f"{node.module}.{a.name}" for a in node.names if a.asname}
+    for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             found.add(f"{homes.get(node.value.id, '')}.{node.attr}")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -114,8 +121,8 @@ def unnamed(tree: Sequence[Module], tests: Sequence[Module]) -> Iterator[str]:
 def told() -> set[str]:
     """What a test changes or a page explains."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-    texts = [module.text for module in modules_of_tests() if module.name != __name__]
-    return set(re.findall(r"\b_?[A-Z]\w+", " ".join([*texts, *(p.read_text() for p in pages)])))
+    words = set(re.findall(r"\b_?[A-Z]\w+", " ".join(page.read_text() for page in pages)))
+    return words.union(*map(known_by, modules_of_tests()))
 
 
 def is_plain(value: ast.AST | None) -> bool:
@@ -142,7 +149,8 @@ def lonely(tree: Sequence[Module], words: set[str]) -> Iterator[tuple[str, ast.A
             users = frozenset[ast.AST | None]().union(*(constant.users for constant in group))
             if any(name in elsewhere or f"{module.name}.{name}" in elsewhere for name in names):
                 continue
-            if words & set(names) or (
+            ways = {*names, *(f"{module.name}.{name}" for name in names)}
+            if words & ways or (
                 users
                 and (
                     len(users) > 1

@@ -36,7 +36,6 @@ INITIAL_MXCSR: Final = 0x1F80
 DEFAULT_MXCSR_MASK: Final = 0xFFBF  # of a processor that says nothing: no DAZ
 CONTROL_WORD, MXCSR_WORD = 0, 3  # words of the image; MXCSR is the lower half of its word
 IMAGE_WORDS: Final = 64
-U32: Final = (1 << 32) - 1
 
 
 async def npx_mxcsr_mask(gd: GlobalData) -> int:
@@ -94,11 +93,12 @@ async def _npxinit(gd: GlobalData, at: int) -> None:
 async def _mask_mxcsr(gd: GlobalData, at: int) -> bool:
     """Else fxrstor would fault in the kernel."""
     (word,) = await access(gd, load(at + 8 * MXCSR_WORD))
-    if not word & U32 & ~gd.kernel.npx_mxcsr_mask:
+    u32 = (1 << 32) - 1
+    if not word & u32 & ~gd.kernel.npx_mxcsr_mask:
         return False
-    kept = word & ~U32 | word & gd.kernel.npx_mxcsr_mask
+    kept = word & ~u32 | word & gd.kernel.npx_mxcsr_mask
     await access(gd, store(at + 8 * MXCSR_WORD, kept))
-    gd.kernel.emit("console", f"{gd.kernel.name}: FXRSTOR: illegal FP MXCSR {word & U32:08x}")
+    gd.kernel.emit("console", f"{gd.kernel.name}: FXRSTOR: illegal FP MXCSR {word & u32:08x}")
     return True
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
     from vkguest.vkernel64.globaldata import GlobalData
 
-MMAP_BASE: Final = 0x1000_0000
 RW: Final = PROT_READ | PROT_WRITE
 
 
@@ -57,7 +56,8 @@ async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     await vm_map.lock.acquire_exclusive()
     if fixed:
         await vm_map_delete(gd, vm_map, addr, addr + size)
-    where = addr if fixed else vm_map_findspace(vm_map, round_page(addr) or MMAP_BASE, size)
+    mmap_base = 0x1000_0000
+    where = addr if fixed else vm_map_findspace(vm_map, round_page(addr) or mmap_base, size)
     if where is not None:
         shared = bool(flags & MAP_SHARED)
         obj = VmObject() if vnode is None else vnode.object

@@ -11,7 +11,6 @@ from typing import Final
 
 LONG: Final = struct.Struct("<QQ")
 SHORT: Final = struct.Struct("<IHHIHH")
-U32: Final = (1 << 32) - 1
 
 
 def short_pointers(image: bytes) -> bytes:
@@ -19,7 +18,8 @@ def short_pointers(image: bytes) -> bytes:
     fip, fdp = LONG.unpack(image[8:24])
     # The selectors of 64-bit code, which a processor may also leave out.
     selector = 0
-    return SHORT.pack(fip & U32, selector, 0, fdp & U32, selector, 0)
+    u32 = (1 << 32) - 1
+    return SHORT.pack(fip & u32, selector, 0, fdp & u32, selector, 0)
 
 
 def long_pointers(image: bytes) -> bytes:

@@ -33,7 +33,6 @@ from vkhost.vm.vm import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 
 CR0_TS: Final = 1 << 3
 U64: Final = (1 << 64) - 1
-U32: Final = (1 << 32) - 1
 # What is executed on our own behalf, by its place in the spare page; the image is behind it.
 SYSRET, FXSAVE64, FXRSTOR64, FNINIT, JUMP_SELF, LOAD, IMAGE = 0, 16, 32, 48, 64, 80, 2048
 OWN_CODE: Final = {
@@ -195,8 +194,9 @@ class UnicornCpu:
 
     def rdtsc(self) -> None:
         """Answered by the virtual clock: one tick a nanosecond."""
-        self.uc.reg_write(x86.UC_X86_REG_RAX, CLOCK[0] & U32)
-        self.uc.reg_write(x86.UC_X86_REG_RDX, CLOCK[0] >> 32 & U32)
+        u32 = (1 << 32) - 1
+        self.uc.reg_write(x86.UC_X86_REG_RAX, CLOCK[0] & u32)
+        self.uc.reg_write(x86.UC_X86_REG_RDX, CLOCK[0] >> 32 & u32)
         self.skip(len(RDTSC))
 
     # Running.

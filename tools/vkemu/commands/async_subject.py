@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from vkemu.exploration.result import Failure, Result
     from vkemu.report.told import Told
 
-MAX_STEPS = 10_000
-
 
 def async_subject(args: Namespace) -> Subject:
     """Of `FILE.py::TEST`; what `explored` was given for the test is what it is searched with."""
@@ -45,12 +43,14 @@ def async_subject(args: Namespace) -> Subject:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path}: {name}: {error}") from None
 
+    max_steps = 10_000
+
     def tell(failure: Failure) -> Told:
         from vkemu.report.program import tell_program
         from vkemu.report.told import Told
 
         report = tell_program(
-            failure, program, name=name, max_steps=MAX_STEPS, replay=replay(failure),
+            failure, program, name=name, max_steps=max_steps, replay=replay(failure),
             measured=False,
         )  # fmt: skip
 
@@ -73,6 +73,6 @@ def async_subject(args: Namespace) -> Subject:
         token=lambda failure: failure.token,
         replay=replay,
         tell=tell,
-        max_steps=int(options.get("max_steps", MAX_STEPS)),
+        max_steps=int(options.get("max_steps", max_steps)),
         strategy=str(options.get("strategy", "dpor")),
     )

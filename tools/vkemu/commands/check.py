@@ -17,8 +17,6 @@ from vkemu.matrix.cell import Cell
 from vkemu.matrix.design import EXACT, Design, design
 from vkemu.verdict import Status, telling
 
-WIDTH = 96
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -98,8 +96,9 @@ def _names(text: str, names: list[str]) -> list[str]:
     if not names:
         return []
     lines, line = [], f"{text} ({len(names)})"
+    width = 96
     for name in names:
-        if len(line) + len(name) + 1 > WIDTH:
+        if len(line) + len(name) + 1 > width:
             lines.append(line)
             line = " "
         line += f" {name}"

@@ -20,7 +20,6 @@ from vkhost.tree import TREES
 if TYPE_CHECKING:
     from vkemu.report.told import Told
 
-WHOLE: Final = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
 TOKEN_SHOWN: Final = 400  # characters, in a message
 SECONDS_DEFAULT: Final = 60.0  # of a search that is given no budget at all
 
@@ -294,7 +293,8 @@ def replay_token(subject: Subject, token: str, args: argparse.Namespace) -> int:
     """Tell one schedule again; the failure it shows is the expected end. Kept like any other."""
     from vkemu.exploration import replay
 
-    if token.startswith(WHOLE):
+    whole = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
+    if token.startswith(whole):
         word = token if len(token) <= TOKEN_SHOWN else "TOKEN"
         raise UsageError(f"--replay: this token says its program, expected `vkemu replay {word}`")
     try:

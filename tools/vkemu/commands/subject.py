@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from vkemu.report.failure import Failure as Report
     from vkemu.report.told import Told
     from vkemu.report.trial import Origin, Record
-
-MAX_STEPS: Final = 10_000  # of a Python program, which cannot say so itself
 
 
 @dataclass(slots=True)
@@ -58,6 +56,7 @@ class Subject:
 def subject_of(args: Namespace) -> Subject:
     """The subject the command line names; UsageError when there is none such."""
     path, colon, function = args.file.rpartition(":")
+    max_steps = 10_000  # of a Python program, which cannot say so itself
     if (path if colon else args.file).endswith(".py"):
         if not colon or not function:
             file = args.file.rstrip(":")
@@ -66,7 +65,7 @@ def subject_of(args: Namespace) -> Subject:
             if given:
                 raise UsageError(f"{option} {given!r}, expected none: {path} is Python")
         return plain_subject(
-            f"{Path(path).stem}:{function}", args, PythonProgram(path, function), MAX_STEPS
+            f"{Path(path).stem}:{function}", args, PythonProgram(path, function), max_steps
         )
     from vkemu.launch.scenario import exists, shipped_names
     from vkemu.litmus.file import Litmus, find_litmus, load, load_litmus

@@ -12,8 +12,6 @@ from itertools import pairwise
 from math import log
 from statistics import median
 
-LINEAR = (0.7, 1.3)
-
 
 def growth(sizes: Sequence[int], values: Sequence[int], symbol: str) -> str:
     """`O(1)`, `O(log n)`, `O(n)` or `O(n^e)`, with the axis's symbol for n."""
@@ -23,9 +21,10 @@ def growth(sizes: Sequence[int], values: Sequence[int], symbol: str) -> str:
     if values[-1] < values[0]:
         return "O(1)"  # it shrinks
     e = exponent(sizes, values)
-    if e < LINEAR[0]:
+    linear = (0.7, 1.3)
+    if e < linear[0]:
         return f"O(log {symbol})"
-    if e <= LINEAR[1]:
+    if e <= linear[1]:
         return f"O({symbol})"
     return f"O({symbol}^{e:.1f})"
 

@@ -53,7 +53,6 @@ from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 DMAP: Final = 0x100_0000_0000
 LEAF: Final = VPTE_V | VPTE_RW | VPTE_U | VPTE_A | VPTE_M
-MAX_STEPS: Final = 1_000_000
 LEVELS: Final = 4
 STAGE_LOADS: Final = LEVELS
 NESTED_LOADS: Final = (LEVELS + 1) * (LEVELS + 1) - 1
@@ -344,7 +343,8 @@ class Situation:
             self.steps += 1
             return draw(runnable)
 
-        execution.run(choose, MAX_STEPS)
+        max_steps = 1_000_000
+        execution.run(choose, max_steps)
         execution.close()
 
 

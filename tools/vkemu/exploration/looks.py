@@ -23,7 +23,6 @@ from vkemu.executors.announced import may_go_on
 from vkemu.executors.place import source_of
 from vkemu.exploration.reach import Reach, is_ours, not_its_own
 
-FIELDS: Final = ("state", "done")
 STATE: Final[Any] = Shared.__dict__["state"]
 DONE: Final[Any] = Thread.__dict__["done"]
 WAIT: Final[Any] = Cell.wait
@@ -37,9 +36,10 @@ class GuardError(TypeError):
 def named_by(program: Any) -> frozenset[str]:
     """Which of FIELDS its code names, or may name."""
     reach = Reach(program, not_its_own)
+    fields = ("state", "done")
     if reach.unknown == "too much":
-        return frozenset(FIELDS)
-    return frozenset(name for name in FIELDS if name in reach.names)
+        return frozenset(fields)
+    return frozenset(name for name in fields if name in reach.names)
 
 
 def guard_of(frame: FrameType | None) -> Any:

@@ -27,7 +27,6 @@ from vkemu.record.narrate import Event
 from vkemu.record.rundir import DROPPED, is_hidden
 from vkemu.verdict import UsageError, Verdict
 
-LATER: Final = ", and nothing after them can be judged"
 _FIELDS: Final = {
     name: tuple((f.name, f.kind) for f in event.fields) for name, event in EVENTS.items()
 }
@@ -104,6 +103,7 @@ def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
     actor = ""
     oracle.actor = lambda: actor
     numbers = Numbers(log)
+    later = ", and nothing after them can be judged"
     try:
         for number, event in log.numbered():
             args = arguments(event)
@@ -116,11 +116,11 @@ def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
             if event["event"] == DROPPED:
                 count, first, last = found.dropped = event["count"], event["first"], event["last"]
                 what = f"{count} were dropped from there to seq {last}"
-                found.lacks(f"before seq {first}; {what}{LATER}")
+                found.lacks(f"before seq {first}; {what}{later}")
                 break
             if isinstance(here, int) and (gap := numbers.missing(here)):
                 found.missing += gap
-                found.lacks(f"before seq {here - gap}; {gap} events are missing there{LATER}")
+                found.lacks(f"before seq {here - gap}; {gap} events are missing there{later}")
             found.events += 1
             found.line, found.event = number, event
             oracle(event["event"], *args)

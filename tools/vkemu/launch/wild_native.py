@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Final
 
 from vkprotocol.effects import Spawn
 from vkprotocol.insn import MemOp, load, store
@@ -42,8 +41,6 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkemu.launch.native import Killed, Native
 from vkhost.kernel import Kernel
 
-OPS: Final = ("touch", "touch", "touch", "map", "unmap", "advise")
-
 
 class WildNative(Native):
     """`ops` operations on `pages` pages, drawn from `seed`. A fault is not the end of it."""
@@ -63,13 +60,14 @@ class WildNative(Native):
         self.corners = corners
 
     async def _main(self) -> None:
+        ops = ("touch", "touch", "touch", "map", "unmap", "advise")
         try:
             base = await self._mmap()
             for request in refused(self._stamp) if self.corners else ():
                 reply = await self._call(request)
                 assert reply.errno, request
             for _ in range(self.rounds):
-                await self._call(self._drawn(base, self.random.choice(OPS)))
+                await self._call(self._drawn(base, self.random.choice(ops)))
             await self._call(Exit(lwp=0, seq=self._stamp()))
         except Killed as killed:
             self.killed = str(killed)

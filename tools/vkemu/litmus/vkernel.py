@@ -8,7 +8,7 @@ between the two of `vkemu run` nothing could come but a message.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import structs
@@ -42,8 +42,6 @@ from vkhost.pc64.pmap_switch import swtch_in
 from vkhost.pc64.user_code import Trap
 from vkhost.quirks import Quirks
 from vkhost.vm.vnode_pager import MemoryVnode
-
-SETUP: Final = -1  # the tid of the thread that `drive` is
 
 
 class Over(Exception):
@@ -167,21 +165,22 @@ class GuestMachine:
 
     async def _set_up(self) -> None:
         kernel, vkernel = self.kernel, self.vkernel
+        setup = -1  # the tid of the thread that `drive` is
         for lwp in self.proc.lwps:
             kernel.emit("lwp.create", self.proc.pid, lwp.id)
-            kernel.bind(SETUP, lwp.cpu)
+            kernel.bind(setup, lwp.cpu)
             await swtch_in(lwp)
-        kernel.bind(SETUP, self.proc.lwps[0].cpu)
+        kernel.bind(setup, self.proc.lwps[0].cpu)
         await vkernel._boot(vkernel.cpus[0])
         for gd in vkernel.cpus:
-            kernel.bind(SETUP, self.proc.lwps[gd.cpuid].cpu)
+            kernel.bind(setup, self.proc.lwps[gd.cpuid].cpu)
             frames = range(vkernel.memory_pages)
             await access(gd, *(or_bits(phys_to_dmap(frame), 0) for frame in frames))
-        kernel.bind(SETUP, self.proc.lwps[0].cpu)
+        kernel.bind(setup, self.proc.lwps[0].cpu)
         if vkernel.boot_error is not None:
             raise UsageError(f"{self.litmus.where}:guest: {vkernel.boot_error}, expected a guest")
         self._part(await self._before())
-        kernel.unbind(SETUP)
+        kernel.unbind(setup)
 
     async def _before(self) -> Lwp:
         """The lwp that has done what came before; children that it has made go first, and daemons

@@ -31,7 +31,6 @@ from vkhost.rmap.interface import Rmap
 EXACT: Final = "pv_entry"
 SEEDS: Final = 20
 SECONDS: Final = 2.0  # of dpor, before a search is cut short
-MAX_STEPS: Final = 300_000
 
 
 class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -189,12 +188,13 @@ def perform(source: str, asked: Question | str, seed: int, digest: str) -> Done:
     if digest_of(source) != digest:
         raise UsageError(f"{source}: another file on a worker, expected the same one")
     policy = register(source)
+    max_steps = 300_000
     with _Traced(source) as traced:
         if isinstance(asked, Question):
             return Done(answer(asked), None, traced.lines)
         scenario = drawn(load(asked, (f"policy={policy}", f"seed={seed}")), seed)
         machine = assemble(scenario)
-        outcome = conduct(machine.execution, Recorder(seeded(seed)), MAX_STEPS, machine.finish)
+        outcome = conduct(machine.execution, Recorder(seeded(seed)), max_steps, machine.finish)
         why = "" if outcome.error is None else headline(outcome.error)
         return Done(None, (asked, seed, outcome.verdict, why), traced.lines)
 

@@ -26,8 +26,6 @@ from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Kernel
 from vkhost.vm.vnode import MemoryVnode
 
-SEEDS: Final = 16
-MAX_STEPS: Final = 400_000
 NOBODY: Final = -1
 Window = Callable[[msg.AnyRequest, msg.AnyRequest | None], bool]
 
@@ -111,7 +109,8 @@ class WatchedPort:
 
 def run_guest(place: Guest, mutant: str) -> tuple[str, str]:
     """(verdict, what went wrong) over SEEDS seeds; the first that fails is enough."""
-    for seed in range(SEEDS if mutant else SEEDS // 4):
+    seeds = 16
+    for seed in range(seeds if mutant else seeds // 4):
         said = _once(place, mutant, Schedule(seed, place.hold))
         if said:
             return "fail", said
@@ -124,8 +123,9 @@ def _once(place: Guest, mutant: str, schedule: Schedule) -> str:
     kernel = Kernel(HostConfig(pages=400, cpus=place.vcpus), "pv_entry", execution.spawn, oracle)
     kernel.start()
     guest = _boot(place, mutant, kernel, schedule)
+    max_steps = 400_000
     try:
-        execution.run(schedule, MAX_STEPS)
+        execution.run(schedule, max_steps)
         oracle.finish()
     except FAILURES as error:
         return headline(error)

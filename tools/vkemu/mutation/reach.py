@@ -24,8 +24,6 @@ from vkemu.verdict import Interrupted, UsageError
 from vkhost.rmap import POLICIES as RMAPS
 from vkhost.rmap.interface import Rmap
 
-EXECUTIONS: Final = 2
-SOME, MANY = 60, 1500  # executions of a search, at first and when all else was silent
 ALIKE: Final = 2  # policies of which the same is asked
 # What most lines are looked for with: of two trees, and both know every PTE that matters.
 USUAL: Final = ("pv_entry", "vpte_list")
@@ -78,11 +76,12 @@ def look(share: Iterable[str]) -> tuple[list[Reach], bytes]:
     coverage = tracer()
     coverage.start()
     said: list[tuple[str, str, float]] = []
+    executions = 2
     for check in share:
         coverage.switch_context(check)
         start = time.process_time()
         try:
-            verdict, _ = perform(check, executions=EXECUTIONS)
+            verdict, _ = perform(check, executions=executions)
         except UsageError:
             continue
         said.append((check, verdict, round(time.process_time() - start, 3)))
@@ -157,11 +156,12 @@ def reaching(reached: Sequence[Reach], path: str, first: int, last: int) -> list
         policies = [p for p in POLICIES if p not in USUAL and path in modules_of(p)][:ALIKE]
         hits = [Reach(check, "", 0.0, {}) for check in checks(tuple(policies))]
     fine = [r for r in hits if r.verdict != "fail"]
-    searches = [Asked(r.check, SOME) for r in _searches(fine)]
+    some, many = 60, 1500  # executions of a search, at first and when all else was silent
+    searches = [Asked(r.check, some) for r in _searches(fine)]
     runs = [Asked(check, 1) for check in _seeds([r.check for r in fine])]
     early = [a for a in runs if int(a.check.split()[3]) < FEW]
     more = [a for a in runs if a not in early]
-    return [*early, *searches, *more, *(Asked(a.check, MANY) for a in searches)]
+    return [*early, *searches, *more, *(Asked(a.check, many) for a in searches)]
 
 
 def modules_of(policy: str) -> list[str]:

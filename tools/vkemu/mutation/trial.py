@@ -20,7 +20,6 @@ SCENARIOS: Final = (
 )  # fmt: skip
 SEEDS: Final = 24
 FEW: Final = 4  # of a scenario in which only the schedule is drawn
-MAX_STEPS: Final = 120_000
 SECONDS: Final = 10.0  # of a search whose executions take long
 
 
@@ -66,7 +65,8 @@ def _run(name: str, policy: str, seed: int) -> Heard:
 
     scenario = drawn(load(name, (f"policy={policy}", f"seed={seed}")), seed)
     machine = assemble(scenario)
-    outcome = conduct(machine.execution, Recorder(seeded(seed)), MAX_STEPS, machine.finish)
+    max_steps = 120_000
+    outcome = conduct(machine.execution, Recorder(seeded(seed)), max_steps, machine.finish)
     return outcome.verdict, "" if outcome.error is None else headline(outcome.error)
 
 

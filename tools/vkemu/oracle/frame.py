@@ -19,7 +19,6 @@ PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
 
 PQ_NONE: Final = QUEUES.index("none")
 PQ_ACTIVE: Final = QUEUES.index("active")
-HISTORY: Final = 24  # happenings remembered for each frame
 
 Id = int | str
 
@@ -74,4 +73,5 @@ class Frame:
         self.was = 0  # what the word of the last store held before it
         self.stamp = 0  # the step of the last change of them
         self.ptes: dict[tuple[Id, int], Translation] = {}
-        self.history: deque[Happening] = deque(maxlen=HISTORY)
+        history = 24  # happenings remembered for each frame
+        self.history: deque[Happening] = deque(maxlen=history)

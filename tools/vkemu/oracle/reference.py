@@ -24,7 +24,6 @@ from vkemu.oracle.violation import Violation
 
 CHANGES: Final = ("mmap", "munmap", "mprotect")
 COPIES: Final = ("fuword", "suword")
-BYTES: Final = ("copyin", "copyout")  # the same of any bytes
 RW: Final = PROT_READ | PROT_WRITE
 
 
@@ -209,7 +208,7 @@ class Reference:
             self._end_free(who, tid)
         elif name in COPIES:
             self._copied(process, tid, name, errno, value)
-        elif name in BYTES:
+        elif name in ("copyin", "copyout"):  # the same of any bytes
             for key in [key for key in self.copies if key[:2] == (who, tid)]:
                 copy = self._end_copy(key, done=not errno, partly=bool(errno))
                 if name == "copyout" and copy.version != process.version:

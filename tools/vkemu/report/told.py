@@ -27,7 +27,6 @@ from vkemu.report.width import Lenient
 from vkguest.kern.errors import GuestPanic
 from vkhost.kern.panic import Panic
 
-EXACT = "pv_entry"  # the reverse map that knows every PTE
 # Of a longer run the end is told, without a page, and it is not taken again some thirty times.
 TOLD_STEPS = 60_000
 TOKEN = re.compile(r"vkemu replay vk1\.[\w-]+")
@@ -107,8 +106,9 @@ def closers(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:
         yield "no deliberate defect", replace(scenario, mutants=())
     if not scenario.host.interlock:
         yield "the interlock", replace(scenario, host=replace(scenario.host, interlock=True))
-    if scenario.policy != EXACT:
-        yield f"policy {EXACT}", replace(scenario, policy=EXACT)
+    exact = "pv_entry"  # the reverse map that knows every PTE
+    if scenario.policy != exact:
+        yield f"policy {exact}", replace(scenario, policy=exact)
 
 
 def again(scenario: Scenario, choose: Choose) -> BaseException | None:

@@ -40,7 +40,6 @@ from vkhost.kern.syscall import proc_start
 from vkhost.kernel import Kernel
 
 STOP_SECONDS: Final = 5.0  # for the processes of the guests to end, once they were told to
-NAMES: Final = 4096
 
 
 class Overdue(Exception):
@@ -309,7 +308,8 @@ class Server:
         while (unique := name if count == 1 else f"{name}-{count}") in taken:
             count += 1
         self._names[name] = count
-        if len(self._names) > NAMES:
+        names = 4096
+        if len(self._names) > names:
             del self._names[next(iter(self._names))]
         return unique
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-WARM: Final = 1 / 3  # of the time: what is made once is made by then
 ENOUGH_SECONDS: Final = 30.0  # less says nothing of growth
 # Of what must not grow: what it may differ by in any case, for noise.
 SLACK: Final = {"resident_bytes": 8 << 20, "threads": 16, "descriptors": 4, "queued": 256}
@@ -57,8 +56,9 @@ def judgeable(samples: Sequence[Sample]) -> bool:
 def growth(samples: Sequence[Sample]) -> list[str]:
     """What is more in the last third of the time than in the one before, by more than noise."""
     end = samples[-1].seconds if samples else 0.0
-    middle = [s for s in samples if end * WARM <= s.seconds < 2 * end * WARM]
-    last = [s for s in samples if s.seconds >= 2 * end * WARM]
+    warm = 1 / 3  # of the time: what is made once is made by then
+    middle = [s for s in samples if end * warm <= s.seconds < 2 * end * warm]
+    last = [s for s in samples if s.seconds >= 2 * end * warm]
     if not middle or not last:
         return []
     found = []

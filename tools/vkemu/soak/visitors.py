@@ -24,7 +24,6 @@ from vkguest.kernel import Vkernel
 from vkguest.vkernel64.port import MailboxPort
 from vkguest.workloads import workload
 
-KINDS: Final = ("guest", "guest", "guest", "killed", "killed", "garbage")
 PAGES: Final = (64, 96, 128)  # of a guest's memory
 ENDED: Final = "ran to its end"
 
@@ -40,7 +39,8 @@ def greeting(name: str, pages: int, vcpus: int) -> Hello:
 
 async def visit(random: Random, name: str, dial: Dial) -> tuple[str, list[str]]:
     """One visitor: what became of it in a word or two, and what it found wrong."""
-    kind = random.choice(KINDS)
+    kinds = ("guest", "guest", "guest", "killed", "killed", "garbage")
+    kind = random.choice(kinds)
     if kind == "garbage":
         await send_garbage(random, name, dial())
         return "sent garbage", []

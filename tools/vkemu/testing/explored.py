@@ -50,8 +50,6 @@ class Settings:
     token: str | None = None  # this schedule, and no other
 
 
-SECONDS_DEFAULT: Final = 30.0
-
 SETTINGS: Final[ContextVar[Settings | None]] = ContextVar("vkemu_settings", default=None)
 
 
@@ -157,8 +155,9 @@ def run_schedules(program: Callable[..., Any], options: Mapping[str, Any]) -> No
         replay_schedule(program, settings.token, {n: merged[n] for n in again if n in merged})
         return
     unknown = merged.pop("unknown", "fail")
+    seconds_default = 30.0
     if merged.get("max_executions") is None:
-        merged.setdefault("max_seconds", SECONDS_DEFAULT)
+        merged.setdefault("max_seconds", seconds_default)
     result = explore(program, **merged)
     counts = f"{result.executions:,} executions by {result.strategy}, seed {result.seed}"
     failure = result.failure

@@ -7,22 +7,20 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
-
-PACKAGES: Final = ("vkprotocol", "vkhost", "vkguest", "vkemu")
-KINDS: Final = (".py", ".toml", ".asm")  # and the programs that are shipped
 
 
 @cache
 def code_digest() -> str:
     """Of all our packages, and of the version of Python, which may order what we do not."""
     digest = hashlib.sha256(f"{sys.version_info[:2]}".encode())
-    for package in PACKAGES:
+    packages = ("vkprotocol", "vkhost", "vkguest", "vkemu")
+    kinds = (".py", ".toml", ".asm")  # and the programs that are shipped
+    for package in packages:
         spec = find_spec(package)
         assert spec is not None
         assert spec.origin is not None
         root = Path(spec.origin).parent
-        names = sorted(f.relative_to(root).as_posix() for f in root.rglob("*") if f.suffix in KINDS)
+        names = sorted(f.relative_to(root).as_posix() for f in root.rglob("*") if f.suffix in kinds)
         for name in names:
             content = (root / name).read_bytes()
             digest.update(f"{package}/{name} {len(content)}\0".encode() + content)

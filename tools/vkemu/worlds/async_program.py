@@ -22,8 +22,6 @@ from vkemu.worlds.network import WORDS
 from vkemu.worlds.noting import LOG
 from vkemu.worlds.world import Unsupported, World
 
-BACKENDS: Final = ("trio", "asyncio", "anyio+asyncio", "anyio+trio")
-ORDERS: Final = ("arrival", "any")
 OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "network")
 
 
@@ -164,15 +162,17 @@ class AsyncProgram:
 
 
 def check(main: Any, backend: Any, options: dict[str, Any]) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: {backend!r}, expected one of {', '.join(BACKENDS)}")
+    backends = ("trio", "asyncio", "anyio+asyncio", "anyio+trio")
+    if backend not in backends:
+        raise ValueError(f"backend: {backend!r}, expected one of {', '.join(backends)}")
     if not callable(main):
         raise TypeError(f"program: {main!r}, expected an async function without arguments")
     for name in options:
         if name not in OPTIONS:
             raise TypeError(f"explore: no option {name!r}, expected one of {', '.join(OPTIONS)}")
     times = ("idle", "any")
-    known = (("time", times), ("order", ORDERS), ("clock", outside.CLOCKS))
+    orders = ("arrival", "any")
+    known = (("time", times), ("order", orders), ("clock", outside.CLOCKS))
     for name, allowed in known:
         if options.get(name, allowed[0]) not in allowed:
             raise ValueError(f"{name}: {options[name]!r}, expected one of {', '.join(allowed)}")

@@ -9,15 +9,13 @@ search, for fewer and fewer later on, and for the last.
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Final
+from typing import Any
 
 from vkemu.exploration.checking.audit import Audit
 from vkemu.exploration.result import Unseen
 from vkemu.exploration.run import Run
 from vkemu.worlds.noting import LOG
 from vkemu.worlds.world import World, readable
-
-ORDERS: Final = 3  # of each execution that is looked at
 
 
 class WorldAudit(Audit):
@@ -51,7 +49,8 @@ class WorldAudit(Audit):
             self.reorder(self.last)
 
     def reorder(self, taken: Taken) -> None:
-        for n in range(ORDERS + 1):
+        orders = 3  # of each execution that is looked at
+        for n in range(orders + 1):
             # The first is the same order: is it the same execution at all?
             order = taken.order(self.random) if n else list(range(len(taken.steps)))
             if n and order == sorted(order):

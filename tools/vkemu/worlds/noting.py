@@ -30,7 +30,6 @@ IMMUTABLE: Final = frozenset(
     [int, float, complex, str, bytes, bool, type(None), frozenset, range, slice, ModuleType,
      CodeType, type(len), type([].append), type(Ellipsis), type(NotImplemented)]
 )  # fmt: skip
-SETUP: Final = ()  # the path of what happens before the first step
 
 
 class Log:
@@ -57,7 +56,8 @@ class Log:
         self.names: dict[int, Name] = dict(self.base)
         self.keep: list[Any] = []
         self.cur: dict[tuple[int, Field], bool] = {}
-        self.step: tuple[Any, int] = (SETUP, 0)
+        setup = ()  # the path of what happens before the first step
+        self.step: tuple[Any, int] = (setup, 0)
         self.born = 0
         self.filled: list[Any] = []  # containers that this step wrote to as a whole
         self.keys: dict[int, dict[Any, None]] = {}  # by dict: its keys that were named alone

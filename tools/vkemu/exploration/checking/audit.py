@@ -10,7 +10,7 @@ what they leave behind, the threads, and the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vkemu.executors.controlled import Execution
 from vkemu.exploration.result import differs
@@ -19,9 +19,6 @@ from vkemu.exploration.stepwise import Path, Seen, Stepwise, announced
 
 if TYPE_CHECKING:
     from vkemu.exploration.failure.witness import Witness
-
-
-OFTEN: Final = 16  # executions of the parts of a search before the first is taken again
 
 
 class Noted(NamedTuple):
@@ -93,7 +90,8 @@ class Audit:
     def conclude(self) -> None:
         """The search is over, or a part of it: of many short ones not after each."""
         begun = self.program.begun
-        if self.first is not None and begun >= min(2 * self.concluded, self.concluded + OFTEN):
+        often = 16  # executions of the parts of a search before the first is taken again
+        if self.first is not None and begun >= min(2 * self.concluded, self.concluded + often):
             self.concluded = begun
             take_again(self.again, self.first)
 
