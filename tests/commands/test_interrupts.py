@@ -128,7 +128,7 @@ def typed() -> Iterator[list[subprocess.Popen[str]]]:
             for words, said in {
                 "run fleet --live --backend asyncio": "interrupted: fleet, seed",
                 "run mixed --seeds 100000 --jobs 2": "interrupted: mixed, seed",
-                "explore W21 --policy shadow --jobs 2": "bound: interrupted",
+                "explore quickstart --strategy random --jobs 2": "bound: interrupted",
                 "matrix --jobs 2": "cells are decided, the rest is not",
                 "mutants --jobs 2": "were not judged",
                 "compare --jobs 1": "series are measured",

@@ -104,17 +104,19 @@ def on_fake(
 
 
 def assert_all_returned(run: Run) -> None:
-    """Every frame but the cached roots and the programs' text is free, and so is all of swap."""
+    """Every frame but the cached roots, the programs' text and what is shared by number is free,
+    and so is all of swap."""
     vkernel = run.vkernel
     vpq = vkernel.vm_page_queues
-    text = sum(len(obj.pages) + len(obj.swap) for obj in vkernel.text_objects.values())
-    texts_in_core = sum(len(obj.pages) for obj in vkernel.text_objects.values())
+    kept = [*vkernel.text_objects.values(), *vkernel.shm.values()]
+    all_kept = sum(len(obj.pages) + len(obj.swap) for obj in kept)
+    in_core = sum(len(obj.pages) for obj in kept)
     roots = sum(vm.pmap.pm_pdirm is not None for vm in vkernel.vmspaces.free)
 
     assert vkernel.vmspaces.made == len(vkernel.vmspaces.free)
     assert run.host.vmspaces == {}
-    assert len(vpq.pages) == len(vpq.free) + roots + texts_in_core
-    assert len(vkernel.swap.free) + text - texts_in_core == swap_slots(vkernel)
+    assert len(vpq.pages) == len(vpq.free) + roots + in_core
+    assert len(vkernel.swap.free) + all_kept - in_core == swap_slots(vkernel)
     assert all(m.queue == PQ_FREE for m in map(vpq.pages.__getitem__, vpq.free))
 
 

@@ -129,9 +129,14 @@ def run_live(
     shown = sys.stderr if args.events else None
     schedule = live_schedule(scenario, args.backend or "trio", seed, shown)
     origin = Origin(args.scenario, laid_over, "live", seed, pack(schedule))
-    return record(
-        scenario, recorded(schedule), origin, args.runs, zstd=args.zstd, processors=console(args)
-    )
+    try:
+        return record(
+            scenario, recorded(schedule), origin, args.runs, zstd=args.zstd,
+            processors=console(args),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        done = f"{scenario.name}, seed {seed} has run, {len(schedule)} steps, and is not logged"
+        raise Interrupted(done) from None
 
 
 def console(args: argparse.Namespace) -> tuple[Shown, ...]:
