@@ -134,7 +134,8 @@ class Built:
                 if last:
                     await cells[args[0]].store(1)
             case "await":
-                await cells[args[0]].wait(lambda value: value >= args[1])
+                least = args[1]
+                await cells[args[0]].wait(lambda value: value >= least)
             case "fail_if":
                 assert last != args[0], "seen"
             case "acquire":
