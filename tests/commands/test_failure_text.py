@@ -10,17 +10,12 @@ import pytest
 from vkemu.commands.cli import main
 from vkemu.report.text import COLUMNS
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
-PROGRAM = """\
-def lost(k):
-    x = k.cell("x")
-    async def increment():
-        value = await x.load()
-        await x.store(value + 1)
-    k.spawn("a", increment)
-    k.spawn("b", increment)
-    k.at_end(lambda: x.value == 2)
+from tests.commands.subjects import LOST_UPDATE, REF_KEPT
 
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+PROGRAM = (
+    LOST_UPDATE
+    + """
 def deadlock(k):
     left, right = k.lock("left"), k.lock("right")
     async def dine(first, second):
@@ -67,23 +62,14 @@ def endless(k):
             await x.add(1)
     k.spawn("a", spin)
 """
-SCENARIO = """
-max_steps = 6000
-host.pages = 200
-mutants = ["run-ref-kept"]
-[[guest]]
-name = "g1"
-memory = "512K"
-vcpus = 1
-workloads = ["touch"]
-"""
+)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("p.py").write_text(PROGRAM)
-    Path("s.toml").write_text(SCENARIO)
+    Path("s.toml").write_text(REF_KEPT)
     return tmp_path
 
 

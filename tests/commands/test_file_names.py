@@ -15,17 +15,9 @@ from vkemu.commands.cli import main
 from vkemu.litmus.file import find_litmus
 from vkemu.record.token import path_of, written
 
+from tests.commands.subjects import LOST_UPDATE
+
 ODD = os.fsdecode(b"caf\xe9")
-PROGRAM = """\
-def lost(k):
-    x = k.cell("x")
-    async def increment():
-        value = await x.load()
-        await x.store(value + 1)
-    k.spawn("a", increment)
-    k.spawn("b", increment)
-    k.at_end(lambda: x.value == 2)
-"""
 SCENARIO = """
 max_steps = 60
 host.pages = 200
@@ -40,7 +32,7 @@ workloads = ["touch"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path(f"{ODD}.toml").write_text(SCENARIO)
-    Path(f"{ODD}.py").write_text(PROGRAM)
+    Path(f"{ODD}.py").write_text(LOST_UPDATE)
     Path(f"{ODD}-w.toml").write_bytes(Path(str(find_litmus("W01"))).read_bytes())
     return tmp_path
 

@@ -10,16 +10,8 @@ from pathlib import Path
 
 import pytest
 
-FAILING = """
-max_steps = 6000
-host.pages = 200
-mutants = ["run-ref-kept"]
-[[guest]]
-name = "g1"
-memory = "512K"
-vcpus = 1
-workloads = ["touch"]
-"""
+from tests.commands.subjects import REF_KEPT
+
 MANY = """
 def many(k):
     x = k.cell("x")
@@ -47,7 +39,7 @@ def unread(*argv: str) -> tuple[int, str]:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("s.toml").write_text(FAILING)
+    Path("s.toml").write_text(REF_KEPT)
     Path("m.py").write_text(MANY)
     Path("empty").write_text("")
     event = {"event": "console", "seq": 0, "t": 0, "actor": "a", "text": "x" * 200}
