@@ -295,3 +295,17 @@ def test_what_a_child_stores_to_who_knows_what_may_be_in_any_file(found: int) ->
     program.load(found, HERE)
     with pytest.raises(Violation, match="not "):
         program.load(7, HERE)
+
+
+@pytest.mark.parametrize("found", [0, 9])
+def test_what_the_kernel_writes_to_a_file_as_it_is_mapped_privately_is_seen_or_not(
+    found: int,
+) -> None:
+    program = with_file()
+    program.begin("suword", HERE, value=9, tid=1)
+    program.begin("mmap", THERE, flags=MAP_FIXED).tell("user.file", "7/1", 0, "f", 0)
+    program.end("mmap", value=THERE).end("suword", tid=1)
+
+    program.load(found, THERE)
+    with pytest.raises(Violation, match="not "):
+        program.load(7, THERE)

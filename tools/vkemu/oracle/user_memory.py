@@ -161,16 +161,17 @@ class Memory:
         if self.file is not None:
             self.file.copies.append(copy)
         copy.fading = set(self.fading)
-        for interval in self.open:
-            if interval.written is not None:
-                copy.words[interval.va] = (*copy.words.get(interval.va, ZERO), interval.written)
-        self.copies.append(copy)
-        self.busy = True
-        return copy
+        return self._copied_to(copy)
 
     def private(self) -> Memory:
         """What a private mapping of this file finds: a copy, which is never sure to be complete."""
-        copy = Memory(dict(self.words), self)
+        return self._copied_to(Memory(dict(self.words), self))
+
+    def _copied_to(self, copy: Memory) -> Memory:
+        for interval in self.open:  # they come before it or after it
+            if interval.written is not None:
+                values = copy.words.get(interval.va, ZERO)
+                copy.words[interval.va] = (*values, *interval.over(values))
         self.copies.append(copy)
         self.busy = True
         return copy
