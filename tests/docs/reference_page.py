@@ -9,7 +9,7 @@ from vkemu.launch import names
 from vkemu.launch.reference import TABLES as SCENARIO
 from vkemu.launch.reference import markdown as keys
 from vkemu.litmus.reference import KINDS, TABLES, markdown
-from vkemu.oracle import CHECKS
+from vkemu.oracle import ABOUT, CHECKS, DEFAULT_CHECKS
 
 from tests.docs import summary_page
 from vkguest.workloads import WORKLOADS
@@ -52,8 +52,12 @@ def named() -> list[str]:
     lines += ["| --- | --- |"]
     lines += [f"| {name} | {summary_page.design(name)} |" for name in names.policies()]
     lines += ["", "### Checks", "", '`checks = ["NAME"]`; the number is the invariant\'s', ""]
-    lines += ["| Name | |", "| --- | --- |"]
-    lines += [f"| {name} | {CHECKS[name] or '-'} |" for name in names.checks()]
+    lines += ["| Name | | Default | |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {CHECKS[name] or '-'} | {'yes' if name in DEFAULT_CHECKS else 'no'} | "
+        f"{ABOUT[name]} |"
+        for name in names.checks()
+    ]
     lines += ["", "### Mutants", "", '`mutants = ["NAME"]`, `vkemu run --mutant NAME`', ""]
     lines += ["| Name | |", "| --- | --- |"]
     lines += [f"| {name} | {MUTANTS[name].description} |" for name in names.mutants()]

@@ -17,12 +17,21 @@ from vkemu.litmus.actor import VERBS
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import read
 from vkemu.litmus.reference import TABLES, written
+from vkemu.oracle import ABOUT
 
 from tests.docs.reference_page import DOCS, in_full, pages
 from tests.launch.test_wrong_scenarios import WHOLE, said
 from tests.litmus.grammar import document, one_line
 from tests.litmus.test_wrong_files import walked
 from vkguest.workloads import WORKLOADS, workload
+
+# Of each recipe of docs/litmus.md what makes it fail: a policy, and mutants.
+WRONG = (
+    (("extent_scan",), ("vptmapped",)),
+    (("extent_scan",),),
+    (("pv_entry", "copied-page-kept-mapped"),),
+    (("pv_entry", "remove-without-shootdown"),),
+)
 
 
 def test_it_is_of_the_tables() -> None:
@@ -32,7 +41,8 @@ def test_it_is_of_the_tables() -> None:
 
 def test_the_test_that_is_written_there_does_what_is_said() -> None:
     files = re.findall(r"```toml\n(.*?)```", (DOCS / "litmus.md").read_text(), re.DOTALL)
-    file, guest = files
+    file, *recipes, guest = files
+    assert len(recipes) == len(WRONG)
     litmus = read(tomllib.loads(file), Path("mine.toml"))
 
     assert decide(litmus, "extent_scan").verdict == "fail"
@@ -40,6 +50,20 @@ def test_the_test_that_is_written_there_does_what_is_said() -> None:
     assert (exact.verdict, exact.result.exhausted) == ("pass", True)
     waited = decide(read(tomllib.loads(guest), Path("wait.toml")), "pv_entry")
     assert (waited.verdict, waited.result.exhausted) == ("pass", True)
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)))
+def test_a_recipe_passes_and_fails_as_the_page_says(number: int) -> None:
+    page = (DOCS / "litmus.md").read_text().partition("## Recipes")[2]
+    text = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[number]
+    right = decide(read(tomllib.loads(text), Path("recipe.toml")), "pv_entry")
+    assert (right.verdict, right.result.exhausted) == ("pass", True)
+    for policy, *mutants in WRONG[number]:
+        assert {policy, *mutants} - {"pv_entry"} <= {*re.findall(r"[\w-]+", page)}
+        # Whatever the oracle says of it first: the test's own outcome is what fails.
+        wrong = {**tomllib.loads(text), "mutants": mutants}
+        wrong["litmus"] = {**wrong["litmus"], "checks": ["lock-hygiene"]}
+        assert decide(read(wrong, Path("recipe.toml")), policy).verdict == "fail"
 
 
 @pytest.mark.parametrize("name", [name for name in VERBS if "execute" not in name])
@@ -116,6 +140,7 @@ def test_every_workload_is_taken_as_it_is_written_in_full() -> None:
 
 
 def test_every_name_is_taken() -> None:
+    assert sorted(ABOUT) == names.checks()
     for key, known in (("checks", names.checks()), ("mutants", names.mutants())):
         assert not said({**WHOLE, key: known})
     for policy in names.policies():

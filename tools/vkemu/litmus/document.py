@@ -53,8 +53,13 @@ class Heading(Table, frozen=True):
     na: dict[str, str] = msgspec.field(default_factory=dict)  # policy -> why not on this one
     # An execution that is longer is cut.
     max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
-    spare: Annotated[int, Meta(ge=0)] | None = None  # free frames; None: what host.pages leaves
-    checks: tuple[str, ...] = ()  # of the oracle; empty: the default ones
+    # Free frames; if it is not said, what host.pages leaves. With 0 nobody gets a frame but that of
+    # a page that was cached or freed since: `reuse` takes that of X, once X is reclaimed.
+    spare: Annotated[int, Meta(ge=0)] | None = None
+    # Of the oracle (see Checks); empty: the default ones, so that "none" is said by naming one that
+    # is about something else. The first violation ends an execution: harm that comes later is seen
+    # only without the check that comes first.
+    checks: tuple[str, ...] = ()
     on_step_bound: Literal["unknown", "fail"] = "unknown"  # fail: not to end is what it breaks
     counter_steps: bool = False  # ++ of a global counter is a load and a store
     tunables: dict[str, int] = msgspec.field(default_factory=dict)  # sysctls of the host
@@ -68,7 +73,7 @@ class Page(Table, frozen=True):
     # Its first words; the others are 0.
     words: Annotated[tuple[Word, ...], Meta(max_length=VPTE_PAGE_ENTRIES)] = ()
     resident: bool = True  # in memory; else it is in the file alone
-    dirty: bool = False  # changed since it was last written out
+    dirty: bool = False  # changed since it was last written out; so is what is mapped "rw"
     dmap: Literal["", "r", "rw"] = ""  # a host PTE of the DMAP exists from the start
 
 
@@ -78,7 +83,11 @@ class Address(Table, frozen=True):
     va: Annotated[int, Meta(ge=0, lt=1 << 47)]  # a multiple of 4096
     page: str = ""  # what its VPTE names; none: V is clear
     bits: Bits = "V|RW|U|A|M"  # of its VPTE
-    mapped: Literal["", "r", "rw"] = ""  # the host PTE that is there from the start
+    # The host PTE that is there from the start. It is faulted in, by a read or a write: the page is
+    # PG_REFERENCED then, so that the scan that meets it first makes it active, and after "rw" it is
+    # dirty. After "r" it is clean, but the PTE has RW if the VPTE has RW and M: a store takes no
+    # fault. Without M in `bits` the PTE is read-only.
+    mapped: Literal["", "r", "rw"] = ""
     tlb: tuple[int, ...] = ()  # CPUs whose TLB holds it from the start
     written: Word | None = None  # what those CPUs have stored there, so that the host PTE has M
 
@@ -90,7 +99,8 @@ class ThreadTable(Table, frozen=True):
     kind: Kind  # which thread of the machine it is (see Threads)
     # Its statements, one after the other.
     run: Annotated[tuple[Line, ...], Meta(max_length=64)]
-    # The CPU that it has for itself; its place in the file, if it is not said.
+    # The CPU that it has for itself; if it is not said, its place among all threads of the file,
+    # those of host and pageout counted, which have none: the third is on CPU 2. host.cpus is 2.
     cpu: Annotated[int, Meta(ge=0, le=63)] | None = None
 
 
@@ -110,8 +120,12 @@ class OutcomeTable(Table, frozen=True):
     """[outcome]: conditions on registers and words at the end, one or a list of them."""
 
     forbidden: Conditions = ()  # no execution ends so
-    allowed: Conditions = ()  # every execution ends so, or as `required` says
-    required: Conditions = ()  # some execution ends so, or an exhausted search fails
+    # Every execution ends so, or as `required` says. Without it any end is allowed that is not
+    # forbidden, whatever is required.
+    allowed: Conditions = ()
+    # For each of them some execution ends so, or an exhausted search fails: that what the test is
+    # about happens at all.
+    required: Conditions = ()
 
 
 class Variant(Table, frozen=True):

@@ -82,13 +82,14 @@ async def unlock(me: Actor, which: LockNo) -> int:
 
 @verb("user")
 async def load(me: Actor, va: Va, idx: Index = 0) -> int:
-    """The program reads a word; -1 if the access faults."""
+    """The program reads a word; -1 if the access faults and the guest has no page there. A fault
+    that the host resolves is taken: what is stale in TLB or PTE is asked by `peek`."""
     return await accessed(me.running.load(me.va(va) + idx * 8))
 
 
 @verb("user")
 async def store(me: Actor, va: Va, value: Word, idx: Index = 0) -> int:
-    """The program writes a word; -1 if the access faults."""
+    """The program writes a word, on the terms of `load`; 0 or -1."""
     return await accessed(me.running.store(me.va(va) + idx * 8, value))
 
 
@@ -100,13 +101,14 @@ async def fetch(me: Actor, va: Va) -> int:
 
 @verb("user")
 async def peek(me: Actor, va: Va, idx: Index = 0) -> int:
-    """A load if TLB or host PTE permit it; else the thread would fault, and leaves it at that."""
+    """A load if TLB or host PTE permit it; else -1: the thread would fault, and leaves it at that.
+    It reads through a translation that was there, and never makes one."""
     return await _unfaulted(me, me.running.load(me.va(va) + idx * 8))
 
 
 @verb("user")
 async def poke(me: Actor, va: Va, value: Word, idx: Index = 0) -> int:
-    """A store on the same terms."""
+    """A store on the same terms; 0 or -1."""
     return await _unfaulted(me, me.running.store(me.va(va) + idx * 8, value))
 
 

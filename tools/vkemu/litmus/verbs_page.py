@@ -77,7 +77,8 @@ async def _busied(me: Actor, page: Any) -> VmPage | None:
 
 @verb("host pageout")
 async def deactivate(me: Actor, page: Page) -> int:
-    """What the active scan does to a page that has declined: to PQ_INACTIVE, mappings in place."""
+    """What the active scan does to a page that has declined: to PQ_INACTIVE, mappings and
+    PG_REFERENCED in place. 0."""
     m = await _busied(me, page)
     if m is None:
         return NO_PAGE
@@ -88,7 +89,9 @@ async def deactivate(me: Actor, page: Page) -> int:
 
 @verb("host pageout")
 async def scan_active(me: Actor, page: Page, short: Limit = 1) -> int:
-    """The active scan meets the page when there is a shortage (or none); 1 if it declined it."""
+    """The active scan meets the page when there is a shortage (0: none). 0 if it was used since it
+    was last met: that is forgotten, and it stays. 1 if not: it is unmapped and cached, or inactive
+    if it is dirty or there is no shortage. -2 on another queue."""
     m = await _busied(me, page)
     if m is None or m.queue != PQ_ACTIVE:
         return await _give_up(m)
@@ -100,7 +103,9 @@ async def scan_active(me: Actor, page: Page, short: Limit = 1) -> int:
 
 @verb("host pageout")
 async def scan_inactive(me: Actor, page: Page, passes: Passes = 0) -> int:
-    """The inactive scan meets the page (vm_pageout_page); how many pages it freed or wrote."""
+    """The inactive scan meets the page (vm_pageout_page); how many pages it freed, cached or wrote.
+    0 if it was used (it is active again) or is dirty and met for the first time, unless `passes`
+    are behind it; the next writes it. -2 on another queue."""
     m = await _busied(me, page)
     if m is None or m.queue != PQ_INACTIVE:
         return await _give_up(m)
@@ -133,7 +138,7 @@ async def launder(me: Actor, page: Page) -> int:
 
 @verb("host pageout")
 async def protect(me: Actor, page: Page, prot: Annotated[str, choice(*PROTS)]) -> int:
-    """vm_page_protect."""
+    """vm_page_protect, of all PTEs that the reverse map knows; 0."""
     m = await _busied(me, page)
     if m is None:
         return NO_PAGE
@@ -156,7 +161,7 @@ async def test_dirty(me: Actor, page: Page) -> int:
 
 @verb("host pageout")
 async def referenced(me: Actor, page: Page) -> int:
-    """pmap_ts_referenced."""
+    """pmap_ts_referenced: how many PTEs had A, which it takes. PG_REFERENCED it leaves."""
     m = await _busied(me, page)
     if m is None:
         return NO_PAGE
@@ -167,7 +172,7 @@ async def referenced(me: Actor, page: Page) -> int:
 
 @verb("host pageout")
 async def cache(me: Actor, page: Page) -> int:
-    """vm_page_cache, which unmaps and looks again."""
+    """vm_page_cache, which unmaps and looks again; 0, also of a page that turns out dirty."""
     m = await _busied(me, page)
     if m is None:
         return NO_PAGE
@@ -177,14 +182,14 @@ async def cache(me: Actor, page: Page) -> int:
 
 @verb("host pageout")
 async def try_to_cache(me: Actor, page: Page) -> bool:
-    """vm_page_try_to_cache, as buffers are released: whether it was."""
+    """vm_page_try_to_cache, as buffers are released: 1 if it was, 0 if it is in use or dirty."""
     m = await _busied(me, page)
     return m is not None and await vm_page_try_to_cache(m)
 
 
 @verb("host pageout")
 async def try_to_free(me: Actor, page: Page) -> bool:
-    """vm_page_try_to_free: unmap, and free what is still clean then."""
+    """vm_page_try_to_free: unmap, and free what is still clean then; whether it was."""
     m = await _busied(me, page)
     return m is not None and await vm_page_try_to_free(m)
 
@@ -199,10 +204,10 @@ async def free(me: Actor, page: Page) -> int:
 
 @verb("host pageout")
 async def reuse(me: Actor, value: Word) -> int:
-    """Another process gets a page, maps it and writes `value` to it: the next owner of a frame.
-
-    What vm_fault does for it, without the steps that are another window's business.
-    """
+    """Another process gets a page, maps it and writes `value` to it: the next owner of a frame; the
+    number of that, -2 if there is none to be had. A free one comes first (see `spare`), then one
+    whose page is cached. What vm_fault does for it, without the steps that are another window's
+    business."""
     machine = me.machine
     if not machine.other_lives:
         raise me.misused("the other process has exited, expected before `exit_other`")
@@ -229,7 +234,8 @@ async def reuse(me: Actor, value: Word) -> int:
 
 @verb("host pageout")
 async def owner_mapped(me: Actor) -> bool:
-    """Whether the pages of the other process, which has them mapped, are all PG_MAPPED."""
+    """Whether the pages of the other process, got by `reuse` and mapped, are all PG_MAPPED; 1 if it
+    has none. No other verb asks about them."""
     for _, m in sorted(me.machine.other_object.memq.items()):
         if not await m.flags.load() & PG_MAPPED:
             return False
@@ -263,7 +269,9 @@ async def wires(me: Actor, page: Page) -> int:
 
 @verb("pageout")
 async def passes(me: Actor, times: Passes = 1) -> int:
-    """Passes of the pageout daemon, with the sleeps between them."""
+    """Passes of the pageout daemon, with the sleeps between them; how many in a row left a
+    shortage, 0 if the last left none. There is one while free and cached pages (`spare`) are fewer
+    than host.free_target; active pages are looked at only up to host.inactive_target."""
     daemon = Pageout(me.machine.kernel, isep=False)
     for _ in range(times):
         await vm_pageout_pass(daemon)
@@ -309,7 +317,8 @@ async def ondisk(me: Actor, page: Page, idx: Index) -> int:
 
 @verb("host")
 async def hold(me: Actor, va: Va, kind: FaultKind) -> int:
-    """vm_fault_page: the host gets at a user's page without a PTE; KERN_*."""
+    """vm_fault_page: the host gets at a user's page without a PTE; KERN_*. To write (`w`) it copies
+    the page where a fault would: after `fork` or `private`, otherwise not."""
     m, result, _ = await vm_fault_page(me.machine.guest.vm_map, me.va(va), FAULT_TYPES[kind])
     me.held = m
     return result
@@ -317,7 +326,7 @@ async def hold(me: Actor, va: Va, kind: FaultKind) -> int:
 
 @verb("host")
 async def hstore(me: Actor, value: Word) -> int:
-    """The host, or its DMA, writes the first word of the page it holds."""
+    """The host, or its DMA, writes the first word of the page it holds; -2 if it holds none."""
     m = me.held
     if m is None:
         return NO_PAGE
@@ -328,7 +337,7 @@ async def hstore(me: Actor, value: Word) -> int:
 
 @verb("host")
 async def unhold(me: Actor) -> int:
-    """vm_page_unhold of the page that it holds."""
+    """vm_page_unhold of the page that it holds; -2 if it holds none."""
     m, me.held = me.held, None
     if m is None:
         return NO_PAGE

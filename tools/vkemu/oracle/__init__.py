@@ -49,6 +49,27 @@ CHECKS: Final = {
     "books": 12,  # made where the kernels are at hand: launch/assemble.py, litmus/decide.py
     "content": 0,
 }
+# What each looks at. One that comes early stops an execution before a later one sees harm.
+ABOUT: Final = {
+    "stale-translation": "after the INVAL of an edit no PTE, TLB entry or fault in flight has what "
+    "the VPTE was before it",
+    "free-frame": "a frame that is free or cached is mapped nowhere: seen as it gets there, before "
+    "there is harm",
+    "freed-access": "nobody reads or writes a frame through a translation older than its owner: "
+    "the harm itself",
+    "mapped-flag": "PG_MAPPED is set before the first PTE is, and cleared after the last is gone",
+    "dirty": "of bytes changed since the page was last written out the kernel can know",
+    "guest-dirty": "what a process of the guest has changed since VPTE_M was cleared, and "
+    "invalidated, shows in VPTE_M",
+    "read-only": "a writable host PTE comes from a writable VPTE",
+    "interlock": "no two interlocks of a map overlap, who waits for one gets it, none is left over",
+    "lock-hygiene": "the pageout daemon holds no map lock; nobody asks for a map lock while "
+    "holding an interlock of the map; a fault has no two pages busied but those of a copy",
+    "refs": "references of a vmspace are its runners and the calls in flight on it",
+    "reference": "programs find in memory what they, and who shares it with them, have stored",
+    "books": "at the end, what the kernels count, list and flag is what there is",
+    "content": "of the events and not of a kernel: a load gives what was stored",
+}
 DEFAULT_CHECKS: Final = tuple(name for name, invariant in CHECKS.items() if invariant)
 
 Handler = Callable[..., None]
