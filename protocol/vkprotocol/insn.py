@@ -130,6 +130,7 @@ def check_text(text: tuple[Insn, ...]) -> tuple[Insn, ...]:
     return text
 
 
+SYSCALL_BYTES = 2  # of the instruction
 RFLAGS_USER = 0x202  # PSL_USER: interrupts on, and the bit that is always set
 
 

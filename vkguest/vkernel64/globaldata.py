@@ -6,7 +6,7 @@ of the host; what runs on it does so until it comes back to the scheduler.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vkprotocol.effects import Cell
 from vkprotocol.insn import MemOp, Trapframe
@@ -31,12 +31,22 @@ from vkprotocol.messages import (
 from vkprotocol.vkernel import VMSPACE_CTL_RUN
 
 if TYPE_CHECKING:
+    from vkguest.kern.imgact_elf import ElfImage
     from vkguest.kern.proc import Lwp
     from vkguest.kernel import Vkernel
     from vkguest.vkernel64.pmap import Pmap
     from vkguest.vkernel64.port import Port
 
 RQF_AST_SIGNAL: Final = 0x0080  # globaldata.h: a signal, or the death of the process, is to be seen
+
+
+class Ran(NamedTuple):
+    """A RUN of machine code: whose, from where on, and the how many-th of its vCPU."""
+
+    pid: int
+    program: ElfImage
+    rip: int
+    number: int
 
 
 class GlobalData:
@@ -51,6 +61,7 @@ class GlobalData:
         "mutants",
         "npxthread",
         "port",
+        "ran",
         "reqflags",
         "seq",
     )
@@ -64,6 +75,7 @@ class GlobalData:
         self.reqflags = Cell((kernel.name, "gd", cpuid, "reqflags"), 0)
         self.curproc = Cell((kernel.name, "gd", cpuid, "curproc"), 0)  # pid, 0 when idle
         self.curlwp: Lwp | None = None  # whose user context this vCPU has
+        self.ran: Ran | None = None  # the last one, for whoever asks where it was
         self.npxthread: Lwp | None = None  # whose state is in the FPU
         self.deferred: list[tuple[Pmap, int, int]] = []  # only the async-inval mutant queues here
 

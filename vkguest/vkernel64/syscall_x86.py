@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vkprotocol.effects import CLOCK
 from vkprotocol.errno import Errno
-from vkprotocol.insn import Machine
+from vkprotocol.insn import SYSCALL_BYTES, Machine
 
 from vkguest.kern.callout import callout_reset
 from vkguest.kern.errors import VmWait
@@ -53,7 +53,6 @@ from vkguest.vm.vm_pageout import vm_wait
 if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
-SYSCALL_BYTES: Final = 2
 WNOHANG: Final = 1
 NS: Final = 1_000_000_000
 

@@ -33,12 +33,14 @@ from vkprotocol.vkernel import (
 )
 
 from vkguest.kern.errors import GuestPanic, VmWait
+from vkguest.kern.imgact_elf import ElfImage
 from vkguest.kern.kern_exec import Program
 from vkguest.kern.kern_exit import lwp_exit
 from vkguest.kern.kern_ktrace import ktrcsw, ktrname
 from vkguest.kern.kern_sig import STATUS_SIGNAL, killproc, lwpsignal, postsig
 from vkguest.kern.syscall import syscall2
 from vkguest.vkernel64.dmap import access
+from vkguest.vkernel64.globaldata import Ran
 from vkguest.vkernel64.md import Trap
 from vkguest.vkernel64.npx import npxdna
 from vkguest.vkernel64.pmap_inval import flush_deferred
@@ -82,6 +84,10 @@ async def go_user(gd: GlobalData, lp: Lwp) -> None:
         except VmWait:
             ours = not await vm_wait(gd, lp)
             continue
+        if frame.machine is not None:
+            assert isinstance(lp.proc.program, ElfImage)
+            number = gd.ran.number + 1 if gd.ran else 1
+            gd.ran = Ran(lp.proc.pid, lp.proc.program, frame.machine.rip, number)
         errno, out = await vmspace_run(gd, lp, frame)
         lp.pc, lp.regs = out.pc, out.regs
         if lp.md is not None and out.machine is not None:

@@ -87,7 +87,8 @@ class Cpu:
         self._loads: dict[int, Access] = {}
         self._stores: dict[int, Access] = {}
         self._unicorn: UnicornCpu | None = None
-        self.rip = 0  # of the machine code it is in the middle of, for whoever asks what it did
+        self.rip = 0  # of the machine code it is in the middle of, or has left: for whoever asks
+        self.runs = 0  # in its how many-th RUN
 
     @property
     def unicorn(self) -> UnicornCpu:

@@ -17,7 +17,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Final
 
 from vkprotocol.effects import Also, Effect, Shared, Step
-from vkprotocol.insn import Machine, Trapframe
+from vkprotocol.insn import SYSCALL_BYTES, Machine, Trapframe
 from vkprotocol.param import PAGE_SIZE
 from vkprotocol.vkernel import (
     T_ARITHTRAP,
@@ -115,6 +115,8 @@ class MachineCode:
         self.unicorn.load(frame.regs, machine.rip, machine.rflags, machine.fsbase, machine.fpfault)
         self.execute = Execute(self)
         self.store = Store(self)
+        lwp.cpu.runs += 1
+        lwp.cpu.rip = machine.rip
 
     def frame(self, trap: Trap | None) -> Trapframe:
         *regs, rip, rflags, fsbase = self.unicorn.registers()
@@ -174,8 +176,10 @@ class MachineCode:
             self._emit_fetch()
             self.budget -= unicorn.executed
         if unicorn.syscall:
+            self.lwp.cpu.rip = unicorn.rip - SYSCALL_BYTES
             raise Trap(T_FAST_SYSCALL)
         if unicorn.exception is not None:
+            self.lwp.cpu.rip = unicorn.rip
             raise _trap(unicorn.exception)
 
     def _registers_only(self, count: int) -> None:

@@ -5,18 +5,19 @@ nothing and asks the Tlb of the model (`_fill`). Its TLB is flushed before every
 never knows more than the model's does. A run changes registers and slots; the caller makes its
 stores real afterwards or takes all of it back (`save`, `rollback`).
 
-Traps of unicorn 2.1.4 that shape this: its TLB has a size that follows the wall clock; an error in
-a callback looks like a page fault; an exception leaves a mark that makes the next one a double
-fault, so that `rollback` follows each; count is kept by an internal hook whose counter has no
-accessor and is found by running (unicorn_struct.py); the hook of a TLB miss is told the page, and
-the byte is in a field of the same kind; what ends a run before its count leaves flags that were
-never there, so that the run is made again up to there (`settle`).
+Traps of unicorn 2.1.4 that shape this: its TLB has a size that follows the wall clock; what a hook
+raises looks like a page fault, or is lost (`_start`); an exception leaves a mark that makes the
+next one a double fault, so that `rollback` follows each; count is kept by an internal hook whose
+counter has no accessor and is found by running (unicorn_struct.py); the hook of a TLB miss is told
+the page, and the byte is in a field of the same kind; what ends a run before its count leaves flags
+that were never there, so that the run is made again up to there (`settle`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import sys
 from typing import Any, Final
 
 import unicorn
@@ -84,6 +85,7 @@ class UnicornCpu:
         uc.hook_add(unicorn.UC_HOOK_INSN, self._syscall, None, 1, 0, x86.UC_X86_INS_SYSCALL)
         uc.hook_add(unicorn.UC_HOOK_INSN, self._cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
         self._mem_hook: Any = None
+        self._unraisable = sys.unraisablehook
         self.tlb: Tlb | None = None
         self._numbers = (ctypes.c_int * len(REGISTERS))(*REGISTERS)
         self._values = (ctypes.c_uint64 * len(REGISTERS))()
@@ -108,7 +110,6 @@ class UnicornCpu:
     # Setting up.
 
     def _forget(self) -> None:
-        self.error: BaseException | None = None
         self.missing: tuple[int, int] | None = None
         self.exception: int | None = None
         self.syscall = False
@@ -140,9 +141,7 @@ class UnicornCpu:
         """Execute what is there in the spare page."""
         self.tlb = None
         self._flush()
-        self.uc.emu_start(SPARE_VA + code, 0, count=count)
-        if self.error is not None:
-            raise self.error
+        self._start(SPARE_VA + code, 0, count)
 
     def _flush(self) -> None:
         self.uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
@@ -216,16 +215,12 @@ class UnicornCpu:
         rip = self.rip
         until = int(rip == 0)  # which ends a run: an address where nothing is, mostly
         try:
-            self.uc.emu_start(rip, until, count=count)
+            self._start(rip, until, count)
         except unicorn.UcError as error:
-            if self.error is not None:
-                raise self.error from None
             if error.errno == unicorn.UC_ERR_INSN_INVALID:
                 self.exception = INVALID
             elif self.missing is None and not self.alone:
                 raise
-        if self.error is not None:
-            raise self.error
         if self.missing is not None:
             self.missing = (self._address.value, self.missing[1])
         counted = self._counter.value
@@ -259,14 +254,31 @@ class UnicornCpu:
             self._mem_hook = None
         self.uc.ctl_flush_tb()
 
-    def _fill(self, uc: Any, va: int, access: int, out: Any, _: Any) -> bool:
+    def _start(self, rip: int, until: int, count: int) -> None:
+        """What is raised in a hook is raised here. Unicorn keeps it, but says its own error when
+        the hook's answer makes one; and what ctypes meets before the hook's first line, as an
+        interrupt often is, it gives to the unraisable hook."""
+        uc: Any = self.uc
+        self._unraisable = sys.unraisablehook
         try:
-            return self._filled(va, access, out)
-        except BaseException as error:  # it would look like a page fault
-            self.error = error
-            return False
+            sys.unraisablehook = self._raised
+            uc.emu_start(rip, until, count=count)
+        except unicorn.UcError:
+            if uc._hook_exception is not None:
+                raise uc._hook_exception from None
+            raise
+        finally:
+            sys.unraisablehook = self._unraisable
 
-    def _filled(self, va: int, access: int, out: Any) -> bool:
+    def _raised(self, what: Any) -> None:
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            uc: Any = self.uc
+            uc._hook_exception = what.exc_value
+            uc.emu_stop()
+        else:
+            self._unraisable(what)
+
+    def _fill(self, uc: Any, va: int, access: int, out: Any, _: Any) -> bool:
         if self.tlb is None:
             if va != SPARE_VA:
                 return False

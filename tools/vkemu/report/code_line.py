@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def code_lines(machine: Machine) -> Iterator[str]:
-    """A line for each virtual CPU that has a process in machine code; the CPU of an access that is
-    at fault is in the middle of the instruction named here."""
+    """A line for each virtual CPU that has executed machine code: the instruction it is in the
+    middle of, as the CPU of an access that is at fault is, or the last."""
     cpus = {(proc.pid, lwp.tid): lwp.cpu for proc in machine.kernel.procs for lwp in proc.lwps}
     for guest in machine.guests:
-        running = {proc.pid: proc for proc in guest.allproc}
         for gd in guest.cpus:
-            proc = running.get(gd.curproc.value)
-            cpu = cpus.get((int(guest.proc), gd.cpuid))
-            if proc is None or cpu is None or not isinstance(proc.program, ElfImage):
+            ran, cpu = gd.ran, cpus.get((int(guest.proc), gd.cpuid))
+            if ran is None or cpu is None:
                 continue
-            where = place_of(proc.program, cpu.rip)
-            yield f"{guest.name}.{gd.cpuid} runs {proc.program.name} (pid {proc.pid}) at {where}"
+            begun = cpu.runs == ran.number
+            where = place_of(ran.program, cpu.rip if begun else ran.rip)
+            does = "runs" if gd.curproc.value == ran.pid else "ran"
+            yield f"{guest.name}.{gd.cpuid} {does} {ran.program.name} (pid {ran.pid}) at {where}"
 
 
 def place_of(image: ElfImage, rip: int) -> str:
