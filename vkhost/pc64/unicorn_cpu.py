@@ -26,6 +26,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from vkprotocol.effects import CLOCK
 from vkprotocol.param import PAGE_SIZE
 
+from vkhost.pc64.cpu_access import tlb_permits
 from vkhost.pc64.cpuid import cpuid
 from vkhost.pc64.slots import SPARE_PAGE, TEXT_SLOTS, Slots, Touch, incoherent
 from vkhost.pc64.tlb import Tlb, TlbEntry
@@ -291,7 +292,7 @@ class UnicornCpu:
         vpn = va >> 12
         slot = self.tlb.slots.get(vpn)
         entry: TlbEntry | None = None if slot is None else slot.state
-        if entry is None or not permits(entry, kind):
+        if entry is None or not tlb_permits(entry, kind):
             self.missing = (va, kind)
             return False
         text = kind == VM_PROT_EXECUTE
@@ -385,12 +386,6 @@ class UnicornCpu:
         self.uc.reg_write(x86.UC_X86_REG_RBX, SPARE_VA + IMAGE)
         self._own(code)
         self.load(tuple(regs), rip, rflags, fsbase, bool(cr0 & CR0_TS))
-
-
-def permits(entry: TlbEntry, kind: int) -> bool:
-    if kind == VM_PROT_WRITE:
-        return entry.writable
-    return kind == VM_PROT_READ or entry.executable
 
 
 _idle: list[UnicornCpu] = []  # made, used and reset: one takes milliseconds to make
