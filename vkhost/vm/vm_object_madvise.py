@@ -10,10 +10,11 @@ from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 
 from vkhost.pc64.pmap import pmap_clearbit
 from vkhost.pc64.pmap_bits import PTE_M
+from vkhost.vm.swap_pager import swap_pager_unswapped
 from vkhost.vm.vm import VM_PROT_READ
 from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_SWAP, VmObject
 from vkhost.vm.vm_page import PG_NEED_COMMIT, PG_UNQUEUED, VM_PAGE_BITS_ALL, VmPage
-from vkhost.vm.vm_page_busy import vm_page_busy_try, vm_page_wakeup
+from vkhost.vm.vm_page_busy import vm_page_lookup_busy_wait, vm_page_wakeup
 from vkhost.vm.vm_page_cache import vm_page_dontneed
 from vkhost.vm.vm_page_dirty import vm_page_protect, vm_page_undirty
 
@@ -30,11 +31,14 @@ async def vm_object_madvise(obj: VmObject, pindex: int, count: int, advise: int)
     async with obj.token:
         if advise == MADV_FREE and not await obj.onemapping.load():
             return
-        for index in sorted(i for i in obj.memq if pindex <= i < pindex + count):
-            m = obj.memq.get(index)  # the token is lost in every sleep
-            if m is not None and await vm_page_busy_try(m):
+        there = {*obj.memq, *obj.swblocks}
+        for index in sorted(i for i in there if pindex <= i < pindex + count):
+            m = await vm_page_lookup_busy_wait(obj, index, "madvpo")
+            if m is not None:
                 await _advise(m, advise)
                 await vm_page_wakeup(m)
+            elif advise == MADV_FREE:
+                await obj.kernel.swap.freespace(obj, index, index + 1)
 
 
 async def _advise(m: VmPage, advise: int) -> None:
@@ -49,4 +53,5 @@ async def _advise(m: VmPage, advise: int) -> None:
         m.kernel.emit("page.discard", m.pfn)
         await vm_page_undirty(m)
         m.act_count = 0
+        await swap_pager_unswapped(m)  # or the page comes back as it once was
     await vm_page_dontneed(m)

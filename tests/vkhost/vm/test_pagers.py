@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vkprotocol.effects import Cell
+from vkprotocol.mman import MADV_DONTNEED, MADV_FREE
 
 from tests.vkhost.machine import Machine
 from vkhost.vm.swap_pager import swap_pager_haspage, swap_pager_unswapped
@@ -14,14 +16,21 @@ from vkhost.vm.vm_object import (
     vm_object_pip_wait,
     vm_object_reference,
 )
+from vkhost.vm.vm_object_madvise import vm_object_madvise
 from vkhost.vm.vm_object_page import (
     vm_object_deallocate,
     vm_object_page_clean,
     vm_object_page_remove,
 )
 from vkhost.vm.vm_page import PG_SWAPPED, VmPage
-from vkhost.vm.vm_page_busy import vm_page_io_start, vm_page_wakeup
+from vkhost.vm.vm_page_busy import (
+    vm_page_busy_try,
+    vm_page_io_finish,
+    vm_page_io_start,
+    vm_page_wakeup,
+)
 from vkhost.vm.vm_page_dirty import vm_page_dirty
+from vkhost.vm.vm_page_queue import PQ_INACTIVE
 from vkhost.vm.vm_page_wire import vm_page_wire
 from vkhost.vm.vm_pageout_clean import OBJPC_SYNC
 from vkhost.vm.vm_pager import (
@@ -37,6 +46,7 @@ from vkhost.vm.vnode import FileVnode, MemoryVnode, Vnode
 from vkhost.vm.vnode_pager import vnode_pager_alloc
 
 pytestmark = pytest.mark.usefixtures("guarded")
+Act = Callable[[VmPage], Coroutine[Any, Any, Any]]
 
 
 def get(machine: Machine, obj: VmObject, m: VmPage) -> Any:
@@ -200,6 +210,45 @@ def test_swap_comes_back_when_its_object_goes() -> None:
 
     assert machine.kernel.swap.vm_swap_size.value == 2
     assert machine.kernel.objects == {}
+
+
+def test_what_is_given_up_does_not_come_back_from_swap() -> None:
+    """vm_object.c:vm_object_madvise: of the page that is resident, and of the one that is not."""
+    machine = Machine(swap_pages=2)
+    obj = machine.object()
+    obj.onemapping.state = 1
+    pages = [machine.page(obj, i) for i in range(2)]
+    put(machine, obj, *pages)
+    for m in pages:
+        m.busy_count.state = 0
+    del obj.memq[1]
+
+    machine.do(vm_object_madvise(obj, 0, 2, MADV_DONTNEED))
+    assert machine.kernel.swap.vm_swap_size.value == 0
+    machine.do(vm_object_madvise(obj, 0, 2, MADV_FREE))
+
+    assert machine.kernel.swap.vm_swap_size.value == 2
+    assert not pages[0].flags.value & PG_SWAPPED
+
+
+@pytest.mark.parametrize(
+    ("busied", "done"),
+    [(vm_page_busy_try, vm_page_wakeup), (vm_page_io_start, vm_page_io_finish)],
+)
+def test_advice_waits_for_a_busy_page(busied: Act, done: Act) -> None:
+    """vm_object.c:vm_object_madvise sleeps in "madvpo" and looks again."""
+    machine = Machine()
+    obj = machine.object()
+    m = machine.page(obj, 0)
+    machine.do(vm_page_wakeup(m))
+    machine.do(busied(m))
+
+    thread = machine.spawn("madvise", vm_object_madvise(obj, 0, 1, MADV_DONTNEED))
+    machine.blocked(thread)
+    machine.do(done(m))
+    machine.finish(thread)
+
+    assert m.queue == PQ_INACTIVE
 
 
 @pytest.mark.parametrize(("pages", "almost"), [(0, True), (1, True), (100, False)])
