@@ -117,9 +117,11 @@ _KINDS: Final[dict[type[Any], Kind]] = {
 
 
 def kind_of(message: AnyMessage) -> Kind:
-    if isinstance(message, HelloReply):
+    kind = _KINDS.get(type(message))
+    if kind is None:
+        assert isinstance(message, HelloReply)
         return Kind.REFUSAL if message.errno else Kind.WELCOME
-    return _KINDS[type(message)]
+    return kind
 
 
 class ConnectionStatistics(Struct, frozen=True):
@@ -155,7 +157,8 @@ class Connection:
 
     def send(self, message: AnyMessage) -> bytes:
         """The bytes that say `message`. LocalProtocolError when it may not be said (now)."""
-        kind, wrong = self._judge(self.role, message)
+        kind = kind_of(message)
+        wrong = self._judge(self.role, kind, message)
         if wrong is not None:
             raise LocalProtocolError(f"{self.role.value}: expected {wrong}, not {_name(message)}")
         sent = frame(message)
@@ -230,48 +233,49 @@ class Connection:
             message = decode(payload, self._union)
         except ValueError as error:
             self._fail(self._offset + HEADER.size, self._awaited(), str(error))
-        kind, wrong = self._judge(self.peer, message)
+        kind = kind_of(message)
+        wrong = self._judge(self.peer, kind, message)
         if wrong is not None:
             self._fail(self._offset + HEADER.size, wrong, _name(message))
         self._commit(self.peer, kind, message)
         return message
 
-    def _judge(self, speaker: Role, message: AnyMessage) -> tuple[Kind, str | None]:
-        """What kind of message it is, and what was expected in its place if it is out of place."""
-        kind = kind_of(message)
+    def _judge(self, speaker: Role, kind: Kind, message: Any) -> str | None:
+        """What was expected in place of the message, if it is out of place."""
         if kind not in TRANSITIONS.get((self.state, speaker), _NOTHING):
-            return kind, self._awaited(speaker)
-        if not isinstance(message, (Request, Reply, Signal)):
-            return kind, None
-        if message.lwp >= len(self._outstanding):
-            return kind, f"an lwp below {len(self._outstanding)}"
-        if isinstance(message, Signal):
-            return kind, None
-        seqs = self._outstanding[message.lwp]
-        if isinstance(message, Reply):
-            if not seqs:
-                return kind, f"no reply to lwp {message.lwp}, which waits for none"
-            if seqs[0] != message.seq:
-                return kind, f"the reply to request {seqs[0]} of lwp {message.lwp}"
-        elif len(seqs) >= limits.OUTSTANDING_PER_LWP:
-            return kind, f"at most {limits.OUTSTANDING_PER_LWP} requests of an lwp unanswered"
-        elif message.seq in seqs:
-            return kind, f"another seq than {message.seq}, which waits for its reply"
-        return kind, None
+            return self._awaited(speaker)
+        if kind is Kind.REPLY or kind is Kind.REQUEST:
+            outstanding = self._outstanding
+            if message.lwp >= len(outstanding):
+                return f"an lwp below {len(outstanding)}"
+            seqs = outstanding[message.lwp]
+            if kind is Kind.REPLY:
+                if not seqs:
+                    return f"no reply to lwp {message.lwp}, which waits for none"
+                if seqs[0] != message.seq:
+                    return f"the reply to request {seqs[0]} of lwp {message.lwp}"
+            elif len(seqs) >= limits.OUTSTANDING_PER_LWP:
+                return f"at most {limits.OUTSTANDING_PER_LWP} requests of an lwp unanswered"
+            elif message.seq in seqs:
+                return f"another seq than {message.seq}, which waits for its reply"
+        elif kind is Kind.SIGNAL and message.lwp >= len(self._outstanding):
+            return f"an lwp below {len(self._outstanding)}"
+        return None
 
-    def _commit(self, speaker: Role, kind: Kind, message: AnyMessage) -> None:
-        self.state = TRANSITIONS[self.state, speaker][kind]
-        if isinstance(message, Request):
+    def _commit(self, speaker: Role, kind: Kind, message: Any) -> None:
+        if kind is Kind.REQUEST:
             self._outstanding[message.lwp].append(message.seq)
             self.unanswered += 1
-        elif isinstance(message, Reply):
+        elif kind is Kind.REPLY:
             self._outstanding[message.lwp].popleft()
             self.unanswered -= 1
-        elif isinstance(message, Hello):
-            self.hello = message
-            self._outstanding = [deque() for _ in range(message.vcpus)]
-        elif self.state is State.CLOSED:
-            self.last_word = speaker
+        else:
+            self.state = TRANSITIONS[self.state, speaker][kind]
+            if kind is Kind.HELLO:
+                self.hello = message
+                self._outstanding = [deque() for _ in range(message.vcpus)]
+            elif self.state is State.CLOSED:
+                self.last_word = speaker
 
     def _awaited(self, speaker: Role | None = None) -> str:
         kinds = TRANSITIONS.get((self.state, speaker or self.peer), _NOTHING)

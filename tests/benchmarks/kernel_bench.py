@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from vkemu.executors.backend import on_backend
 from vkemu.executors.chance import seeded
 from vkemu.executors.controlled import Execution
-from vkemu.executors.live import Live, on_backend
+from vkemu.executors.live import Live
 from vkemu.launch.assemble import assemble
 from vkemu.launch.outcome import Recorder
 from vkemu.launch.scenario import Scenario, load

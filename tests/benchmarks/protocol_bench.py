@@ -24,7 +24,8 @@ from typing import Any
 import anyio
 import msgpack
 from anyio.abc import UNIXSocketStream
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
+from vkemu.executors.live import Live
 from vkemu.launch.assemble import assemble
 from vkemu.launch.scenario import Host, Scenario
 from vkemu.serving.address import Listener, connect, listen

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from vkemu.executors.backend import on_backend
 from vkemu.executors.controlled import Execution
-from vkemu.executors.live import Live, on_backend
+from vkemu.executors.live import Live
 from vkprotocol.effects import (
     CLOCK,
     Cell,

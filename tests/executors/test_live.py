@@ -10,9 +10,10 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.executors.controlled import Execution, StepBound, replay_schedule
 from vkemu.executors.deadlock import Deadlock
-from vkemu.executors.live import BACKENDS, QUANTUM, Live, ScheduleError, on_backend
+from vkemu.executors.live import QUANTUM, Live, ScheduleError
 from vkprotocol.effects import CLOCK, CURTHREAD, Cell, Lock, Mailbox, curthread, pause
 
 from tests.executors.programs import OPERATIONS, Log, Program, build, run_live

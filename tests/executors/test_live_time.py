@@ -6,7 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
+from vkemu.executors.live import Live
 from vkprotocol.effects import CLOCK, Mailbox, pause
 
 backends = pytest.mark.parametrize("backend", BACKENDS)

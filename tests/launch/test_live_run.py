@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 from vkemu.commands.cli import main
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
+from vkemu.executors.live import Live
 from vkemu.inspect.reader import Log
 from vkemu.launch.assemble import assemble
 from vkemu.launch.scenario import Guest, Host, Scenario

@@ -9,7 +9,8 @@ import anyio
 from hypothesis import strategies as st
 from msgspec import inspect
 from msgspec.structs import replace
-from vkemu.executors.live import Live, on_backend
+from vkemu.executors.backend import on_backend
+from vkemu.executors.live import Live
 from vkemu.launch.assemble import assemble
 from vkemu.launch.outcome import FAILURES
 from vkemu.launch.scenario import Host, Scenario

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from vkemu.commands.cli import main
-from vkemu.executors.live import BACKENDS
+from vkemu.executors.backend import BACKENDS
 from vkemu.inspect.reader import Log
 
 backends = pytest.mark.parametrize("backend", BACKENDS)

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.launch.scenario import Host, Scenario
 from vkemu.serving.address import connect
 from vkemu.serving.limits import Limits

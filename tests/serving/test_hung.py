@@ -11,9 +11,10 @@ import anyio
 import pytest
 import trio
 from vkemu.commands.serve import Serving, Stopped
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.executors.deadlock import Deadlock
 from vkemu.executors.hung_task import PATIENT, STILL, HungTasks
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.live import Live
 from vkemu.launch.assemble import assemble
 from vkemu.serving.address import listen
 from vkemu.serving.server import Server

@@ -13,7 +13,7 @@ from random import Random
 
 import anyio
 import pytest
-from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.serving.address import connect
 from vkprotocol import insn
 from vkprotocol.codec import frame

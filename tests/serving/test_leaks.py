@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkprotocol import insn
 from vkprotocol.messages import CpuOps, Mmap, VmspaceCreate, VmspaceDestroy
 from vkprotocol.mman import MAP_ANON, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from vkemu.executors.live import on_backend
+from vkemu.executors.backend import on_backend
 from vkemu.serving.limits import LIMITS, Limits, parse_limits
 from vkprotocol import insn
 from vkprotocol.errno import Errno

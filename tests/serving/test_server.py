@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import TaskGroup
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
+from vkemu.executors.live import Live
 from vkemu.launch.assemble import Machine, assemble
 from vkemu.launch.outcome import FAILURES
 from vkemu.launch.scenario import Guest, Host, QuirkTable, Scenario

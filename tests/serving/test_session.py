@@ -8,7 +8,8 @@ from typing import Any
 
 import anyio
 import pytest
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
+from vkemu.executors.live import Live
 from vkemu.serving import host_session as sessions
 from vkemu.serving.guest_session import GuestSession
 from vkemu.serving.host_session import HostSession
@@ -27,7 +28,7 @@ from vkprotocol.messages import (
 )
 
 from tests.serving.serving import ASK, GREETING, Serving, guest, running, serving
-from tests.serving.stub import hello
+from tests.serving.stub import asking, hello
 from vkguest.kern.errors import HostGone
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -270,3 +271,18 @@ async def test_a_host_that_vanishes_ends_the_guest() -> None:
             await far.aclose()
 
     assert signals == [Signal(0, 15)]
+
+
+@on_both
+async def test_a_host_that_breaks_the_rules_ends_the_guest() -> None:
+    near, far = memory_pair()
+    await far.send(frame(HelloReply(schema=limits.SCHEMA, name="host")))
+    live = Live(time_scale=1.0)
+    session = GuestSession(live, near, hello())
+    await session.greet()
+    live.spawn("vcpu0", asking(session, 0, 1, []))
+    await far.send(frame(Reply(lwp=0, seq=7)))
+    with pytest.raises(HostGone, match="got Reply 7 of lwp 0"):
+        async with running(live, session):
+            await far.receive()  # the Hello
+    await far.aclose()

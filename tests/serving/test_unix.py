@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.serving.address import connect, listen
 from vkemu.serving.transport import UnixStream
 from vkprotocol.codec import frame

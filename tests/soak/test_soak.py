@@ -12,7 +12,7 @@ import anyio
 import msgspec
 import pytest
 from vkemu.commands.cli import main
-from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.soak.page import render
 from vkemu.soak.samples import SLACK, Sample, growth, judgeable
 from vkemu.soak.soak import Soak, host

@@ -103,13 +103,14 @@ class Lwp:
     """
 
     __slots__ = (
-        "closed", "cpu", "gone", "lwp_vkernel", "proc", "replies", "requests", "signals",
+        "closed", "cpu", "gone", "id", "lwp_vkernel", "proc", "replies", "requests", "signals",
         "thread_id", "tid", "vmspace",
     )  # fmt: skip
 
     def __init__(self, proc: Proc, tid: int, cpu: Cpu) -> None:
         self.proc = proc
         self.tid = tid
+        self.id = f"{proc.pid}.{tid}"
         self.cpu = cpu
         self.vmspace = proc.p_vmspace
         self.lwp_vkernel: VkernelLwp | None = None
@@ -119,10 +120,6 @@ class Lwp:
         self.thread_id = -1  # of the kernel thread, once it was started
         self.gone = False  # counted out of nlwps
         self.closed = False  # no request is received any more
-
-    @property
-    def id(self) -> str:
-        return f"{self.proc.pid}.{self.tid}"
 
 
 async def lwpsignal(lwp: Lwp, signo: int) -> None:

@@ -70,11 +70,11 @@ async def syscall2(lwp: Lwp, request: msg.AnyRequest) -> Result:
     """trap.c:syscall2."""
     kernel = lwp.proc.kernel
     injection = kernel.injection
-    name = type(request).__struct_config__.tag
+    name, call = SYSENT[type(request)]
     kernel.emit("syscall.begin", lwp.id, name)
     if injection is not None:
         await injection.request(lwp.proc)
-    result = await SYSCALLS[type(request)](lwp, request)
+    result = await call(lwp, request)
     kernel.emit("syscall.end", lwp.id, name, result.get("errno", 0), result.get("value", 0))
     return result
 
@@ -341,4 +341,8 @@ SYSCALLS: dict[type[msg.Request], Handler] = {
     msg.Kill: _kill,
     msg.Exit: _exit,
     msg.CpuOps: _cpu_ops,
+}
+# Its name in the events, and what serves it.
+SYSENT: dict[type[msg.Request], tuple[Any, Handler]] = {
+    kind: (kind.__struct_config__.tag, call) for kind, call in SYSCALLS.items()
 }

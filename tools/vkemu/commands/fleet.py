@@ -23,7 +23,7 @@ from vkemu.commands import settings
 from vkemu.commands.arguments import positive
 from vkemu.commands.child import Child
 from vkemu.commands.serve import CHECKING
-from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.launch.assemble import uses_disk
 from vkemu.launch.scenario import Scenario, load
 from vkemu.serving.server import STOP_SECONDS

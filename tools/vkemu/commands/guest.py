@@ -20,8 +20,9 @@ from vkprotocol.param import PAGE_SIZE, atop
 from vkemu.commands import reach
 from vkemu.commands.arguments import path, seconds, setting
 from vkemu.commands.reach import Reach
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.executors.deadlock import Deadlock
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.live import Live
 from vkemu.launch import names
 from vkemu.launch.assemble import uses_disk, vkernel_arguments
 from vkemu.launch.draw import drawn

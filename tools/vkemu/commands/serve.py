@@ -17,7 +17,8 @@ import msgspec
 
 from vkemu.commands import settings
 from vkemu.commands.arguments import between, path, positive
-from vkemu.executors.live import BACKENDS, Live, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
+from vkemu.executors.live import Live
 from vkemu.launch.assemble import Machine, assemble
 from vkemu.launch.outcome import FAILURES, headline
 from vkemu.launch.scenario import Scenario, load, read

@@ -11,7 +11,7 @@ import msgspec
 
 from vkemu.commands.arguments import add_faults, name, path, seconds, seed
 from vkemu.commands.compare import writable
-from vkemu.executors.live import BACKENDS, on_backend
+from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.soak.page import render
 from vkemu.soak.soak import Soak, host
 from vkemu.soak.verdict import verdict_line

@@ -15,7 +15,7 @@ from vkprotocol.messages import Goodbye, Status, StatusQuery
 
 from vkemu.commands import reach
 from vkemu.commands.reach import Reach
-from vkemu.executors.live import on_backend
+from vkemu.executors.backend import on_backend
 from vkemu.serving.status import table
 from vkemu.serving.transport import VANISHED, Broken
 from vkemu.verdict import Status as Exit

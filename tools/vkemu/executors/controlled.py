@@ -365,7 +365,9 @@ class Execution:
         for thread in waiters:
             effect = thread.pending
             assert effect is not None
-            self._mark(thread, may_go_on(effect, effect.obj.state))
+            runnable = may_go_on(effect, effect.obj.state)
+            if runnable is not thread.runnable:
+                self._mark(thread, runnable)
 
     def advance(self) -> bool:
         """Move the clock to the earliest deadline. False when there is none, or when only daemons

@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
-from importlib.util import find_spec
 from random import Random
 from time import perf_counter_ns
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -36,9 +35,6 @@ from vkemu.executors.controlled import Execution, StepBound, Tids
 from vkemu.executors.hung_task import HungTasks
 from vkemu.executors.run_queue import Account, RunQueue
 
-T = TypeVar("T")
-
-BACKENDS: Final = ("trio", "asyncio")
 QUANTUM: Final = 256  # steps a thread takes before another one of its account does
 NS: Final = 1_000_000_000
 
@@ -128,9 +124,11 @@ class Live(Execution):
 
     def post(self, mailbox: Mailbox, message: Any) -> None:
         """Send from outside any kernel thread; whoever waits for mail can go on."""
-        mailbox.queue.append(message)
-        mailbox.state = len(mailbox.queue)
-        self.changed(mailbox)
+        queue = mailbox.queue
+        queue.append(message)
+        mailbox.state = len(queue)
+        if mailbox.waiters:
+            self.changed(mailbox)
 
     def deliver(self, mail: Iterable[tuple[Mailbox, Any]]) -> None:
         """Post it all, and let the threads take the steps it leads to now, when they have nothing
@@ -231,7 +229,7 @@ class Live(Execution):
                 continue
             self._turns[tid] = self.steps
             for _ in range(quantum):
-                self._take(tid)
+                self._take(thread)
                 now = spent()
                 if not thread.runnable or now >= end or self.over:
                     break
@@ -253,16 +251,36 @@ class Live(Execution):
                 what = "ends" if tid is None else f"names thread {tid}, which cannot run,"
                 self._finish(ScheduleError(f"the schedule {what} after {self.steps} steps"))
                 return
-            self._take(tid)
+            self._take(self.threads[tid])
             if not self.steps % QUANTUM:
                 await checkpoint()
 
-    def _take(self, tid: int) -> None:
+    def _take(self, thread: Thread) -> None:
+        """`step` spelt out, as in `wander`."""
         CLOCK[0] = self.clock
         self.steps += 1
         if self.schedule is not None:
-            self.schedule.append(tid)
-        self.step(tid)
+            self.schedule.append(thread.tid)
+        effect = thread.pending
+        obj = effect.obj  # type: ignore[union-attr]
+        CURTHREAD[0] = thread
+        try:
+            upcoming = thread.coro.send(thread)
+            guarded = upcoming.guard is not None
+            if effect.guard is not None:  # type: ignore[union-attr]
+                self._leave(thread, effect)  # type: ignore[arg-type]
+            if guarded:
+                self._await(thread, upcoming)
+            else:
+                thread.pending = upcoming
+        except StopIteration:
+            if effect.guard is not None:  # type: ignore[union-attr]
+                self._leave(thread, effect)  # type: ignore[arg-type]
+            self._end(thread)
+        except BaseException as error:
+            self._stop(thread, effect, error)  # type: ignore[arg-type]
+        if obj.waiters:
+            self._recheck(obj.waiters)
         CURTHREAD[0] = None
         if self.failed is not None or not self.runnable or self.steps >= self.max_steps:
             self._settle()
@@ -318,7 +336,9 @@ class Live(Execution):
             del self.threads[tid]
 
     def _mark(self, thread: Thread, runnable: bool) -> None:
-        if runnable and not thread.runnable and self._imposed is None:
+        if runnable is thread.runnable:
+            return
+        if runnable and self._imposed is None:
             self.run_queue.add(thread.tid)
             if self._idle is not None:
                 self._idle.set()
@@ -374,18 +394,3 @@ class Live(Execution):
                 due.append(self.threads[heappop(self._timers)[1]])
             self._recheck(due)
             self._settle()
-
-
-def on_backend(backend: str, main: Callable[[], Awaitable[T]]) -> T:
-    """anyio.run, with uvloop under asyncio where it is installed."""
-    if backend not in BACKENDS:
-        raise ValueError(f"no backend {backend!r}, there are {', '.join(BACKENDS)}")
-    options = {}
-    if backend == "asyncio" and find_spec("uvloop") is not None:
-        options["use_uvloop"] = True
-    try:
-        return anyio.run(main, backend=backend, backend_options=options)
-    except BaseExceptionGroup as group:  # Ctrl-C came while a task of a nursery ran
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from None

@@ -11,8 +11,9 @@ import sys
 from array import array
 from typing import TextIO
 
+from vkemu.executors.backend import on_backend
 from vkemu.executors.controlled import StepBound
-from vkemu.executors.live import Live, on_backend
+from vkemu.executors.live import Live
 from vkemu.launch.assemble import assemble
 from vkemu.launch.outcome import FAILURES
 from vkemu.launch.scenario import Scenario

@@ -73,7 +73,8 @@ class Reference:
             self._acts(lwp, self.owners.get(lwp))
 
     def syscall_end(self, lwp: Id, name: str, errno: int, value: int) -> None:
-        self.acting.pop(self.shadow.actor(), None)
+        if self.acting:
+            self.acting.pop(self.shadow.actor(), None)
 
     def _acts(self, lwp: Id, who: str | None) -> None:
         process = self.processes.get(who or "")

@@ -70,9 +70,9 @@ class Refs:
         proc = self.procs.get(lwp)
         if proc is None:
             return
-        calls = self.calls.setdefault(proc, {})
+        calls = self.calls.get(proc, {})
         calls.pop(lwp, None)
-        if all(other in self.running for other in calls):
+        if proc in self.touched and all(other in self.running for other in calls):
             self._settled(proc)
 
     def finish(self) -> None:

@@ -85,7 +85,7 @@ class GuestSession(Session):
             finally:
                 group.cancel_scope.cancel()
                 await self.close()
-        if self.connection.last_word is not Role.GUEST:
+        if not self.live.over:  # else it was us who hung up
             self.live.stop(HostGone(f"the host {self.reason or 'said goodbye'}"))
 
     async def _watch(self) -> None:
