@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
@@ -312,26 +312,32 @@ class Built:
 
 
 class Ends:
-    """What the executions of one program under one strategy end in."""
+    """A drawn program, and what its executions under one strategy end in, wherever they are
+    taken."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.built: list[Built] = []
+        self.identity = repr(source)
+        self.built: Built | None = None
         self.states: set[Any] = set()
-        self.faults: set[Any] = set()
+        self.faults: set[str] = set()
         self.schedules: list[list[Path]] = []
 
-    def program(self, k: Any) -> None:
-        self.built[:] = []
-        self.built.append(Built(k, self.source))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ends, (self.source,)
+
+    def __call__(self, k: Any) -> None:
+        self.built = Built(k, self.source)
+
+    def ending(self, run: Run) -> Any:
+        assert self.built is not None
+        failed = sorted(t.path for t in run.execution.threads.values() if t.error)
+        return self.built.final(), tuple(failed), tuple(fault.kind for fault in run.faults)
+
+    def count(self, ending: Any, times: int) -> None:
+        self.states.add(ending[:2])
+        self.faults.update(ending[2])
 
     def note(self, run: Run) -> None:
-        failed = sorted(t.path for t in run.execution.threads.values() if t.error)
-        self.states.add((self.built[0].final(), tuple(failed)))
-        self.faults.update(fault.kind for fault in run.faults)
+        self.count(self.ending(run), 1)
         self.schedules.append(paths_of(run))
-
-
-def seeds(first: int, count: int) -> Iterator[tuple[int, Source]]:
-    for seed in range(first, first + count):
-        yield seed, draw(seed)

@@ -238,7 +238,11 @@ def class_of(build: Callable[[Any], object], schedule: list[Path]) -> tuple[Any,
 
     Written anew, with sets and names, and shares nothing with the explorer's bitsets.
     """
-    run = Run(Program(build, {}), 0, stop_on_failure=False)
+    return trace_of(Run(Program(build, {}), 0, stop_on_failure=False), schedule)
+
+
+def trace_of(run: Run, schedule: list[Path]) -> tuple[Any, ...]:
+    """The same, with a run that is kept for the next schedule of the program."""
     take(run, schedule)  # and so find out who is cancelled, which is part of what a step touches
     run.begin()
     run.settle()

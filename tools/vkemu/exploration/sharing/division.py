@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from vkemu.exploration.reduction.footprint import Objects
@@ -152,4 +153,4 @@ def roots(tree: Flat) -> Iterator[tuple[int, Path, Touched]]:
 def branches(tree: Flat) -> list[Flat]:
     """The trees of one root each."""
     starts = [n for n, (depth, _, _) in enumerate(tree) if not depth]
-    return [tree[a:b] for a, b in zip(starts, [*starts[1:], len(tree)], strict=True)]
+    return [tree[a:b] for a, b in pairwise([*starts, len(tree)])]

@@ -13,7 +13,7 @@ from typing import Any
 
 from vkemu.exploration.failure.origin import Build
 from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
-from vkemu.exploration.reduction.footprint import Learned
+from vkemu.exploration.reduction.footprint import Learned, Objects
 from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import ExplorationError, Result
 from vkemu.exploration.sharing.checkpoint import Checkpoint
@@ -140,9 +140,8 @@ class Coordinator:
                 break
             reports = self.workers.results()
             refuse_errors(reports)
-            stale = next((report.stale for report in reports if report.stale is not None), None)
-            if stale is not None:
-                self._begin_again(division, {report.number for report in reports}, stale)
+            if any(report.stale is not None for report in reports):
+                self._begin_again(division, reports)
                 continue
             for report in reports:
                 # Under way until all of it is accounted for: whatever ends the search before that,
@@ -161,13 +160,20 @@ class Coordinator:
                 save()
         self.finished = not division.parts
 
-    def _begin_again(self, division: Division, reported: set[int], learned: Learned) -> None:
-        """More depends on each other than was known: what has been done does not count."""
-        while not reported >= self.under_way.keys():
-            reports = self.workers.results()
-            refuse_errors(reports)
-            reported.update(report.number for report in reports)
-        self.options = {"learned": learned}
+    def _begin_again(self, division: Division, reports: list[Report]) -> None:
+        """More depends on each other than was known: what has been done does not count.
+
+        Who has found something out knows it from then on and does not say it again, so what the
+        jobs that are still under way find out is waited for.
+        """
+        while len(reports) < len(self.under_way):
+            reports += self.workers.results()
+        refuse_errors(reports)
+        objects = Objects()
+        for report in reports:
+            if report.stale is not None:
+                objects.learn(report.stale)
+        self.options = {"learned": objects.learned()}
         self.granted = 0
         result = self.result
         result.executions = result.blocked = result.cut = result.failures = 0
