@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from vkemu import explore
 from vkemu.exploration import ExplorationError
+from vkemu.exploration.reduction.footprint import Learned
+from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
-from vkemu.exploration.sharing.division import Division
+from vkemu.exploration.sharing.division import Division, Part
 from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task
 from vkemu.exploration.sharing.parallel import Coordinator
 from vkemu.workers.processes import Here
@@ -23,14 +25,15 @@ from tests.exploration.generated import ANY, SHARING, Built, Source, sources
 
 
 class Torn(Here):
-    """Does the jobs in any order, and never much of one."""
+    """Does the jobs in any order, and never much of one; sometimes there is no time for any."""
 
     def __init__(self, build: Any, task: Task, rng: Random) -> None:
         super().__init__({b"": Hand(build, task)})
         self.rng = rng
 
     def submit(self, job: Job) -> None:  # type: ignore[override]
-        super().submit(job._replace(executions=self.rng.randint(1, 4), seconds=60.0))
+        few, seconds = self.rng.randint(1, 4), self.rng.choice((0.0, 60.0))
+        super().submit(job._replace(executions=few, seconds=seconds))
 
     def results(self) -> list[Report]:
         self._jobs.rotate(self.rng.randrange(len(self._jobs)))
@@ -68,6 +71,34 @@ def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
 )
 def test_no_trace_is_lost_or_had_twice(program: Any, traces: int, seed: int) -> None:
     assert torn(program, "dpor", seed).executions == traces
+
+
+class Learning(Here):
+    """The first two jobs find out something each, and say it one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finds = ["x", "y"]
+        self.known: list[Learned] = []
+
+    def results(self) -> list[Report]:
+        job = self._jobs.popleft()
+        self.known.append(job.learned)
+        stale = Learned(exposed=((self.finds.pop(),),)) if self.finds else None
+        return [Report(job.number, stale=stale)]
+
+
+def test_what_two_find_out_at_once_is_known_to_all() -> None:
+    """Who has found it out does not say it again."""
+    workers = Learning()
+    coordinator = Coordinator(
+        workers, 2, Result("dpor", 0), stop_on_failure=False, max_executions=None,
+        max_seconds=None, progress=None,
+    )  # fmt: skip
+    division = Division()
+    division.parts.append(Part(Frontier()))
+    coordinator.exhaustive(division)
+    assert [learned.exposed for learned in workers.known] == [(), (), (("y",), ("x",))]
 
 
 @pytest.mark.parametrize("seed", range(3))
