@@ -82,7 +82,7 @@ class Learning(Here):
         self.known: list[Learned] = []
 
     def results(self) -> list[Report]:
-        job = self._jobs.popleft()
+        job: Any = self._jobs.popleft()
         self.known.append(job.learned)
         stale = Learned(exposed=((self.finds.pop(),),)) if self.finds else None
         return [Report(job.number, stale=stale)]
