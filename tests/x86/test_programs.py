@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from msgspec.structs import replace
 from vkemu.executors.chance import seeded
 from vkemu.launch.outcome import Outcome
 from vkemu.launch.scenario import SHIPPED, load
@@ -15,6 +16,7 @@ from vkemu.oracle import Violation
 from vkemu.report.trial import attempt
 from vkemu.verdict import UsageError
 
+from vkguest.kern.errors import GuestPanic
 from vkguest.kern.imgact_elf import elf_image
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,29 @@ def test_programs_judge_themselves_and_pass(name: str, policy: str) -> None:
     for seed in (1, 2):
         outcome = run(name, seed, f"policy={policy}")
         assert outcome.verdict == "pass", outcome.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mistake", ["cow-of-the-bottom", "older-page-wins", "fork-without-protect"]
+)
+def test_a_program_notices_a_copy_of_the_wrong_layer(mistake: str) -> None:
+    scenario = load("x86-fork-cow")
+    (guest,) = scenario.guest
+    planted = replace(scenario, guest=(replace(guest, mutants=(mistake,)),))
+
+    assert isinstance(attempt(planted, seeded(1)).error, Violation)
+    by_itself = attempt(replace(planted, checks=("interlock",)), seeded(1)).error
+    assert "fork_cow exits with status 1" in str(by_itself)
+
+
+@pytest.mark.slow
+def test_a_page_that_is_not_in_its_object_is_a_panic() -> None:
+    scenario = load("buildworld-lite")
+    (guest,) = scenario.guest
+    planted = replace(scenario, guest=(replace(guest, mutants=("older-page-wins",)),))
+
+    assert isinstance(attempt(planted, seeded(1)).error, GuestPanic)
 
 
 @pytest.mark.slow

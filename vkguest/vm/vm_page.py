@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from vkprotocol.effects import Effect, Lock, Thread, is_none, perform
 from vkprotocol.guarded import guarded_by
 
+from vkguest.kern.errors import GuestPanic
 from vkguest.kern.lockorder import OBJECT_LOCK, PAGE_QUEUE, PAGE_SPIN, PTEOBJ_LOCK
 from vkguest.vkernel64.globaldata import GlobalData
 
@@ -211,7 +212,8 @@ async def vm_page_free(gd: GlobalData, m: VmPage) -> None:
     """Give the frame back. The caller has it busied and unmapped and holds its object's lock."""
     assert not m.pv_list, "vm_page_free: mapped"
     if m.object is not None:
-        del m.object.pages[m.pindex]
+        if m.object.pages.pop(m.pindex, None) is not m:
+            raise GuestPanic(f"{gd.kernel.name}: vm_page_free: {m} is not in its object")
         m.object = None
     vpq = gd.kernel.vm_page_queues
     async with vpq.lock:
