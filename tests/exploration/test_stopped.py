@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,52 @@ def test_a_failure_is_told_although_its_shrinking_was_interrupted(
     assert found.failure is not None
     assert found.failure.shrunk.endswith("(interrupted)")
     assert replay(program, found.failure.token).message == found.failure.message
+
+
+@pytest.mark.parametrize("build", range(1, 6))
+@pytest.mark.parametrize("strategy", ["random", "dfs", "dpor"])
+def test_ctrl_c_that_a_step_keeps_is_no_nondeterminism(build: int, strategy: str) -> None:
+    """In the first execution, where it is taken again, or later: who has a lock releases it first,
+    and may never get to say what has ended it."""
+    builds = itertools.count(1)
+
+    def program(k: Any) -> None:
+        lock, x = k.lock("l"), k.cell("x", 0)
+        struck = next(builds) == build
+
+        async def work() -> None:
+            async with lock:
+                await x.load()
+                if struck:
+                    signal.raise_signal(signal.SIGINT)
+                await x.load()
+
+        async def other() -> None:
+            await x.store(1)
+            await x.store(2)
+
+        k.spawn("a", work)
+        k.spawn("b", other)
+
+    found = explore(program, strategy=strategy, seed=1, max_executions=100)
+    assert (found.verdict, found.interrupted, found.exhausted) == ("unknown", True, False)
+
+
+def test_ctrl_c_that_a_program_swallows_ends_the_search() -> None:
+    """What it does then is no failure of it."""
+
+    def program(k: Any) -> None:
+        async def work() -> None:
+            await k.cell("x").load()
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except BaseException:
+                raise ValueError from None
+
+        k.spawn("a", work)
+
+    found = explore(program)
+    assert (found.verdict, found.interrupted) == ("unknown", True)
 
 
 def test_what_was_left_out_before_an_interruption_stays_out() -> None:

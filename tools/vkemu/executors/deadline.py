@@ -3,6 +3,10 @@
 Whoever has a budget looks at the clock between executions. What lasts longer than that, a long
 execution or code that never comes to an effect, is ended by the timer of the process: as Ctrl-C
 would, in the main thread, where alone Python takes signals.
+
+Both come as exceptions in the middle of a step, and may be kept there: who leaves `async with lock`
+awaits first, a callback from C drops them. What such an execution does means nothing, so whoever
+draws a conclusion from it looks whether it was `struck`.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from types import FrameType
 from typing import Final
 
 GRACE: Final = 0.25  # seconds that an execution has to come to its end
+STRUCK: Final[list[KeyboardInterrupt | None]] = [None]  # since the execution began
 
 
 class TimeIsUp(KeyboardInterrupt):
@@ -45,7 +50,8 @@ def within(seconds: float | None, steps: Callable[[], object]) -> Iterator[None]
         if not seen:
             seen.append(steps())
             return
-        raise TimeIsUp(place_of(frame, caller) if seen[0] == steps() else "")
+        STRUCK[0] = stop = TimeIsUp(place_of(frame, caller) if seen[0] == steps() else "")
+        raise stop
 
     began = time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
@@ -57,6 +63,31 @@ def within(seconds: float | None, steps: Callable[[], object]) -> Iterator[None]
             left = max(left - (time.monotonic() - began), 1e-3)
         signal.setitimer(signal.ITIMER_REAL, left, interval)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def heeding() -> Iterator[None]:
+    """Take note of Ctrl-C in the body, which else does what it did before."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        STRUCK[0] = KeyboardInterrupt()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, strike)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def if_struck() -> None:
+    """Raise what an execution has kept to itself."""
+    if STRUCK[0] is not None:
+        raise STRUCK[0]
 
 
 def is_free(seconds: float) -> bool:

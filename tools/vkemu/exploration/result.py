@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from vkemu.executors.deadline import TimeIsUp
+from vkemu.executors.deadline import TimeIsUp, if_struck
 
 if TYPE_CHECKING:
     from vkemu.exploration.failure.narration import StepRecord
@@ -32,6 +32,7 @@ class Unseen(NondeterminismError):
 
 
 def differs(what: str, was: str, now: str) -> NondeterminismError:
+    if_struck()  # that is why
     return NondeterminismError(
         f"the program is not deterministic: {what} was {was} and is {now} under the same schedule"
     )

@@ -12,6 +12,7 @@ from vkprotocol.guarded import Unguarded
 
 from vkemu.executors.announced import may_go_on, shown
 from vkemu.executors.controlled import StepBound
+from vkemu.executors.deadline import STRUCK
 from vkemu.executors.deadlock import Deadlock
 from vkemu.exploration.checking.access_order import DataRace
 from vkemu.exploration.forgotten import FORGOTTEN, refused
@@ -100,6 +101,7 @@ class Run:
         """Build the program anew. Then `settle`, perhaps after a replay."""
         if FORGOTTEN:  # of threads that were ended in the middle
             FORGOTTEN.clear()
+        STRUCK[0] = None
         self.schedule = []
         self.error = None
         self.blame = ""
@@ -168,6 +170,8 @@ class Run:
         """What was wrong with this execution, now that it is over."""
         execution = self.execution
         LOOK[0] = None
+        if STRUCK[0] is not None:
+            raise STRUCK[0]
         judged = self.cut or execution.alive or self.program.ends
         if judged and not self.faults and self.error is None and not self.blocked:
             self._end()

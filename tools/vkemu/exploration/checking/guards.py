@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from vkprotocol.effects import Thread
 from vkprotocol.step import MADE
 
+from vkemu.executors.deadline import heeding
 from vkemu.exploration.forgotten import noticing
 
 P = ParamSpec("P")
@@ -23,12 +24,12 @@ def enforcing(
     explore: Callable[Concatenate[Build, P], T],
 ) -> Callable[Concatenate[Build, P], T]:
     """Called with check=True, `explore` runs with every declaration of `guarded_by` enforced; and a
-    forgotten `await` is noticed, whatever it is called with."""
+    forgotten `await` is noticed, whatever it is called with, as is Ctrl-C."""
 
     @wraps(explore)
     def enforced(program: Build, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with noticing(), guards(program) if kwargs.get("check") else nullcontext():
+            with heeding(), noticing(), guards(program) if kwargs.get("check") else nullcontext():
                 return explore(program, *args, **kwargs)
         finally:
             MADE[0] = None
