@@ -309,3 +309,16 @@ def test_what_the_kernel_writes_to_a_file_as_it_is_mapped_privately_is_seen_or_n
     program.load(found, THERE)
     with pytest.raises(Violation, match="not "):
         program.load(7, THERE)
+
+
+@pytest.mark.parametrize("found", [0, 9])
+def test_the_kernel_reads_what_is_stored_to_the_file_behind_meanwhile(found: int) -> None:
+    program = with_file()
+    program.begin("mmap", THERE, flags=MAP_FIXED).tell("user.file", "7/1", 0, "f", 0)
+    program.end("mmap", value=THERE)
+
+    program.begin("fuword", THERE, tid=1).store(9, HERE)
+
+    program.end("fuword", value=found, tid=1)
+    with pytest.raises(Violation, match="not "):
+        program.load(7, THERE)

@@ -96,15 +96,19 @@ class Memory:
             self.fading.add(va >> 12)
 
     def _among_others(self, va: int, value: int) -> None:
-        for interval in self.open:
-            if interval.va == va:
-                interval.values += (value,)
+        self._meanwhile(va, value)
         for copy in self.copies:
             copy.words[va] = (*copy.words.get(va, ZERO), value)
             copy.version += 1
+            copy._meanwhile(va, value)
         if any(start <= va < end for start, end in self.freeing):
             self.words[va] = (value, 0)
             self.fading.add(va >> 12)
+
+    def _meanwhile(self, va: int, value: int) -> None:
+        for interval in self.open:
+            if interval.va == va:
+                interval.values += (value,)
 
     # System calls.
 
