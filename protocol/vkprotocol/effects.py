@@ -135,9 +135,10 @@ class Cell(Shared):
     @coroutine
     def wait(self, guard: Guard, deadline: int | None = None) -> Step:
         """Block until `guard(value)`; False when the deadline passed first."""
+        effect = Effect(self, "wait", write=False, guard=guard, deadline=deadline)
         if LOOK[0] is not None:
-            LOOK[0](guard)  # which may read more than it is given
-        yield Effect(self, "wait", write=False, guard=guard, deadline=deadline)
+            LOOK[0](effect)  # whose guard may read more than it is given
+        yield effect
         return guard(self.state)
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 from vkemu import explore
 
-from tests.exploration import corners, edges, waiting
+from tests.exploration import corners, edges, hidden, waiting
 
 STRATEGIES = ("dfs", "dpor", "source-dpor")
 SET_AND_SET_BACK = [
     edges.closure, edges.comprehension, edges.inner_lambda, edges.class_attribute,
     edges.module_attribute, edges.imported, edges.text_with_attributes, edges.bound_builtin,
-    edges.bound_count, edges.instance, edges.filled_dict, edges.by_name,
+    edges.bound_count, edges.instance, edges.filled_dict, edges.by_name, hidden.member_of_an_enum,
+    hidden.class_that_is_asked, hidden.module_that_is_asked, hidden.list_in_a_cell,
+    hidden.object_in_a_cell, hidden.list_in_a_queue,
 ]  # fmt: skip
 
 
@@ -64,7 +67,8 @@ def test_that_every_step_counts_is_said_in_one_line() -> None:
     "program",
     [
         edges.looks_at_a_cell, edges.looks_at_a_lock, edges.looks_at_a_thread,
-        edges.looks_after_a_choice, edges.looks_at_what_it_has_made_itself,
+        edges.looks_after_a_choice, edges.looks_at_what_it_has_made_itself, hidden.looks_by_name,
+        hidden.looks_by_a_name_that_is_put_together,
     ],
 )  # fmt: skip
 def test_a_read_without_an_effect_is_an_access_of_its_step(program: Any) -> None:
@@ -127,6 +131,11 @@ def test_a_guard_that_holds_and_was_not_asked_is_no_deadlock() -> None:
         (waiting.of_the_module, "reads flag, which"),
         (waiting.container, "reads a list, which"),
         (waiting.of_the_main_thread, "reads ready, which"),
+        (waiting.of_another_kind, "reads a list, which"),
+        (waiting.handed_over, "reads ready, which"),
+        (partial(waiting.handed_over, first=False), "reads ready, which"),
+        (waiting.of_another_call, "reads "),
+        (waiting.by_name, "reads ready, which"),
     ],
 )
 def test_what_a_guard_reads_besides_its_object_counts(program: Any, reads: str) -> None:
@@ -134,6 +143,12 @@ def test_what_a_guard_reads_besides_its_object_counts(program: Any, reads: str) 
     (remark,) = explore(program, stop_on_failure=False).remarks
     assert remark.startswith("a guard (waiting.py:")
     assert reads in remark
+
+
+def test_what_a_guard_is_given_counts_where_it_can_change() -> None:
+    assert agreed(waiting.filled)[0] == "fail"
+    (remark,) = explore(waiting.filled, stop_on_failure=False).remarks
+    assert remark.startswith("a guard looks into what x holds, which can be changed without x")
 
 
 def test_what_a_guard_is_given_costs_nothing() -> None:

@@ -99,3 +99,110 @@ def numbers(k: Any) -> None:
     k.spawn("d", x.wait, partial(max, 0))
     k.spawn("o", unused.load)
     k.spawn("s", x.add, 2)
+
+
+def of_another_kind(k: Any) -> None:
+    """One guard's code, first over a number, then over a list."""
+    x, c, other, d = k.cell("x"), k.cell("c"), k.cell("other"), k.cell("d")
+    log: list[int] = []
+
+    async def wait(cell: Any, thing: Any) -> None:
+        await other.load()
+        await cell.wait(lambda value: value or thing)
+
+    async def work() -> None:
+        await c.store(1)
+        log.append(1)
+
+    k.spawn("s", work)
+    k.spawn("a", wait, x, 1)
+    k.spawn("w", wait, d, log)
+
+
+def handed_over(k: Any, first: bool = True) -> None:
+    """A guard over a variable of who waits with it, and then of who does not."""
+    c, other, d = k.cell("c"), k.cell("other"), k.cell("d")
+
+    async def wait(guard: Any) -> None:
+        await other.load()
+        await d.wait(guard)
+
+    async def work() -> None:
+        ready = 1
+
+        def guard(value: int) -> int:
+            return value or ready
+
+        if first:
+            await d.wait(guard)
+        ready = 0
+        k.spawn("w", wait, guard)
+        await c.store(1)
+        ready = 1
+        await c.store(2)
+
+    k.spawn("s", work)
+
+
+def of_another_call(k: Any) -> None:
+    """Who waits is in the same function, and has a variable of that name too."""
+    c, other, d = k.cell("c"), k.cell("other"), k.cell("d")
+    guards: list[Any] = []
+
+    async def work(first: int) -> None:
+        ready = first
+        guards.append(lambda value: value or ready)
+        if first:
+            await d.wait(guards[0])
+            ready = 0
+            await c.store(1)
+            ready = 1
+            await c.store(2)
+        else:
+            await other.load()
+            await d.wait(guards[0])
+
+    k.spawn("s", work, 1)
+    k.spawn("w", work, 0)
+
+
+class Named:
+    """Its methods are found by names that are put together."""
+
+    def __init__(self, k: Any) -> None:
+        self.ready = 0
+        self.c, self.other, self.d = k.cell("c"), k.cell("other"), k.cell("d")
+
+    async def do_work(self) -> None:
+        await self.c.store(1)
+        self.ready = 1
+
+    async def do_wait(self) -> None:
+        await self.other.load()
+        await self.d.wait(lambda value: value or self.ready)
+
+    async def run(self, name: str) -> None:
+        await getattr(self, "do_" + name)()
+
+
+def by_name(k: Any) -> None:
+    named = Named(k)
+    k.spawn("s", named.run, "work")
+    k.spawn("w", named.run, "wait")
+
+
+def filled(k: Any) -> None:
+    """What the cell holds is changed by who has got hold of it."""
+    x, c, other = k.cell("x", []), k.cell("c"), k.cell("other")
+
+    async def work() -> None:
+        held = await x.load()
+        await c.store(1)
+        held.append(1)
+
+    async def wait() -> None:
+        await other.load()
+        await x.wait(lambda held: len(held) == 1)
+
+    k.spawn("s", work)
+    k.spawn("w", wait)

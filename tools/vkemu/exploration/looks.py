@@ -21,7 +21,8 @@ from vkprotocol.effects import LOOK, Cell, Shared, Thread, key_text
 
 from vkemu.executors.announced import may_go_on
 from vkemu.executors.place import source_of
-from vkemu.exploration.reach import Reach, is_ours, not_its_own
+from vkemu.exploration.inside import is_ours, not_its_own
+from vkemu.exploration.reach import OPEN, Reach
 
 STATE: Final[Any] = Shared.__dict__["state"]
 DONE: Final[Any] = Thread.__dict__["done"]
@@ -37,7 +38,7 @@ def named_by(program: Any) -> frozenset[str]:
     """Which of FIELDS its code names, or may name."""
     reach = Reach(program, not_its_own)
     fields = ("state", "done")
-    if reach.unknown == "too much":
+    if reach.unknown is not None or OPEN & reach.names.keys():
         return frozenset(fields)
     return frozenset(name for name in fields if name in reach.names)
 

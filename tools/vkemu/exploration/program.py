@@ -12,6 +12,7 @@ from vkprotocol.effects import (
     LOOK,
     Body,
     Cell,
+    Effect,
     Key,
     Shared,
     Thread,
@@ -20,13 +21,13 @@ from vkprotocol.effects import (
 from vkprotocol.step import MADE
 
 from vkemu.executors.controlled import Execution, Tids
+from vkemu.exploration.inside import is_ours
 from vkemu.exploration.looks import DONE, STATE, check_guard, named_by, telling, who_looks
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.primitives.scopes import Cancellation, Watched
-from vkemu.exploration.reach import is_ours
 from vkemu.exploration.reduction.footprint import Objects
-from vkemu.exploration.waits import Code, moving
+from vkemu.exploration.waits import Code, likeness, moving
 
 Predicate = Callable[[], Any]
 Look = Callable[[Any], None]
@@ -76,7 +77,8 @@ class Program(Making):
         self._special = False  # something is noted of each thread
         self._fields: frozenset[str] | None = None  # that its code names: see `looks`
         self.moving = ""  # that a guard reads more than its object, when one does: see `waits`
-        self._asked: dict[Any, None] = {}  # the guards that were looked at, as their code
+        self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
+        self._asked: dict[Any, None] = {}  # what the guards are like that were looked at
         self._code: Code | None = None
 
     def begin(self, noting: bool = False) -> Execution:
@@ -104,6 +106,8 @@ class Program(Making):
         if self.invariants:
             self.invariants = []
             self.reads = []
+        if self.awaited:
+            self.awaited = {}
         self.joinable = False
         self._special = bool(self.numbers.cancelled)
         if self._ends or self.watched or self._lazy:
@@ -120,6 +124,8 @@ class Program(Making):
         made = self.build(self)
         if made is not None:
             self._returned(made)
+        if self.awaited and self._code is None:
+            self._code = Code(self.build)
         self.building = False
 
     async def _main(self, main: Body) -> None:
@@ -127,8 +133,9 @@ class Program(Making):
         await main
 
     def looked(self, thing: Any) -> None:
-        """Somebody reads it without an effect: a thread, or a guard. Or it is a guard."""
-        if not isinstance(thing, (Shared, Thread)):
+        """Somebody reads it without an effect: a thread, or a guard. Or it is an effect that has
+        the guard of a user's."""
+        if isinstance(thing, Effect):
             self._asks(thing)
             return
         if self.building:
@@ -143,15 +150,22 @@ class Program(Making):
         if field in self._fields and getattr(type(made), field) is slot:
             made.__class__ = telling(type(made))  # type: ignore[arg-type]
 
-    def _asks(self, guard: Any) -> None:
-        """Whether what somebody waits for is in one object alone."""
-        code = getattr(guard, "__code__", guard)
-        if self.moving or code in self._asked or is_ours(getattr(guard, "__globals__", {})):
+    def _asks(self, effect: Effect) -> None:
+        """Whether what somebody waits for is in one object alone. What is taken again was asked."""
+        guard: Any = effect.guard
+        if self.moving or is_ours(getattr(guard, "__globals__", {})):
             return
-        if self._code is None:
+        self.awaited[effect.obj] = None
+        if self.unannounced is None and not (self.building and self._code is None):
+            return
+        alike = likeness(guard)
+        if alike in self._asked:
+            return
+        if alike is not None:
+            self._asked[alike] = None
+        if self._code is None and not self.building:
             self._code = Code(self.build)
-        self._asked[code] = None
-        self.moving = moving(guard, self._code)
+        self.moving = moving(guard, self._code or Code(self.build))
 
     def _returned(self, made: object) -> None:
         if iscoroutine(made):

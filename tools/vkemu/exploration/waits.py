@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import dis
 import sys
+from collections import deque
 from collections.abc import Iterator
 from functools import cache
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
-from types import CodeType, FrameType, FunctionType
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
 from vkprotocol.effects import Shared
 
+from vkemu.executors.controlled import Execution
+from vkemu.exploration.inside import is_ours, not_its_own
 from vkemu.exploration.primitives.channel import Receiver, Sender
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import Condition
-from vkemu.exploration.reach import Reach, Spot, is_ours, not_its_own
+from vkemu.exploration.reach import OPEN, Reach, Spot
 
+EXECUTOR: Final = Execution.__module__
 GOES_ON: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
-# Of these nobody knows which name they set, or where.
-SETTERS: Final = frozenset(["setattr", "delattr", "__dict__", "vars", "globals", "exec", "eval"])
+SHUT: Final = (Shared, Condition, Sender, Receiver, Making)
+CONTAINERS: Final = (list, dict, set, deque, bytearray)
+FIXED: Final = (int, bool, float, str, bytes, type(None))  # what a variable holds, unchanging
 
 
 class Stores(NamedTuple):
@@ -50,7 +55,7 @@ class Code:
 
     def __init__(self, program: Any) -> None:
         reach = Reach(program, not_its_own)
-        self.unknown = reach.unknown == "too much" or bool(SETTERS & reach.names.keys())
+        self.unknown = reach.unknown is not None or bool(OPEN & reach.names.keys())
         self.around: dict[CodeType, CodeType] = {}
         self.assigned: set[str] = set()
         for _, thing in reach.things:
@@ -71,18 +76,40 @@ class Code:
             around = self.around.get(around)
         return around
 
-    def moves(self, code: CodeType, variable: str, frame: FrameType | None) -> bool:
-        """Whether it may be assigned while somebody waits who is in `frame`."""
-        owner = self.owner(code, variable)
+    def moves(self, guard: FunctionType, variable: str) -> bool:
+        """Whether it may be assigned while somebody waits, who is asking now."""
+        own = owner_of(guard, variable)
+        owner = own or self.owner(guard.__code__, variable)
         if owner is None or any(variable in stores_of(inner).cells for inner in inside(owner)):
             return True
-        while frame is not None:
-            if frame.f_code is owner:
-                return False  # who waits, and nobody else
-            frame = frame.f_back
+        if own is not None:
+            return False  # by who waits, and nobody else
         is_argument = variable in owner.co_varnames[: owner.co_argcount + owner.co_kwonlyargcount]
         often = stores_of(owner).cells.count(variable) + is_argument > 1
         return bool(owner.co_flags & GOES_ON) and often
+
+
+def askers() -> Iterator[FrameType]:
+    """The coroutines of the thread that runs, innermost first."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals["__name__"] != EXECUTOR:
+        if frame.f_code.co_flags & CO_COROUTINE:
+            yield frame
+        frame = frame.f_back
+
+
+def owner_of(guard: FunctionType, variable: str) -> CodeType | None:
+    """The function whose variable it is, where that is waiting: another call of it has another."""
+    cell = (guard.__closure__ or ())[guard.__code__.co_freevars.index(variable)]
+    for frame in askers():
+        if variable in frame.f_code.co_cellvars:
+            held = cell.cell_contents
+            cell.cell_contents = probe = object()
+            found = frame.f_locals.get(variable) is probe
+            cell.cell_contents = held
+            if found:
+                return frame.f_code
+    return None
 
 
 def inside(code: CodeType) -> Iterator[CodeType]:
@@ -92,8 +119,50 @@ def inside(code: CodeType) -> Iterator[CodeType]:
             yield from inside(inner)
 
 
+def likeness(guard: Any) -> Any:
+    """What two guards have in common of which the same is to be said; None where nobody knows.
+
+    It is more than their code. What they refer to can be of another kind, and a variable can be of
+    who asks, or of somebody else.
+    """
+    depth = 4  # of things that refer to things
+    try:
+        return _like(guard, depth)
+    except (ValueError, RecursionError):  # a variable with nothing in it yet, or too much
+        return None
+
+
+def _like(thing: Any, depth: int) -> Any:
+    kind = type(thing)
+    if kind in FIXED or isinstance(thing, SHUT):
+        return kind
+    if not depth:
+        raise RecursionError
+    if kind is FunctionType:
+        names, cells = thing.__code__.co_freevars, thing.__closure__ or ()
+        held = [
+            (owner_of(thing, name), _like(cell.cell_contents, depth - 1))
+            for name, cell in zip(names, cells, strict=True)
+        ]
+        defaults = (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
+        return thing.__code__, *held, *(_like(value, depth - 1) for value in defaults)
+    if kind is MethodType:
+        return _like(thing.__func__, depth), _like(thing.__self__, depth - 1)
+    if kind is tuple:
+        return kind, *(_like(part, depth - 1) for part in thing)
+    if isinstance(thing, type | BuiltinFunctionType):
+        return thing
+    # What is inside of a container changes, whatever it is; of an object the fields are looked at.
+    fields = getattr(thing, "__dict__", None)
+    if fields is None:
+        if kind in CONTAINERS:
+            return kind
+        raise RecursionError
+    return kind, *((name, _like(value, depth - 1)) for name, value in fields.items())
+
+
 def shut(thing: Any) -> bool:
-    return isinstance(thing, (Shared, Condition, Sender, Receiver, Making))
+    return isinstance(thing, SHUT)
 
 
 def moving(guard: Any, code: Code) -> str:
@@ -120,6 +189,5 @@ def moved(spot: Spot, code: Code) -> str:
     if isinstance(thing, FunctionType):
         if is_ours(thing.__globals__):
             return ""
-        names = thing.__code__.co_freevars
-        return next((v for v in names if code.moves(thing.__code__, v, sys._getframe())), "")
+        return next((v for v in thing.__code__.co_freevars if code.moves(thing, v)), "")
     return f"a {type(thing).__name__}"

@@ -28,7 +28,7 @@ from typing import Any, Final, TypeAlias
 from vkprotocol.effects import Shared
 
 from vkemu.exploration.checking.code_accesses import Access, Term, accesses_of
-from vkemu.exploration.reach import HEAP_TYPE, OURS, is_foreign, is_ours
+from vkemu.exploration.inside import HEAP_TYPE, OURS, is_foreign, is_ours
 
 Touch: TypeAlias = Callable[["Frame", tuple[Access, ...]], None]
 

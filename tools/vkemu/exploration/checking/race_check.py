@@ -32,8 +32,8 @@ from vkemu.exploration.checking.closures import (
     Frame,
 )
 from vkemu.exploration.checking.code_accesses import Access, Term, text_of
+from vkemu.exploration.inside import HEAP_TYPE, OURS, is_foreign
 from vkemu.exploration.primitives.objects import Condition
-from vkemu.exploration.reach import HEAP_TYPE, OURS, is_foreign
 from vkemu.exploration.stepwise import Stepwise
 
 ALL: Final = object()  # the key of a container as a whole

@@ -18,7 +18,7 @@ from vkemu.exploration.reduction.footprint import Objects, Race, dependent
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, retrace
 from vkemu.exploration.reduction.observation import View
 from vkemu.exploration.reduction.trace import Trace
-from vkemu.exploration.reduction.unannounced import Unannounced
+from vkemu.exploration.reduction.unannounced import Unannounced, changeable
 from vkemu.exploration.reduction.wakeup import Tree
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ class Reduction(Path):
         looked = unannounced.looks and unannounced.unordered(self.trace)
         if looked or self.objects.extent != self.extent:
             self.stale = True
-        if program.moving and not self.objects.unsure:
-            self.objects.doubt(program.moving)
-            self.stale = True
+        if program.awaited and not self.objects.unsure:
+            why = program.moving or changeable(self.trace, program.awaited)
+            if why:
+                self.objects.doubt(why)
+                self.stale = True
         if self.view.grown:
             self.view.grown = False
             self.stale = True

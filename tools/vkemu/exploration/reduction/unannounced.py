@@ -7,10 +7,12 @@ trace does not say what it has read, and every step has to be taken for one that
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from vkprotocol.effects import Shared, Thread
+from vkprotocol.effects import Shared, Thread, key_text
 
+from vkemu.exploration.inside import is_fixed
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.reduction.trace import Trace
 
@@ -60,3 +62,20 @@ def open_to(trace: Trace, event: int, writes: int) -> bool:
             return True
         later ^= 1 << (later.bit_length() - 1)
     return False
+
+
+def changeable(trace: Trace, awaited: Iterable[Shared]) -> str:
+    """What there is to say of what a guard is given, where that can change without an effect."""
+    loose = [shared for shared in awaited if not is_fixed(shared.state)]
+    loose += [
+        effect.obj
+        for effect, before in zip(trace.effects, trace.befores, strict=True)
+        if effect.obj in awaited and not is_fixed(before)
+    ]
+    if not loose:
+        return ""
+    key = key_text(loose[0].key)
+    return (
+        f"a guard looks into what {key} holds, which can be changed without {key}: every step "
+        "counts; what it waits for has to be a number, a text, or a tuple of such"
+    )

@@ -17,7 +17,8 @@ from re import Pattern
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from vkemu.exploration.reach import PLAIN, Reach, not_its_own
+from vkemu.exploration.inside import PLAIN, not_its_own
+from vkemu.exploration.reach import Reach
 from vkemu.exploration.result import ExplorationError
 
 
