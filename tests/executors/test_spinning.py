@@ -6,7 +6,9 @@ from random import Random
 
 import pytest
 from vkemu.executors.any_timer import AnyTimer
-from vkemu.executors.controlled import Execution, StepBound
+from vkemu.executors.backend import on_backend
+from vkemu.executors.controlled import LATE, Execution, StepBound, replay_schedule
+from vkemu.executors.live import Live
 from vkprotocol.effects import CLOCK, Cell, pause
 
 SECOND = 1_000_000_000
@@ -31,6 +33,34 @@ def test_who_waits_in_a_loop_for_a_sleeper_comes_to_an_end(kind: type[Execution]
     execution.run(Random(1).choice, 100_000)
 
     assert CLOCK[0] == 3 * SECOND
+
+
+def test_a_live_run_in_which_somebody_spins_replays() -> None:
+    def build(execution: Execution) -> None:
+        done = Cell("done", False)
+
+        async def sleeper() -> None:
+            await pause(SECOND)
+            await done.store(True)
+
+        async def spinner() -> None:
+            while not await done.load():
+                pass
+
+        execution.spawn("sleeper", sleeper())
+        execution.spawn("spinner", spinner())
+
+    live = Live(record=True, seed=1)
+    build(live)
+    on_backend("asyncio", live.run)
+    assert live.schedule is not None
+    assert len(live.schedule) > LATE
+
+    again = Execution()
+    build(again)
+    again.run(replay_schedule(live.schedule), len(live.schedule))
+
+    assert CLOCK[0] == live.clock == SECOND
 
 
 def test_who_waits_for_nobody_does_not() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, reset_setup
 
@@ -17,6 +18,7 @@ from vkemu.executors.deadlock import Deadlock
 
 Tids = dict[tuple[int, ...], int]
 Choose = Callable[[list[int]], int]
+LATE: Final = 1 << 16  # steps without time, and it passes
 
 
 class StepBound(Exception):
@@ -48,6 +50,7 @@ class Execution:
         self.on_spawn: Callable[[Thread], None] | None = None
         # While true, `runnable` and the waiters of objects are not kept: see `replay`.
         self.deferred = False
+        self._late, self._moved = LATE, 0  # see `goes_on`
 
     def spawn(self, name: str, coro: Body, *, daemon: bool = False) -> Thread:
         """Start a thread: it runs up to its first effect at once, as part of the spawner's step."""
@@ -67,9 +70,15 @@ class Execution:
         self.left += 1
         if self.on_spawn is not None:
             self.on_spawn(thread)
+        self._start(thread)
+        CURTHREAD[0] = parent
+        return thread
+
+    def _start(self, thread: Thread) -> None:
+        """Run it up to its first effect."""
         CURTHREAD[0] = thread
         try:
-            effect: object = coro.send(None)  # type: ignore[arg-type]
+            effect: object = thread.coro.send(None)  # type: ignore[arg-type]
             if not isinstance(effect, Effect):
                 self._fail(thread, no_effect(effect))
             elif self.deferred:
@@ -82,8 +91,6 @@ class Execution:
             raise
         except BaseException as error:
             self._fail(thread, error)
-        CURTHREAD[0] = parent
-        return thread
 
     def _number(self, path: tuple[int, ...]) -> int:
         """The tid of the thread at this place of the spawn tree."""
@@ -104,19 +111,7 @@ class Execution:
         thread.born = 0
         thread.children = 0
         self.threads[thread.tid] = thread
-        CURTHREAD[0] = thread
-        try:
-            effect: object = coro.send(None)  # type: ignore[arg-type]
-            if isinstance(effect, Effect):
-                thread.pending = effect
-            else:
-                self._fail(thread, no_effect(effect))
-        except StopIteration:
-            self._end(thread)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            self._fail(thread, error)
+        self._start(thread)
         CURTHREAD[0] = None
 
     def step(self, tid: int) -> bool:
@@ -387,6 +382,22 @@ class Execution:
         self._recheck([thread for thread, _ in timed])
         return True
 
+    def goes_on(self, steps: int) -> bool:
+        """Whether another step can be taken, after so many.
+
+        The clock moves when none can. It also does after LATE steps in which one could, and after
+        some more again: who spins until a sleeper has done its work would else spin for ever.
+        """
+        if not self.runnable and not self.advance():
+            return False
+        if steps >= self._late:
+            soon = 1 << 10
+            spins = CLOCK[0] == self._moved
+            if spins:
+                self.advance()
+            self._moved, self._late = CLOCK[0], steps + (soon if spins else LATE)
+        return True
+
     def deadlock(self) -> Deadlock | None:
         """Who waits for what, when nothing can run and threads are left; None at a proper end."""
         if self.alive == 0:
@@ -397,22 +408,11 @@ class Execution:
     def run(self, choose: Choose, max_steps: int) -> None:
         """Run to the end, asking `choose` for one of the runnable tids before every step.
 
-        The clock moves when nothing can run. It also does after so many steps in which something
-        could, and after some more again: who spins until a sleeper has done its work would else
-        spin for ever.
-
         Raises Deadlock, StepBound, or whatever a thread raised.
         """
-        long, short = 1 << 16, 1 << 10
-        moved, late = CLOCK[0], long
         for step in range(max_steps):
-            if not self.runnable and not self.advance():
+            if (not self.runnable or step >= self._late) and not self.goes_on(step):
                 break
-            if step >= late:
-                spins = CLOCK[0] == moved
-                if spins:
-                    self.advance()
-                moved, late = CLOCK[0], step + (short if spins else long)
             if not self.step(choose(self.runnable)):
                 break
         else:

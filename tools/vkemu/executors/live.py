@@ -62,6 +62,8 @@ class Live(Execution):
     ) -> None:
         super().__init__(tids)
         self.time_scale = time_scale
+        if time_scale is not None:
+            self._late = sys.maxsize  # time passes by itself
         self.max_steps = sys.maxsize if max_steps is None else max_steps
         self.steps = 0
         self.schedule = array("H") if record else None  # the tids, step by step
@@ -124,9 +126,8 @@ class Live(Execution):
 
     def post(self, mailbox: Mailbox, message: Any) -> None:
         """Send from outside any kernel thread; whoever waits for mail can go on."""
-        queue = mailbox.queue
-        queue.append(message)
-        mailbox.state = len(queue)
+        mailbox.queue.append(message)
+        mailbox.state = len(mailbox.queue)
         if mailbox.waiters:
             self.changed(mailbox)
 
@@ -258,6 +259,9 @@ class Live(Execution):
     def _take(self, thread: Thread) -> None:
         """`step` spelt out, as in `wander`."""
         CLOCK[0] = self.clock
+        if self.steps >= self._late:
+            self.goes_on(self.steps)
+            self.clock = CLOCK[0]
         self.steps += 1
         if self.schedule is not None:
             self.schedule.append(thread.tid)

@@ -56,10 +56,10 @@ class Observed(Program):
 
     def _run(self, max_steps: int) -> BaseException | None:
         execution = self.execution
-        for _ in range(max_steps):
+        for step in range(max_steps):
             if execution.failed is not None and execution.failed.error is not None:
                 return execution.failed.error
-            if not execution.runnable and not execution.advance():
+            if not execution.goes_on(step):
                 break
             execution.step(self.chooser(execution.runnable))
             for predicate in self.invariants:

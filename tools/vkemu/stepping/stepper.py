@@ -124,7 +124,7 @@ class Stepper:
         execution = self.execution
         if execution.failed is not None:
             self.error, self.over = execution.failed.error, True
-        elif not execution.runnable and not execution.advance():
+        elif not execution.goes_on(len(self.choices)):
             self.error, self.over = self.staged.end(), True
         self.changes = []
         for event in self.steps[-1].events[self._told :]:
