@@ -109,7 +109,7 @@ def test_a_user_s_processor_changes_and_drops_events() -> None:
 
 def test_the_documented_chain_is_the_chain() -> None:
     log, _ = logging(structlog.processors.add_log_level)
-    names = [getattr(p, "__name__", str(p)) for p in log._logger._processors]
+    names = [getattr(p, "__name__", str(p)) for p in log.processors]
     documented = re.findall(r"^\d\. `(?:EventLog\.|structlog\.contextvars\.)?(\w+)`",
                             event_log.__doc__ or "", re.MULTILINE)  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -210,6 +211,7 @@ def port_of(proc: Proc, cpuid: int) -> MailboxPort:
     return MailboxPort(lwp.requests, lwp.replies)
 
 
+@lru_cache(4096)
 def guest_of(actor: str) -> str | None:
     """`lwp g1.0` and `g1.vcpu0` work for g1."""
     name, dot, _ = actor.removeprefix("lwp ").rpartition(".")

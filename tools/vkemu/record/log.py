@@ -1,4 +1,4 @@
-"""The event log: every `emit` of a run as one JSON line, through structlog.
+"""The event log: every `emit` of a run as one JSON line, through processors of structlog.
 
 Each line has seq, step (how many steps were taken, this one included), t (virtual ns), ts (t from a
 fixed base, for viewers that want a date), run, actor, cpu, guest, event and level, then the event's
@@ -27,6 +27,7 @@ from typing import Any, Final, Protocol, TextIO
 
 import orjson
 import structlog
+from structlog import DropEvent
 from structlog.contextvars import merge_contextvars
 from structlog.testing import LogCapture
 from structlog.typing import EventDict, Processor
@@ -66,18 +67,6 @@ class Out(Protocol):
     def write(self, data: bytes, /) -> Any: ...
 
 
-class Lines:
-    """The end of structlog's pipeline: a file that takes finished lines."""
-
-    def __init__(self, out: Out) -> None:
-        self.write = out.write
-
-    def msg(self, line: bytes) -> None:
-        self.write(line)
-
-    debug = info = warning = error = msg
-
-
 class Causality(Protocol):
     """Who knows the vector clock of the step under way (`vkemu.record.vector_clock.Clocked`)."""
 
@@ -108,17 +97,14 @@ class EventLog:
         self._stamp = (-1, "")
         # The list that capture_logs changes in place.
         self._configured: list[Processor] = structlog.get_config()["processors"]
-        self._logger: Any = structlog.wrap_logger(
-            Lines(out),
-            processors=[
-                self.head,
-                merge_contextvars,
-                self.captured,
-                *processors,
-                render if renderer is None else renderer,
-            ],
-            wrapper_class=structlog.BoundLogger,
-        ).bind()
+        self.processors: list[Any] = [
+            self.head,
+            merge_contextvars,
+            self.captured,
+            *processors,
+            render if renderer is None else renderer,
+        ]
+        self._out = out
         self._fields = {
             event.name: (event.level, tuple(field.name for field in event.fields))
             for event in EVENTS.values()
@@ -127,7 +113,15 @@ class EventLog:
     def emit(self, name: str, *args: Any) -> None:
         level, fields = self._fields[name]
         self.counts[name] += 1
-        self._logger._proxy_to_logger(level, name, **dict(zip(fields, args, strict=True)))
+        event: Any = dict(zip(fields, args, strict=True))
+        event["event"] = name
+        # What a structlog.BoundLogger does, which copies the event twice on the way.
+        try:
+            for processor in self.processors:
+                event = processor(self._out, level, event)
+        except DropEvent:
+            return
+        self._out.write(event)
 
     def head(self, _logger: Any, level: str, event: EventDict) -> EventDict:
         """Put the head before the fields; a field of the same name wins, as `cpu` of ipi.send."""

@@ -9,6 +9,7 @@ everything after it. (Fidge 1988, Mattern 1989.)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Final, TypeAlias
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Key, Thread
@@ -78,7 +79,9 @@ class VectorClocks:
     def of(self, actor: str) -> dict[str, int]:
         """The clock of the actor's last step, itself included."""
         counts = self._clocks[self._number(actor)]
-        return {name: count for name, count in zip(self.actors, counts, strict=False) if count}
+        # All of it in C: there may be hundreds of actors, and a clock for each event.
+        known = compress(self.actors, counts)
+        return dict(zip(known, filter(None, counts), strict=True))
 
     def spawned(self, child: str, parent: str | None) -> None:
         """`parent` starts `child` in the step it is taking; None: set-up does."""
@@ -87,11 +90,11 @@ class VectorClocks:
             join(self._clocks[number], self._clocks[self._number(parent)])
 
     def advanced(self) -> None:
-        """The virtual clock moves."""
-        for clock in self._clocks:
-            join(self._barrier, clock)
-        for clock in self._clocks:
-            join(clock, self._barrier)
+        """The virtual clock moves. Nobody knows more of an actor than itself, so that all there is
+        to know is what each knows of itself."""
+        barrier = [clock[n] if n < len(clock) else 0 for n, clock in enumerate(self._clocks)]
+        self._barrier = barrier
+        self._clocks = [barrier.copy() for _ in barrier]
 
     def _number(self, actor: str) -> int:
         number = self.actors.get(actor)
