@@ -68,7 +68,7 @@ class Watched(Writer):
     def flush(self) -> None:
         while True:
             self.written.clear()
-            if not self._lines:
+            if not self.lines:
                 break
             assert self.written.wait(PATIENCE)
 
@@ -250,7 +250,7 @@ def test_a_writer_that_has_ended_keeps_nothing() -> None:
     for _ in range(100):
         log.tell("a guest left")
 
-    assert log.writer._waiting == []
+    assert not log.writer._waiting
     assert log.writer.close() == 101
 
 

@@ -107,6 +107,20 @@ def test_a_user_s_processor_changes_and_drops_events() -> None:
     assert [(line["pfn"], line["by"]) for line in written()] == [(0, "me"), (2, "me")]
 
 
+def test_a_line_is_the_same_with_processors_and_without(tmp_path: Path) -> None:
+    def same(_logger: Any, _level: str, event: EventDict) -> EventDict:
+        return event
+
+    SMALL.record(tmp_path / "without")
+    SMALL.record(tmp_path / "with", processors=[same])
+    bare, passed = (
+        (tmp_path / root / "latest/events.ndjson").read_bytes() for root in ("without", "with")
+    )
+
+    assert b'"event":"tlb.fill"' in bare
+    assert bare == passed
+
+
 def test_the_documented_chain_is_the_chain() -> None:
     log, _ = logging(structlog.processors.add_log_level)
     names = [getattr(p, "__name__", str(p)) for p in log.processors]

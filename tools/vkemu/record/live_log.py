@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from io import FileIO
 from typing import Any, Final, Protocol, TextIO, TypeAlias
@@ -73,9 +74,12 @@ class Writer:
         self._end = end
         self._again = again
         self._reopening = False
-        self._waiting: list[bytes] = []
-        self._unwritten = 0  # bytes, those being written included
-        self._lines = 0  # the same in lines
+        # Lines that wait. Whoever writes takes no lock for it: a counter has one thread that
+        # adds to it, and what waits is put at one end and taken from the other.
+        self._waiting: deque[bytes] = deque()
+        self._put = [0, 0]  # lines and bytes, so far
+        self._done = [0, 0]  # of them, written
+        self._asleep = False
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
@@ -83,18 +87,24 @@ class Writer:
 
     @property
     def full(self) -> bool:
-        return self._unwritten >= self.limit or self.error is not None
+        return self._put[1] - self._done[1] >= self.limit or self.error is not None
+
+    @property
+    def lines(self) -> int:
+        """Those that are not written yet."""
+        return self._put[0] - self._done[0]
 
     def write(self, line: bytes) -> None:
         """Put it down. It is not looked whether there is room."""
-        with self._changed:
-            if self.error is not None:
-                self.refused += 1
-                return
-            self._waiting.append(line)
-            self._unwritten += len(line)
-            self._lines += 1
-            if len(self._waiting) == 1:
+        if self.error is not None:
+            self.refused += 1
+            return
+        put = self._put
+        put[0] += 1
+        put[1] += len(line)
+        self._waiting.append(line)
+        if self._asleep:
+            with self._changed:
                 self._changed.notify_all()
 
     def offer(self, line: bytes) -> None:
@@ -117,7 +127,7 @@ class Writer:
             self._closing.set()
             self._changed.notify_all()
         self._thread.join(seconds)
-        return self._lines + self.refused
+        return self.lines + self.refused
 
     def why(self, seconds: float) -> str:
         """Once closed: what kept lines from being written, if it was not the room."""
@@ -143,14 +153,16 @@ class Writer:
 
     def _batch(self) -> bool:
         with self._changed:
+            self._asleep = True  # before it looks: who puts a line down looks after that
             while not self._waiting and not self._closing.is_set() and not self._reopening:
                 self._changed.wait()
+            self._asleep = False
         gather_seconds = 0.05  # a write each line would take the host's time
         self._closing.wait(gather_seconds)
         with self._changed:
-            lines, self._waiting = self._waiting, []
             last = self._closing.is_set()
             reopening, self._reopening = self._reopening, False
+        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
         rest = memoryview(self._pack(b"".join(lines), last=last or reopening))
         while rest:
             rest = rest[self._write_some(rest) :]  # type: ignore[arg-type]
@@ -158,9 +170,7 @@ class Writer:
             assert self._again is not None
             self._end()
             self._write_some, self._pack, self._end = self._again()
-        with self._changed:
-            self._unwritten -= sum(map(len, lines))
-            self._lines -= len(lines)
+        self._done = [self._done[0] + len(lines), self._done[1] + sum(map(len, lines))]
         return not last
 
 
