@@ -133,14 +133,21 @@ def _number_or_string(value: str) -> str:
 
 
 def token_in(what: str) -> str:
-    """`what`, or the token that a file of that name holds, as `vkemu step` saves it."""
+    """`what`, or the token that a file of that name holds: alone, as `vkemu step` saves it, or in
+    the command of a failure.txt, which may go over several lines; of a folder, that of its own."""
+    from vkemu.record.rundir import FAILURE, SUMMARY
+
     token_bytes = 1 << 20  # of a file with a token
+    path = Path(what)
     try:
-        with Path(what).open("rb") as file:
+        path = path / FAILURE if path.is_dir() and not (path / SUMMARY).exists() else path
+        with path.open("rb") as file:
             raw = file.read(token_bytes)
     except (OSError, ValueError):
         return what
-    word = re.fullmatch(rb"\s*(vk[a-z]?1\.[\w-]+)\s*", raw)
+    word = re.fullmatch(rb"\s*(vk[a-z]?1\.[\w.-]+)\s*", raw) or re.search(
+        rb"^ replay: vkemu .*?(vk[a-z]?1\.[\w.-]+)$", raw.replace(b"\\\n", b""), re.MULTILINE
+    )
     return what if word is None else word[1].decode()
 
 

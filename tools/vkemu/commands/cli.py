@@ -85,6 +85,17 @@ def complete() -> None:
     argcomplete.autocomplete(parser)
 
 
+def takers(option: str) -> list[str]:
+    """The commands that have it."""
+    found = []
+    for name, (path, _) in COMMANDS.items():
+        parser = argparse.ArgumentParser()
+        importlib.import_module(path).add_arguments(parser)
+        if option.partition("=")[0] in parser._option_string_actions:
+            found.append(f"`vkemu {name} {option}`")
+    return found
+
+
 def dispatch(argv: Sequence[str]) -> int:
     if "_ARGCOMPLETE" in os.environ:
         complete()
@@ -99,6 +110,8 @@ def dispatch(argv: Sequence[str]) -> int:
 
         print(f"vkemu {version('vkemu')}")
         return Status.PASS
+    if name.startswith("-") and (after := takers(name)):
+        raise UsageError(f"vkemu: {name} before a command, expected {' or '.join(after[:3])}")
     if name not in COMMANDS:
         raise UsageError(f"vkemu: unknown command {name!r}, {one_of(name, COMMANDS)}")
     path, summary = COMMANDS[name]

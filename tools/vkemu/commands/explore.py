@@ -5,22 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vkemu.commands import screen, sharing
-from vkemu.commands.arguments import name, path, policy, positive, seconds, seed
-from vkemu.commands.subject import Subject, litmus_subject, subject_of
-from vkemu.exploration.result import ExplorationError, Failure, Result
-from vkemu.record import rundir
+from vkemu.commands.arguments import (
+    chosen,
+    name,
+    path,
+    policy,
+    positive,
+    seconds,
+    seed,
+    token_in,
+)
+from vkemu.commands.explored import LITMUS, failure_dict, replay_explored, replay_token, tell
+from vkemu.commands.subject import Subject, subject_of
+from vkemu.exploration.result import ExplorationError, Result
 from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
 from vkhost.tree import TREES
 
-if TYPE_CHECKING:
-    from vkemu.report.told import Told
-
-TOKEN_SHOWN: Final = 400  # characters, in a message
 SECONDS_DEFAULT: Final = 60.0  # of a search that is given no budget at all
 
 EPILOG = """\
@@ -62,13 +65,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="data races, and fields touched without their lock"
     )
-    parser.add_argument("--replay", metavar="TOKEN", help="take one schedule again, narrated")
+    parser.add_argument(
+        "--replay", metavar="TOKEN", help="tell one failing schedule again; or a file with a token"
+    )
     parser.add_argument(
         "--report", type=path, metavar="DIR", help="write failure.txt and report.html here"
     )
     parser.add_argument(
         "--runs", type=path, metavar="DIR", help="of a scenario: keep a failure as a run folder"
     )
+    parser.add_argument(
+        "--registers", action="store_true",
+        help="of a litmus test: states are of every register, not of what conditions read alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--witnesses", action="store_true",
+        help="of a litmus test: with each state the command that shows an execution which ends so",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--verbs", action=Verbs, nargs=0, help="every verb and key of a litmus test"
@@ -91,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
     if args.strategy is not None:
         check_strategy(args.strategy)
     args.variant = args.variant or ""
+    args.replay = args.replay and token_in(args.replay)
+    if args.replay and args.replay.startswith(LITMUS):
+        return replay_explored(args.replay, args.file, args, chosen(args))
     if "::" in args.file:
         from vkemu.commands.async_subject import async_subject
 
@@ -104,6 +120,11 @@ def run_subject(subject: Subject, args: argparse.Namespace) -> int:
     if args.strategy is None:
         args.strategy = subject.strategy
         check_divisible(args)
+    for option in ("registers", "witnesses"):
+        if getattr(args, option) and subject.outcomes is None:
+            raise UsageError(f"--{option}: expected a litmus test")
+    if args.witnesses and (args.jobs > 1 or args.on or args.checkpoint is not None or args.tree):
+        raise UsageError("--witnesses: expected without --jobs, --on, --checkpoint and --tree")
     if args.runs is not None and subject.keep is None:
         raise UsageError(f"--runs {args.runs}: expected a scenario, without --check or --livelock")
     if args.replay is not None:
@@ -220,41 +241,22 @@ def show(
     if len(result.kinds) > 1:  # the one that is shown below, and others
         for kind in result.kinds:
             print(f"kind: {kind}")
+    for message, near in subject.unmet(result):
+        screen.show("\n".join((f"\nBUG: vkemu: {message}", *(f" {line}" for line in near), "")))
     if failure is not None:
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
         screen.show(f"\n{told}")
 
 
-def tell(subject: Subject, failure: Failure, args: argparse.Namespace) -> str:
-    """What failure.txt says, and a line that says where it is kept; kept where the options say."""
-    done = None
-    if args.runs is not None:
-        assert subject.keep is not None
-        done = subject.keep(failure, args.runs)
-    told = None if done is None else done.told
-    if told is None or args.report is not None:
-        told = subject.tell(failure)
-    if args.report is not None:
-        write_report(told, args.report)
-    if done is not None:
-        return f"{screen.of(told, done.kept)}{done.not_kept or done.folder}\n"
-    return screen.of(told, subject.kept(failure))
-
-
-def write_report(told: Told, folder: Path) -> None:
-    """failure.txt and report.html, as a run folder has them."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        rundir.write_text(folder / rundir.FAILURE, told.text)
-        rundir.write_text(folder / rundir.REPORT, told.page)
-    except OSError as error:
-        raise UsageError(f"--report {folder}: {error.strerror}, expected a folder") from None
-
-
 def as_dict(subject: Subject, result: Result, verdict: str, *, check: bool) -> dict[str, Any]:
     """The keys docs/explore.md describes, all of them always there."""
     failure = result.failure
+    unmet = [message for message, _ in subject.unmet(result)]
+    told = None if failure is None else failure_dict(subject, failure)
+    if unmet:  # in all executions, and so in none: nothing to replay
+        told = dict.fromkeys(("token", "replay", "shrunk"), "")
+        told = {"message": unmet[0], **told, "preemptions": 0, "steps": []}
     return {
         "name": subject.name,
         "policy": subject.policy,
@@ -271,66 +273,11 @@ def as_dict(subject: Subject, result: Result, verdict: str, *, check: bool) -> d
         "depth": result.depth,
         "seconds": round(result.seconds, 3),
         "bound": result.bound,
-        "kinds": result.kinds,
+        "kinds": [*result.kinds, *unmet],
         "remarks": result.remarks,
         "outcomes": None if subject.outcomes is None else subject.outcomes(),
-        "failure": None if failure is None else failure_dict(subject, failure),
+        "failure": told,
     }
-
-
-def failure_dict(subject: Subject, failure: Failure) -> dict[str, Any]:
-    return {
-        "message": failure.message,
-        "token": subject.token(failure),
-        "replay": subject.replay(failure),
-        "preemptions": failure.preemptions,
-        "shrunk": failure.shrunk,
-        "steps": [str(step) for step in failure.steps],
-    }
-
-
-def replay_token(subject: Subject, token: str, args: argparse.Namespace) -> int:
-    """Tell one schedule again; the failure it shows is the expected end. Kept like any other."""
-    from vkemu.exploration import replay
-
-    whole = ("vk1.", "vkl1.", "vks1.")  # tokens that say their program
-    if token.startswith(whole):
-        word = token if len(token) <= TOKEN_SHOWN else "TOKEN"
-        raise UsageError(f"--replay: this token says its program, expected `vkemu replay {word}`")
-    try:
-        failure = replay(subject.program, token, check=args.check)
-    except ExplorationError as error:
-        raise UsageError(f"replay: {error}") from None
-    said = ""
-    if not args.json or args.runs is not None or args.report is not None:
-        said = tell(subject, failure, args)
-    if args.json:
-        told = {"name": subject.name, "verdict": "fail", "failure": failure_dict(subject, failure)}
-        said = json.dumps(told, indent=2) + "\n"
-    with telling(OF_VERDICT["fail"]):
-        screen.show(said)
-    return OF_VERDICT["fail"]
-
-
-def replay_explored(token: str, source: str | None, *, as_json: bool) -> int:
-    """A token of a litmus test carries its test; any other needs to be told its program."""
-    from vkemu.litmus import token as litmus_token
-
-    if not token.startswith(litmus_token.PREFIX):
-        word = token if len(token) <= TOKEN_SHOWN else "TOKEN"
-        raise UsageError(
-            "replay: this token does not say of which program it is, expected "
-            f"`vkemu explore FILE --replay {word}`"
-        )
-    found = litmus_token.parse(token)
-    if source is not None:
-        found = replace(found, source=source)
-    args = argparse.Namespace(
-        file=found.source, policy=found.policy, variant=found.variant, tree=found.tree,
-        check=False, livelock=False, json=as_json, report=None, runs=None,
-    )  # fmt: skip
-    subject = litmus_subject(args, found.litmus())
-    return replay_token(subject, found.schedule, args)
 
 
 class Live:

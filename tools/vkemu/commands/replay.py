@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs",
         type=path,
-        default=Path("runs"),
         metavar="DIR",
-        help="where run folders go, and are looked for (default: runs)",
+        help="where run folders go, and are looked for (default: runs; of a litmus test none is "
+        "made without it)",
     )
     parser.add_argument("--zstd", action="store_true", help="write events.ndjson.zst")
     parser.add_argument("--json", action="store_true", help="print summary.json, nothing else")
@@ -50,13 +50,15 @@ def run(args: argparse.Namespace) -> int:
     if what.startswith((*explored, step_token.PREFIX)) and args.zstd:
         raise UsageError("replay: --zstd, expected with a token of a run: no other keeps a log")
     if what.startswith(explored):
-        from vkemu.commands.explore import replay_explored
+        from vkemu.commands.explored import replay_explored
 
-        return replay_explored(what, args.scenario, as_json=args.json)
+        args.report = None
+        return replay_explored(what, args.scenario, args)
     if what.startswith(step_token.PREFIX):
         if args.json:
             raise UsageError("replay: --json, expected with another token than one of `step`")
         return show_steps(what, args.scenario)
+    args.runs = args.runs or Path("runs")
     word, folder = what_to_replay(what)
     found = token.parse(word)
     if found.model_digest != token.model_digest():
@@ -93,9 +95,12 @@ def show_steps(word: str, source: str | None) -> int:
         verdict = "pass" if stepper.error is None else "fail"
         how = "over" if stepper.error is None else str(stepper.error).splitlines()[0]
     with telling(OF_VERDICT[verdict]):
-        for step in stepper.steps[1:]:
+        for step in stepper.steps:
             for text in [narrate(event) for event in step.events] or [step.effect]:
-                print(f"{step.number:>6}  {step.actor}: {text}")
+                if step.number:  # the set-up is not shown
+                    print(f"{step.number:>6}  {step.actor}: {text}")
+            for actor, text in step.said:
+                print(f"{step.number:>6}  {actor} has done `{text}`")
         print(f"{verdict}: {subject.name}, {len(stepper.choices)} steps: {how}")
     return OF_VERDICT[verdict]
 
@@ -112,7 +117,8 @@ def what_to_replay(what: str) -> tuple[str, Path | None]:
         return str(summary["token"]), folder
     except OSError as error:
         raise UsageError(
-            f"{what}: {error.strerror}, expected a token ({token.PREFIX}...) or a run folder"
+            f"{what}: {error.strerror}, expected a token ({token.PREFIX}...), a file with one, or "
+            "the folder of a run or a report"
         ) from None
     except (msgspec.MsgspecError, KeyError):
         raise UsageError(f"{folder / rundir.SUMMARY}: no token, expected a run's summary") from None

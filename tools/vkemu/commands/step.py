@@ -14,7 +14,8 @@ from vkemu.verdict import Status, UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
-        help="a scenario or litmus test in TOML, a window (W07), or a token saved here or its file",
+        help="a scenario or litmus test in TOML, a window (W07), or a token: one saved here, or a "
+        "litmus test's failure; or a file with one",
     )
     parser.add_argument(
         "--policy", type=policy, help="reverse map of the host, or FILE.py with one (the file's)"
@@ -33,11 +34,18 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("vkemu step: needs Textual, `pip install 'vkemu[tui]'`") from None
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("vkemu step: no terminal, expected one to step in")
+    from vkemu.litmus import token as litmus_token
+    from vkemu.record import token
     from vkemu.stepping import step_token
     from vkemu.stepping.stages import Subject
 
     word = token_in(args.file)
-    if word.startswith(step_token.PREFIX):
+    if word.startswith((token.PREFIX, "vkx1.")):
+        raise UsageError(
+            "step: a token of a run or of a Python program, expected one saved here or of a litmus "
+            "test (`vkemu replay` takes those)"
+        )
+    if word.startswith((step_token.PREFIX, litmus_token.PREFIX)):
         if args.policy is not None or args.variant is not None:
             raise UsageError("step: --policy and --variant, expected none: the token says them")
         subject, stepper = Subject.at(word, args.scenario)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from argparse import Namespace
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -47,6 +47,8 @@ class Subject:
     livelock: bool = False  # to reach the step bound is a failure, not an open question
     # The final states reached, for JSON.
     outcomes: Callable[[], dict[str, Any]] | None = None
+    # Each required outcome that was never reached, and what came near.
+    unmet: Callable[[Result], list[tuple[str, list[str]]]] = lambda _: []
     # A run folder below this one for a failure, with its log.
     keep: Callable[[Failure, Path], Record] | None = None
     # A file with the failure's token, when that is too long to be pasted; else nothing.
@@ -93,6 +95,7 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     from vkemu.litmus.file import load_litmus
     from vkemu.litmus.token import LitmusToken, identity
     from vkemu.matrix.cell import boots_vkernels
+    from vkemu.record.token import model_digest, pack
 
     check_policy(args.policy)
     policy = args.policy or "pv_entry"
@@ -101,7 +104,10 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
             f"--policy {policy}: mmap refuses MAP_VPAGETABLE, expected a policy with vkernels to "
             "race with"
         )
+    litmus = msgspec.structs.replace(litmus, whole=args.registers)
     test = Test(litmus, policy)
+    if args.witnesses:
+        test.outcomes.witnesses = {}
 
     def token(failure: Failure) -> str:
         head = (args.file, policy, litmus.variant, identity(litmus))
@@ -109,6 +115,13 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
 
     def replay(failure: Failure) -> str:
         return f"vkemu replay {token(failure)}"
+
+    def witness(schedule: Sequence[int]) -> str:
+        from vkemu.stepping.step_token import StepToken
+
+        choices = pack(array("H", schedule))
+        head = (args.file, policy, litmus.variant, identity(litmus), model_digest())
+        return f"vkemu replay {StepToken(*head, choices)}"
 
     def tell(failure: Failure) -> Told:
         from vkemu.report.explored import tell_litmus
@@ -125,7 +138,7 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         name=f"{litmus.name}[{policy}]",
         program=test,
         explore=partial(counted, test),
-        text=lambda result: Decision(test, result).text,
+        text=lambda result: Decision(test, result).herd(witness),
         verdict=lambda result: Decision(test, result).verdict,
         token=token,
         replay=replay,
@@ -133,7 +146,8 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         max_steps=litmus.file.litmus.max_steps,
         livelock=litmus.file.litmus.on_step_bound == "fail",
         policy=policy,
-        outcomes=lambda: outcomes_of(test.outcomes),
+        outcomes=lambda: outcomes_of(test.outcomes, witness),
+        unmet=lambda result: Decision(test, result).told,
     )
     if litmus.file.litmus.on_step_bound == "fail" or args.livelock:
         # A schedule that never ends has no step at which it fails.
@@ -169,15 +183,17 @@ def narrated(subject: Subject, failure: Failure) -> Told:
     )
 
 
-def outcomes_of(outcomes: Any) -> dict[str, Any]:
+def outcomes_of(outcomes: Any, replay: Callable[[Sequence[int]], str]) -> dict[str, Any]:
     """As the table of `litmus.herd` has them."""
     from vkemu.litmus.herd import lookup_in
 
+    kept = outcomes.witnesses or {}
     states = [
         {
             "state": lookup_in(state),
             "executions": count,
             "positive": any(c.holds(lookup_in(state).__getitem__) for c in outcomes.conditions),
+            **({"replay": replay(kept[state])} if state in kept else {}),
         }
         for state, count in sorted(outcomes.states.items())
     ]
@@ -186,6 +202,7 @@ def outcomes_of(outcomes: Any) -> dict[str, Any]:
         "observation": outcomes.observation().lower(),
         "states": states,
         "broken": dict(outcomes.broken),
+        "never": {c.text: outcomes.nearest(c) for c in outcomes.missing()},
     }
 
 

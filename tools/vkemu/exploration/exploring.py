@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from os import PathLike, fspath
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vkemu.executors.deadline import within
 from vkemu.exploration.arguments import check_arguments
@@ -19,6 +19,11 @@ from vkemu.exploration.strategies import strategy_named
 if TYPE_CHECKING:
     from vkemu.exploration.failure.witness import Witness
     from vkemu.workers.job import Workers
+
+ALONE: Final = (
+    "one interleaving is all there is: no steps of different threads meet, but in an order that "
+    "cannot be another"
+)
 
 
 @enforcing
@@ -89,6 +94,7 @@ def explore(
         )  # fmt: skip
         ended = went(search, max_seconds) and (search.finished or not exhaustive)
         witnesses = search.witnesses.values()
+    result.at_failure = stop_on_failure and result.failures > 0 and not result.exhausted
     concluded(result, run, witnesses, ended, progress, deadline)
     return bounded(result, max_executions, max_seconds, max_steps)
 
@@ -137,6 +143,8 @@ def concluded(
     witnesses = list(witnesses)
     result.kinds = sorted({witness.message for witness in witnesses})
     result.remarks = run.program.numbers.learned().remarks()
+    if result.exhausted and result.executions == 1 and threads_of(run) > 1:
+        result.remarks.append(ALONE)
     if witnesses:
         from vkemu.exploration.failure.budget import INTERRUPTED
         from vkemu.exploration.replaying import failure_of_witnesses
@@ -160,6 +168,14 @@ def concluded(
     else:
         result.verdict = "pass"
     return result
+
+
+def threads_of(run: Run) -> int:
+    """How many it has, as the last execution left them; of a search in parts, from the start."""
+    if not run.schedule:
+        run.begin()
+        run.execution.close()
+    return len(run.execution.threads)
 
 
 def bounded(

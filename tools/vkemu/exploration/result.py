@@ -91,16 +91,18 @@ class Result:
     `exhausted`: nothing is left to explore, and none was cut.
     `steps`: taken in all, replayed prefixes included.
     `bound`: of an unknown verdict, what ended the search, in words. `interrupted`: by the user.
+    `at_failure`: the first failure ended it.
     `stuck`: the line of a thread that took no step while the budget of seconds ran out.
     `kinds`: the failures that can be told apart, of all executions, each as its message.
-    `remarks`: what made the search larger than it had to be, each in one line.
+    `remarks`: what made the search larger than it had to be, or that there was nothing to search,
+        each in one line.
     `doubt`: why nothing can be said, when what a program shares was not all seen.
     """
 
     __slots__ = (
-        "blocked", "bound", "cut", "depth", "doubt", "executions", "exhausted", "failure",
-        "failures", "interrupted", "kinds", "remarks", "seconds", "seed", "share", "stage",
-        "steps", "strategy", "stuck", "verdict", "workers",
+        "at_failure", "blocked", "bound", "cut", "depth", "doubt", "executions", "exhausted",
+        "failure", "failures", "interrupted", "kinds", "remarks", "seconds", "seed", "share",
+        "stage", "steps", "strategy", "stuck", "verdict", "workers",
     )  # fmt: skip
 
     def __init__(self, strategy: str, seed: int) -> None:
@@ -124,6 +126,7 @@ class Result:
         self.seconds = 0.0
         self.bound = ""
         self.interrupted = False
+        self.at_failure = False
         self.stuck = ""
 
     def stopped(self, by: KeyboardInterrupt) -> None:

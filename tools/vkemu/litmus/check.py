@@ -203,15 +203,18 @@ def _threads(litmus: Litmus) -> None:
         _targets(litmus, thread, here)
         if thread.kind in PROGRAMS:  # their vCPUs are counted
             continue
+        given = file.thread[i].cpu is not None
+        place = "" if given else "; it is its place in the file: set cpu, or host.cpus"
         if not 0 <= thread.cpu < file.host.cpus:
             raise UsageError(
-                f"{here}.cpu: {thread.cpu}, expected less than host.cpus ({file.host.cpus})"
+                f"{here}.cpu: {thread.cpu}, expected less than host.cpus ({file.host.cpus}){place}"
             )
         if thread.kind in running:
             other = runs.setdefault(thread.cpu, thread.name)
             if other != thread.name:
                 raise UsageError(
                     f"{here}.cpu: CPU {thread.cpu} runs thread {other}, expected one of its own"
+                    f"{place}"
                 )
     said = [s for t in litmus.threads for s in t.run]
     _order(litmus, said)
@@ -251,20 +254,36 @@ def _atoms(litmus: Litmus) -> None:
     for atom in litmus.atoms:
         where = f"{litmus.where}:outcome"
         head, dot, register = atom.partition(".")
+        if dot and head in file.page and not any(t.name == head for t in litmus.threads):
+            raise UsageError(
+                f"{where}: {atom!r}, expected a word of the page, {head}[0], or a register: what "
+                f"else there is to know of a page a verb says, e.g. `r0 = test_dirty {head}`"
+            )
         if dot:
             targets = _written(litmus.threads, head)
             if any(t.name == head and t.kind in ("child", "image") for t in litmus.threads):
                 raise UsageError(f"{where}: {atom!r}, expected the register of a process thread")
             if register not in targets:
-                raise UsageError(f"{where}: {atom!r} is written by no thread")
+                raise UsageError(
+                    f"{where}: {atom!r} is written by no thread, expected {registers(litmus)}"
+                )
             continue
         page, bracket, index = atom.partition("[")
         if page not in file.page or not bracket:
-            raise UsageError(f"{where}: {atom!r}, expected THREAD.reg or PAGE[word]")
+            raise UsageError(
+                f"{where}: {atom!r}, expected {registers(litmus)} or a word of a page "
+                f"({', '.join(f'{name}[0]' for name in file.page) or 'there is none'})"
+            )
         if int(index.rstrip("]")) >= VPTE_PAGE_ENTRIES:
             raise UsageError(
                 f"{where}: {atom!r}, expected a word from 0 to {VPTE_PAGE_ENTRIES - 1}"
             )
+
+
+def registers(litmus: Litmus) -> str:
+    """What a condition may read, of threads."""
+    found = [f"{t.name}.{s.target}" for t in litmus.threads for s in t.run if s.target]
+    return f"a register ({', '.join(dict.fromkeys(found)) or 'none is written'})"
 
 
 def _written(threads: Iterable[Program], name: str) -> set[str | None]:

@@ -85,6 +85,14 @@ class Condition:
         for value in node.elts:
             yield from self._check(value, where)
 
+    @property
+    def parts(self) -> list[Condition]:
+        """What `and` joins in it, each by itself."""
+        tree = self._tree
+        if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And):
+            return [Condition(ast.unparse(one), "") for one in tree.values]
+        return [self]
+
     def holds(self, lookup: Lookup) -> bool:
         """Whether it holds where `lookup(atom)` gives the value of an atom."""
         return bool(_value(self._tree, lookup))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from vkemu.exploration.result import Failure, Result
 from vkemu.exploration.run import Run
 from vkemu.launch.outcome import FAILURES
+from vkemu.litmus.condition import Condition
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.herd import State, Values, render, state_of
 from vkemu.litmus.machine import Machine
 from vkemu.litmus.snapshot import Snapshot
+from vkemu.litmus.statement import Said
 from vkemu.litmus.token import identity
 from vkemu.litmus.verbs import check_statements, run_program
 from vkemu.litmus.vkernel import GuestMachine
@@ -23,6 +25,8 @@ from vkhost.kernel import Emit
 
 # Set-ups, before it is worth while to note what they leave: it takes as long as two of them.
 OFTEN: Final = 3
+
+UNREACHED: Final = "required outcome was never reached"
 
 Ending: TypeAlias = tuple[Literal["state"], State] | tuple[Literal["broken"], str]
 
@@ -42,8 +46,9 @@ class ForbiddenOutcome(AssertionError):
 class Test:
     """A litmus test on a policy, as a program for `explore`: kernel, oracle and threads.
 
-    `listen`, if given, hears every event after the oracle has; `machine` is that of the last
-    execution, and of the next one.
+    `listen`, if given, hears every event after the oracle has, `said` every statement that is over
+    (without a [guest], whose programs are instructions); `machine` is that of the last execution,
+    and of the next one.
     """
 
     earned = (*FAILURES, ForbiddenOutcome)
@@ -53,6 +58,7 @@ class Test:
         self.litmus = litmus
         self.policy = policy
         self.listen = listen
+        self.said: Said | None = None
         self.outcomes = litmus.outcomes()
         self.values: Values = {}
         self.machine: Machine | GuestMachine | None = None
@@ -74,7 +80,7 @@ class Test:
             machine.start(k.spawn)
         else:
             for program in self.litmus.threads:
-                k.spawn(program.name, run_program(machine, program))
+                k.spawn(program.name, run_program(machine, program, self.said))
         self.values = {}
         k.at_end(lambda: self._judge(oracle, machine))
 
@@ -127,7 +133,8 @@ class Test:
     @property
     def identity(self) -> str:
         """Which test of which kernels: what is left of a search means nothing to another."""
-        return f"{identity(self.litmus)} {self.policy} {token.model_digest().hex()}"
+        whole = " whole" * self.litmus.whole
+        return f"{identity(self.litmus)} {self.policy} {token.model_digest().hex()}{whole}"
 
     def ending(self, run: Run) -> Ending:
         """What a complete execution ended in."""
@@ -145,7 +152,13 @@ class Test:
 
     def note(self, run: Run) -> None:
         """Count a complete execution, where it is taken."""
-        self.count(self.ending(run), 1)
+        ending = self.ending(run)
+        self.count(ending, 1)
+        kept = self.outcomes.witnesses
+        if kept is not None:
+            ends = (ending[1],) if ending[0] == "state" else ending[1].splitlines()
+            for end in ends:
+                kept.setdefault(end, tuple(run.schedule))
 
 
 def _raise(error: BaseException) -> NoReturn:
@@ -155,7 +168,7 @@ def _raise(error: BaseException) -> NoReturn:
 class Decision:
     """What exploring one test on one policy said."""
 
-    __slots__ = ("litmus", "outcomes", "policy", "result", "verdict")
+    __slots__ = ("litmus", "outcomes", "policy", "result", "unmet", "verdict")
 
     def __init__(self, test: Test, result: Result) -> None:
         self.litmus = test.litmus
@@ -163,7 +176,11 @@ class Decision:
         self.outcomes = test.outcomes
         self.result = result
         self.verdict = result.verdict
-        if result.verdict == "pass" and result.exhausted and self.outcomes.missing():
+        # What had to happen, and in all there is did not.
+        self.unmet: list[Condition] = []
+        if result.verdict == "pass" and result.exhausted:
+            self.unmet = self.outcomes.missing()
+        if self.unmet:
             self.verdict = "fail"
 
     @property
@@ -172,12 +189,23 @@ class Decision:
 
     @property
     def text(self) -> str:
+        return self.herd()
+
+    def herd(self, replay: Callable[[Sequence[int]], str] = str) -> str:
+        """As herd7 prints it. `replay`: the command that takes a witness again."""
         return render(
             f"{self.litmus.name}[{self.policy}]",
             self.outcomes,
             verdict=self.verdict,
             exhausted=self.result.exhausted,
+            at_failure=self.result.at_failure,
+            replay=replay,
         )
+
+    @property
+    def told(self) -> list[tuple[str, list[str]]]:
+        """Of each required outcome that was never reached: that, and what came near."""
+        return [(f"{UNREACHED}: {c.text}", self.outcomes.nearest(c)) for c in self.unmet]
 
 
 def decide(litmus: Litmus, policy: str, *, strategy: Any = "dpor", **options: Any) -> Decision:
@@ -200,6 +228,11 @@ def counted(test: Test, **options: Any) -> Result:
     if not elsewhere and options.get("checkpoint") is None:
         options["each"] = test.note
     result = explore(test, **options)
+    if result.verdict == "pass" and not result.exhausted:
+        result.remarks += [
+            f"no execution of these reached what is required: {condition.text}"
+            for condition in test.outcomes.missing()
+        ]
     if result.failure is not None and isinstance(result.failure.error, ForbiddenOutcome):
         again = partial(Test, test.litmus, test.policy)
         result.failure.error.wrote = partial(wrote, again, result.failure.schedule, 0)

@@ -67,6 +67,7 @@ class Litmus(msgspec.Struct, frozen=True):
     before: tuple[Statement, ...] = ()
     variant: str = ""
     tree: str = ""  # laid over the test's own host.tree
+    whole: bool = False  # its states are of every register, whatever the conditions read
 
     @property
     def name(self) -> str:
@@ -124,11 +125,26 @@ class Litmus(msgspec.Struct, frozen=True):
 
     @property
     def atoms(self) -> tuple[str, ...]:
-        """What the conditions read; where they read nothing, every register that is written."""
-        read = [a for c in (*self.forbidden, *self.allowed, *self.required) for a in c.atoms]
-        if not read:
-            read = [f"{t.name}.{s.target}" for t in self.threads for s in t.run if s.target]
-        return tuple(dict.fromkeys(read))
+        """What states are of: what the conditions read; where they read nothing, or it is asked
+        for, every register that is written."""
+        if self.read and not self.whole:
+            return self.read
+        left = ("child", "image", "daemon")  # threads whose registers no machine keeps
+        threads = (thread for thread in self.threads if thread.kind not in left)
+        written = (f"{t.name}.{s.target}" for t in threads for s in t.run if s.target)
+        return tuple(dict.fromkeys((*self.read, *written)))
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """What the conditions read."""
+        conditions = (*self.forbidden, *self.allowed, *self.required)
+        return tuple(dict.fromkeys(atom for c in conditions for atom in c.atoms))
+
+    def writing(self, atom: str) -> list[str]:
+        """The statements that say they write the register, of a program or of what came before."""
+        name, _, register = atom.partition(".")
+        run = [s for thread in self.threads if thread.name == name for s in thread.run]
+        return [said.text for said in (*self.before, *run) if said.target == register]
 
     def variants(self) -> list[Litmus]:
         """This test under each of its [[variant]] tables."""
@@ -154,9 +170,8 @@ def load_litmus(source: str, variant: str = "", tree: str = "") -> Litmus:
         return litmus
     found = {v.variant: v for v in litmus.variants()}
     if variant not in found:
-        raise UsageError(
-            f"{path}: no variant {variant!r}, expected one of {', '.join(found) or '(none)'}"
-        )
+        there = f"one of {', '.join(found)}" if found else "none: the test has no [[variant]]"
+        raise UsageError(f"{path}: no variant {variant!r}, expected {there}")
     return found[variant]
 
 

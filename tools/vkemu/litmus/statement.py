@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -37,6 +37,10 @@ class Statement:
     target: str | None = None
     when: Condition | None = None
     where: str = ""
+
+
+# Heard when a statement is over: of which thread, and what it gave.
+Said: TypeAlias = Callable[[str, Statement, int | None], None]
 
 
 def parse(text: str, where: str, registers: Collection[str] = ()) -> Statement:

@@ -12,13 +12,13 @@ from vkemu.litmus.actor import CALLS, VERBS, Actor
 from vkemu.litmus.document import Kind
 from vkemu.litmus.file import Litmus, Program
 from vkemu.litmus.machine import Machine
-from vkemu.litmus.statement import Arg, Register, Statement
+from vkemu.litmus.statement import Arg, Register, Said, Statement
 from vkemu.verdict import UsageError
 
 # Running, and checking what was written.
 
 
-async def run_program(machine: Machine, program: Program) -> None:
+async def run_program(machine: Machine, program: Program, said: Said | None = None) -> None:
     """The body of a thread of the test."""
     kernel = machine.kernel
     me = Actor(machine, program, kernel.cpus[program.cpu])
@@ -34,6 +34,8 @@ async def run_program(machine: Machine, program: Program) -> None:
             value = await VERBS[statement.verb].do(me, *args)
             if statement.target is not None and value is not None:
                 registers[statement.target] = int(value)
+            if said is not None:
+                said(program.name, statement, value)
 
 
 def value_of(me: Actor, register: Register) -> Arg:

@@ -35,21 +35,35 @@ class Taken(NamedTuple):
     events: Sequence[Mapping[str, Any]] = ()
 
 
+class Done(NamedTuple):
+    """A statement that is over, in that step: one without steps of its own in that of another."""
+
+    number: int
+    actor: str
+    statement: Statement
+
+
 def wrote(make: Callable[[Emit], Test], schedule: Sequence[int], first: int = 1) -> Iterator[str]:
     """For every register and word that the outcome reads a line for each statement that wrote it,
     or that stored what went into the register, in the order of the execution: the schedule once
     more. `first` is the number that is told of its first step. Nothing when it does not end in a
     forbidden outcome."""
     events: list[Mapping[str, Any]] = []
+    steps = [Taken(0, events=events)]
+    done: list[Done] = []
     body: Any = run_program
 
     def emit(name: str, /, *fields: Any) -> None:
         events.append({"event": name, **dict(zip(FIELDS[name], fields, strict=True))})
 
+    def said(actor: str, statement: Statement, value: int | None) -> None:
+        if value is not None:
+            done.append(Done(steps[-1].number, actor, statement))
+
     test = make(emit)
+    test.said = said
     run = Run(Program(test, {}), 0)
     run.begin()
-    steps = [Taken(0, events=events)]
     going = run.settle()
     threads = run.execution.threads
     for tid in schedule:
@@ -69,39 +83,51 @@ def wrote(make: Callable[[Emit], Test], schedule: Sequence[int], first: int = 1)
         going = run.execution.step(tid) or not run.thread_failed()
     if getattr(run.finish(), "forbidden", False):
         assert test.machine is not None
-        for atom in test.litmus.atoms:
-            told = [
-                f"{atom}  by {step.actor}: {step.statement.text}  step {step.number - 1 + first}"
-                for step in writers(test, test.machine, steps, atom)
-                if step.statement is not None
-            ]
-            yield from told or [f"{atom}  by no statement: as set up"]
+        for atom in test.litmus.read:
+            yield from lines(test, test.machine, steps, done, atom, first)
+
+
+def lines(
+    test: Test,
+    machine: Machine | GuestMachine,
+    steps: list[Taken],
+    done: list[Done],
+    atom: str,
+    first: int,
+) -> Iterator[str]:
+    """`machine` is as it was left."""
+    if isinstance(machine, GuestMachine):  # which instruction it was nobody has heard
+        texts = [] if machine.value(atom) is None else test.litmus.writing(atom)
+        yield (
+            f"{atom}  by {atom.partition('.')[0]}: {' or '.join(texts)}"
+            if texts
+            else (f"{atom}  by no statement")
+        )
+        return
+    found = writers(test, machine, steps, done, atom)
+    for number, actor, statement in found:
+        place = f"step {number - 1 + first}" if number else "before the first step"
+        yield f"{atom}  by {actor}: {statement.text}  {place}"
+    if not found:
+        yield f"{atom}  by no statement{'' if '.' in atom else ': as set up'}"
 
 
 def writers(
-    test: Test, machine: Machine | GuestMachine, steps: list[Taken], atom: str
-) -> Iterator[Taken]:
-    """`machine` is as it was left."""
+    test: Test, machine: Machine, steps: list[Taken], done: list[Done], atom: str
+) -> list[Done]:
+    """In the order of the execution."""
     head, dot, register = atom.partition(".")
     if dot:
-        numbers = _of_register(steps, head, register)
-        numbers = sorted({*_read_by(steps, numbers), *numbers})
+        into = [d for d in done if d.actor == head and d.statement.target == register]
+        numbers = _read_by(steps, [one.number for one in into])
     else:
-        assert isinstance(machine, Machine)  # a [guest] has no pages by name
+        into = []
         name, _, index = atom.partition("[")
         frames = _frames_of(machine, test.litmus.frames[name], steps)
-        numbers = _of_word(steps, frames, int(index.rstrip("]")))
-    return (steps[number] for number in numbers)
-
-
-def _of_register(steps: list[Taken], actor: str, register: str) -> list[int]:
-    """The last step of each statement that leaves its value there."""
-    last: dict[str, int] = {}
-    for step in steps:
-        statement = step.statement
-        if step.actor == actor and statement is not None and statement.target == register:
-            last[statement.where] = step.number
-    return sorted(last.values())
+        numbers = iter(_of_word(steps, frames, int(index.rstrip("]"))))
+    stored = (steps[number] for number in sorted({*numbers}))
+    found = [Done(s.number, s.actor, s.statement) for s in stored if s.statement is not None]
+    return sorted(found + into, key=lambda one: one.number)
 
 
 def _read_by(steps: list[Taken], numbers: list[int]) -> Iterator[int]:

@@ -16,6 +16,7 @@ from vkemu.exploration.run import violation
 from vkemu.launch.outcome import recorded
 from vkemu.litmus.decide import Test, decide
 from vkemu.litmus.file import Litmus
+from vkemu.litmus.statement import Statement
 from vkemu.litmus.wrote import wrote
 from vkemu.report.failure import Failure, alike
 from vkemu.report.recording import Recording, Step
@@ -33,7 +34,10 @@ class Observed(Program):
     """One execution of a program, watched from before its set-up on."""
 
     def __init__(self, make: Make, choose: Choose, *, record: bool) -> None:
-        super().__init__(make(self.emit), {})
+        program = make(self.emit)
+        if isinstance(program, Test):
+            program.said = self.said
+        super().__init__(program, {})
         self.chooser = choose
         self.cut = False  # it reached its step bound
         self.recording: Recording | None = None
@@ -46,6 +50,11 @@ class Observed(Program):
     def emit(self, name: str, /, *fields: Any) -> None:
         if self.recording is not None:
             self.recording.emit(name, *fields)
+
+    def said(self, actor: str, statement: Statement, value: int | None) -> None:
+        if self.recording is not None:
+            gave = "" if statement.target is None or value is None else f" -> {int(value)}"
+            self.recording.steps[-1].said.append((actor, f"{statement.text}{gave}"))
 
     def run(self, max_steps: int) -> BaseException | None:
         """Run to the end; what was wrong with it."""

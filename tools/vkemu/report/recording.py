@@ -42,6 +42,8 @@ class Step:
     runnable: tuple[int, ...] = ()  # tids that could have gone instead, this one included
     events: list[Event] = field(default_factory=list)
     note: str = ""  # what it left behind, where that is told in place of events
+    # Statements of a litmus test that are over with it: whose, and what they gave.
+    said: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def effect(self) -> str:

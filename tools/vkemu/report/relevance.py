@@ -161,6 +161,8 @@ def _rows_of(failure: Failure) -> Iterator[Row]:
         ):
             best = max(range(len(rows)), key=lambda i: rows[i].weight)
             rows[best] = replace(rows[best], weight=ESSENTIAL)
+        if not failure.invariant:  # no event tells it: what the test said does
+            rows += [Row(step, text, STORY, actor, "") for actor, text in step.said]
         yield from rows
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vkemu.executors.controlled import Execution
 from vkemu.exploration.failure.witness import Witness
 from vkemu.exploration.program import Program
-from vkemu.exploration.replaying import tell
+from vkemu.exploration.replaying import replay, tell
+from vkemu.exploration.result import ExplorationError
 from vkemu.exploration.run import Run
 from vkemu.launch.assemble import assemble
 from vkemu.launch.outcome import FAILURES, Outcome
 from vkemu.launch.scenario import Scenario, load, shipped_names
 from vkemu.litmus import file
+from vkemu.litmus import token as litmus_token
 from vkemu.litmus.decide import Test
 from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.litmus.token import LitmusToken, identity
@@ -81,7 +84,10 @@ class Subject:
 
     @classmethod
     def at(cls, word: str, source: str | None = None) -> tuple[Subject, Stepper]:
-        """Where a token was saved, to go on from there. `source`: where its file is now."""
+        """Where a token was saved, to go on from there; or the end of a failing litmus test.
+        `source`: where its file is now."""
+        if word.startswith(litmus_token.PREFIX):
+            return cls._at_failure(word, source)
         found = parse(word)
         subject = cls(source or found.source, found.policy, found.variant)
         for what, then, now in (
@@ -98,6 +104,21 @@ class Subject:
             stepper.replay(list(token.unpack(found.choices)))
         except ValueError as error:
             raise UsageError(f"step: damaged token, {error}") from None
+        return subject, stepper
+
+    @classmethod
+    def _at_failure(cls, word: str, source: str | None) -> tuple[Subject, Stepper]:
+        found = litmus_token.parse(word)
+        found = replace(found, source=source or found.source)
+        litmus = found.litmus()
+        try:
+            failure = replay(Test(litmus, found.policy), found.schedule)
+        except ExplorationError as error:
+            raise UsageError(f"step: {error}") from None
+        subject = cls(found.source, found.policy, found.variant)
+        subject.loaded = litmus
+        stepper = subject.stepper()
+        stepper.replay(failure.schedule)
         return subject, stepper
 
     @property
