@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from vkemu.launch.scenario import read_document
 from vkemu.litmus.decide import decide
-from vkemu.litmus.file import load_litmus
+from vkemu.litmus.file import find_litmus, load_litmus, read
 from vkemu.report import text
 from vkemu.report.explored import tell_litmus
 
@@ -47,3 +48,14 @@ def test_another_failure_reads_nothing() -> None:
     failure = decide(litmus, "pv_entry").failure
     assert failure is not None
     assert " wrote:" not in text.render(tell_litmus(litmus, "pv_entry", failure.schedule))
+
+
+def test_a_register_of_a_guest_is_told_by_its_statement() -> None:
+    """It was told to be written by no statement: programs of a guest are instructions."""
+    path = find_litmus("guest-wait")
+    document = read_document(path) | {"outcome": {"forbidden": "A.s == 7 and A.p != 0"}}
+    failure = decide(read(document, path), "pv_entry").failure
+    assert failure is not None
+    assert failure.error is not None
+    told = ("wrote: A.s  by A: s = wait p", "wrote: A.p  by A: p = fork C")
+    assert failure.error.details == told  # type: ignore[attr-defined]

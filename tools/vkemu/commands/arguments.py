@@ -140,15 +140,23 @@ def token_in(what: str) -> str:
     token_bytes = 1 << 20  # of a file with a token
     path = Path(what)
     try:
-        path = path / FAILURE if path.is_dir() and not (path / SUMMARY).exists() else path
+        if path.is_dir():
+            path /= SUMMARY if (path / SUMMARY).exists() else FAILURE
         with path.open("rb") as file:
             raw = file.read(token_bytes)
     except (OSError, ValueError):
         return what
-    word = re.fullmatch(rb"\s*(vk[a-z]?1\.[\w.-]+)\s*", raw) or re.search(
-        rb"^ replay: vkemu .*?(vk[a-z]?1\.[\w.-]+)$", raw.replace(b"\\\n", b""), re.MULTILINE
+    word = (
+        re.fullmatch(rb"\s*(vk[a-z]?1\.[\w.-]+)\s*", raw)
+        or re.search(rb'"token": "(vk[ls]1\.[\w.-]+)"', raw)  # of a run, its folder is asked
+        or re.search(rb"^ replay: vkemu .*?(vk[a-z]?1\.[\w.-]+)$", unfolded(raw), re.MULTILINE)
     )
     return what if word is None else word[1].decode()
+
+
+def unfolded(raw: bytes) -> bytes:
+    """A command that goes over several lines as one, as a shell reads it."""
+    return raw.replace(b"\\\n", b"")
 
 
 def setting(text: str) -> str:

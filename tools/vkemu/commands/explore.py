@@ -72,7 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=path, metavar="DIR", help="write failure.txt and report.html here"
     )
     parser.add_argument(
-        "--runs", type=path, metavar="DIR", help="of a scenario: keep a failure as a run folder"
+        "--runs",
+        type=path,
+        metavar="DIR",
+        help="keep a failure as a run folder, with the log that `vkemu log` reads",
     )
     parser.add_argument(
         "--registers", action="store_true",
@@ -126,7 +129,10 @@ def run_subject(subject: Subject, args: argparse.Namespace) -> int:
     if args.witnesses and (args.jobs > 1 or args.on or args.checkpoint is not None or args.tree):
         raise UsageError("--witnesses: expected without --jobs, --on, --checkpoint and --tree")
     if args.runs is not None and subject.keep is None:
-        raise UsageError(f"--runs {args.runs}: expected a scenario, without --check or --livelock")
+        raise UsageError(
+            f"--runs {args.runs}: expected a scenario or a litmus test that ends, without --check "
+            "or --livelock"
+        )
     if args.replay is not None:
         return replay_token(subject, args.replay, args)
     if args.max_seconds is args.max_executions is args.checkpoint is None:
@@ -246,6 +252,8 @@ def show(
     if failure is not None:
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
+        if failure.message not in result.kinds:
+            print("below: an execution that fails alike with fewer switches, none of those above")
         screen.show(f"\n{told}")
 
 

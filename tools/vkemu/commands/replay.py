@@ -13,7 +13,7 @@ from vkemu.commands.run import report
 from vkemu.executors.chance import seeded
 from vkemu.executors.controlled import Choose
 from vkemu.launch.draw import drawn
-from vkemu.launch.outcome import recorded
+from vkemu.launch.outcome import headline, recorded
 from vkemu.launch.scenario import Scenario, load
 from vkemu.record import rundir, token
 from vkemu.report.trial import Origin, record
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if what.startswith(step_token.PREFIX):
         if args.json:
             raise UsageError("replay: --json, expected with another token than one of `step`")
-        return show_steps(what, args.scenario)
+        return show_steps(what, args.scenario, args.runs)
     args.runs = args.runs or Path("runs")
     word, folder = what_to_replay(what)
     found = token.parse(word)
@@ -83,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def show_steps(word: str, source: str | None) -> int:
-    """What was stepped through by hand, and how it stands."""
+def show_steps(word: str, source: str | None, runs: Path | None) -> int:
+    """What was stepped through by hand, and how it stands; kept, if it is said where."""
     from vkemu.record.narrate import narrate
+    from vkemu.report.kept import keep
     from vkemu.stepping.stages import Subject
 
     subject, stepper = Subject.at(word, source)
@@ -94,6 +95,11 @@ def show_steps(word: str, source: str | None) -> int:
     if stepper.over:
         verdict = "pass" if stepper.error is None else "fail"
         how = "over" if stepper.error is None else str(stepper.error).splitlines()[0]
+    kept = ""
+    if runs is not None:
+        failure = None if stepper.error is None else headline(stepper.error)
+        summary = subject.summary(word) | {"verdict": verdict, "failure": failure}
+        kept = str(keep(stepper.recording, runs, subject.loaded.name, summary, None)[0])
     with telling(OF_VERDICT[verdict]):
         for step in stepper.steps:
             for text in [narrate(event) for event in step.events] or [step.effect]:
@@ -102,6 +108,8 @@ def show_steps(word: str, source: str | None) -> int:
             for actor, text in step.said:
                 print(f"{step.number:>6}  {actor} has done `{text}`")
         print(f"{verdict}: {subject.name}, {len(stepper.choices)} steps: {how}")
+        if kept:
+            print(kept)
     return OF_VERDICT[verdict]
 
 

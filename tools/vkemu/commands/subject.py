@@ -92,10 +92,8 @@ def check_policy(policy: str | None) -> None:
 
 def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     from vkemu.litmus.decide import Decision, Test, counted
-    from vkemu.litmus.file import load_litmus
     from vkemu.litmus.token import LitmusToken, identity
     from vkemu.matrix.cell import boots_vkernels
-    from vkemu.record.token import model_digest, pack
 
     check_policy(args.policy)
     policy = args.policy or "pv_entry"
@@ -106,6 +104,7 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         )
     litmus = msgspec.structs.replace(litmus, whole=args.registers)
     test = Test(litmus, policy)
+    witness = partial(witness_of, args.file, litmus, policy)
     if args.witnesses:
         test.outcomes.witnesses = {}
 
@@ -116,23 +115,17 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     def replay(failure: Failure) -> str:
         return f"vkemu replay {token(failure)}"
 
-    def witness(schedule: Sequence[int]) -> str:
-        from vkemu.stepping.step_token import StepToken
-
-        choices = pack(array("H", schedule))
-        head = (args.file, policy, litmus.variant, identity(litmus), model_digest())
-        return f"vkemu replay {StepToken(*head, choices)}"
-
     def tell(failure: Failure) -> Told:
         from vkemu.report.explored import tell_litmus
 
-        others = {}
-        if litmus.variant:
-            others[f"not {litmus.variant}"] = (load_litmus(args.file, tree=litmus.tree), policy)
-        if policy != "pv_entry":
-            others["policy pv_entry"] = (litmus, "pv_entry")
-        found = failure.schedule
+        found, others = failure.schedule, alternatives(args.file, litmus, policy)
         return told_by(tell_litmus(litmus, policy, found, replay=replay(failure), others=others))
+
+    def keep(failure: Failure, runs: Path) -> Record:
+        from vkemu.report.explored import keep_litmus
+
+        word = token(failure)
+        return keep_litmus(litmus, policy, failure.schedule, runs, word, tell(failure))
 
     subject = Subject(
         name=f"{litmus.name}[{policy}]",
@@ -148,16 +141,42 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         policy=policy,
         outcomes=lambda: outcomes_of(test.outcomes, witness),
         unmet=lambda result: Decision(test, result).told,
+        keep=keep,
     )
     if litmus.file.litmus.on_step_bound == "fail" or args.livelock:
         # A schedule that never ends has no step at which it fails.
         subject.tell = partial(narrated, subject)
+        subject.keep = None
     if args.check:
         # A race is none without the check: the schedule alone would not fail.
         subject.token = attrgetter("token")
         subject.replay = partial(again, args)
         subject.tell = partial(narrated, subject)
+        subject.keep = None
     return subject
+
+
+def alternatives(source: str, litmus: Litmus, policy: str) -> dict[str, tuple[Litmus, str]]:
+    """By name, what may close the window: the test without its variant, the exact policy."""
+    from vkemu.litmus.file import load_litmus
+
+    others = {}
+    if litmus.variant:
+        others[f"not {litmus.variant}"] = (load_litmus(source, tree=litmus.tree), policy)
+    if policy != "pv_entry":
+        others["policy pv_entry"] = (litmus, "pv_entry")
+    return others
+
+
+def witness_of(source: str, litmus: Litmus, policy: str, schedule: Sequence[int]) -> str:
+    """The command that shows an execution, whether or not it fails."""
+    from vkemu.litmus.token import identity
+    from vkemu.record.token import model_digest, pack
+    from vkemu.stepping.step_token import StepToken
+
+    choices = pack(array("H", schedule))
+    head = (source, policy, litmus.variant, identity(litmus), model_digest())
+    return f"vkemu replay {StepToken(*head, choices)}"
 
 
 def told_by(failure: Report) -> Told:

@@ -94,7 +94,8 @@ class Numbers:
 def check(log: Log, checks: Iterable[str] | None = None) -> Checked:
     """Run the oracle over the log."""
     summary = beside(log.path, "summary.json")
-    wanted = tuple(checks or beside(log.path, "scenario.json").get("checks") or DEFAULT_CHECKS)
+    run = summary | beside(log.path, "scenario.json")
+    wanted = tuple(checks or run.get("checks") or DEFAULT_CHECKS)
     unknown = [name for name in wanted if name not in CHECKS]
     if unknown:
         raise UsageError(f"no check {unknown[0]!r}, expected one of {', '.join(CHECKS)}")

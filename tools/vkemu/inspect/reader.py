@@ -7,6 +7,7 @@ chunk does not decode is it taken line by line, to say which line is wrong.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import IO, Any, Final, TypeVar, cast
 
 import msgspec
 
-from vkemu.record.rundir import EVENTS
+from vkemu.record.rundir import EVENTS, FAILURE
 from vkemu.record.zstd import SUFFIX, open_zstd
 from vkemu.verdict import UsageError
 
@@ -45,7 +46,13 @@ def locate(name: str | Path) -> Path:
         for candidate in NAMES:
             if (path / candidate).is_file():
                 return path / candidate
-        raise BadLog(f"{path}: no {' or '.join(NAMES)} in this folder")
+        report = path / FAILURE
+        hint = ""
+        if report.is_file() and " replay: vkemu replay " in report.read_text(errors="replace"):
+            hint = (
+                f": a report has no log, `vkemu replay {shlex.quote(str(path))} --runs runs` does"
+            )
+        raise BadLog(f"{path}: no {' or '.join(NAMES)} in this folder{hint}")
     if not path.exists():
         raise BadLog(f"{path}: no such file")
     return path

@@ -26,8 +26,6 @@ from vkhost.kernel import Emit
 # Set-ups, before it is worth while to note what they leave: it takes as long as two of them.
 OFTEN: Final = 3
 
-UNREACHED: Final = "required outcome was never reached"
-
 Ending: TypeAlias = tuple[Literal["state"], State] | tuple[Literal["broken"], str]
 
 
@@ -205,7 +203,8 @@ class Decision:
     @property
     def told(self) -> list[tuple[str, list[str]]]:
         """Of each required outcome that was never reached: that, and what came near."""
-        return [(f"{UNREACHED}: {c.text}", self.outcomes.nearest(c)) for c in self.unmet]
+        what = "required outcome was never reached"
+        return [(f"{what}: {c.text}", self.outcomes.nearest(c)) for c in self.unmet]
 
 
 def decide(litmus: Litmus, policy: str, *, strategy: Any = "dpor", **options: Any) -> Decision:

@@ -6,21 +6,28 @@ events to `emit`, another program has none.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from vkemu.executors.controlled import Choose, Execution
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import violation
-from vkemu.launch.outcome import recorded
+from vkemu.launch.outcome import Outcome, headline, recorded
 from vkemu.litmus.decide import Test, decide
 from vkemu.litmus.file import Litmus
 from vkemu.litmus.statement import Statement
 from vkemu.litmus.wrote import wrote
+from vkemu.oracle import DEFAULT_CHECKS
 from vkemu.report.failure import Failure, alike
-from vkemu.report.recording import Recording, Step
+from vkemu.report.kept import keep
+from vkemu.report.recording import Recording
+from vkemu.report.told import Told
+from vkemu.report.trial import Record
 from vkemu.report.width import POSITIONS_MAX, Rerun
+from vkhost.rmap import tree_of
 
 Emit: TypeAlias = Callable[..., None]
 Make: TypeAlias = Callable[[Emit], Callable[[Any], object]]
@@ -88,17 +95,15 @@ class Observed(Program):
         return error
 
 
-def steps_of(
-    make: Make, schedule: Sequence[int], max_steps: int
-) -> tuple[BaseException, list[Step]]:
-    """A failing schedule's error and steps."""
+def watched(make: Make, schedule: Sequence[int], max_steps: int) -> tuple[BaseException, Recording]:
+    """A failing schedule, and how it fails."""
     observed = Observed(make, recorded(schedule), record=True)
     error = observed.run(max_steps)
     if error is None:
         raise NoFailure("the schedule does not fail")
     assert observed.recording is not None
     observed.recording.events()
-    return error, observed.recording.steps
+    return error, observed.recording
 
 
 def rerun_of(make: Make, error: BaseException, max_steps: int) -> Rerun:
@@ -117,13 +122,49 @@ def tell(
     limit: int = POSITIONS_MAX,
 ) -> Failure:
     """The failure of a schedule, with its window measured."""
-    error, steps = steps_of(make, schedule, max_steps)
-    failure = Failure.of(error, steps, replay=replay, context=context)
+    error, recording = watched(make, schedule, max_steps)
+    failure = Failure.of(error, recording.steps, replay=replay, context=context)
     others = {
         name: rerun_of(other, error, max_steps) for name, other in (alternatives or {}).items()
     }
     failure.measure(rerun_of(make, error, max_steps), others, limit)
     return failure
+
+
+def keep_litmus(
+    litmus: Litmus,
+    policy: str,
+    schedule: Sequence[int],
+    root: Path,
+    token: str,
+    told: Told,
+) -> Record:
+    """The failure as a run folder, with its log."""
+    max_steps = litmus.file.litmus.max_steps
+    error, recording = watched(lambda emit: Test(litmus, policy, emit), schedule, max_steps)
+    outcome = Outcome("fail", array("H", recording.schedule), error)
+    heading = summary_of(litmus, policy, token) | {"verdict": "fail", "failure": headline(error)}
+    try:
+        folder, summary = keep(recording, root, litmus.name, heading, told)
+    except OSError as failed:
+        why = f"not kept: {failed.filename or root}: {failed.strerror}"
+        return Record(root, heading, outcome, told, why)
+    return Record(folder, summary, outcome, told)
+
+
+def summary_of(litmus: Litmus, policy: str, token: str) -> dict[str, Any]:
+    """What summary.json says besides how it went."""
+    file = litmus.file
+    return {
+        "verdict": "unknown",
+        "failure": None,
+        "litmus": litmus.name,
+        "policy": policy,
+        "tree": file.host.tree or tree_of(policy),
+        "mutants": list(file.mutants),
+        "checks": list(file.litmus.checks or DEFAULT_CHECKS),
+        "token": token,
+    }
 
 
 def tell_litmus(

@@ -22,7 +22,7 @@ from vkemu.litmus.decide import Test
 from vkemu.litmus.file import Litmus, load_litmus
 from vkemu.litmus.token import LitmusToken, identity
 from vkemu.record import token
-from vkemu.report.explored import Observed
+from vkemu.report.explored import Observed, summary_of
 from vkemu.report.recording import Recording
 from vkemu.report.trial import Origin, token_of
 from vkemu.stepping.step_token import StepToken, parse
@@ -126,6 +126,18 @@ class Subject:
         """What it means, whatever its comments and layout."""
         loaded = self.loaded
         return identity(loaded) if isinstance(loaded, Litmus) else str(loaded.identity.hex()[:12])
+
+    def summary(self, word: str) -> dict[str, Any]:
+        """What summary.json says of a run by hand, besides how it went."""
+        if isinstance(self.loaded, Litmus):
+            return summary_of(self.loaded, self.policy, word)
+        checks = list(self.loaded.checks)  # none: the default ones
+        return {
+            "scenario": self.loaded.name,
+            "policy": self.policy,
+            "checks": checks,
+            "token": word,
+        }
 
     def token(self, stepper: Stepper) -> str:
         """The word that replays what was stepped: that of a whole run, of a failing litmus test,
