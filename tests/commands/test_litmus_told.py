@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from vkemu.commands.cli import main
+from vkemu.litmus.decide import ForbiddenOutcome
+from vkemu.stepping.stages import Subject
 
 from tests.shell import Shell
 
@@ -82,6 +84,9 @@ def test_every_register_is_shown_if_it_is_asked_for(shell: Shell) -> None:
 
 def test_a_pass_can_be_looked_at(shell: Shell) -> None:
     """Nothing led to an execution that passes: no token, no log."""
+    assert (
+        "not kept: no execution fails; --witnesses" in shell("explore", "t.toml", "--runs", "r")[1]
+    )
     _, out, _ = shell("explore", "t.toml", "--witnesses")
     states = re.findall(r"> (.*)\n +vkemu replay (vks1\S+)\n", out)
     assert len(states) == int(out.partition("States ")[2].split()[0])
@@ -118,6 +123,11 @@ def test_a_failure_is_taken_from_wherever_it_lies(shell: Shell) -> None:
         assert shell("explore", test, "--replay", what) == (1, failure, "")
     status, _, err = shell("explore", test, "--replay", token, "--policy", "nested")
     assert (status, err) == (2, "--policy nested: the token says extent_scan, expected that\n")
+
+    subject, stepper = Subject.at(token)
+    assert (subject.name, stepper.over) == ("reclaim [extent_scan]", True)
+    assert isinstance(stepper.error, ForbiddenOutcome)
+    assert subject.token(stepper) == token
 
     status, _, err = shell("log", "windows", "rep")
     assert (status, err.count("\n")) == (2, 1)

@@ -98,8 +98,10 @@ class Verbs(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from vkemu.launch.reference import text
         from vkemu.litmus.reference import TABLES, lines
+        from vkemu.oracle import ABOUT
 
-        print("\n".join([*lines(), "", *text(TABLES)]))
+        checks = [f"    {name:<22} {about}" for name, about in sorted(ABOUT.items())]
+        print("\n".join([*lines(), "", *text(TABLES), "checks", *checks]))
         parser.exit()
 
 
@@ -249,6 +251,9 @@ def show(
             print(f"kind: {kind}")
     for message, near in subject.unmet(result):
         screen.show("\n".join((f"\nBUG: vkemu: {message}", *(f" {line}" for line in near), "")))
+    if failure is None and not (args.report is args.runs is None):
+        more = "; --witnesses has the executions there are" if subject.outcomes else ""
+        print(f"not kept: no execution fails{more}")
     if failure is not None:
         if failure.shrunk:
             print(f"shrunk {failure.shrunk}")
