@@ -2,8 +2,8 @@
 
 `python -m tests.docs.fidelity_page` writes it anew.
 
-`dragonfly.tsv` says which functions there are in which tree. It was made by looking for them in the
-trees, not by reading our docstrings: what a docstring cites and no tree has, shows.
+`dragonfly.tsv` says which functions there are in which tree (`dragonfly_table.py` looks for them
+there): what a docstring cites and no tree has, shows.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ TABLE = Path(__file__).parent / "dragonfly.tsv"
 KERNELS = ("vkhost", "vkguest")
 TABLES = "## The switches"
 
-# `vm_map.c:vm_map_lookup, vm_map_delete`: names after the first have an underscore, unlike words.
+# `vm_map.c:vm_map_lookup, vm_map_delete`: names after the first, and one behind a space, have an
+# underscore, unlike words. `vm.h` and `vm_map.c:` are none; a sentence may end with one.
+NAME = r"[A-Za-z_]\w*_\w*\b(?!:|\.[a-z])"
 CITATION = re.compile(
-    r"\b([a-z]\w*\.[ch])`?:\s*([A-Za-z_]\w*)((?:,\s+[A-Za-z_]\w*_\w*(?![\w.:]))*)"
+    rf"\b([a-z]\w*\.[chs])`?:(?:\s+(?={NAME}))?([A-Za-z_]\w*)((?:,\s+(?:and\s+)?{NAME})*)"
 )
 
 Cited = tuple[str, str]  # file, function
@@ -47,9 +49,30 @@ def _cited(source: str) -> Iterator[Cited]:
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(ast.parse(source)):
         text = ast.get_docstring(node) if isinstance(node, documented) else None
-        for match in CITATION.finditer(text or ""):
-            for name in (match[2], *re.findall(r"\w+", match[3])):
-                yield match[1], name
+        yield from cited_in(text or "")
+
+
+def cited_in(text: str) -> Iterator[Cited]:
+    for match in CITATION.finditer(text):
+        for name in (match[2], *re.findall(r"\w*_\w*", match[3])):
+            yield match[1], name
+
+
+def definitions() -> dict[str, list[str]]:
+    """The functions of the two kernels by name, and the modules that define them."""
+    found: dict[str, list[str]] = {}
+    for kernel in KERNELS:
+        for path in sorted((TOP / kernel).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "_" in node.name:
+                    found.setdefault(node.name, []).append(str(path.relative_to(TOP)))
+    return found
+
+
+def modelled() -> dict[Cited, list[str]]:
+    """The functions of the table, and the modules that cite or define them."""
+    cited, defined = citations(), definitions()
+    return {row: sorted({*cited.get(row, ()), *defined.get(row[1], ())}) for row in known()}
 
 
 def known() -> dict[Cited, str]:
@@ -66,9 +89,9 @@ def markdown() -> str:
         lines.append(f"| `{name}` | " + " | ".join(map(_text, as_in)) + " |")
     lines += ["", "## The functions", "", "| DragonFly | trees | here |", "| --- | --- | --- |"]
     trees = known()
-    for (file, name), modules in sorted(citations().items()):
+    for (file, name), modules in sorted(modelled().items()):
         here = ", ".join(f"`{module}`" for module in modules)
-        lines.append(f"| `{file}:{name}` | {trees.get((file, name), '?')} | {here} |")
+        lines.append(f"| `{file}:{name}` | {trees[file, name]} | {here} |")
     return "\n".join(lines) + "\n"
 
 

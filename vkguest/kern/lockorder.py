@@ -6,7 +6,7 @@
     MAP_LOCK        vm_map.lock                             vm_map.c
     OBJECT_LOCK     one shadow tree of vm_objects           vm_object.c:vm_object_hold
     PTEOBJ_LOCK     pmap.pm_pteobj                          vkernel64 pmap.c
-    PAGE_SPIN       vm_page spin: pv_list, flags, dirty     vm_page.c:vm_page_spin_lock
+    PAGE_SPIN       vm_page spin: pv_list, flags, dirty     vm_page2.h:vm_page_spin_lock
     PAGE_QUEUE      free list, page queues, wire counts     vm_page.c
     SWAP_LOCK       free swap slots                         swap_pager.c
     KVA_LOCK        free kernel virtual addresses           vm_kern.c

@@ -1,7 +1,7 @@
 """The two forms of an fxsave image, 512 bytes: bytes 8 to 23 are the last instruction's and the
 last operand's address, of 64 bits each with REX.W (fxsave64), else of 32 with a selector.
 
-Intel SDM vol. 1, 10.5.1; DragonFly sys/cpu/x86_64/include/npx.h:struct envxmm64.
+Intel SDM vol. 1, 10.5.1; DragonFly sys/cpu/x86_64/include/npx.h, struct envxmm64.
 """
 
 from __future__ import annotations

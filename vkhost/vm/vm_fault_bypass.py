@@ -4,7 +4,8 @@ The page is looked up by its linear index and only soft-busied. That index means
 VPAGETABLE entry, so those are refused: mapping it all the same would show the guest the frame whose
 number happens to be its address (W42).
 
-DragonFly sys/vm/vm_fault.c:vm_fault_bypass; vm_page.c:vm_page_hash_get, vm_page_sbusy_drop.
+DragonFly sys/vm/vm_fault.c:vm_fault_bypass; vm_page.c:vm_page_hash_get;
+vm_page2.h:vm_page_sbusy_drop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """struct faultstate: what one try of a fault holds, and how it lets go of it.
 
-DragonFly sys/vm/vm_fault.c:unlock_things, cleanup_fault, release_page, vnode_pager_lock.
+DragonFly sys/vm/vm_fault.c:unlock_things, cleanup_fault, release_page;
+vnode_pager.c:vnode_pager_lock.
 """
 
 from __future__ import annotations
