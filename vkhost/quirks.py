@@ -51,7 +51,7 @@ AS_IN: Final[dict[str, AsIn]] = {
     "simplify_compares_prev":     AsIn(False,    True,     False,    False,    False),
     "fault_page_leaves_busy":     AsIn(True,     True,     True,     True,     False),
     "fork_collapses_vpagetable":  AsIn(False,    False,    True,     True,     False),
-    "fork_copies_wired_vpagetable": AsIn(False,  False,    True,     True,     False),
+    "fork_copies_wired_vpagetable": AsIn(True,   False,    True,     True,     False),
     "fork_copies_transition":     AsIn(True,     True,     True,     True,     False),
     "free_without_flush":         AsIn(True,     True,     True,     True,     False),
     "hashed_placemarks":          AsIn(False,    True,     True,     True,     True),
@@ -113,8 +113,8 @@ class Quirks(msgspec.Struct, frozen=True):
     # Decision 3: vm_map.c:vmspace_fork_normal_entry faults all of a long chain into the first
     # object, and drops the rest, also of a VPAGETABLE entry.
     fork_collapses_vpagetable: bool | None = None
-    # vm_map.c:vm_map_copy_entry copies the pages of a wired entry at once; to 2020 not of a
-    # VPAGETABLE one, for which the copy does not work.
+    # vm_map.c:vm_map_copy_entry copies the pages of a wired entry at once, whatever its type. That
+    # of 2020 alone knows that for a VPAGETABLE one the copy does not work.
     fork_copies_wired_vpagetable: bool | None = None
     # vm_map.c:vmspace_fork looks for entries in transition nowhere: it takes one whose pages are
     # being wired for one whose pages are, and the child's has the flag for ever.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vkhost.kern.panic import kkassert
 from vkhost.pc64.pmap import Pmap
 from vkhost.pc64.pmap_bits import PTE_MANAGED, PTE_W, pte_pfn
 from vkhost.pc64.pmap_inval import pmap_inval_smp, pte_swap
@@ -76,7 +77,9 @@ async def _remove(pmap: Pmap, pte: Pte, locks: PteLocks, *, flush: bool) -> None
 
 
 async def pmap_release(pmap: Pmap) -> None:
-    """The address space is gone for good."""
+    """The address space is gone for good, and nobody is on it."""
+    active = pmap.pm_active.state
+    kkassert(pmap.kernel, not active, f"pmap still active! {active:#x}")
     del pmap.kernel.pmaps[pmap.id]
     pmap.kernel.rmap.release(pmap)
     for cpu in pmap.kernel.cpus:

@@ -50,7 +50,8 @@ class ExtentScan(Rmap):
         """
         verdict = Scan.NEXT
         obj = m.object
-        assert obj is not None
+        if obj is None:
+            return verdict
         position = m.pindex << 12
         await obj.backing_lk.acquire_shared()
         for ba in list(obj.backing_list):

@@ -64,22 +64,23 @@ async def vm_fault_page(
     if fault_flags & VM_FAULT_UNSWAP:
         fs.first_shared = False
     didcow = 0
-    result = await _try(fs, fault_type)
+    result, widened = await _try(fs, fault_type)
     while result == KERN_TRY_AGAIN:
         didcow |= fs.wflags & FW_DIDCOW
         fs.retry += 1
         vm_map.kernel.emit("fault.retry", vm_map.pmap.id, va, fs.why)
         fs.reset()
-        result = await _try(fs, fault_type)
+        result, widened = await _try(fs, fault_type)
     if result != KERN_SUCCESS:
         return None, result, False
-    return await _finish(fs, fault_type, didcow, busy=busy)
+    return await _finish(fs, fault_type, widened, didcow, busy=busy)
 
 
-async def _try(fs: FaultState, fault_type: int) -> int:
+async def _try(fs: FaultState, fault_type: int) -> tuple[int, int]:
+    """(KERN_*, the fault type that it went by)."""
     found = await vm_map_lookup(fs.vm_map, fs.va, fault_type)
     if not isinstance(found, Lookup):
-        return KERN_FAILURE if found == KERN_INVALID_ADDRESS else found
+        return KERN_FAILURE if found == KERN_INVALID_ADDRESS else found, fault_type
     fs.lookup_still_valid = True
     fs.entry = found.entry
     fs.ba = fs.first_ba = found.first_ba
@@ -95,17 +96,21 @@ async def _try(fs: FaultState, fault_type: int) -> int:
         await fs.kernel.rmap.walk_begin(fs)
         result, pindex = await vm_fault_vpagetable(fs, pindex, fs.entry.master_pde, fault_type)
         if result != KERN_SUCCESS:
-            return result
-    return await vm_fault_object(fs, pindex, fault_type)
+            fs.wflags &= ~FW_DIDCOW  # of a walk that starts again nobody remembers it
+            return result, fault_type
+    return await vm_fault_object(fs, pindex, fault_type), fault_type
 
 
-async def _finish(fs: FaultState, fault_type: int, didcow: int, *, busy: bool) -> Found:
-    """The page has been found and busied; everything is locked."""
+async def _finish(
+    fs: FaultState, fault_type: int, widened: int, didcow: int, *, busy: bool
+) -> Found:
+    """The page has been found and busied; everything is locked. Whoever reads a page of a wired
+    entry that may be written is taken for a writer: `widened`."""
     kernel = fs.kernel
     m = fs.m
     assert m is not None
-    writing = bool(fault_type & VM_PROT_WRITE)
-    if writing and not fs.prot & VM_PROT_WRITE:
+    writing = bool(widened & VM_PROT_WRITE)
+    if fault_type & VM_PROT_WRITE and not fs.prot & VM_PROT_WRITE:
         await unlock_things(fs)
         if not kernel.quirks.fault_page_leaves_busy:
             await vm_page_wakeup(m)
@@ -139,27 +144,41 @@ async def pmap_fault_page_quick(
 ) -> VmPage | None:
     """The page of an existing PTE that permits the access, which is trusted; held, or busied.
 
-    To 5.4 the PTE's pv_entry, locked, keeps it from going away; here the PTE is looked at again in
-    the step that takes the hold. Since 2019 there is no such pv_entry, and so never an answer.
+    To 5.4 the PTE's pv_entry, locked, keeps it from going away; since 2019 there is no such
+    pv_entry, and so never an answer.
     """
     if pmap.kernel.quirks.quick_finds_nothing:
         return None
-    writing = bool(fault_type & VM_PROT_WRITE)
-    need = PTE_V | (PTE_RW if writing else 0)
     pte = pmap.pte(va)
+    pte_pv = pmap.placemark(pte.vpn)
+    await pte.table.lock.acquire()
+    m = None
+    if await _permits(pte, fault_type) and await pte_pv.try_acquire():
+        m = await _terminal_page(pmap, pte, fault_type, busy=busy)
+        await pte_pv.release()
+    await pte.table.lock.release()
+    return m
+
+
+async def _permits(pte: Pte, fault_type: int) -> bool:
+    need = PTE_V | (PTE_RW if fault_type & VM_PROT_WRITE else 0)
+    return bool(await pte.load() & need == need)
+
+
+async def _terminal_page(pmap: Pmap, pte: Pte, fault_type: int, *, busy: bool) -> VmPage | None:
+    """Both locks are held. Only a reverse map without pv_entries takes the PTE away all the same,
+    so that it is looked at again in the step that takes the hold."""
     old: int = await pte.load()
-    if old & need != need:
-        return None
     m: VmPage = pmap.kernel.pages[pte_pfn(old)]
     if not await _hold_if(pte, old, m):
         return None
-    if busy and writing:
+    if not fault_type & VM_PROT_WRITE:
+        return m
+    await vm_page_dirty(m)
+    if busy:
         busied: bool = await vm_page_busy_try(m)
         await vm_page_unhold(m)
-        if not busied:
-            return None
-    if writing:
-        await vm_page_dirty(m)
+        return m if busied else None
     return m
 
 

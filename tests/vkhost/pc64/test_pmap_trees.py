@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vkhost.machine import Machine
+from tests.vkhost.machine import ENTRY, Machine
 from vkhost.kern.panic import Panic
 from vkhost.pc64.pmap import CPULOCK_EXCL, Pmap
 from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW
 from vkhost.pc64.pmap_enter import pmap_enter
 from vkhost.pc64.pmap_protect import pmap_protect
-from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.pc64.pmap_remove import pmap_release, pmap_remove
 from vkhost.tree import Tree
 from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_page import PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, VmPage
@@ -102,13 +102,25 @@ def test_remove_specific_neither_waits_nor_clears_flags() -> None:
     assert machine.flags(m) & PG_MAPPED
 
 
-def test_clearbit_rw_believes_pg_writeable() -> None:
-    """pmap.c:pmap_clearbit: no scan when the page is only PG_MAPPED."""
+def test_an_identical_translation_is_not_entered_again() -> None:
+    """pmap.c:pmap_enter: identical up to A and M, which the hardware may have set or a query
+    cleared meanwhile."""
     machine, pmap, m = mapped(NEW)
-    m.flags.state &= ~PG_WRITEABLE
-    machine.do(machine.kernel.rmap.clearbit(m, PTE_RW))
+    pmap.pte(VA).state &= ~PTE_A
+    machine.events.clear()
+    machine.enter(pmap, VA, m, RW)
 
-    assert pmap.pte(VA).value & PTE_RW
+    assert machine.events == []
+
+
+def test_nothing_is_replaced_without_a_shootdown() -> None:
+    """pmap.c:pmap_enter: 0 -> valid is a plain swap, whoever has CPULOCK_EXCL."""
+    machine, pmap, m = mapped(NEW)
+    machine.run_on(1, pmap)
+    pmap.pm_active.state |= CPULOCK_EXCL
+    machine.enter(pmap, VA + 4096, m, RW)
+    upgrading = machine.spawn("enter", pmap_enter(pmap, VA, m, VM_PROT_READ, False, ENTRY))
+    machine.blocked(upgrading)
 
 
 @pytest.mark.parametrize(("tree", "shared"), [(OLD, False), (NEW, True)])
@@ -199,3 +211,11 @@ def test_the_placemark_goes_before_the_count() -> None:
     machine.finish(thread)
     assert m.interlock_count.value == 0
     assert machine.flags(m) & PG_REFERENCED
+
+
+def test_a_pmap_is_released_when_nobody_is_on_it() -> None:
+    """pmap.c:pmap_release."""
+    machine, pmap, _ = mapped(NEW)
+    machine.run_on(0, pmap)
+    with pytest.raises(Panic, match="pmap still active! 0x1"):
+        machine.do(pmap_release(pmap))

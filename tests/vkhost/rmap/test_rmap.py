@@ -22,6 +22,7 @@ from vkhost.pc64.pmap import (
 )
 from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW
 from vkhost.pc64.pmap_remove import pmap_remove
+from vkhost.pc64.pmap_removed import pmap_interlock_drop
 from vkhost.rmap import POLICIES, make_rmap
 from vkhost.vm.vm_page import PG_MAPPED, PG_REFERENCED, PG_VPTMAPPED, PG_WRITEABLE, VmPage
 
@@ -164,6 +165,51 @@ def test_clearbit_rw(policy: str, writable: tuple[bool, bool]) -> None:
     assert two.do(pmap_testbit(two.m, PTE_M)) is False
 
 
+def test_clearbit_rw_believes_pg_writeable() -> None:
+    """pmap.c:pmap_clearbit: no scan of a page that is only PG_MAPPED."""
+    two = Two("extent_scan")
+    two.m.flags.state &= ~PG_WRITEABLE
+
+    two.do(pmap_clearbit(two.m, PTE_RW))
+
+    assert all(pte & PTE_RW for pte in two.ptes)
+
+
+def test_remove_specific_believes_pg_mapped() -> None:
+    """pmap.c:pmap_remove_specific."""
+    two = Two("extent_scan")
+    two.m.flags.state &= ~PG_MAPPED
+
+    two.do(pmap_remove_specific(two.linear, two.m))
+
+    assert all(two.ptes)
+
+
+@pytest.mark.parametrize("query", [pmap_remove_all, lambda m: pmap_clearbit(m, PTE_RW)])
+def test_what_is_on_its_way_out_is_waited_for(query: Any) -> None:
+    """pmap.c:pmap_remove_all, pmap_clearbit: interlock_count, after the scan (W33)."""
+    two = Two("extent_scan")
+    two.m.interlock_count.state = 1
+    waiting = two.machine.spawn("p", query(two.m))
+    two.machine.blocked(waiting)
+
+    assert two.machine.flags(two.m) & PG_WRITEABLE
+    two.do(pmap_interlock_drop(two.m))
+    two.machine.finish(waiting)
+    assert not two.machine.flags(two.m) & PG_WRITEABLE
+
+
+def test_a_page_of_no_object_is_looked_for_nowhere() -> None:
+    """pmap.c:PMAP_PAGE_BACKING_SCAN."""
+    two = Two("extent_scan")
+    two.m.object = None
+
+    assert two.do(pmap_ts_referenced(two.m)) == 0
+    two.do(pmap_remove_all(two.m))
+    assert all(two.ptes)
+    assert not two.machine.flags(two.m) & PG_MAPPED
+
+
 @pytest.mark.parametrize(
     ("policy", "accessed"),
     [
@@ -188,8 +234,10 @@ def test_clearbit_a_flushes_nothing(policy: str, accessed: tuple[bool, bool]) ->
 )
 def test_ts_referenced(policy: str, counts: list[int]) -> None:
     two = Two(policy)
+    two.machine.events.clear()
 
     assert [two.do(pmap_ts_referenced(two.m)) for _ in range(2)] == counts
+    assert not any(event[0] == "tlb.flush" for event in two.machine.events)
 
 
 @pytest.mark.parametrize("policy", ["pv_entry", "extent_scan"])

@@ -6,15 +6,22 @@ from typing import Any
 
 import pytest
 from vkprotocol import messages as msg
+from vkprotocol.effects import Lock
 from vkprotocol.insn import load, store
 
 from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.pc64 import cpu
 from vkhost.quirks import Quirks
 from vkhost.tree import Tree
-from vkhost.vm.vm import KERN_PROTECTION_FAILURE, VM_FAULT_DIRTY, VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm import (
+    KERN_PROTECTION_FAILURE,
+    KERN_SUCCESS,
+    VM_FAULT_DIRTY,
+    VM_PROT_READ,
+    VM_PROT_WRITE,
+)
 from vkhost.vm.vm_fault_object import vm_fault_object
-from vkhost.vm.vm_fault_page import vm_fault_page
+from vkhost.vm.vm_fault_page import pmap_fault_page_quick, vm_fault_page
 from vkhost.vm.vm_fault_state import FaultState
 from vkhost.vm.vm_page import VmPage
 from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
@@ -119,3 +126,44 @@ def test_vm_fault_page_leaves_a_page_busy_that_it_may_not_write(
     assert (m, result) == (None, KERN_PROTECTION_FAILURE)
     assert k.vnode.object is not None
     assert bool(k.vnode.object.memq[0].busy_count.value) is leaves
+
+
+@pytest.mark.parametrize(("tree", "dirty"), [("2020", True), ("2026", False)])
+def test_who_reads_a_page_of_a_wired_entry_is_taken_for_a_writer(tree: Tree, dirty: bool) -> None:
+    """vm_fault.c:vm_fault_page: the widened fault type says whether the page is dirtied, and
+    returned busied."""
+    k = Vkernel("extent_scan", tree=tree)
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+    k.own.vm_map.entries[0].wired_count = 1
+    m, result, busied = k.do(vm_fault_page(k.own.vm_map, 0, READ, busy=True))
+
+    assert result == KERN_SUCCESS
+    assert (bool(m.dirty.value), busied) == (dirty, dirty)
+
+
+def test_the_quick_way_to_a_page_waits_for_its_page_table_and_not_for_its_pte() -> None:
+    """pmap.c:pmap_fault_page_quick, [54]: pv_get of the page table page, pv_get_try of the PTE."""
+    k = Vkernel("pv_entry")
+    k.mmap(k.own, 0, 4 * PAGE, SHARED)
+    k.fault(0, WRITE)
+    pte = k.own.pmap.pte(0)
+    placemark = k.own.pmap.placemark(0)
+    found: list[VmPage | None] = []
+
+    async def hold(lock: Lock) -> None:
+        await lock.acquire()
+        await lock.release()
+
+    async def quick() -> None:
+        found.append(await pmap_fault_page_quick(k.own.pmap, 0, WRITE, busy=False))
+
+    holder = k.spawn("pt_pv", hold(pte.table.lock))
+    k.step(holder)
+    waits = k.spawn("waits", quick())
+    k.blocked(waits)
+    k.finish(holder, waits)
+    holder = k.spawn("placemark", hold(placemark))
+    k.step(holder)
+    k.finish(k.spawn("goes", quick()), holder)
+
+    assert [m is not None for m in found] == [True, False]

@@ -9,6 +9,7 @@ from tests.vkhost.vkernel import ROOT, RW, Vkernel
 from vkhost.kern.panic import Panic
 from vkhost.pc64.pmap_bits import pte_pfn
 from vkhost.quirks import Quirks
+from vkhost.tree import Tree
 from vkhost.vm.vm import MAP_ENTRY_NEEDS_COPY, VM_INHERIT_NONE, VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_map_protect import vm_map_inherit
 from vkhost.vm.vm_mmap import kern_mmap
@@ -189,6 +190,22 @@ def test_w27_and_panics_when_one_is_missing() -> None:
 
     with pytest.raises(Panic, match="page missing"):
         k.do(vmspace_fork(k.own, "child"))
+
+
+@pytest.mark.parametrize(
+    ("tree", "panics"), [("5.4", True), ("2020", False), ("patch", True), ("2026", True)]
+)
+def test_w27_of_a_vpagetable_entry_2020_alone_knows_better(tree: Tree, panics: bool) -> None:
+    """vm_map.c:vm_map_copy_entry: "the fault-copy code doesn't work with virtual page tables"."""
+    k = Vkernel("extent_scan", tree=tree)
+    k.mmap(k.own, 0, 4 * PAGE, PRIVATE | VPAGETABLE)
+    k.own.vm_map.entries[0].wired_count = 1
+    if panics:
+        with pytest.raises(Panic, match="page missing"):
+            k.do(vmspace_fork(k.own, "child"))
+    else:
+        k.do(vmspace_fork(k.own, "child"))
+        assert k.own.vm_map.entries[0].eflags & MAP_ENTRY_NEEDS_COPY
 
 
 def test_a_released_vmspace_gives_its_frames_back() -> None:
