@@ -159,6 +159,7 @@ WRONG_KEYS: tuple[tuple[str, object, str], ...] = (
     ("litmus.policies", ["nope"], "litmus.policies[0]"),
     ("litmus.reason", "why", "litmus.reason"),
     ("litmus.na", {"nope": "why"}, "litmus.na"),
+    ("litmus.na_where", {"nope": "didcow_or"}, "litmus.na_where"),
     ("litmus.tunables", {"nope": 1}, "litmus.tunables"),
     ("litmus.tunables", {"prefault_pages": -1}, "litmus.tunables.prefault_pages"),
     ("litmus.max_steps", 0, "litmus.max_steps"),

@@ -31,6 +31,16 @@ def test_nothing_but_passes_is_a_pass(capsys: pytest.CaptureFixture[str]) -> Non
     assert not_applicable["reason"]
 
 
+@pytest.mark.parametrize(
+    ("tree", "verdict"), [("", "n/a"), ("5.4", "n/a"), ("2020", "pass"), ("patch", "n/a")]
+)
+def test_what_does_not_apply_in_one_tree_may_in_another(tree: str, verdict: str) -> None:
+    """[20] forks a wired VPAGETABLE entry; the others panic before there is anything to ask."""
+    cell = answer(Question("W49", "W49-clip-fork-collapse", "", "wired", tree=tree))
+
+    assert (cell.verdict, cell.tree) == (verdict, tree or "2026")
+
+
 @pytest.mark.slow
 def test_a_bound_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     argv = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from vkprotocol.mman import MADV_FREE, MADV_NOSYNC, MADV_SETMAP, MADV_WILLNEED
+from vkprotocol.mman import MADV_NOSYNC, MADV_SETMAP
 
 from tests.vkhost.machine import Machine
 from tests.vkhost.vkernel import RW, Vkernel
@@ -14,7 +14,6 @@ from vkhost.kern.panic import Panic
 from vkhost.pc64.pmap import pmap_resident_tlnw_count
 from vkhost.pc64.pmap_enter import pmap_enter
 from vkhost.tree import Tree
-from vkhost.vm.swap_pager import swap_pager_putpage
 from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_map_backing import vm_map_entry_shadow
 from vkhost.vm.vm_map_delete import vm_map_remove
@@ -22,16 +21,12 @@ from vkhost.vm.vm_map_madvise import vm_map_madvise
 from vkhost.vm.vm_mmap import kern_mmap
 from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
 from vkhost.vm.vm_page import PG_CLEANCHK, PG_MAPPED, PG_NOSYNC, VmPage
-from vkhost.vm.vm_page_alloc import vm_page_free
 from vkhost.vm.vm_page_busy import (
-    vm_page_busy_try,
-    vm_page_io_finish,
     vm_page_io_start,
     vm_page_wakeup,
 )
 from vkhost.vm.vm_page_cache import vm_page_cache, vm_page_try_to_cache
-from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_protect
-from vkhost.vm.vm_page_lru import vm_page_deactivate
+from vkhost.vm.vm_page_dirty import vm_page_dirty
 from vkhost.vm.vm_page_wire import vm_page_hold
 from vkhost.vm.vm_pageout_clean import OBJPC_NOSYNC, OBJPC_SYNC
 from vkhost.vm.vm_wait import vm_wait_pfault
@@ -187,83 +182,6 @@ def test_a_flush_of_an_object_takes_wired_neighbours_along() -> None:
     machine.do(vm_object_page_clean(pages[0].object, 0, 0, OBJPC_SYNC))  # type: ignore[arg-type]
 
     assert vp.content[PAGE] == 2
-
-
-def test_madv_free_is_for_memory_of_one_process() -> None:
-    """vm_object_madvise: MADV_FREE needs OBJ_ONEMAPPING, which fork takes away."""
-    k = anonymous(2)
-    k.fault(0, WRITE, flags=8)
-    obj = k.own.vm_map.entries[0].ba.object
-    assert obj is not None
-    m = obj.memq[0]
-    assert m.dirty.value
-    k.do(vmspace_fork(k.own, "child"))
-    k.do(vm_map_madvise(k.own.vm_map, 0, PAGE, MADV_FREE))
-    assert m.dirty.value
-    obj.onemapping.state = True
-    k.do(vm_map_madvise(k.own.vm_map, 0, PAGE, MADV_FREE))
-    assert not m.dirty.value
-
-
-def test_madvise_waits_for_a_busy_page() -> None:
-    """vm_object_madvise, "madvpo"."""
-    k = anonymous(2)
-    k.fault(0, WRITE, flags=8)
-    obj = k.own.vm_map.entries[0].ba.object
-    assert obj is not None
-    m = obj.memq[0]
-    k.do(vm_page_io_start(m))
-    thread = k.spawn("madvise", vm_map_madvise(k.own.vm_map, 0, PAGE, MADV_FREE))
-    while thread.runnable:
-        k.step(thread)
-    assert m.dirty.value
-    k.do(vm_page_io_finish(m))
-    while not thread.done:
-        k.step(thread)
-    assert not m.dirty.value
-
-
-def test_madv_willneed_activates_what_is_there() -> None:
-    """vm_object_madvise: vm_page_activate; nothing is brought in."""
-    k = anonymous(2)
-    k.fault(0, READ)
-    obj = k.own.vm_map.entries[0].ba.object
-    assert obj is not None
-    m = obj.memq[0]
-
-    async def idle() -> None:
-        assert await vm_page_busy_try(m)
-        await vm_page_deactivate(m)
-        await vm_page_wakeup(m)
-
-    k.do(idle())
-    k.do(vm_map_madvise(k.own.vm_map, 0, 2 * PAGE, MADV_WILLNEED))
-
-    assert queue_of(m) == "active"
-    assert list(obj.memq) == [0]
-
-
-@pytest.mark.parametrize("resident", [True, False])
-def test_madv_free_frees_what_is_on_swap(resident: bool) -> None:
-    """vm_object_madvise: also where there is no page, "there may be swap"."""
-    k = anonymous(2)
-    k.fault(0, WRITE, flags=8)
-    obj = k.own.vm_map.entries[0].ba.object
-    assert obj is not None
-    m = obj.memq[0]
-
-    async def page_out() -> None:
-        await swap_pager_putpage(obj, 0, m)
-        if not resident:
-            assert await vm_page_busy_try(m)
-            await vm_page_protect(m, 0)
-            await vm_page_free(m)
-
-    k.do(page_out())
-    assert list(obj.swblocks) == [0]
-    assert list(obj.memq) == [0] * resident
-    k.do(vm_map_madvise(k.own.vm_map, 0, 2 * PAGE, MADV_FREE))
-    assert obj.swblocks == {}
 
 
 # vm_map.c.

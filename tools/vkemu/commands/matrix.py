@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--strategy", default="dpor", help="how cells are decided (default: dpor)")
     parser.add_argument(
-        "--max-seconds", type=seconds, default=10.0, metavar="S",
-        help="for one cell, before it is only searched up to a bound (default: 10)",
+        "--max-seconds", type=seconds, default=40.0, metavar="S",
+        help="for one cell, before it is only searched up to a bound (default: 40)",
     )  # fmt: skip
     sharing.add_arguments(parser, 2)
     parser.add_argument("--read", type=path, metavar="FILE", help="show what --json once printed")

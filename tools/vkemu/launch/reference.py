@@ -80,6 +80,7 @@ EXAMPLES: dict[str, Any] = {
     "policies reason": "it is about the flag",
     "reason": "it is about the flag",
     "na": {"nested": "no PTE of a VPTE is kept"},
+    "na_where": {"wired": "fork_copies_wired_vpagetable"},
     "spare": 0,
     "frame": 20,
     "tunables": {"prefault_pages": 0},

@@ -18,6 +18,7 @@ from vkemu.launch.scenario import check_thresholds
 from vkemu.litmus.statement import Statement
 from vkemu.litmus.tables import vpte_bits
 from vkemu.verdict import UsageError, known
+from vkhost.quirks import AS_IN
 from vkhost.vm.vm_meter import TUNABLES
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def _heading(heading: Heading, where: str) -> None:
         known(f"{where}.policies[{i}]", policy, names.policies())
     for policy in heading.na:
         known(f"{where}.na", policy, names.policies())
+    for policy, switch in heading.na_where.items():
+        known(f"{where}.na_where", policy, names.policies())
+        known(f"{where}.na_where.{policy}", switch, sorted(AS_IN))
     for i, invariant in enumerate(heading.checks):
         known(f"{where}.checks[{i}]", invariant, names.checks())
     tunable_max = (1 << 31) - 1

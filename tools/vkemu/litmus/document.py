@@ -51,6 +51,8 @@ class Heading(Table, frozen=True):
     policies: tuple[str, ...] = ()  # empty: all
     reason: str = ""  # why the other policies are n/a
     na: dict[str, str] = msgspec.field(default_factory=dict)  # policy -> why not on this one
+    # Policy -> the switch of [quirks] that makes it so: in a tree without, it is asked.
+    na_where: dict[str, str] = msgspec.field(default_factory=dict)
     # An execution that is longer is cut.
     max_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     # Free frames; if it is not said, what host.pages leaves. With 0 nobody gets a frame but that of
@@ -147,6 +149,8 @@ class Variant(Table, frozen=True):
     outcome: OutcomeTable | None = None  # in place of the file's
     # Policy -> why there is no question on it.
     na: dict[str, str] = msgspec.field(default_factory=dict)
+    # Policy -> the switch that makes it so.
+    na_where: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class File(Table, frozen=True):

@@ -36,6 +36,8 @@ from vkemu.litmus.statement import Statement, parse
 from vkemu.litmus.tables import Tables, tables_for, vpte_bits
 from vkemu.mistake import convert
 from vkemu.verdict import UsageError, one_of
+from vkhost.quirks import Quirks
+from vkhost.rmap import tree_of
 from vkhost.tree import TREES
 
 WINDOWS = Path(__file__).parent / "windows"
@@ -118,7 +120,15 @@ class Litmus(msgspec.Struct, frozen=True):
         heading = self.file.litmus
         if heading.policies and policy not in heading.policies:
             return heading.reason
+        switch = heading.na_where.get(policy)
+        if switch is not None and not getattr(self.quirks(policy), switch):
+            return ""
         return heading.na.get(policy, "")
+
+    def quirks(self, policy: str) -> Quirks:
+        """As the tree has them on which the policy is asked."""
+        own = msgspec.convert(msgspec.structs.asdict(self.file.quirks), Quirks)
+        return own.on(self.file.host.tree or tree_of(policy))
 
     def outcomes(self) -> Outcomes:
         return Outcomes(self.forbidden, self.allowed, self.required)
@@ -262,6 +272,7 @@ def _variant(litmus: Litmus, variant: Variant) -> Litmus:
     heading = msgspec.structs.replace(
         file.litmus,
         na={**file.litmus.na, **variant.na},
+        na_where={**file.litmus.na_where, **variant.na_where},
         tunables={**file.litmus.tunables, **variant.tunables},
     )
     changed = msgspec.structs.replace(

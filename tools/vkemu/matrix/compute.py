@@ -8,7 +8,7 @@ from typing import Final
 from vkemu.launch.names import policies
 from vkemu.launch.scenario import read_document
 from vkemu.litmus.file import read, shipped
-from vkemu.matrix.cell import Cell, Question, answer
+from vkemu.matrix.cell import MAX_SECONDS, Cell, Question, answer
 from vkemu.workers.calls import answered
 from vkemu.workers.job import Workers
 from vkemu.workers.processes import Here, Processes
@@ -22,7 +22,7 @@ def questions(
     *,
     all_variants: bool = False,
     strategy: str = "dpor",
-    max_seconds: float = 10.0,
+    max_seconds: float = MAX_SECONDS,
     tree: str = "",
 ) -> list[Question]:
     """One for each test and policy: window by window, the base test first."""

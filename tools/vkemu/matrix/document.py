@@ -24,8 +24,7 @@ HEAD = """\
 
 Generated: `vkemu matrix --read tests/matrix/recorded.json --markdown`. Every verdict was decided by
 running the test; `vkemu matrix` decides them again. **FAIL** has a witness that `vkemu replay`
-replays, a number is how many interleavings that differ there are, all of them explored (tens of
-thousands need a longer `--max-seconds` than the 10 it has), *bounded*
+replays, a number is how many interleavings that differ there are, all of them explored, *bounded*
 means that none was found to fail within the bound that is said, and – that the question does not
 arise, for the reason that is said. A row with a `+` is a variant: the kernel without the interlock,
 a guest that misbehaves, a kernel with a defect.
