@@ -30,6 +30,7 @@ GUEST_MUTANTS: Final[dict[str, str]] = {
     "exec-not-alone": "exec of a process that has other lwps",
     "full-swap-is-written": "a page that finds no swap counts as written",
     "older-page-wins": "a collapse keeps the page of the backing object where both have one",
+    "madvise-frees-shadow": "MADV_FREE of a page in a shadow: what is below it shows again",
     "table-before-zero": "a page table is linked before it is zero",
     "no-cow-vpte": "W26: copyout after a copy-on-write leaves the old VPTE in place",
 }

@@ -208,6 +208,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "nested: the walk takes whatever the second stage maps for readable and writable",
         "nested_walk:_fill", (4, 6), ("W12",),
     ),
+    "nested-table-freed-unflushed": Mutant(
+        "nested: a second-stage table is freed, and walks that have its address go on",
+        "ept_table:EptTable.free", (2,), (),
+    ),
     "nested-walk-uninterrupted": Mutant(
         "nested: a walk goes on as if the flush had not come",
         "nested_walk:_interrupted", (1,), ("W01",),

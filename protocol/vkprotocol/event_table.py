@@ -139,12 +139,24 @@ info setmap.end pmap start end value=master_pde
 info map.insert map start end maptype object offset
   a range is mapped, from object page offset on
   vm_map.c:vm_map_insert
+debug map.root map start end value=master_pde
+  fork copies the root of a VPAGETABLE range
+  vm_map.c:vmspace_fork_normal_entry
 info map.remove map start end
   a range is no longer mapped
   vm_map.c:vm_map_delete
 debug map.object map start end object offset
   the range gets its object, or a shadow of it
   vm_map.c:vm_map_entry_allocate_object, vm_map_entry_shadow
+debug ept.link pmap slot page
+  a second-stage page table is linked, the page-th one there
+  pc64 pmap.c:pmap_allocpte
+debug ept.read cpu pmap slot page
+  a nested walk has read a second-stage page table
+  hardware
+info ept.free pmap slot page
+  a second-stage page table is freed
+  KVM mmu.c:kvm_mmu_commit_zap_page
 debug cpu.pmap cpu pmap
   %cr3 is loaded
   pc64 pmap.c:pmap_setlwpvm

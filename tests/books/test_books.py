@@ -13,6 +13,7 @@ from vkemu.launch.outcome import Recorder, conduct
 from vkemu.launch.scenario import Guest, Host, Scenario
 from vkemu.litmus.file import load_litmus
 from vkemu.litmus.machine import Machine
+from vkemu.litmus.verbs import run_before
 from vkemu.oracle import Oracle, Violation
 
 from vkguest.kernel import Vkernel
@@ -30,7 +31,7 @@ def machine(policy: str) -> tuple[Machine, Books]:
     """A guest's page is mapped, accessed and in a TLB; every thread is still to begin."""
     oracle = Oracle()
     made = Machine(load_litmus("W12"), policy, Execution().spawn, oracle)
-    made.set_up()
+    made.set_up(run_before)
     return made, made.books(oracle.shadow)
 
 

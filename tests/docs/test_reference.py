@@ -41,13 +41,15 @@ def test_it_is_of_the_tables() -> None:
 
 def test_the_test_that_is_written_there_does_what_is_said() -> None:
     files = re.findall(r"```toml\n(.*?)```", (DOCS / "litmus.md").read_text(), re.DOTALL)
-    file, *recipes, guest = files
+    file, *recipes, chain, guest = files
     assert len(recipes) == len(WRONG)
     litmus = read(tomllib.loads(file), Path("mine.toml"))
 
     assert decide(litmus, "extent_scan").verdict == "fail"
     exact = decide(litmus, "pv_entry")
     assert (exact.verdict, exact.result.exhausted) == ("pass", True)
+    child = decide(read(tomllib.loads(chain), Path("chain.toml")), "pv_entry")
+    assert (child.verdict, child.result.exhausted) == ("pass", True)
     waited = decide(read(tomllib.loads(guest), Path("wait.toml")), "pv_entry")
     assert (waited.verdict, waited.result.exhausted) == ("pass", True)
 
@@ -91,6 +93,7 @@ def below(found: Any, title: str) -> Any:
             "fault",
             "thread",
             "variant",
+            "before",
         )
         part = {"NAME": "X" if "page" in title else "a"}.get(part, part)
         if isinstance(found, list):
@@ -128,6 +131,8 @@ def test_every_key_of_a_litmus_test_has_an_example_that_is_taken() -> None:
                 whole["va"] = {"x": {"va": 0x410000}}
             if key.name in ("policies", "reason"):
                 whole["litmus"] |= {"policies": ["pv_entry"], "reason": "one is without the other"}
+            if title == "[[before]]":
+                whole["before"] = [{"thread": "G", "run": []}]
             if title == "[[variant]]":
                 whole["variant"] = [{"name": "v"}]
             below(whole, title).update(tomllib.loads(key.example))

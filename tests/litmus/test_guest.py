@@ -106,6 +106,7 @@ run = ["exit 0"]
         ("[guest]", "[guest]\nmutants = ['nope']", "guest.mutants[0]"),
         ("[guest]", "[host]\npages = 20\n[guest]", "host.pages"),
         ("[guest]", "[page.X]\n[guest]", "page.X"),
+        ("[guest]", "[[before]]\nthread = 'A'\nrun = []\n[guest]", "before[0]"),
         ("0x410000", "0x410008", "va.x"),
         ("0x410000", "0x410000\nmapped = 'r'", "va.x"),
         ("f = pipe", "f = scan", "guest.before[0]"),

@@ -92,6 +92,7 @@ def test_only_the_kernel_makes_a_verdict(drawn: Document) -> None:
         ("user", ["swtch_out", "load a"], "run[1]: 'load a': the CPU is idle, expected"),
         ("user", ["swtch_in"], "run[0]: 'swtch_in': it runs on the CPU, expected"),
         ("user", ["swtch_out", "swtch_out"], "run[1]: 'swtch_out': the CPU is idle already"),
+        ("guest", ["fork", "child_exit", "child_exit"], "run[2]: 'child_exit': no child yet, expe"),
         ("guest", ["unlock 3"], "run[0]: 'unlock 3': it has not got the lock"),
         ("guest", ["lock 3", "lock 3"], "run[1]: 'lock 3': it has the lock already"),
         ("guest", ["if r0 == 1: r0 = vread a", "dstore X 0 r0"], "r0 is not written yet"),
@@ -106,6 +107,46 @@ def test_a_statement_that_comes_where_it_does_not_fit(
     with pytest.raises(UsageError) as error:
         walked(drawn, "pv_entry", 1)
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "spare", "expected"),
+    [
+        (["setvm child", "fork"], None, "before[0].run[0]: 'setvm child': no child yet, expected"),
+        (["private 16", "fork", "store a 1"], 0, "before[0].run[2]: 'store a 1' waits and nobody"),
+    ],
+)
+def test_what_cannot_come_before(before: list[str], spare: int | None, expected: str) -> None:
+    drawn = document([{"name": "T", "kind": "user", "cpu": 0, "run": []}])
+    drawn["before"] = [{"thread": "T", "run": before}]
+    drawn["va"]["a"]["va"] = 0x3000
+    if spare is not None:
+        drawn["litmus"]["spare"] = spare
+
+    with pytest.raises(UsageError) as error:
+        walked(drawn, "pv_entry", 1)
+    assert str(error.value).startswith(f"drawn.toml:{expected}")
+
+
+def test_a_child_that_a_cpu_runs_does_not_exit() -> None:
+    run = ["fork", "setvm child", "post 1"]
+    user = {"name": "T", "kind": "user", "cpu": 0, "run": run}
+    drawn = document([user, {"name": "H", "kind": "host", "run": ["await 1", "child_exit"]}])
+
+    with pytest.raises(UsageError, match=r"'child_exit': a CPU runs it, expected a `setvm guest`"):
+        walked(drawn, "pv_entry", 1)
+
+
+def test_what_a_thread_has_done_before_is_no_step_and_its_registers_are_known() -> None:
+    drawn = document([{"name": "T", "kind": "user", "cpu": 0, "run": ["store b r1"]}])
+    drawn["before"] = [{"thread": "T", "run": ["r0 = load a", "r1 = load a 1"]}]
+    drawn["outcome"] = {"forbidden": "T.r0 != 1 or T.r1 != 2 or Y[0] != 2"}
+    found = walked(drawn, "pv_entry", 1)
+
+    drawn["before"] = []
+    drawn["thread"][0]["run"] = ["store b 2"]
+    drawn["outcome"] = {}
+    assert (found.verdict, found.steps) == ("pass", walked(drawn, "pv_entry", 1).steps)
 
 
 def test_a_register_is_an_operand() -> None:

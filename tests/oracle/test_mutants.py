@@ -75,6 +75,7 @@ ELSEWHERE = {
     "notifier-write-back-unchecked": "data of the guest: litmus W16",
     "nested-reclaim-without-flush": "in TLBs only: litmus W06",
     "nested-protection-ignored": "in TLBs only: litmus W12",
+    "nested-table-freed-unflushed": "in the middle of a walk: litmus kvm-zap-page",
     "nested-walk-uninterrupted": "in the middle of a walk: litmus W01",
     "protect-drops-modified": "a store while a page is made read-only: vkemu mutants",
     "first-pte-only": "no invariant, but an answer: vkemu mutants",

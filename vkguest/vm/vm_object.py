@@ -128,7 +128,8 @@ async def vm_object_madvise(
         return
     async with obj.lock:
         free = advise == MADV_FREE
-        if free and (obj.ref_count > 1 or obj.backing is not None):
+        shadows = obj.backing is not None and "madvise-frees-shadow" not in gd.mutants
+        if free and (obj.ref_count > 1 or shadows):
             return
         for pindex in range(start, end):
             m = obj.pages.get(pindex)

@@ -14,6 +14,8 @@ Rights and bits as the hardware has them, where vm_fault's walk differs (facts 3
 at every level for every access (W28), M is set in the last VPTE only, and a VPTE is read and
 updated in one step. With A and M bits in its second stage, that stage counts the reading of a table
 as a write (Intel SDM 3C, Accessed and Dirty Flags for EPT): a walk dirties the tables it reads.
+Where second-stage tables can be freed (ept_table.py) each translation of the second stage is two
+steps: the directory, which says where the table is, and the table.
 Left out: caches of the upper levels, and of either stage alone.
 """
 
@@ -43,6 +45,7 @@ from vkhost.vm.vm import VM_PROT_ALL, VM_PROT_EXECUTE, VM_PROT_WRITE
 
 if TYPE_CHECKING:
     from vkhost.pc64.cpu import Cpu
+    from vkhost.pc64.ept_table import EptTable
     from vkhost.pc64.physmem import Frame
     from vkhost.pc64.pmap import Pmap
     from vkhost.pc64.pmap_pte import Pte
@@ -83,11 +86,12 @@ class Roots(Cell):
 
 class Walk:
     """The walk a CPU is at. `gpa` is where it reads next, `idx` which word (NO_WORD: the page that
-    is asked for). `interrupted`: the TLB was flushed, so that what was read no longer counts."""
+    is asked for). `interrupted`: the TLB was flushed, so that what was read no longer counts.
+    `directory`: where it has read that the second-stage table of `gpa` is, and `held` what."""
 
     __slots__ = (
-        "fault_type", "flushes", "frames", "gpa", "idx", "interrupted", "leaf", "root", "slot",
-        "tlb_root", "va", "violation",
+        "directory", "fault_type", "flushes", "frames", "gpa", "held", "idx", "interrupted",
+        "leaf", "root", "slot", "tables", "tlb_root", "va", "violation",
     )  # fmt: skip
 
     def __init__(self, cpu: Cpu, root: Root, slot: TlbSlot, va: int, fault_type: int) -> None:
@@ -103,6 +107,10 @@ class Walk:
         self.gpa = 0
         self.idx = NO_WORD
         self.leaf = False
+        assert root.ept.pmap.users is not None
+        self.tables = root.ept.pmap.users.tables
+        self.directory: EptTable | None = None
+        self.held = 0
 
     @property
     def second(self) -> Pte:
@@ -120,9 +128,14 @@ class Walk:
         """The access of a fault if that PTE does not permit it."""
         return self.fault_type if self.idx == NO_WORD else VM_PROT_WRITE
 
+    @property
+    def torn(self) -> bool:
+        """The second-stage table has been taken out of the directory meanwhile."""
+        return self.directory is not None and self.directory.state != self.held
+
     def table(self) -> Frame | None:
         """The table that is read next, which the second stage must let be written."""
-        pte: int = self.second.state
+        pte: int = 0 if self.torn else self.second.state
         return self.frames[pte_pfn(pte)] if pte & PTE_RW else None
 
     def written_back(self, vpte: int) -> int:
@@ -158,14 +171,15 @@ class _ReadVpte(Effect):
     @property
     def also(self) -> Also:  # type: ignore[override]
         walk = self.walk
+        directory = () if walk.directory is None else ((walk.directory, False),)
         frame = walk.table()
         if frame is None:
-            return ((walk.violation, True), *walk.flushes)
+            return ((walk.violation, True), *walk.flushes, *directory)
         word = frame.word(walk.idx)
         if not walk.writes(frame):
-            return ((word, False), (frame.bulk, False))
+            return ((word, False), (frame.bulk, False), *directory)
         return (
-            (walk.second, True), (word, True), (frame.bulk, False), *walk.flushes,
+            (walk.second, True), (word, True), (frame.bulk, False), *walk.flushes, *directory,
         )  # fmt: skip
 
 
@@ -189,7 +203,8 @@ class _End(Effect):
         if walk.idx != NO_WORD:
             return (slot, *flushes)
         marks = bool(walk.marks & ~walk.second.state)
-        return (slot, (walk.second, marks), (walk.violation, True), *flushes)
+        directory = () if walk.directory is None else ((walk.directory, False),)
+        return (slot, (walk.second, marks), (walk.violation, True), *flushes, *directory)
 
 
 FILLED: Final = "filled"
@@ -227,7 +242,10 @@ def _walk(cpu: Cpu, pmap: Pmap, walk: Walk) -> Step:
         walk.gpa = vpte_frame(vpte) << PAGE_SHIFT
         walk.idx = index >> vshift & VPTE_PAGE_MASK
         walk.leaf = not vshift
+        if walk.tables is not None:
+            yield from _read_directory(walk)
         yield _ReadVpte(walk)
+        _tell_table(cpu, walk)
         frame = walk.table()
         if frame is None:
             return INTERRUPTED if _interrupted(cpu, walk) else _violation(walk)
@@ -244,8 +262,27 @@ def _walk(cpu: Cpu, pmap: Pmap, walk: Walk) -> Step:
         rights &= ~VPTE_RW
     pindex = vpte_frame(vpte) + (index & (1 << vshift) - 1)
     walk.gpa, walk.idx = pindex << PAGE_SHIFT, NO_WORD
+    if walk.tables is not None:
+        yield from _read_directory(walk)
     yield _End(walk)
+    _tell_table(cpu, walk)
     return INTERRUPTED if _interrupted(cpu, walk) else _fill(cpu, pmap, walk, rights)
+
+
+@coroutine
+def _read_directory(walk: Walk) -> Step:
+    """Where the second-stage table of `gpa` is."""
+    assert walk.tables is not None
+    walk.directory = walk.tables[walk.second.table]
+    yield walk.directory._read
+    walk.held = walk.directory.state
+
+
+def _tell_table(cpu: Cpu, walk: Walk) -> None:
+    """What has been read from there. Of a walk that was interrupted nothing is left."""
+    if walk.held > 0 and not walk.interrupted:
+        ept, slot = walk.root.ept.pmap.id, walk.second.table.slot
+        cpu.kernel.emit("ept.read", cpu.id, ept, slot, walk.held)
 
 
 def _interrupted(cpu: Cpu, walk: Walk) -> bool:
@@ -291,7 +328,7 @@ def _fill(cpu: Cpu, pmap: Pmap, walk: Walk, rights: int) -> str:
     """The page itself. In a step that writes the TLB slot and may write the second-stage PTE."""
     second, prot = walk.second, walk.root.prot
     ignored = "nested-protection-ignored" in cpu.kernel.mutants
-    permitted = pte_prot(second.state)
+    permitted = 0 if walk.torn else pte_prot(second.state)
     if ignored and permitted:
         permitted = VM_PROT_ALL
     if walk.fault_type & ~permitted:

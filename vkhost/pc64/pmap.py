@@ -19,6 +19,7 @@ from vkhost.pc64.pmap_pte import PageDirectory, Pte
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
+    from vkhost.pc64.ept_table import Users
     from vkhost.pc64.nested_walk import Roots
     from vkhost.vm.vm_page import VmPage
 
@@ -61,7 +62,7 @@ class Pmap:
         self.multi = False
         self.asid = pmap_id  # what a TLB tells this pmap's translations by
         self.roots: Roots | None = kernel.rmap.roots(pmap_id)
-        self.users: Cell | None = None
+        self.users: Users | None = None
         self._placemarks: dict[int, Lock] = {}
         self._interlock = Effect(self.pm_active, "interlock", write=True, guard=not_excl)
         kernel.pmaps[pmap_id] = self

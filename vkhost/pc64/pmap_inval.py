@@ -177,6 +177,12 @@ async def pmap_inval_walks(pmap: Pmap, start: int, end: int) -> None:
         await _shoot(pmap, mask, start, npgs)
 
 
+async def pmap_inval_users(ept: Pmap) -> None:
+    """Flush all that walks through a second stage have combined, of no PTE of it."""
+    assert ept.users is not None
+    await _shoot_users(ept, ept.users)
+
+
 async def _shoot_pte(pmap: Pmap, mask: int, pte: Pte) -> None:
     if pmap.users is None:
         await _shoot(pmap, mask, pte.va)

@@ -34,14 +34,14 @@ second stages.
 
 from __future__ import annotations
 
-from types import coroutine
 from typing import TYPE_CHECKING, Final
 
-from vkprotocol.effects import Cell, Lock, RWLock, Step, fresh_key, key_text
+from vkprotocol.effects import Lock, RWLock, fresh_key, key_text
 from vkprotocol.guarded import guarded_by
 from vkprotocol.param import VM_MAX_USER_ADDRESS
 
 from vkhost.kern.lockorder import EPT_LOCK, EPT_MAP_LOCK
+from vkhost.pc64.ept_table import Users
 from vkhost.pc64.nested_walk import Root, Roots
 from vkhost.pc64.pmap import Pmap
 from vkhost.pc64.pmap_bits import pte_pfn
@@ -73,25 +73,11 @@ class SecondStages(Lock):
         self.of: dict[int | str, Vmspace] = {}
 
 
-class Users(Cell):
-    """How many roots each pmap has that lead to a second stage. Changed under EPT_LOCK."""
-
-    __slots__ = ()
-
-    @coroutine
-    def count(self, pmap: Pmap, roots: int) -> Step:
-        """As many more or less. Is there any left?"""
-        yield self._write
-        left = self.state.pop(pmap, 0) + roots
-        if left:
-            self.state[pmap] = left
-        return bool(self.state)
-
-
 class Nested(PvEntry):
     name = "nested"
     walks = True
     interlocks = False
+    frees_tables = False  # of the second stage, one by one
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
@@ -153,7 +139,7 @@ class Nested(PvEntry):
 
     @staticmethod
     def _users(ept: Vmspace) -> Users:
-        assert isinstance(ept.pmap.users, Users)
+        assert ept.pmap.users is not None
         return ept.pmap.users
 
     async def flush_walks(self, pmap: Pmap, start: int, end: int) -> None:
@@ -172,7 +158,7 @@ class Nested(PvEntry):
             ept = self._stages.of[obj.id] = vmspace_alloc(
                 self.kernel, f"ept {obj.id}", fs.vm_map.proc, key_text(fresh_key("ept"))
             )
-            ept.pmap.users = Users(("ept.users", ept.pmap.id), {})
+            ept.pmap.users = Users(ept.pmap, self.frees_tables)
             await self._map_image(ept, fs.entry)
         return ept
 
@@ -221,7 +207,26 @@ class Nested(PvEntry):
             for shift in level_shifts:
                 known[shift, pte.table.slot >> shift] = None
             self.grow((len(known) - before) * PAGE_TABLE_BYTES)
+            tables = pmap.users.tables
+            if tables is not None:
+                await tables[pte.table].link()
         await super().enter(pmap, m, pte, entry)
+
+    async def free_table(self, m: VmPage) -> bool:
+        """Under shortage: the second-stage table that the page is mapped in. False: there is none,
+        or it is in use again."""
+        assert m.object is not None
+        async with self._stages:  # the second stage stays as long
+            ept = self._stages.of.get(m.object.id)
+            tables = None if ept is None else self._users(ept).tables
+            if ept is None or tables is None:
+                return False
+            table = ept.pmap.pte(m.pindex << 12).table
+            freed = await tables[table].free()
+            if freed:
+                del self._tables[ept.pmap][0, table.slot]
+                self.grow(-PAGE_TABLE_BYTES)
+            return freed
 
     def release(self, pmap: Pmap) -> None:
         self.grow(-len(self._tables.pop(pmap, ())) * PAGE_TABLE_BYTES)

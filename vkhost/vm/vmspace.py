@@ -125,6 +125,10 @@ async def _fork_entry(old_map: VmMap, new_map: VmMap, old_entry: VmMapEntry) -> 
     vm_map_entry_link(new_map, new_entry)
     new_map.size += new_entry.end - new_entry.start
     emit_map_insert(new_map, new_entry)
+    if new_entry.master_pde:
+        new_map.kernel.emit(
+            "map.root", new_map.pmap.id, new_entry.start, new_entry.end, new_entry.master_pde
+        )
     if not share:
         await _copy_entry(old_map, new_map, old_entry, new_entry)
 

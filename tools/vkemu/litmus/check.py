@@ -6,7 +6,6 @@ wrong by what the kernels do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from vkprotocol.limits import U64
@@ -78,6 +77,8 @@ def _guest(litmus: Litmus, guest: GuestTable) -> None:
         raise UsageError(f"{where}:host.pages: {file.host.pages}, expected {guest.pages} to 4096")
     for name in file.page:
         raise UsageError(f"{where}:page.{name}: expected none beside a [guest]")
+    if file.before:
+        raise UsageError(f"{where}:before[0]: expected guest.before beside a [guest]")
     for name, address in file.va.items():
         if address.va % PAGE_SIZE or address.page or address.mapped or address.tlb:
             raise UsageError(
@@ -204,7 +205,7 @@ def _threads(litmus: Litmus) -> None:
         if thread.name in seen:
             raise UsageError(f"{here}.name: {thread.name!r} is used twice, expected each once")
         seen.add(thread.name)
-        _targets(litmus, thread, here)
+        _targets(litmus, thread)
         if thread.kind in PROGRAMS:  # their vCPUs are counted
             continue
         given = file.thread[i].cpu is not None
@@ -220,22 +221,29 @@ def _threads(litmus: Litmus) -> None:
                     f"{here}.cpu: CPU {thread.cpu} runs thread {other}, expected one of its own"
                     f"{place}"
                 )
-    said = [s for t in litmus.threads for s in t.run]
-    _order(litmus, said)
+    for program in litmus.prepared:
+        _targets(litmus, program)
+        for statement in program.run:
+            if statement.verb in ("await", "lock", "unlock", "hold", "hstore", "unhold"):
+                raise UsageError(
+                    f"{statement.where}: {statement.text!r}, expected it in a thread: what is "
+                    "taken before is nobody's"
+                )
+    _order([s for t in (*litmus.prepared, *litmus.threads) for s in t.run])
 
 
-def _targets(litmus: Litmus, thread: Program, where: str) -> None:
-    for j, statement in enumerate(thread.run):
+def _targets(litmus: Litmus, thread: Program) -> None:
+    for statement in thread.run:
         target = statement.target
         for what, there in (("va", litmus.file.va), ("page", litmus.file.page)):
             if target is not None and target in there:
                 raise UsageError(
-                    f"{where}.run[{j}]: {target!r} is a [{what}.{target}] too, expected another "
+                    f"{statement.where}: {target!r} is a [{what}.{target}] too, expected another "
                     "register"
                 )
 
 
-def _order(litmus: Litmus, said: list[Statement]) -> None:
+def _order(said: list[Statement]) -> None:
     """What one statement needs another for."""
     posted = {s.args[0] for s in said if s.verb == "post" and s.args}
     for statement in said:
@@ -243,7 +251,9 @@ def _order(litmus: Litmus, said: list[Statement]) -> None:
             raise UsageError(
                 f"{statement.where}: {statement.text!r}, expected a thread that posts it"
             )
-        if statement.verb == "child_fault" and not any(s.verb == "fork" for s in said):
+        enters = statement.verb == "setvm" and statement.args == ("child",)
+        child = enters or statement.verb == "child_fault"
+        if child and not any(s.verb == "fork" for s in said):
             raise UsageError(f"{statement.where}: {statement.text!r}, expected a thread that forks")
     reuses_max = 8  # pages that the other process has room for
     once = ("exit_other", "vexit", "respawn")  # what ends, ends once
@@ -264,7 +274,7 @@ def _atoms(litmus: Litmus) -> None:
                 f"else there is to know of a page a verb says, e.g. `r0 = test_dirty {head}`"
             )
         if dot:
-            targets = _written(litmus.threads, head)
+            targets = litmus.written(head)
             if any(t.name == head and t.kind in ("child", "image") for t in litmus.threads):
                 raise UsageError(f"{where}: {atom!r}, expected the register of a process thread")
             if register not in targets:
@@ -286,9 +296,6 @@ def _atoms(litmus: Litmus) -> None:
 
 def registers(litmus: Litmus) -> str:
     """What a condition may read, of threads."""
-    found = [f"{t.name}.{s.target}" for t in litmus.threads for s in t.run if s.target]
+    said = ((t.name, s.target) for t in (*litmus.prepared, *litmus.threads) for s in t.run)
+    found = [f"{name}.{target}" for name, target in said if target]
     return f"a register ({', '.join(dict.fromkeys(found)) or 'none is written'})"
-
-
-def _written(threads: Iterable[Program], name: str) -> set[str | None]:
-    return {s.target for t in threads if t.name == name for s in t.run}

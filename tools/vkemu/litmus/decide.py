@@ -16,7 +16,7 @@ from vkemu.litmus.machine import Machine
 from vkemu.litmus.snapshot import Snapshot
 from vkemu.litmus.statement import Said
 from vkemu.litmus.token import identity
-from vkemu.litmus.verbs import check_statements, run_program
+from vkemu.litmus.verbs import check_statements, run_before, run_program
 from vkemu.litmus.vkernel import GuestMachine
 from vkemu.litmus.wrote import wrote
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
@@ -92,9 +92,13 @@ class Test:
             self._at_rest.restore()
             return self._oracle, self.machine
         self._oracle = oracle = Oracle(self.litmus.file.litmus.checks or DEFAULT_CHECKS)
-        kind = Machine if self.litmus.file.guest is None else GuestMachine
-        self.machine = kind(self.litmus, self.policy, k.spawn, self._emit_to(oracle))
-        self.machine.set_up()
+        emit = self._emit_to(oracle)
+        if self.litmus.file.guest is None:
+            self.machine = machine = Machine(self.litmus, self.policy, k.spawn, emit)
+            machine.set_up(run_before)
+        else:
+            self.machine = guest = GuestMachine(self.litmus, self.policy, k.spawn, emit)
+            guest.set_up()
         self._made += 1
         # A listener hears the set-up of every execution, and a check sees who makes what.
         if self._made == OFTEN and self.listen is None and not k.check:

@@ -106,6 +106,14 @@ class ThreadTable(Table, frozen=True):
     cpu: Annotated[int, Meta(ge=0, le=63)] | None = None
 
 
+class BeforeTable(Table, frozen=True):
+    """[[before]]: what a thread of the test has done when it begins, one such table after the
+    other, with nobody beside it."""
+
+    thread: Ident  # whose statements they are
+    run: Annotated[tuple[Line, ...], Meta(max_length=64)]  # one after the other
+
+
 class GuestTable(Table, frozen=True):
     """[guest]: a whole vkernel, whose threads make system calls (calls.py)."""
 
@@ -165,5 +173,6 @@ class File(Table, frozen=True):
     mutants: tuple[str, ...] = ()  # deliberate defects of the host's kernel
     page: dict[Ident, Page] = msgspec.field(default_factory=dict)  # [page.NAME], below
     va: dict[Ident, Address] = msgspec.field(default_factory=dict)  # [va.NAME], below
+    before: tuple[BeforeTable, ...] = ()  # tables of their own, below
     outcome: OutcomeTable = OutcomeTable()  # a table of its own, below
     variant: tuple[Variant, ...] = ()  # [[variant]], below

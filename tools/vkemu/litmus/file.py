@@ -5,6 +5,7 @@
 [page.X]                      a named page of the guest's memory image and its first words
 [va.a]                        a named address: its page, VPTE bits, is there a host PTE
 [[thread]]                    name, kind (user, guest, fault, pageout, host), cpu, run
+[[before]]                    statements of a thread that are over when the test begins
 [guest]                       in place of pages: a whole vkernel, whose threads make system calls
 [outcome]                     forbidden, allowed, required: conditions over the final state
 [[variant]]                   the same test with other switches or other threads
@@ -66,7 +67,8 @@ class Litmus(msgspec.Struct, frozen=True):
     forbidden: tuple[Condition, ...]
     allowed: tuple[Condition, ...]
     required: tuple[Condition, ...]
-    before: tuple[Statement, ...] = ()
+    before: tuple[Statement, ...] = ()  # of the program of a [guest]
+    prepared: tuple[Program, ...] = ()  # [[before]]
     variant: str = ""
     tree: str = ""  # laid over the test's own host.tree
     whole: bool = False  # its states are of every register, whatever the conditions read
@@ -91,6 +93,15 @@ class Litmus(msgspec.Struct, frozen=True):
         cpus = {t.cpu for t in self.threads if t.kind in ("user", "guest")}
         cpus.update(cpu for a in self.file.va.values() for cpu in a.tlb)
         return sorted(cpus)
+
+    def says(self, verb: str) -> bool:
+        """Whether any of its threads does."""
+        return any(s.verb == verb for t in (*self.prepared, *self.threads) for s in t.run)
+
+    def written(self, name: str) -> set[str]:
+        """The registers that a thread writes, or that are written before it begins."""
+        said = (s for t in (*self.prepared, *self.threads) if t.name == name for s in t.run)
+        return {s.target for s in said if s.target}
 
     @property
     def vcpus(self) -> int:
@@ -241,16 +252,26 @@ def read(document: dict[str, Any], path: Path) -> Litmus:
 def build(file: File, where: str, variant: str = "") -> Litmus:
     outcome = file.outcome
     before = () if file.guest is None else _statements(file.guest.before, f"{where}:guest.before")
-    given = {s.target for s in before if s.target}
+    given = {t.name: {s.target for s in before if s.target} for t in file.thread}
+    prepared = _prepared(file, where, given)
     litmus = Litmus(
         file=file,
         where=where,
         frames=_place_pages(file, where),
-        threads=tuple(_thread(t, i, where, given) for i, t in enumerate(file.thread)),
+        threads=tuple(
+            Program(
+                t.name,
+                t.kind,
+                _cpu(t, i),
+                _statements(t.run, f"{where}:thread[{i}].run", given[t.name]),
+            )
+            for i, t in enumerate(file.thread)
+        ),
         forbidden=_conditions(outcome.forbidden, f"{where}:outcome.forbidden"),
         allowed=_conditions(outcome.allowed, f"{where}:outcome.allowed"),
         required=_conditions(outcome.required, f"{where}:outcome.required"),
         before=before,
+        prepared=prepared,
         variant=variant,
     )
     check(litmus)
@@ -312,12 +333,25 @@ def _place_pages(file: File, where: str) -> dict[str, int]:
     return frames
 
 
-def _thread(table: ThreadTable, index: int, where: str, given: set[str]) -> Program:
-    lines = _statements(table.run, f"{where}:thread[{index}].run", given)
-    cpu = index if table.cpu is None else table.cpu
+def _prepared(file: File, where: str, given: dict[str, set[str]]) -> tuple[Program, ...]:
+    """[[before]]; `given` gets the registers it writes."""
+    threads = {t.name: (_cpu(t, i), t.kind) for i, t in enumerate(file.thread)}
+    found = []
+    for i, table in enumerate(file.before):
+        name, here = table.thread, f"{where}:before[{i}]"
+        if name not in threads:
+            raise UsageError(f"{here}.thread: {name!r}, expected one of {', '.join(threads)}")
+        cpu, kind = threads[name]
+        lines = _statements(table.run, f"{here}.run", given[name])
+        given[name].update(s.target for s in lines if s.target)
+        found.append(Program(name, kind, cpu, lines))
+    return tuple(found)
+
+
+def _cpu(table: ThreadTable, index: int) -> int:
     if table.cpu is None and table.kind in ("pageout", "host"):
-        cpu = 0  # no thread of a CPU's: where it runs makes no difference
-    return Program(table.name, table.kind, cpu, lines)
+        return 0  # no thread of a CPU's: where it runs makes no difference
+    return index if table.cpu is None else table.cpu
 
 
 def _statements(

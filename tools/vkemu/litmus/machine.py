@@ -11,6 +11,7 @@ translation and no further (`translate`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import coroutine
 from typing import Any
 
@@ -22,6 +23,7 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.books import Books
 from vkemu.litmus.file import Litmus
+from vkemu.litmus.statement import Statement
 from vkemu.litmus.tables import MASTER_PDE
 from vkemu.oracle.shadow import Shadow
 from vkemu.verdict import UsageError
@@ -34,6 +36,7 @@ from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.pc64.pmap_switch import pmap_setlwpvm, swtch_in, swtch_out
 from vkhost.pc64.tlb import INVLTLB
 from vkhost.quirks import Quirks
+from vkhost.rmap.nested import Nested
 from vkhost.vm.vm import (
     KERN_SUCCESS,
     VM_MAPTYPE_NORMAL,
@@ -139,6 +142,7 @@ class Machine:
         self.lwps: dict[int, Lwp] = {}  # by CPU
         self.children: list[Vmspace] = []  # of the guest process, as often as it has forked
         self.registers: dict[str, dict[str, int]] = {t.name: {} for t in litmus.threads}
+        self.beginning: Statement | None = None  # of [[before]], which is said now
         self._events: dict[int, Cell] = {}
         self._locks: dict[int, Lock] = {}
         self._asts: dict[int, Cell] = {}
@@ -146,17 +150,24 @@ class Machine:
         if self.kernel.rmap.walks:
             # Faults in a VPAGETABLE entry bring no neighbours along; nor do those in their place.
             self.kernel.vmmeter.tunables["prefault_pages"] = 0
+        if isinstance(self.kernel.rmap, Nested):
+            self.kernel.rmap.frees_tables = litmus.says("free_table")
         self.kernel.vmmeter.tunables.update(file.litmus.tunables)
 
-    def set_up(self) -> None:
+    def set_up(self, run_before: Callable[[Machine], Body]) -> None:
         """UsageError when the test asks for what cannot be."""
         try:
-            drive(self._set_up())
+            drive(self._set_up(run_before))
         except Blocked:
-            pages = self.kernel.config.pages
+            said, pages = self.beginning, self.kernel.config.pages
+            if said is not None:
+                raise UsageError(
+                    f"{said.where}: {said.text!r} waits and nobody else is there yet, expected it "
+                    "in a thread"
+                ) from None
             raise self._cannot("host.pages", pages, "more: the set-up waits for memory") from None
 
-    async def _set_up(self) -> None:
+    async def _set_up(self, run_before: Callable[[Machine], Body]) -> None:
         image, other = self.image, self.other_object
         await self._map_guest()
         size = self.litmus.image_pages * PAGE_SIZE
@@ -175,6 +186,7 @@ class Machine:
             await self._map_for_walks()
         await self._run_threads()
         await self._map_as_asked()
+        await run_before(self)
 
     async def _map_guest(self) -> None:
         vm_map = self.guest.vm_map

@@ -12,6 +12,7 @@ from vkemu.litmus import verbs  # noqa: F401 - they register
 from vkemu.litmus.actor import CALLS, VERBS, Entry
 from vkemu.litmus.document import (
     Address,
+    BeforeTable,
     File,
     GuestTable,
     Heading,
@@ -30,6 +31,7 @@ TABLES: tuple[tuple[str, Any], ...] = (
     ("[page.NAME]", Page),
     ("[va.NAME]", Address),
     ("[[thread]]", ThreadTable),
+    ("[[before]]", BeforeTable),
     ("[guest]", GuestTable),
     ("[outcome]", OutcomeTable),
     ("[[variant]]", Variant),

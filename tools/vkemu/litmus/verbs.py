@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from msgspec import structs
 from vkprotocol.effects import curthread
 from vkprotocol.limits import U64
 
@@ -38,6 +39,13 @@ async def run_program(machine: Machine, program: Program, said: Said | None = No
                 said(program.name, statement, value)
 
 
+async def run_before(machine: Machine) -> None:
+    """[[before]], one statement after the other."""
+    for program in machine.litmus.prepared:
+        for machine.beginning in program.run:
+            await run_program(machine, structs.replace(program, run=(machine.beginning,)))
+
+
 def value_of(me: Actor, register: Register) -> Arg:
     """What it holds, as a word."""
     value = me.machine.registers[me.program.name].get(register)
@@ -52,7 +60,7 @@ def check_statements(litmus: Litmus) -> None:
         daemon = "daemon" in (CALLS[statement.verb].kinds if statement.verb in CALLS else ())
         kind: Kind = "daemon" if daemon else "process"
         _check(litmus, Program("before", kind, 0, litmus.before), statement)
-    for program in litmus.threads:
+    for program in (*litmus.prepared, *litmus.threads):
         for statement in program.run:
             _check(litmus, program, statement)
 
@@ -81,5 +89,5 @@ def _check(litmus: Litmus, program: Program, statement: Statement) -> None:
             shown = repr(str(arg)) if isinstance(arg, str) else str(arg)
             raise UsageError(f"{where}: {shown} in {statement.text!r}, expected {expected}")
     for atom in statement.when.atoms if statement.when else ():
-        if atom not in {s.target for s in program.run}:
+        if atom not in litmus.written(program.name):
             raise UsageError(f"{where}: {atom!r} is no register of {program.name}")

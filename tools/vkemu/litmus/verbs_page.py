@@ -13,6 +13,7 @@ from vkemu.litmus.machine import OTHER, OTHER_PAGES, Machine
 from vkemu.litmus.operand import Index, Limit, Page, Pages, Passes, Va, Word, choice
 from vkhost.pc64.pmap import pmap_resident_count
 from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.rmap.nested import Nested
 from vkhost.vm.vm import VM_PROT_NONE, VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_fault_page import vm_fault_page
 from vkhost.vm.vm_map_clean import vm_map_clean
@@ -200,6 +201,15 @@ async def free(me: Actor, page: Page) -> int:
     pindex = me.machine.pindex(page)
     await vm_object_page_remove(me.machine.image, pindex, pindex + 1, clean_only=False)
     return 0
+
+
+@verb("host pageout")
+async def free_table(me: Actor, page: Page) -> bool:
+    """With nested paging: what the page table maps that the page has in the second stage goes,
+    then the table; whether it did. Without, or if it is in use again: it did not."""
+    machine = me.machine
+    rmap, m = machine.kernel.rmap, machine.page(page)
+    return isinstance(rmap, Nested) and m is not None and await rmap.free_table(m)
 
 
 @verb("host pageout")

@@ -40,7 +40,7 @@ from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
 from vkhost.vm.vm_map_wire import vm_map_unwire
 from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
-from vkhost.vm.vmspace import vmspace_fork, vmspace_rel
+from vkhost.vm.vmspace import Vmspace, vmspace_fork, vmspace_rel
 
 PROGRAMS: Final = {
     "load": (Insn(Op.LD, rd=1, rs=2), Insn(Op.SYSCALL)),
@@ -179,12 +179,22 @@ async def ast(me: Actor) -> int:
 
 
 @verb("user")
-async def setvm(me: Actor, which: Annotated[str, choice("own", "guest")]) -> int:
-    """pmap_setlwpvm: leave the guest's address space, or enter the one that is now the guest's."""
+async def setvm(me: Actor, which: Annotated[str, choice("own", "guest", "child")]) -> int:
+    """pmap_setlwpvm: leave the guest's address space, enter the one that is now the guest's, or
+    that of the process that was forked last: what the thread loads and stores then, the child
+    does."""
     machine = me.machine
     _ = me.running
-    await pmap_setlwpvm(me.lwp, machine.own if which == "own" else machine.guest)
+    vmspace = {"own": machine.own, "guest": machine.guest}.get(which)
+    await pmap_setlwpvm(me.lwp, vmspace or _child(me))
     return 0
+
+
+def _child(me: Actor) -> Vmspace:
+    """The process that was forked last."""
+    if not me.machine.children:
+        raise me.misused("no child yet, expected after a `fork`")
+    return me.machine.children[-1]
 
 
 @verb("guest")
@@ -194,7 +204,7 @@ async def respawn(me: Actor) -> int:
     return 0
 
 
-@verb("guest host")
+@verb("user guest host")
 async def private(me: Actor, pages: Pages) -> int:
     """The guest's mapping becomes a MAP_PRIVATE one of so many pages of its image."""
     machine = me.machine
@@ -206,7 +216,7 @@ async def private(me: Actor, pages: Pages) -> int:
     return await vm_map_madvise(vm_map, 0, size, MADV_SETMAP, MASTER_PDE)
 
 
-@verb("guest host")
+@verb("user guest host")
 async def anonymous(me: Actor, pages: Pages) -> int:
     """The guest's mapping becomes a MAP_ANON one of so many pages, with what its image holds now:
     the image of a vkernel that has no file."""
@@ -215,6 +225,8 @@ async def anonymous(me: Actor, pages: Pages) -> int:
     await vm_map_remove(vm_map, 0, VM_MAX_USER_ADDRESS)
     await machine.map(machine.guest, None, 0, size, VM_MAPTYPE_VPAGETABLE)
     await vm_map_lock(vm_map)
+    if not vm_map.entries:
+        raise me.misused("another thread has unmapped it, expected nobody to do so meanwhile")
     await vm_map_entry_allocate_object(vm_map, vm_map.entries[0])
     obj = vm_map.entries[0].ba.object
     await vm_map_unlock(vm_map)
@@ -226,7 +238,7 @@ async def anonymous(me: Actor, pages: Pages) -> int:
     return await vm_map_madvise(vm_map, 0, size, MADV_SETMAP, MASTER_PDE)
 
 
-@verb("guest host")
+@verb("user guest host")
 async def fork(me: Actor) -> int:
     """vmspace_fork of the guest process: from here on both are copy-on-write."""
     machine = me.machine
@@ -237,9 +249,11 @@ async def fork(me: Actor) -> int:
 @verb("guest host")
 async def child_exit(me: Actor) -> int:
     """The process that was forked last exits: vmspace_rel."""
-    if not me.machine.children:
-        raise me.misused("no child yet, expected after a `fork`")
-    await vmspace_rel(me.machine.children.pop())
+    child = _child(me)
+    if any(lwp.vmspace is child for lwp in me.machine.lwps.values()):
+        raise me.misused("a CPU runs it, expected a `setvm guest` before")
+    me.machine.children.remove(child)
+    await vmspace_rel(child)
     return 0
 
 
@@ -254,9 +268,5 @@ async def mlock(me: Actor, va: Va, pages: Pages = 1) -> int:
 @verb("fault")
 async def child_fault(me: Actor, va: Va, kind: FaultKind) -> int:
     """vm_fault for the process that was forked last: read, write or fetch; its KERN_* result."""
-    machine = me.machine
-    if not machine.children:
-        raise me.misused("no child yet, expected after a `fork`")
-    return await fault(
-        machine.lwps.get(me.cpu.id), machine.children[-1], me.va(va), FAULT_TYPES[kind]
-    )
+    lwp = me.machine.lwps.get(me.cpu.id)
+    return await fault(lwp, _child(me), me.va(va), FAULT_TYPES[kind])

@@ -220,6 +220,8 @@ class Memory:
                 extent.pde = value
             space.add(extent)
 
+    map_root = setmap_begin
+
     # The tree.
 
     def walk(self, pmap: Id, vpn: int, past: Past | None = None) -> Walk | None:

@@ -3,7 +3,8 @@
 Policy `nested` has no PTE for what a guest's process sees: the combination of the guest's page
 table and the host's second stage is in TLBs only. That it agrees with the guest's half is checked
 in translation.py. Here: it is made from a second-stage PTE to the same frame which permits as much;
-and no CPU in use has it any more when the frame is freed or cached. (Of a PTE in one stage the
+and no CPU in use has it any more when the frame is freed or cached. Nor does a walk read the table
+of a second stage that has been freed. (Of a PTE in one stage the
 checks of ownership.py speak, and a use after the flush was missed is caught there.)
 """
 
@@ -13,7 +14,7 @@ from vkprotocol.events import QUEUES
 
 from vkemu.oracle.frame import PTE_NX, PTE_RW, Frame, Id, Translation
 from vkemu.oracle.shadow import Shadow
-from vkemu.oracle.violation import Violation
+from vkemu.oracle.violation import Happening, Violation
 
 
 class SecondStage:
@@ -24,6 +25,21 @@ class SecondStage:
         self.frames = frames
         self.rights = rights
         self.walked = False
+        self.freed: dict[tuple[Id, int, int], Happening] = {}  # tables of second stages
+
+    def ept_free(self, pmap: Id, slot: int, page: int) -> None:
+        self.freed[pmap, slot, page] = self.shadow.now()
+
+    def ept_read(self, cpu: int, pmap: Id, slot: int, page: int) -> None:
+        freed = self.freed.get((pmap, slot, page))
+        if freed is not None and self.frames:
+            raise Violation(
+                2,
+                f"cpu {cpu} walks by page {page} of second-stage table {slot} of "
+                f"{self.shadow.space(pmap)}, which has been freed",
+                check="free-frame",
+                accesses=(freed, self.shadow.now()),
+            )
 
     def walk_end(self, cpu: int, pmap: Id, va: int, why: str, ept: Id, gpa: int) -> None:
         if why != "filled":
