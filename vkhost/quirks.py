@@ -53,6 +53,9 @@ AS_IN: Final[dict[str, AsIn]] = {
     "fork_collapses_vpagetable":  AsIn(False,    False,    True,     True,     False),
     "fork_copies_wired_vpagetable": AsIn(True,   False,    True,     True,     False),
     "fork_copies_transition":     AsIn(True,     True,     True,     True,     False),
+    "locks_lower_layers":         AsIn(True,     True,     True,     True,     False),
+    "locked_copies_fault":        AsIn(True,     True,     True,     True,     False),
+    "fork_enters_max_protection": AsIn(True,     True,     True,     True,     False),
     "free_without_flush":         AsIn(True,     True,     True,     True,     False),
     "hashed_placemarks":          AsIn(False,    True,     True,     True,     True),
 }  # fmt: skip
@@ -119,6 +122,14 @@ class Quirks(msgspec.Struct, frozen=True):
     # vm_map.c:vmspace_fork looks for entries in transition nowhere: it takes one whose pages are
     # being wired for one whose pages are, and the child's has the flag for ever.
     fork_copies_transition: bool | None = None
+    # vm_map.c:vm_map_unwire wires the pages of a private mapping in whatever layer they are. fork
+    # looks in the first one, and panics ("page missing"); or collapses the layers from under them.
+    locks_lower_layers: bool | None = None
+    # vm_map.c:vm_map_lookup refuses any write to a private mapping that mlock has locked: what has
+    # to be copied first is not, once its PTE is lost or protected.
+    locked_copies_fault: bool | None = None
+    # vm_fault.c:vm_fault_copy_entry enters the pages of a wired entry with its max_protection.
+    fork_enters_max_protection: bool | None = None
     # pmap.c:pmap_clearbit: M is cleared in the PTE alone. A CPU that has it in its TLB does not set
     # it again, so what is stored after MADV_FREE has returned is lost with the page.
     free_without_flush: bool | None = None

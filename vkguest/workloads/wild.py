@@ -18,6 +18,7 @@ from vkprotocol.mman import (
     MAP_FIXED,
     MAP_PRIVATE,
     MAP_SHARED,
+    MAP_SIZEALIGN,
     MS_SYNC,
     PROT_NONE,
     PROT_READ,
@@ -26,7 +27,7 @@ from vkprotocol.param import PAGE_SIZE
 
 from vkguest.asm import CHILD, PAGE_STRIDE, PID, R0, SCRATCH, SCRATCH2, VA, VALUE, ZERO
 from vkguest.kern.kern_exec import Program
-from vkguest.kern.param import DATA_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS
+from vkguest.kern.param import DATA_ADDRESS, LARGE_ADDRESS, MMAP_ADDRESS, SPARSE_ADDRESS
 from vkguest.kern.sys_shm import SHM_PAGE_SHIFT
 from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import PAGE_STEP, RW, STATUS_CHILD, begin, finish, value
@@ -43,22 +44,32 @@ class Wild:
     """A program while it is drawn. `mapped` is what this line of it may count on, were it alone:
     most accesses go there, or there would soon be nobody left."""
 
-    def __init__(self, random: Random, pages: int, *, msync: bool) -> None:
+    def __init__(self, random: Random, pages: int, *, msync: bool, large: bool = False) -> None:
         self.random = random
         self.pages = pages
+        self.regions = (*REGIONS, LARGE_ADDRESS) if large else REGIONS
         self.often = OFTEN if msync else tuple(op for op in OFTEN if op != "sync")
         self.asm = begin()
         self.stores = 0
         self.mapped = self._all(DATA_ADDRESS)
+        if large:
+            self._large()
 
     def _all(self, base: int) -> set[int]:
         return {base + n * PAGE_SIZE for n in range(self.pages)}
+
+    def _large(self) -> None:
+        """A PS entry, which goes with the first part of it that is unmapped: there is one only as
+        long as no page table is there."""
+        size, flags = self.pages * PAGE_SIZE, MAP_ANON | MAP_FIXED | MAP_SIZEALIGN
+        self.asm.call(Sys.MMAP, LARGE_ADDRESS, size, RW, flags)
+        self.mapped |= self._all(LARGE_ADDRESS)
 
     def _va(self) -> int:
         """A word, of which each page has few that are used."""
         where = sorted(self.mapped)
         if not where or self.random.random() < 0.05:
-            where = sorted(va for base in REGIONS for va in self._all(base))
+            where = sorted(va for base in self.regions for va in self._all(base))
         page = self.random.choice(where)
         return (
             page + page // PAGE_SIZE % 8 * (PAGE_STRIDE - PAGE_SIZE) + self.random.choice((0, 64))
@@ -100,7 +111,7 @@ class Wild:
     # A range.
 
     def _range(self) -> tuple[int, int, set[int]]:
-        base = self.random.choice(REGIONS)
+        base = self.random.choice(self.regions)
         low = self.random.randrange(self.pages)
         count = self.random.randint(1, self.pages - low)
         start = base + low * PAGE_SIZE
@@ -171,9 +182,12 @@ class Wild:
         self.mapped = before
 
 
-def wild(ops: int = 6, pages: int = 2, forks: int = 2, seed: int = 0, msync: int = 1) -> Program:
-    """`forks` trees of processes, one after the other, of `ops` operations each and fewer below."""
-    program = Wild(Random(seed), pages, msync=bool(msync))
+def wild(
+    ops: int = 6, pages: int = 2, forks: int = 2, seed: int = 0, msync: int = 1, large: int = 0
+) -> Program:
+    """`forks` trees of processes, one after the other, of `ops` operations each and fewer below;
+    with `large` pages among their memory."""
+    program = Wild(Random(seed), pages, msync=bool(msync), large=bool(large))
     program.run(ops)
     for _ in range(forks):
         program.fork(ops, 1)

@@ -15,7 +15,7 @@ from vkhost.pc64.pmap_switch import swtch_out
 from vkhost.vm.vm_object import vm_object_reference
 from vkhost.vm.vm_object_page import vm_object_deallocate
 from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
-from vkhost.vm.vmspace import vmspace_alloc, vmspace_rel
+from vkhost.vm.vmspace import Vmspace, vmspace_alloc, vmspace_fork, vmspace_rel
 
 if TYPE_CHECKING:
     from vkhost.kernel import Kernel
@@ -31,16 +31,24 @@ def idle_cpus(kernel: Kernel) -> list[Cpu]:
     return [cpu for cpu in kernel.cpus if cpu.id not in taken]
 
 
-def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> Proc | None:
-    """A process with an empty address space, the memory image as MEMIMAGE_FD, and a thread on a
-    CPU of its own for each virtual CPU. None: there are not so many CPUs."""
+def _next_pid(kernel: Kernel) -> int:
+    first_pid = 100
+    return 1 + max((proc.pid for proc in kernel.procs), default=first_pid - 1)
+
+
+def proc_create(
+    kernel: Kernel, name: str, image: Vnode | None, vcpus: int, vmspace: Vmspace | None = None
+) -> Proc | None:
+    """A process with this address space or an empty one, the memory image as MEMIMAGE_FD, and a
+    thread on a CPU of its own for each virtual CPU. None: there are not so many CPUs."""
     cpus = idle_cpus(kernel)
     if len(cpus) < vcpus:
         return None
-    first_pid = 100
-    pid = 1 + max((proc.pid for proc in kernel.procs), default=first_pid - 1)
-    pmap_id = f"{name}.{pid}" if name in kernel.pmaps else name
-    proc = Proc(kernel, pid, name, vmspace_alloc(kernel, name, pmap_id=pmap_id))
+    pid = _next_pid(kernel)
+    if vmspace is None:
+        pmap_id = f"{name}.{pid}" if name in kernel.pmaps else name
+        vmspace = vmspace_alloc(kernel, name, pmap_id=pmap_id)
+    proc = Proc(kernel, pid, name, vmspace)
     proc.p_vmspace.vm_map.proc = proc
     if image is not None:
         proc.files[MEMIMAGE_FD] = File(image)
@@ -50,6 +58,20 @@ def proc_create(kernel: Kernel, name: str, image: Vnode | None, vcpus: int) -> P
     kernel.procs.append(proc)
     kernel.emit("proc.create", pid, proc.p_vmspace.pmap.id)
     return proc
+
+
+async def fork1(parent: Proc) -> Proc | None:
+    """kern_fork.c:fork1, of a process with one thread that is no vkernel. None: no CPU is idle."""
+    kernel = parent.kernel
+    vmspace = await vmspace_fork(parent.p_vmspace, parent.name)
+    child = proc_create(kernel, f"{parent.name}.{_next_pid(kernel)}", None, 1, vmspace)
+    if child is None:
+        await vmspace_rel(vmspace)
+        return None
+    for fd, file in sorted(parent.files.items()):
+        await file.vnode.opencount.add(1)
+        child.files[fd] = file
+    return child
 
 
 async def killproc(proc: Proc) -> None:

@@ -17,7 +17,8 @@ from vkprotocol.vkernel import NSIG
 
 from vkhost.kern.kern_ktrace import ktrace
 from vkhost.kern.lwp import Lwp, Proc, lwpsignal
-from vkhost.kern.proc import KILLED, lwp_exit
+from vkhost.kern.proc import KILLED, fork1, lwp_exit
+from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
 from vkhost.pc64.cpu import Fault
 from vkhost.pc64.cpuid import cpuid
 from vkhost.pc64.pmap_switch import swtch_in
@@ -29,8 +30,11 @@ from vkhost.vm.vm_mmap import (
     kern_munmap,
     sys_madvise,
     sys_mcontrol,
+    sys_mlock,
     sys_mmap,
+    sys_mprotect,
     sys_msync,
+    sys_munlock,
 )
 from vkhost.vm.vm_vmspace import (
     VmspaceEntry,
@@ -66,7 +70,7 @@ async def lwp_main(lwp: Lwp) -> None:
     lwp.proc.kernel.unbind(curthread().tid)
 
 
-async def syscall2(lwp: Lwp, request: msg.AnyRequest) -> Result:
+async def syscall2(lwp: Lwp, request: msg.Request) -> Result:
     """trap.c:syscall2."""
     kernel = lwp.proc.kernel
     injection = kernel.injection
@@ -248,7 +252,33 @@ async def _msync(lwp: Lwp, m: msg.Msync) -> Result:
     return _errno(await sys_msync(lwp.proc, m.addr, m.length, m.flags))
 
 
+async def _mprotect(lwp: Lwp, m: Mprotect) -> Result:
+    return _errno(*await ktrace(lwp, m, sys_mprotect(lwp.proc, m.addr, m.length, m.prot)))
+
+
+async def _mlock(lwp: Lwp, m: Mlock) -> Result:
+    return _errno(await sys_mlock(lwp.proc, m.addr, m.length))
+
+
+async def _munlock(lwp: Lwp, m: Munlock) -> Result:
+    return _errno(await sys_munlock(lwp.proc, m.addr, m.length))
+
+
 # The rest.
+
+
+async def _fork(lwp: Lwp, m: Fork) -> Result:
+    """kern_fork.c:sys_fork."""
+
+    async def call() -> tuple[int, int]:
+        child = await fork1(lwp.proc)
+        if child is None:
+            return Errno.EAGAIN, 0
+        lwp.proc.kernel.emit("user.fork", str(lwp.proc.pid), lwp.tid, str(child.pid))
+        proc_start(child)
+        return 0, child.pid
+
+    return _errno(*await ktrace(lwp, m, call()))
 
 
 async def _sysctl(lwp: Lwp, m: msg.Sysctl) -> Result:
@@ -337,6 +367,10 @@ SYSCALLS: dict[type[msg.Request], Handler] = {
     msg.Mcontrol: _mcontrol,
     msg.Madvise: _madvise,
     msg.Msync: _msync,
+    Mprotect: _mprotect,
+    Mlock: _mlock,
+    Munlock: _munlock,
+    Fork: _fork,
     msg.Sysctl: _sysctl,
     msg.Kill: _kill,
     msg.Exit: _exit,

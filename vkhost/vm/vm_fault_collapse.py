@@ -54,9 +54,14 @@ async def collapse_before_fork(vm_map: VmMap, entry: VmMapEntry) -> None:
     long = entry.ba.backing_count >= VM_MAP_BACKING_LIMIT
     if not long and not (obj is not None and await _all_resident(obj)):
         return
+    await collapse(vm_map, entry)
+
+
+async def collapse(vm_map: VmMap, entry: VmMapEntry) -> None:
+    """Everything into the first object, and the others away. Precondition: exclusive lock."""
     if entry.eflags & MAP_ENTRY_NEEDS_COPY:
         await vm_map_entry_shadow(vm_map, entry)
-    if obj is None:
+    if entry.ba.object is None:
         await vm_map_entry_allocate_object(vm_map, entry)
     if await vm_fault_collapse(vm_map, entry) == KERN_SUCCESS:
         below, entry.ba.backing_ba = entry.ba.backing_ba, None

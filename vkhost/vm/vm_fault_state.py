@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vkprotocol.effects import Effect, RWLock, Step, took
 
 from vkhost.kern.token import tsleep_until
-from vkhost.vm.vm import VM_FAULT_WIRE_MASK, VM_PROT_NONE
+from vkhost.vm.vm import FW_WIRED, VM_FAULT_WIRE_MASK, VM_PROT_NONE
 from vkhost.vm.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_unlock
 from vkhost.vm.vm_object import OBJT_DEFAULT, OBJT_VNODE, VmObject
 from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
@@ -71,8 +71,10 @@ class FaultState:
 
     @property
     def trypager(self) -> bool:
-        """TRYPAGER: the layer's pager might have the page."""
-        return not self.fault_flags & VM_FAULT_WIRE_MASK and self._object().type != OBJT_DEFAULT
+        """TRYPAGER: the layer's pager might have the page. Who wires an entry that is not wired yet
+        is not served from one."""
+        served = not self.fault_flags & VM_FAULT_WIRE_MASK or self.wflags & FW_WIRED
+        return bool(served) and self._object().type != OBJT_DEFAULT
 
     def _object(self) -> VmObject:
         assert self.ba.object is not None

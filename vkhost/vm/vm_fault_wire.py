@@ -77,12 +77,16 @@ async def vm_fault_copy_entry(dst_map: VmMap, src_entry: VmMapEntry, dst_entry: 
 
     Every page has to be resident in the first object, and the object index is taken to be linear:
     of an entry with virtual page tables neither is true (W27). One that is wired as it is mapped,
-    and not as it is faulted, may have no object yet.
+    and not as it is faulted, may have no object yet. The kernel enters them with all that the entry
+    might permit: the child writes what its parent was forbidden to.
     """
     src, dst = src_entry.ba.object, dst_entry.ba.object
     assert dst is not None
     if src is None:
         panic(dst_map.kernel, "vm_object_hold: no object")
+    prot = dst_entry.protection
+    if dst_map.kernel.quirks.fork_enters_max_protection:
+        prot = dst_entry.max_protection
     for va in range(dst_entry.start, dst_entry.end, PAGE_SIZE):
         offset = va - dst_entry.start
         async with dst.token:
@@ -92,7 +96,8 @@ async def vm_fault_copy_entry(dst_map: VmMap, src_entry: VmMapEntry, dst_entry: 
                 if src_m is None:
                     panic(dst_map.kernel, "vm_fault_copy_wired: page missing")
                 await vm_page_copy(src_m, dst_m)
-        await pmap_enter(dst_map.pmap, va, dst_m, dst_entry.max_protection, False, dst_entry)
+        if prot:
+            await pmap_enter(dst_map.pmap, va, dst_m, prot, False, dst_entry)
         await vm_page_activate(dst_m)
         await vm_page_wakeup(dst_m)
 

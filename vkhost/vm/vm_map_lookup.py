@@ -72,7 +72,7 @@ async def _lookup_locked(
         return KERN_INVALID_ADDRESS
     prot = entry.max_protection if fault_typea & VM_PROT_OVERRIDE_WRITE else entry.protection
     fault_type = fault_typea & VM_PROT_ALL
-    if not _permitted(entry, prot, fault_typea):
+    if not _permitted(vm_map, entry, prot, fault_typea):
         await vm_map_unlock(vm_map)
         return KERN_PROTECTION_FAILURE
     kernel = vm_map.kernel
@@ -114,12 +114,13 @@ def wired_full_protection(entry: VmMapEntry, kernel: Kernel) -> bool:
     return bool(kernel.quirks.wired_full_protection)
 
 
-def _permitted(entry: VmMapEntry, prot: int, fault_typea: int) -> bool:
+def _permitted(vm_map: VmMap, entry: VmMapEntry, prot: int, fault_typea: int) -> bool:
     fault_type = fault_typea & VM_PROT_ALL
     if fault_type & prot != fault_type:
         return False
     return not (
-        entry.eflags & MAP_ENTRY_USER_WIRED
+        vm_map.kernel.quirks.locked_copies_fault
+        and entry.eflags & MAP_ENTRY_USER_WIRED
         and entry.eflags & MAP_ENTRY_COW
         and fault_type & VM_PROT_WRITE
         and not fault_typea & VM_PROT_OVERRIDE_WRITE

@@ -20,6 +20,7 @@ from vkhost.vm.vm import (
     MAP_ENTRY_USER_WIRED,
     VM_PROT_WRITE,
 )
+from vkhost.vm.vm_fault_collapse import collapse
 from vkhost.vm.vm_fault_wire import vm_fault_unwire, vm_fault_wire
 from vkhost.vm.vm_map import (
     VmMap,
@@ -86,8 +87,13 @@ async def _wire(vm_map: VmMap, start: int, end: int) -> tuple[int, int]:
 
 
 async def _instantiate(vm_map: VmMap, entry: VmMapEntry) -> None:
-    """What a fault would make: whoever holds the map's lock may, a fault shares it."""
-    if entry.eflags & MAP_ENTRY_NEEDS_COPY and entry.protection & VM_PROT_WRITE:
+    """What a fault would make: whoever holds the map's lock may, a fault shares it. Pages that stay
+    in lower layers are wired there, where fork does not look for them: it panics."""
+    if not vm_map.kernel.quirks.locks_lower_layers and (
+        entry.eflags & MAP_ENTRY_NEEDS_COPY or entry.ba.backing_ba
+    ):
+        await collapse(vm_map, entry)
+    elif entry.eflags & MAP_ENTRY_NEEDS_COPY and entry.protection & VM_PROT_WRITE:
         await vm_map_entry_shadow(vm_map, entry)
     elif entry.ba.object is None:
         await vm_map_entry_allocate_object(vm_map, entry)

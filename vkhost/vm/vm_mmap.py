@@ -1,10 +1,12 @@
-"""mmap, munmap, madvise, mcontrol, msync: what is checked, in which order, with which errno.
+"""mmap, munmap, mprotect, madvise, mcontrol, msync, mlock: what is checked, in which order, with
+which errno.
 
 The vmspace_* calls of a vkernel are the same with another vmspace. Addresses and lengths are
 unsigned 64-bit words that wrap. Everything returns an errno, 0 for success.
 
-DragonFly sys/vm/vm_mmap.c:kern_mmap, vm_mmap, sys_mmap, sys_munmap, sys_madvise, sys_mcontrol,
-sys_msync; vm_vmspace.c:sys_vmspace_munmap, sys_vmspace_mcontrol.
+DragonFly sys/vm/vm_mmap.c:kern_mmap, vm_mmap, sys_mmap, sys_munmap, sys_mprotect, sys_madvise,
+sys_mcontrol, sys_msync, sys_mlock, sys_munlock; vm_vmspace.c:sys_vmspace_munmap,
+sys_vmspace_mcontrol.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ from vkprotocol.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from vkprotocol.param import PAGE_MASK, VM_MAX_USER_ADDRESS, round_page, trunc_page
+from vkprotocol.param import PAGE_MASK, VM_MAX_USER_ADDRESS, atop, round_page, trunc_page
 
 from vkhost.kern.lwp import Proc
 from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_INVALID_ADDRESS,
+    KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
     VM_PROT_NONE,
     add64,
@@ -46,6 +49,8 @@ from vkhost.vm.vm_map import (
 from vkhost.vm.vm_map_clean import vm_map_clean
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_map_protect import vm_map_protect
+from vkhost.vm.vm_map_wire import vm_map_unwire
 from vkhost.vm.vm_mmap_map import vm_mmap
 from vkhost.vm.vm_vmspace import vkernel_enabled
 from vkhost.vm.vmspace import Vmspace
@@ -144,17 +149,22 @@ async def sys_mmap(
     return await kern_mmap(proc.p_vmspace, proc, addr, length, prot, flags, fd, offset)
 
 
-async def kern_munmap(vmspace: Vmspace, addr: int, length: int) -> int:
-    """A hole anywhere in the range is EINVAL, and nothing is unmapped."""
+def _whole_pages(addr: int, length: int) -> tuple[int, int] | None:
+    """[start, end) of the pages; None when it wraps."""
     pageoff = addr & PAGE_MASK
     addr -= pageoff
     size = round_page64(add64(length, pageoff))
-    if size < length:
-        return Errno.EINVAL
     end = add64(addr, size)
-    if end < addr:
+    return None if size < length or end < addr else (addr, end)
+
+
+async def kern_munmap(vmspace: Vmspace, addr: int, length: int) -> int:
+    """A hole anywhere in the range is EINVAL, and nothing is unmapped."""
+    pages = _whole_pages(addr, length)
+    if pages is None:
         return Errno.EINVAL
-    if size == 0:
+    addr, end = pages
+    if addr == end:
         return 0
     if end > VM_MAX_USER_ADDRESS:
         return Errno.EINVAL
@@ -162,6 +172,39 @@ async def kern_munmap(vmspace: Vmspace, addr: int, length: int) -> int:
         return Errno.EINVAL
     await vm_map_remove(vmspace.vm_map, addr, end)
     return 0
+
+
+async def sys_mprotect(proc: Proc, addr: int, length: int, prot: int) -> int:
+    """A hole is passed over."""
+    pages = _whole_pages(addr, length)
+    if pages is None:
+        return Errno.EINVAL
+    result = await vm_map_protect(proc.p_vmspace.vm_map, *pages, prot & PROT_ALL)
+    return Errno.EACCES if result == KERN_PROTECTION_FAILURE else 0
+
+
+async def sys_mlock(proc: Proc, addr: int, length: int) -> int:
+    """So much of memory may be wired, and no more; RLIMIT_MEMLOCK is not asked."""
+    pages = _whole_pages(addr, length)
+    if pages is None:
+        return Errno.EINVAL
+    meter = proc.kernel.vmmeter
+    wired = await meter.vmstats.v_wire_count.load()
+    if atop(pages[1] - pages[0]) + wired > meter.v_page_max_wired:
+        return Errno.EAGAIN
+    return await _wiring(proc, *pages, new_pageable=False)
+
+
+async def sys_munlock(proc: Proc, addr: int, length: int) -> int:
+    pages = _whole_pages(addr, length)
+    return Errno.EINVAL if pages is None else await _wiring(proc, *pages, new_pageable=True)
+
+
+async def _wiring(proc: Proc, start: int, end: int, *, new_pageable: bool) -> int:
+    if start == end:
+        return 0
+    result = await vm_map_unwire(proc.p_vmspace.vm_map, start, end, new_pageable=new_pageable)
+    return 0 if result == KERN_SUCCESS else Errno.ENOMEM
 
 
 async def kern_mcontrol(
@@ -190,11 +233,10 @@ async def sys_madvise(proc: Proc, addr: int, length: int, behav: int) -> int:
 async def sys_msync(proc: Proc, addr: int, length: int, flags: int) -> int:
     """A length of 0 means the entry that contains addr."""
     vm_map = proc.p_vmspace.vm_map
-    pageoff = addr & PAGE_MASK
-    addr -= pageoff
-    size = round_page64(add64(length, pageoff))
-    if size < length or add64(addr, size) < addr:
+    pages = _whole_pages(addr, length)
+    if pages is None:
         return Errno.EINVAL
+    addr, size = pages[0], pages[1] - pages[0]
     if flags & (MS_ASYNC | MS_INVALIDATE) == MS_ASYNC | MS_INVALIDATE:
         return Errno.EINVAL
     if size == 0:

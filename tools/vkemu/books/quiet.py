@@ -33,7 +33,6 @@ class QuietBooks:
         daemon = kernel.pagedaemon
         waiting: list[Shared] = [daemon.vm_pages_needed_chan, daemon.vm_pagedaemon_time_chan]
         waiting += [box for cpu in kernel.cpus for box in (cpu.ipi, cpu.faults)]
-        waiting += [lwp.requests for proc in kernel.procs for lwp in proc.lwps]
         self._idle = {id(obj) for obj in waiting}
 
     def syscall_end(self, *_: Any) -> None:
@@ -62,7 +61,10 @@ class QuietBooks:
     def _waits(self, thread: Thread) -> bool:
         """For something to do, or it has ended."""
         effect = thread.pending
-        return effect is None or (effect.guard is not None and id(effect.obj) in self._idle)
+        if effect is None:
+            return True
+        asked = effect.obj.key[:1] == ("requests",)  # of an lwp: a process may come later
+        return effect.guard is not None and (asked or id(effect.obj) in self._idle)
 
 
 def _within(thread: Thread, names: tuple[str, ...]) -> bool:

@@ -72,7 +72,9 @@ class Machine:
             for guest, threads in zip(scenario.guest, guest_threads, strict=True)
         ]
         self.natives = [
-            WildNative(self.kernel, spawn, t.name, t.memory_pages, t.ops, t.seed or 0, t.corners)
+            WildNative(
+                self.kernel, spawn, t.name, t.memory_pages, t.ops, t.seed or 0, t.corners, t.every
+            )
             if t.ops
             else Native(
                 self.kernel, spawn, t.name, t.memory_pages, t.rounds, t.pause_ms, t.innocent

@@ -6,11 +6,11 @@ own, so whatever it reads that it did not write is an error of the host.
 
 from __future__ import annotations
 
-from vkprotocol.effects import Mailbox, Spawn, pause
+from vkprotocol.effects import Spawn, pause
 from vkprotocol.errno import errno_name
 from vkprotocol.insn import MemOp, load, store
 from vkprotocol.limits import OPS_PER_BATCH
-from vkprotocol.messages import AnyRequest, CpuOps, Exit, Goodbye, Mmap, Reply
+from vkprotocol.messages import CpuOps, Exit, Goodbye, Mmap, Reply, Request
 from vkprotocol.mman import MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
 
@@ -38,8 +38,7 @@ class Native:
         self.pages = pages
         self.rounds = rounds
         self.pause_ms = pause_ms  # of virtual time between two rounds
-        self.requests: Mailbox = proc.lwps[0].requests
-        self.replies: Mailbox = proc.lwps[0].replies
+        self.proc = proc
         self.innocent = innocent
         self.seq = 0
         self.wrong: list[tuple[int, int, int]] = []
@@ -97,9 +96,10 @@ class Native:
         self.seq += 1
         return self.seq
 
-    async def _call(self, request: AnyRequest) -> Reply:
-        await self.requests.send(request)
-        reply: Reply | Goodbye = await self.replies.recv()
+    async def _call(self, request: Request) -> Reply:
+        lwp = self.proc.lwps[0]
+        await lwp.requests.send(request)
+        reply: Reply | Goodbye = await lwp.replies.recv()
         if isinstance(reply, Goodbye):
             raise Killed(reply.reason)
         return reply

@@ -116,6 +116,7 @@ class NativeTable(Table, frozen=True):
     pause_ms: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # between rounds, in virtual time
     innocent: bool = False  # to kill it is a failure
     ops: Annotated[int, Meta(ge=0, le=10_000)] = 0  # drawn ones, instead of the rounds
+    every: bool = False  # of every kind: mprotect, msync, mlock, a file's pages, forks
     corners: bool = False  # beside these, every call that a kernel refuses
     seed: Annotated[int, Meta(ge=0)] | None = None  # of these; drawn from the run's
 
@@ -145,8 +146,10 @@ class Scenario(Table, frozen=True):
 
     @property
     def lwps(self) -> int:
-        """How many real CPUs it takes: one for each virtual CPU, one for each native process."""
-        return sum(guest.vcpus for guest in self.guest) + len(self.native)
+        """How many real CPUs it takes: one for each virtual CPU, one for each native process, and
+        for a child of one that forks."""
+        forks = sum(native.every for native in self.native)
+        return sum(guest.vcpus for guest in self.guest) + len(self.native) + forks
 
     @property
     def identity(self) -> bytes:

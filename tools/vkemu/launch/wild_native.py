@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from copy import copy
 from random import Random
+from typing import Final
 
 from vkprotocol.effects import Spawn
 from vkprotocol.insn import MemOp, load, store
 from vkprotocol.messages import (
-    AnyRequest,
+    DISK_FD,
     CpuOps,
     Exit,
     Kill,
@@ -18,6 +21,7 @@ from vkprotocol.messages import (
     Msync,
     Munmap,
     Pread,
+    Request,
     Sysctl,
     VmspaceDestroy,
     VmspaceMunmap,
@@ -32,18 +36,35 @@ from vkprotocol.mman import (
     MAP_SHARED,
     MAP_STACK,
     MS_ASYNC,
+    MS_INVALIDATE,
     MS_SYNC,
+    PROT_NONE,
     PROT_READ,
     PROT_WRITE,
 )
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.launch.native import Killed, Native
+from vkhost.kern.lwp import File
+from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
 from vkhost.kernel import Kernel
+from vkhost.vm.vnode import MemoryVnode
+
+RW: Final = PROT_READ | PROT_WRITE
+FEW: Final = ("touch", "touch", "touch", "map", "unmap", "advise")
+# Each as often as it is named.
+ALL: Final = (
+    "touch", "touch", "touch", "touch", "touch", "touch", "map", "share", "unmap", "advise",
+    "protect", "protect", "sync", "file", "file", "lock", "unlock", "fork",
+)  # fmt: skip
 
 
 class WildNative(Native):
-    """`ops` operations on `pages` pages, drawn from `seed`. A fault is not the end of it."""
+    """`ops` operations on `pages` pages, drawn from `seed`. A fault is not the end of it.
+
+    `every`: of every kind that there is for a host program, forks and a file of its own among them;
+    a child does as its parent, for as long as that would.
+    """
 
     def __init__(
         self,
@@ -54,48 +75,95 @@ class WildNative(Native):
         ops: int,
         seed: int,
         corners: bool = False,
+        every: bool = False,
     ) -> None:
         super().__init__(kernel, spawn, name, pages, ops)
+        self.kernel = kernel
+        self.spawn = spawn
         self.random = Random(seed)
         self.corners = corners
+        self.ops = ALL if every else FEW
+        if every:
+            file = MemoryVnode(f"{name}.data", pages * PAGE_SIZE)
+            file.content[:] = self.random.randbytes(file.size)
+            self.proc.files[DISK_FD] = File(file)
+            kernel.emit("user.content", str(self.proc.pid), file.name, bytes(file.content))
 
     async def _main(self) -> None:
-        ops = ("touch", "touch", "touch", "map", "unmap", "advise")
         try:
             base = await self._mmap()
             for request in refused(self._stamp) if self.corners else ():
                 reply = await self._call(request)
                 assert reply.errno, request
-            for _ in range(self.rounds):
-                await self._call(self._drawn(base, self.random.choice(ops)))
-            await self._call(Exit(lwp=0, seq=self._stamp()))
+            await self._live(base, self.rounds)
         except Killed as killed:
             self.killed = str(killed)
 
-    def _drawn(self, base: int, op: str) -> AnyRequest:
+    async def _live(self, base: int, ops: int) -> None:
+        for left in range(ops, 0, -1):
+            op = self.random.choice(self.ops)
+            reply = await self._call(self._drawn(base, op))
+            if op == "fork" and not reply.errno:
+                self._born(reply.value, base, left // 2)
+        await self._call(Exit(lwp=0, seq=self._stamp()))
+
+    def _born(self, pid: int, base: int, ops: int) -> None:
+        """The child's own thread of user code."""
+        child = copy(self)
+        child.proc = next(proc for proc in self.kernel.procs if proc.pid == pid)
+        child.random = Random(self.random.random())
+        child.seq += pid << 16  # what it stores is told from what others do
+
+        async def live() -> None:
+            with suppress(Killed):
+                await child._live(base, ops)
+
+        self.spawn(f"{self.name}.{pid}", live())
+
+    def _drawn(self, base: int, op: str) -> Request:
         random, seq = self.random, self._stamp()
         batch = 8  # accesses in a row
         if op == "touch":
             ops = tuple(self._access(base) for _ in range(random.randint(1, batch)))
             return CpuOps(lwp=0, seq=seq, ops=ops)
+        if op == "fork":
+            return Fork(lwp=0, seq=seq)
         low = random.randrange(self.pages)
-        addr, length = base + low * PAGE_SIZE, random.randint(1, self.pages - low) * PAGE_SIZE
-        if op == "unmap":
-            return Munmap(lwp=0, seq=seq, addr=addr, length=length)
-        if op == "advise":
-            behav = random.choice((MADV_FREE, MADV_DONTNEED, MADV_WILLNEED))
-            return Madvise(lwp=0, seq=seq, addr=addr, length=length, behav=behav)
+        count = random.randint(1, self.pages - low)
+        addr, length = base + low * PAGE_SIZE, count * PAGE_SIZE
+        match op:
+            case "unmap":
+                return Munmap(lwp=0, seq=seq, addr=addr, length=length)
+            case "advise":
+                behav = random.choice((MADV_FREE, MADV_DONTNEED, MADV_WILLNEED))
+                return Madvise(lwp=0, seq=seq, addr=addr, length=length, behav=behav)
+            case "protect":
+                prot = random.choice((PROT_NONE, PROT_READ, RW, RW))
+                return Mprotect(lwp=0, seq=seq, addr=addr, length=length, prot=prot)
+            case "sync":
+                flags = random.choice((MS_SYNC, MS_ASYNC, MS_INVALIDATE))
+                size = random.choice((0, length, length))
+                return Msync(lwp=0, seq=seq, addr=addr, length=size, flags=flags)
+            case "lock":
+                return Mlock(lwp=0, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
+            case "unlock":
+                return Munlock(lwp=0, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
+        shared = MAP_PRIVATE if op == "map" else random.choice((MAP_PRIVATE, MAP_SHARED))
+        anon, fd, offset = MAP_ANON, -1, 0
+        if op == "file":
+            anon, fd = 0, DISK_FD
+            offset = random.randint(0, self.pages - count) * PAGE_SIZE
+        flags = anon | shared | MAP_FIXED
         return Mmap(
-            lwp=0, seq=seq, addr=addr, length=length, prot=PROT_READ | PROT_WRITE,
-            flags=MAP_ANON | MAP_PRIVATE | MAP_FIXED, fd=-1, offset=0,
-        )  # fmt: skip
+            lwp=0, seq=seq, addr=addr, length=length, prot=RW, flags=flags, fd=fd, offset=offset
+        )
 
     def _access(self, base: int) -> MemOp:
         va = base + self.random.randrange(self.pages) * PAGE_SIZE + self.random.randrange(4) * 8
         return load(va) if self.random.random() < 0.5 else store(va, self._stamp())
 
 
-def refused(stamp: Callable[[], int]) -> Iterator[AnyRequest]:
+def refused(stamp: Callable[[], int]) -> Iterator[Request]:
     """A call for every reason that a kernel has to refuse one; the process has no vmspace."""
     rw, anon = PROT_READ | PROT_WRITE, MAP_ANON | MAP_PRIVATE
     size, end = PAGE_SIZE, VM_MAX_USER_ADDRESS

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from vkprotocol.errno import Errno
 from vkprotocol.limits import U64
-from vkprotocol.mman import MADV_FREE, MAP_ANON, PROT_READ, PROT_WRITE
+from vkprotocol.mman import MADV_FREE, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.oracle.code_access import CodeAccess, bytes_at, words_of
@@ -119,6 +119,8 @@ class Reference:
         fork = None if process is None else process.end_fork(tid)
         if fork is None:
             return
+        opened = [(name, file) for (owner, name), file in self.files.items() if owner == who]
+        self.files.update({(child, name): file for name, file in opened})
         copy = self.processes[child] = Process(child)
         copy.regions = [region for region, _ in fork.regions]
         for start, end in fork.unsure:
@@ -147,9 +149,7 @@ class Reference:
         process = self.processes.get(who)
         if process is None:
             return
-        if name == "mmap" and not flags & MAP_ANON and "/" not in who:
-            del self.processes[who]  # a vkernel: what it does with its image is its own business
-        elif name in CHANGES:
+        if name in CHANGES:
             process.begin(tid, Change(name, start, end, prot, flags))
             self._doubt_overlaps(process)
         elif name == "fork":
@@ -197,6 +197,9 @@ class Reference:
             return
         if name in CHANGES:
             change = process.changes[tid]
+            if change.unknown and "/" not in who and not errno:
+                del self.processes[who]  # a vkernel: its image is its own business
+                return
             self._refused(process, change, errno)
             process.end(tid, not errno, value)
             for (program, _, va), copy in self.copies.items():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from vkprotocol.mman import MAP_FIXED, MAP_SHARED, MAP_SIZEALIGN
+from vkprotocol.mman import MAP_ANON, MAP_FIXED, MAP_SHARED, MAP_SIZEALIGN
 
 from vkemu.oracle.user_memory import Interval, Memory, Values
 
@@ -74,6 +74,11 @@ class Change:
     stores: dict[int, Values] = field(default_factory=dict)
     forked: bool = False
     file: tuple[Memory, int] | None = None  # an mmap of it, from this place on
+
+    @property
+    def unknown(self) -> bool:
+        """Of a file of which nothing has been told."""
+        return self.name == "mmap" and not self.flags & MAP_ANON and self.file is None
 
     def covers(self, va: int, mapped: bool) -> bool:
         if self.name == "mmap" and not self.flags & MAP_FIXED:
