@@ -13,13 +13,15 @@ from vkprotocol import messages as msg
 from vkprotocol.mman import MAP_ANON
 from vkprotocol.param import round_page
 
-from vkhost.kern.user_calls import Fork, Mprotect
+from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
 
 if TYPE_CHECKING:
     from vkhost.kern.lwp import Lwp
 
 Errno = int
-Traced: TypeAlias = msg.Mmap | msg.Munmap | msg.Madvise | Mprotect | Fork
+Traced: TypeAlias = (
+    msg.Mmap | msg.Munmap | msg.Madvise | msg.Msync | Mprotect | Mlock | Munlock | Fork
+)
 
 
 async def ktrace(

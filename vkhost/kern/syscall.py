@@ -249,7 +249,7 @@ async def _madvise(lwp: Lwp, m: msg.Madvise) -> Result:
 
 
 async def _msync(lwp: Lwp, m: msg.Msync) -> Result:
-    return _errno(await sys_msync(lwp.proc, m.addr, m.length, m.flags))
+    return _errno(*await ktrace(lwp, m, sys_msync(lwp.proc, m.addr, m.length, m.flags)))
 
 
 async def _mprotect(lwp: Lwp, m: Mprotect) -> Result:
@@ -257,11 +257,11 @@ async def _mprotect(lwp: Lwp, m: Mprotect) -> Result:
 
 
 async def _mlock(lwp: Lwp, m: Mlock) -> Result:
-    return _errno(await sys_mlock(lwp.proc, m.addr, m.length))
+    return _errno(*await ktrace(lwp, m, sys_mlock(lwp.proc, m.addr, m.length)))
 
 
 async def _munlock(lwp: Lwp, m: Munlock) -> Result:
-    return _errno(await sys_munlock(lwp.proc, m.addr, m.length))
+    return _errno(*await ktrace(lwp, m, sys_munlock(lwp.proc, m.addr, m.length)))
 
 
 # The rest.

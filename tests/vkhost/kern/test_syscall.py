@@ -26,6 +26,7 @@ from vkhost.kern.lwp import File
 from vkhost.kern.panic import Panic
 from vkhost.kern.proc import killproc, proc_create
 from vkhost.kern.syscall import SYSCALLS, proc_start
+from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
 from vkhost.quirks import Quirks
 from vkhost.vm.vnode import MemoryVnode
 
@@ -47,7 +48,31 @@ def errno(k: Vkernel, request: AnyRequest) -> int:
 
 
 def test_every_request_has_its_call() -> None:
-    assert set(SYSCALLS) == set(AnyRequest.__args__)
+    assert set(SYSCALLS) == {*AnyRequest.__args__, Mprotect, Mlock, Munlock, Fork}
+
+
+def test_a_host_program_protects_and_locks() -> None:
+    k = started()
+    length = 3 * PAGE
+    at = k.call(msg.Mmap(lwp=0, seq=1, addr=0, length=length, prot=3, flags=0x1000, fd=-1,
+                         offset=0)).value  # fmt: skip
+    write = msg.CpuOps(lwp=0, seq=2, ops=(store(at, 5),))
+    read = msg.CpuOps(lwp=0, seq=2, ops=(load(at),))
+    wrong = {"addr": at + 3 * PAGE, "length": PAGE}
+    assert errno(k, write) == 0
+    assert errno(k, Mprotect(lwp=0, seq=3, addr=at, length=PAGE, prot=1)) == 0
+    assert (errno(k, write), k.call(read).values) == (Errno.EFAULT, (5,))
+    assert errno(k, Mprotect(lwp=0, seq=4, addr=(1 << 64) - PAGE, length=2 * PAGE, prot=1)) == (
+        Errno.EINVAL
+    )
+    assert errno(k, Mlock(lwp=0, seq=5, addr=at, length=length)) == 0
+    assert k.own.pmap.wired_count == 3
+    assert errno(k, Mlock(lwp=0, seq=6, **wrong)) == Errno.ENOMEM
+    assert errno(k, Mlock(lwp=0, seq=7, addr=at, length=1 << 30)) == Errno.EAGAIN
+    assert errno(k, Munlock(lwp=0, seq=8, addr=at, length=length)) == 0
+    assert (errno(k, Munlock(lwp=0, seq=9, **wrong)), k.own.pmap.wired_count) == (Errno.ENOMEM, 0)
+
+    assert errno(k, Fork(lwp=0, seq=10)) == Errno.EAGAIN, "no CPU is idle"
 
 
 def test_a_vkernels_boot() -> None:

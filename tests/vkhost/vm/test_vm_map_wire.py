@@ -9,12 +9,14 @@ from vkprotocol.effects import Thread
 
 from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.kern.panic import Panic
+from vkhost.pc64.pmap_bits import pte_pfn
 from vkhost.quirks import Quirks
 from vkhost.vm import vm_map_delete as deleting
 from vkhost.vm.vm import (
     KERN_FAILURE,
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
+    KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
     MAP_ENTRY_IN_TRANSITION,
     MAP_ENTRY_NEEDS_COPY,
@@ -216,3 +218,61 @@ def test_a_fork_of_an_entry_that_was_never_touched_is_a_panic_where_mapping_it_w
 
     with pytest.raises(Panic, match="vm_object_hold"):
         k.do(vmspace_fork(k.own, "child"))
+
+
+@pytest.mark.parametrize("quirk", [True, False])
+def test_a_childs_copy_of_locked_memory_permits_what_its_parent_may(quirk: bool) -> None:
+    """vm_fault.c:vm_fault_copy_entry: prot = dst_entry->max_protection."""
+    k = anonymous(1, quirks=Quirks(fork_enters_max_protection=quirk))
+    assert mlock(k, 0, 1) == KERN_SUCCESS
+    k.do(vm_map_protect(k.own.vm_map, 0, PAGE, 0))
+
+    child: Vmspace = k.do(vmspace_fork(k.own, "child"))
+
+    assert bool(child.pmap.pte(0).state & RW) is quirk
+
+
+def private_file(**quirks: bool) -> Vkernel:
+    """Two pages, of which the first was written to; none may be any more."""
+    k = Vkernel(quirks=Quirks(**quirks))
+    k.do(kern_mmap(k.own, k.proc, 0, 2 * PAGE, 3, FIXED, 3, 0))
+    assert k.fault(0, VM_PROT_WRITE) == KERN_SUCCESS
+    k.do(vm_map_protect(k.own.vm_map, 0, 2 * PAGE, VM_PROT_READ))
+    assert mlock(k, 0, 2) == KERN_SUCCESS
+    return k
+
+
+def test_what_is_locked_in_a_lower_layer_is_missed_by_fork() -> None:
+    k = private_file()
+
+    with pytest.raises(Panic, match="vm_fault_copy_wired: page missing"):
+        k.do(vmspace_fork(k.own, "child"))
+
+
+def test_what_is_locked_is_first_brought_into_the_first_layer() -> None:
+    k = private_file(locks_lower_layers=False)
+    entry = k.own.vm_map.entries[0]
+
+    assert entry.ba.backing_ba is None
+    assert k.fault(PAGE, VM_PROT_READ, k.do(vmspace_fork(k.own, "child"))) == KERN_SUCCESS
+
+
+@pytest.mark.parametrize("quirk", [True, False])
+def test_locked_memory_that_is_to_be_copied_on_write(quirk: bool) -> None:
+    """vm_map.c:vm_map_lookup: USER_WIRED and COW."""
+    k = private_file(locked_copies_fault=quirk, locks_lower_layers=False)
+    k.do(vm_map_protect(k.own.vm_map, 0, 2 * PAGE, VM_PROT_READ | VM_PROT_WRITE))
+
+    assert k.fault(PAGE, VM_PROT_WRITE) == (KERN_PROTECTION_FAILURE if quirk else KERN_SUCCESS)
+
+
+def test_a_page_of_a_file_that_is_locked_is_read_from_it() -> None:
+    """TRYPAGER: not for who wires, unless the entry is wired already, as that of mlock is."""
+    k = Vkernel()
+    k.proc.files[3].vnode.pwrite(0, b"12345678")
+    k.do(kern_mmap(k.own, k.proc, 0, PAGE, 3, FIXED, 3, 0))
+
+    assert mlock(k, 0, 1) == KERN_SUCCESS
+
+    m = k.kernel.pages[pte_pfn(k.own.pmap.pte(0).state)]
+    assert m.frame.words.tobytes()[:8] == b"12345678"

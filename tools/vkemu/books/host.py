@@ -38,7 +38,7 @@ from vkhost.rmap.removed import Removed
 from vkhost.rmap.vptmapped import Vptmapped
 from vkhost.rmap.wired import Wired
 from vkhost.vm.vm import MAP_ENTRY_NEEDS_COPY, VM_MAPTYPE_NORMAL, VM_PROT_WRITE
-from vkhost.vm.vm_map import VmMap, VmMapBacking
+from vkhost.vm.vm_map import VmMap, VmMapBacking, VmMapEntry, vm_map_lookup_entry
 from vkhost.vm.vm_object import VmObject
 from vkhost.vm.vm_page import (
     PBUSY_LOCKED,
@@ -105,6 +105,7 @@ class Books:
             self._check_swap()
             check_rmap(self)
             check_clean(self.kernel.pages.values(), self._modified)
+            self._check_locked()
 
     def image(self, guest: Vkernel) -> Callable[[int], Sequence[int]]:
         """The words of a page of the guest's memory, wherever that is now."""
@@ -239,18 +240,25 @@ class Books:
         if entry is None:
             self.agree("{:#x} of {} is mapped, and in an entry", False, True, *of)
         elif entry.maptype == VM_MAPTYPE_NORMAL:
-            there, ba = None, entry.ba
-            at: VmMapBacking | None = ba
-            while at is not None and there is None:
-                if at.object is not None:
-                    there = at.object.memq.get(atop(at.offset + va - ba.start))
-                at = at.backing_ba
+            there, ba = found_at(entry, va), entry.ba
             pfn = None if there is None else there.pfn
             self.agree("{:#x} of {} maps the page of", pte_pfn(pte.state), pfn, *of)
             if pte.state & PTE_RW and there is not None:
                 right = entry.protection & VM_PROT_WRITE and there.object is ba.object
                 right = bool(right and not entry.eflags & MAP_ENTRY_NEEDS_COPY)
                 self.agree("{:#x} of {} is writable, and may be", right, True, *of)
+
+    def _check_locked(self) -> None:
+        """What mlock has locked is in memory, and stays there."""
+        processes = {} if self.reference is None else self.reference.processes
+        for proc in self.kernel.procs:
+            program = None if proc.zombie else processes.get(str(proc.pid))
+            for region in () if program is None else program.regions:
+                for va in range(region.start, region.end, PAGE_SIZE) if region.locked else ():
+                    entry = vm_map_lookup_entry(proc.p_vmspace.vm_map, va)
+                    m = None if entry is None else found_at(entry, va)
+                    wired = m is not None and m.wire_count.state > 0
+                    self.agree("{:#x} of {} is locked, and wired", wired, True, va, proc)
 
     def _check_object(self, obj: VmObject, backings: list[VmMapBacking]) -> None:
         self.agree("resident_page_count of {}", obj.resident_page_count, len(obj.memq), obj)
@@ -280,6 +288,17 @@ class Books:
 
     def now(self) -> Happening | None:
         return None if self.shadow is None else self.shadow.now()
+
+
+def found_at(entry: VmMapEntry, va: int) -> VmPage | None:
+    """The page in memory that a fault by arithmetic finds."""
+    there, at = None, entry.ba
+    below: VmMapBacking | None = at
+    while below is not None and there is None:
+        if below.object is not None:
+            there = below.object.memq.get(atop(below.offset + va - at.start))
+        below = below.backing_ba
+    return there
 
 
 def _blank(m: VmPage) -> bool:

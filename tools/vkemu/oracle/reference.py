@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from vkprotocol.errno import Errno
 from vkprotocol.limits import U64
 from vkprotocol.mman import MADV_FREE, PROT_READ, PROT_WRITE
-from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.oracle.code_access import CodeAccess, bytes_at, words_of
 from vkemu.oracle.frame import Id
 from vkemu.oracle.shadow import Shadow
+from vkemu.oracle.user_answers import Answers, refused
 from vkemu.oracle.user_memory import ZERO, Memory, Values
 from vkemu.oracle.user_space import SHARES, Change, Copy, Process, Region, overlapping
 from vkemu.oracle.violation import Violation
@@ -40,6 +39,7 @@ class Reference:
         self.entered: dict[Id, int] = {}  # lwp -> version of the address space it faults in
         self.copies: dict[tuple[str, int, int], Copy] = {}  # by program, thread and address
         self.files: dict[tuple[str, str], Memory] = {}  # by host process and name
+        self.answers = Answers()
         self.by_code = CodeAccess()
         self.frees: dict[tuple[str, int], list[tuple[Memory, int, int]]] = {}
         self.dying: set[str] = set()
@@ -149,6 +149,7 @@ class Reference:
         process = self.processes.get(who)
         if process is None:
             return
+        self.answers.begin(process, tid, name, start, end)
         if name in CHANGES:
             process.begin(tid, Change(name, start, end, prot, flags))
             self._doubt_overlaps(process)
@@ -195,12 +196,15 @@ class Reference:
         process = self.processes.get(who)
         if process is None:
             return
+        if wrong := self.answers.end(process, tid, errno):
+            raise self._violation(f"{wrong}, to program {who}")
         if name in CHANGES:
             change = process.changes[tid]
             if change.unknown and "/" not in who and not errno:
                 del self.processes[who]  # a vkernel: its image is its own business
                 return
-            self._refused(process, change, errno)
+            if refused(process, change, errno):
+                raise self._violation(f"{name} of program {who} is refused: EINVAL")
             process.end(tid, not errno, value)
             for (program, _, va), copy in self.copies.items():
                 if program == who and change.start <= va < change.end:
@@ -257,20 +261,12 @@ class Reference:
     def _begin_free(self, process: Process, tid: int, start: int, end: int) -> None:
         if (process.who, tid) in self.frees:
             return
-        inside = (r for r in process.regions if r.start < end and start < r.end)
+        inside = process.inside(start, end)
         memories = dict.fromkeys(r.memory for r in inside if r.memory.file is None and not r.shift)
         self.frees[process.who, tid] = [(memory, start, end) for memory in memories]
         for memory in memories:
             memory.free(start, end)
         self._doubt_overlaps(process)
-
-    def _refused(self, process: Process, change: Change, errno: int) -> None:
-        """A guest's kernel takes any range of whole pages, with holes; the host refuses those."""
-        if errno != Errno.EINVAL or "/" not in process.who or change.name == "mmap":
-            return
-        start, end = change.start, change.end
-        if not start % PAGE_SIZE and start < end <= VM_MAX_USER_ADDRESS:
-            raise self._violation(f"{change.name} of program {process.who} is refused: EINVAL")
 
     def _doubt_overlaps(self, process: Process, *ended: Change) -> None:
         """What the kernel writes or frees while a mapping changes is done to the old or the new."""

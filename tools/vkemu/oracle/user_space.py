@@ -5,7 +5,7 @@ which user_memory.py knows the last stores. No kernel is looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vkprotocol.mman import MAP_ANON, MAP_FIXED, MAP_SHARED, MAP_SIZEALIGN
@@ -17,7 +17,8 @@ SHARES: Final = MAP_SHARED | MAP_SIZEALIGN  # a large page is never copied
 
 @dataclass(eq=False, slots=True)
 class Region:
-    """Mapped addresses [start, end), each `shift` more than its place in the memory."""
+    """Mapped addresses [start, end), each `shift` more than its place in the memory. `locked` by
+    mlock, as far as is known."""
 
     start: int
     end: int
@@ -25,6 +26,7 @@ class Region:
     shared: bool
     memory: Memory
     shift: int = 0
+    locked: bool | None = False
 
 
 @dataclass(slots=True)
@@ -141,9 +143,24 @@ class Process:
                 (max(r.start, end), r.end, kept),
             ):
                 if first < last:
-                    where.append(Region(first, last, r.prot, r.shared, r.memory, r.shift))
+                    where.append(replace(r, start=first, end=last))
         self.regions = kept
         return out
+
+    def inside(self, start: int, end: int) -> Iterator[Region]:
+        return (r for r in self.regions if r.start < end and start < r.end)
+
+    def whole(self, start: int, end: int) -> bool:
+        """Without a hole."""
+        return sum(min(r.end, end) - max(r.start, start) for r in self.inside(start, end)) == (
+            end - start
+        )
+
+    def lock(self, start: int, end: int, locked: bool | None) -> None:
+        was = self._cut(start, end)
+        for region in was:
+            region.locked = locked
+        self.regions += was
 
     # Changes.
 
