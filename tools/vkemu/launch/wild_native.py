@@ -51,7 +51,6 @@ from vkhost.kernel import Kernel
 from vkhost.vm.vnode import MemoryVnode
 
 RW: Final = PROT_READ | PROT_WRITE
-FEW: Final = ("touch", "touch", "touch", "map", "unmap", "advise")
 # Each as often as it is named.
 ALL: Final = (
     "touch", "touch", "touch", "touch", "touch", "touch", "map", "share", "unmap", "advise",
@@ -82,7 +81,8 @@ class WildNative(Native):
         self.spawn = spawn
         self.random = Random(seed)
         self.corners = corners
-        self.ops = ALL if every else FEW
+        few = ("touch", "touch", "touch", "map", "unmap", "advise")
+        self.ops = ALL if every else few
         if every:
             file = MemoryVnode(f"{name}.data", pages * PAGE_SIZE)
             file.content[:] = self.random.randbytes(file.size)

@@ -11,8 +11,6 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.oracle.user_space import Change, Process
 
-JUDGED = ("msync", "mlock", "munlock", "munmap", "mprotect")
-
 
 class Answers:
     def __init__(self) -> None:
@@ -20,7 +18,8 @@ class Answers:
         self.asked: dict[tuple[str, int], tuple[str, int, int, int]] = {}
 
     def begin(self, process: Process, tid: int, name: str, start: int, end: int) -> None:
-        if name in JUDGED and "/" not in process.who:
+        judged = ("msync", "mlock", "munlock", "munmap", "mprotect")
+        if name in judged and "/" not in process.who:
             version = -1 if process.loose else process.version
             self.asked[process.who, tid] = (name, start, end, version)
 
