@@ -43,7 +43,7 @@ def started(**options: int) -> Vkernel:
     return k
 
 
-def errno(k: Vkernel, request: AnyRequest) -> int:
+def errno(k: Vkernel, request: msg.Request) -> int:
     return k.call(request).errno
 
 

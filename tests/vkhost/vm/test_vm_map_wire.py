@@ -232,9 +232,9 @@ def test_a_childs_copy_of_locked_memory_permits_what_its_parent_may(quirk: bool)
     assert bool(child.pmap.pte(0).state & RW) is quirk
 
 
-def private_file(**quirks: bool) -> Vkernel:
+def private_file(quirks: Quirks) -> Vkernel:
     """Two pages, of which the first was written to; none may be any more."""
-    k = Vkernel(quirks=Quirks(**quirks))
+    k = Vkernel(quirks=quirks)
     k.do(kern_mmap(k.own, k.proc, 0, 2 * PAGE, 3, FIXED, 3, 0))
     assert k.fault(0, VM_PROT_WRITE) == KERN_SUCCESS
     k.do(vm_map_protect(k.own.vm_map, 0, 2 * PAGE, VM_PROT_READ))
@@ -243,14 +243,14 @@ def private_file(**quirks: bool) -> Vkernel:
 
 
 def test_what_is_locked_in_a_lower_layer_is_missed_by_fork() -> None:
-    k = private_file()
+    k = private_file(Quirks())
 
     with pytest.raises(Panic, match="vm_fault_copy_wired: page missing"):
         k.do(vmspace_fork(k.own, "child"))
 
 
 def test_what_is_locked_is_first_brought_into_the_first_layer() -> None:
-    k = private_file(locks_lower_layers=False)
+    k = private_file(Quirks(locks_lower_layers=False))
     entry = k.own.vm_map.entries[0]
 
     assert entry.ba.backing_ba is None
@@ -260,7 +260,7 @@ def test_what_is_locked_is_first_brought_into_the_first_layer() -> None:
 @pytest.mark.parametrize("quirk", [True, False])
 def test_locked_memory_that_is_to_be_copied_on_write(quirk: bool) -> None:
     """vm_map.c:vm_map_lookup: USER_WIRED and COW."""
-    k = private_file(locked_copies_fault=quirk, locks_lower_layers=False)
+    k = private_file(Quirks(locked_copies_fault=quirk, locks_lower_layers=False))
     k.do(vm_map_protect(k.own.vm_map, 0, 2 * PAGE, VM_PROT_READ | VM_PROT_WRITE))
 
     assert k.fault(PAGE, VM_PROT_WRITE) == (KERN_PROTECTION_FAILURE if quirk else KERN_SUCCESS)
