@@ -107,8 +107,7 @@ class Guest(Table, frozen=True):
 
 
 class NativeTable(Table, frozen=True):
-    """[[native]]: a host process that is no vkernel, with anonymous memory that it writes and
-    checks, round after round (native.py)."""
+    """[[native]]: a host process that is no vkernel, and writes and checks memory (native.py)."""
 
     name: Name  # in the log and in reports
     memory: Size  # bytes, or as "512K", "4M", "100p"
@@ -146,10 +145,8 @@ class Scenario(Table, frozen=True):
 
     @property
     def lwps(self) -> int:
-        """How many real CPUs it takes: one for each virtual CPU, one for each native process, and
-        for a child of one that forks."""
-        forks = sum(native.every for native in self.native)
-        return sum(guest.vcpus for guest in self.guest) + len(self.native) + forks
+        """How many real CPUs: for each virtual one, each native process, and a child it forks."""
+        return sum(g.vcpus for g in self.guest) + sum(1 + n.every for n in self.native)
 
     @property
     def identity(self) -> bytes:
