@@ -106,6 +106,12 @@ def test_what_is_wrong_is_one_line(workers: DaskWorkers) -> None:
         list(answered(square, [(1,)], Elsewhere(workers._client)))
 
 
+def test_an_async_program_is_refused(workers: DaskWorkers) -> None:
+    programs = pytest.importorskip("tests.worlds.programs")
+    with pytest.raises(ExplorationError, match="Dask has threads and an event loop beside"):
+        explore(programs.lost_update, backend="trio", workers=workers)
+
+
 class Elsewhere(DaskWorkers):
     def submit(self, job: Any) -> None:
         future = self._client.submit(no_such_function, key=f"{self._name}-x", pure=False)

@@ -14,7 +14,11 @@ import pytest
 import trio
 from vkemu import explore, replay
 from vkemu.exploration.result import ExplorationError
+from vkemu.worlds.async_program import AsyncProgram
+from vkemu.worlds.instrumenting import Instruments, name_roots
+from vkemu.worlds.noting import LOG
 
+from tests.exploration.sharing.test_jobs import torn
 from tests.worlds import programs
 
 
@@ -248,6 +252,39 @@ def test_jobs_and_checkpoints(tmp_path: Path) -> None:
 
     assert (shared.executions, shared.exhausted) == (4, True)
     assert (begun.executions, done.executions, done.exhausted) == (2, 5, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "executions"), [("dpor", 80), ("dfs", 180)])
+def test_no_trace_is_lost_between_parts(strategy: str, executions: int) -> None:
+    """A sleep set may hold only what is known: what a step not yet taken touches is a guess."""
+    with AsyncProgram(programs.leaking_pool, "trio").entered() as program:
+        found = torn(program, strategy, seed=1)
+
+    assert found.executions == executions
+
+
+def test_what_closures_hold_has_the_same_name_whatever_else_is_loaded() -> None:
+    def decorated(function: Any) -> Any:
+        return lambda: function
+
+    def names(instruments: Instruments) -> set[Any]:
+        instruments.original = {function: function.__code__ for function in functions}
+        name_roots(instruments, programs.lost_update)
+        return {LOG.base[id(function)] for function in functions[-2:]}
+
+    functions = [decorated(1), decorated(2)]
+    with AsyncProgram(programs.lost_update, "trio").entered() as program:
+        assert program.instruments is not None
+        before = names(program.instruments)
+        functions.insert(0, test_jobs_and_checkpoints)
+        functions.insert(0, nested())
+        assert names(program.instruments) == before
+
+
+def nested() -> Any:
+    held = 3
+    return lambda: held
 
 
 # -- use -------------------------------------------------------------------------------------------

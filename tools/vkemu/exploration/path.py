@@ -57,7 +57,8 @@ class Path(Strategy):
         share = 0.0
         weight = 1.0
         left = self.left()
-        done = self.done + [0] * (len(left) - len(self.done))
+        # An execution that could not go on from where the path was turned is shorter than that.
+        done = (self.done + [0] * (len(left) - len(self.done)))[: len(left)]
         for behind, ahead in zip(done, left, strict=True):
             alternatives = behind + 1 + len(ahead)
             if alternatives > 1:

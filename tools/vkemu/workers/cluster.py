@@ -30,6 +30,8 @@ REMOTE: Final = "dask://"
 class DaskWorkers:
     """The workers of a `distributed.Client`, which stays its owner's to close."""
 
+    has_threads = True  # of Dask's, beside a job and beside us
+
     def __init__(self, client: Client) -> None:
         from distributed import as_completed
 

@@ -28,6 +28,8 @@ OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "n
 class AsyncProgram:
     """What `explore` is given for an async function `main`. Other processes can be sent it."""
 
+    only_thread = True  # whatever another does meanwhile would be taken for the program's
+
     def __init__(self, main: Callable[..., Any], backend: str, **options: Any) -> None:
         check(main, backend, options)
         self.main = main

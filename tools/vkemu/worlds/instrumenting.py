@@ -322,9 +322,13 @@ def name_roots(instruments: Instruments, main: Any, *more: Any) -> None:
     depth = 6  # of what is named beforehand
     for n, thing in enumerate((main, *more)):
         roots.take(thing, ("program", n), depth)
-    for n, function in enumerate(instruments.original):
+    alike: collections.Counter[tuple[str, str]] = collections.Counter()
+    for function in instruments.original:
         if function.__closure__:
-            roots.take(function, ("function", function.__module__, function.__qualname__, n), 1)
+            place = function.__module__, function.__qualname__
+            # Not as the how-manieth of all: other processes may have others loaded.
+            roots.take(function, ("function", *place, alike[place]), 1)
+            alike[place] += 1
     LOG.base = roots.base
     LOG.kept = roots.keep
 

@@ -9,6 +9,9 @@ depend on who was faster. But what optimal DPOR gains from finishing one subtree
 the next - no execution that finds, too late, that all it can do is explored elsewhere - is lost
 between parts: `blocked` may be more than 0, as for `source-dpor`. Therefore the ways on from a
 state are divided in two and not into as many as there are.
+
+Where only a step that was taken tells what it touches (`afterwards`), what is still to be explored
+has guessed footprints. A sleep set may hold none of those, so nothing is given away: `whole`.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class Division:
         self.names = Names({}, Objects())
         self.parts: deque[Part] = deque([Part(Frontier())])
         self.done = 0.0  # of all there is, about (Knuth 1975)
+        self.whole = False
 
     def take_back(self, part: Part, report: Report, idle: int) -> None:
         """What is left of a part, and what it found for others. Split it where that is not enough
@@ -63,9 +67,10 @@ class Division:
         for found in report.found:
             self._found(part, found)
         self.done += part.share * report.share
+        self.whole = report.whole
         if report.left is not None:
             left = Part(report.left, part.above, part.share * (1 - report.share))
-            while idle > len(self.parts) + 1:
+            while not self.whole and idle > len(self.parts) + 1:
                 divided = self._split(left)
                 if divided is None:
                     break

@@ -82,6 +82,7 @@ class Report(NamedTuple):
     steps: int = 0
     depth: int = 0
     left: Frontier | None = None  # of the job's part
+    whole: bool = False  # and it may not be divided
     found: tuple[Found, ...] = ()  # for the states above it
     witnesses: tuple[Witness, ...] = ()
     endings: tuple[tuple[Any, int], ...] = ()  # see Counting
@@ -178,6 +179,7 @@ class Hand:
             result.steps,
             result.depth,
             left,
+            run.execution.late and task.strategy == "dpor",
             tuple(getattr(strategy, "outbox", ())),
             tuple(search.witnesses.values()),
             tuple(self.endings.items()),

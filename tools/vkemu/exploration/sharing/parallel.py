@@ -126,7 +126,7 @@ class Coordinator:
                 self.granted += granted
                 under_way[self.number] = part, granted
                 division.parts.popleft()
-                spread = len(under_way) + len(division.parts) < self.count
+                spread = len(under_way) + len(division.parts) < self.count and not division.whole
                 alone = self.result.executions < self.alone
                 age = 0.0 if spread and not alone else perf_counter() - self.began
                 seconds = slice_seconds(age, len(under_way))
@@ -253,6 +253,11 @@ def explore_in_parts(
 
     A program that is `Counting` is told in the end what its executions ended in.
     """
+    if getattr(program, "only_thread", False) and getattr(workers, "has_threads", False):
+        raise ExplorationError(
+            "workers: Dask has threads and an event loop beside an async program, which would be "
+            "taken for the program's, expected jobs=N"
+        )
     counting = counting_of(program)
     elsewhere = jobs > 1 if workers is None else not isinstance(workers, Here)
     search = search_of(program, task) if elsewhere else b""
