@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from vkemu import explore
 from vkemu.worlds.async_program import AsyncProgram
-from vkemu.worlds.noting import LOG
+from vkemu.worlds.noting import HERE
 
 from tests.worlds import programs
 
@@ -66,7 +66,7 @@ def cost(program: Any, backend: str, *, follow: bool, rewrite: bool) -> float:
             began = time.process_time()
             for _ in range(EXECUTIONS):
                 world: Any = made.begin()
-                world.tracking = LOG.on = follow
+                world.tracking = HERE.on = follow
                 world.settle()
                 while world.runnable:
                     world.step(draw.choice(world.runnable))

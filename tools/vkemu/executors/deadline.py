@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+set_handler: Final = signal.signal  # an async program under search is refused it
 GRACE: Final = 0.25  # seconds that an execution has to come to its end
 STRUCK: Final[list[KeyboardInterrupt | None]] = [None]  # since the execution began
 
@@ -77,11 +78,11 @@ def heeding() -> Iterator[None]:
         STRUCK[0] = KeyboardInterrupt()
         before(number, frame)
 
-    signal.signal(signal.SIGINT, strike)
+    set_handler(signal.SIGINT, strike)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        set_handler(signal.SIGINT, before)
 
 
 def if_struck() -> None:

@@ -21,7 +21,16 @@ from vkemu.worlds.known import (
     HARMLESS_TYPES,
     PURE_MODULES,
 )
-from vkemu.worlds.noting import CONTAINER_TYPES, CONTAINERS, IMMUTABLE, LOG, item, name_all, whole
+from vkemu.worlds.noting import (
+    CONTAINER_TYPES,
+    CONTAINERS,
+    HERE,
+    IMMUTABLE,
+    LOG,
+    item,
+    name_all,
+    whole,
+)
 
 Hook = Callable[..., None]
 ITERATORS: Final = frozenset(
@@ -59,12 +68,12 @@ _opaque: dict[type, bool] = {}
 
 
 def read_whole(obj: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         look(obj, False)
 
 
 def write_whole(obj: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         look(obj, True)
 
 
@@ -109,7 +118,7 @@ def reader(name: str) -> Hook:
     classes: dict[type, Any] = {}  # True: code, a method or property; a class: data of that class
 
     def read(obj: Any) -> None:
-        if not LOG.on:
+        if not HERE.on:
             return
         kind = type(obj)
         holder = classes.get(kind)
@@ -141,7 +150,7 @@ def holder_of(kind: type, name: str) -> Any:
 
 def writer(name: str) -> Hook:
     def write(obj: Any, value: Any) -> None:
-        if LOG.on:
+        if HERE.on:
             name_all(value)
             LOG.note(obj, name, True)
 
@@ -152,7 +161,7 @@ def first_writer(name: str) -> Hook:
     """In `__init__`, of what is written nowhere else: it is not followed, while that is so."""
 
     def write(obj: Any, value: Any) -> None:
-        if LOG.on:
+        if HERE.on:
             if LOG.name(obj)[:2] != LOG.step:
                 written_late(name)
             name_all(value)
@@ -174,7 +183,7 @@ WRITTEN: Final[set[str]] = set()  # attributes that are followed
 
 
 def read_item(container: Any, key: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         if isinstance(container, dict):
             item(container, key, False)
             if type(container) is collections.defaultdict and key not in container:
@@ -186,7 +195,7 @@ def read_item(container: Any, key: Any) -> None:
 
 
 def write_item(container: Any, key: Any, value: Any = None) -> None:
-    if LOG.on:
+    if HERE.on:
         name_all(value)
         if isinstance(container, dict):
             item(container, key, True, structure=key not in container)
@@ -197,7 +206,7 @@ def write_item(container: Any, key: Any, value: Any = None) -> None:
 
 
 def delete_item(container: Any, key: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         if isinstance(container, dict):
             item(container, key, True, structure=True)
         else:
@@ -205,7 +214,7 @@ def delete_item(container: Any, key: Any) -> None:
 
 
 def contains(container: Any, key: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         if isinstance(container, dict):
             item(container, key, False)
         else:
@@ -214,7 +223,7 @@ def contains(container: Any, key: Any) -> None:
 
 def iterates(obj: Any) -> None:
     """`for ... in obj` begins. What is its own iterator goes on from where it was."""
-    if LOG.on:
+    if HERE.on:
         kind = type(obj)
         if kind in ITERATORS:
             LOG.name(obj)
@@ -227,7 +236,7 @@ def iterates(obj: Any) -> None:
 
 def advances(iterator: Any) -> None:
     """A loop asks for its next item, and may have awaited since the last."""
-    if LOG.on:
+    if HERE.on:
         kind = type(iterator)
         if kind in ITERATORS:
             behind(iterator, write=True)
@@ -239,19 +248,19 @@ def advances(iterator: Any) -> None:
 
 
 def read_cell(cell: CellType) -> None:
-    if LOG.on:
+    if HERE.on:
         LOG.note(cell, "cell", False)
 
 
 def write_cell(cell: CellType, value: Any = None) -> None:
-    if LOG.on:
+    if HERE.on:
         name_all(value)
         LOG.note(cell, "cell", True)
 
 
 def global_reader(names: dict[str, Any], name: str) -> Hook:
     def read() -> None:
-        if LOG.on:
+        if HERE.on:
             LOG.note(names, ("g", name), False)
 
     return read
@@ -259,7 +268,7 @@ def global_reader(names: dict[str, Any], name: str) -> Hook:
 
 def global_writer(names: dict[str, Any], name: str) -> Hook:
     def write(value: Any = None) -> None:
-        if LOG.on:
+        if HERE.on:
             name_all(value)
             LOG.note(names, ("g", name), True)
 
@@ -267,13 +276,13 @@ def global_writer(names: dict[str, Any], name: str) -> Hook:
 
 
 def born(obj: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         name_all(obj)
 
 
 def combines(one: Any, other: Any) -> None:
     """Compared, added, ...: both are looked at."""
-    if LOG.on:
+    if HERE.on:
         if type(one) not in IMMUTABLE:
             look(one, False)
         if type(other) not in IMMUTABLE:
@@ -281,7 +290,7 @@ def combines(one: Any, other: Any) -> None:
 
 
 def combines_in_place(one: Any, other: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         if type(one) not in IMMUTABLE:
             look(one, True)
         if type(other) not in IMMUTABLE:
@@ -290,5 +299,5 @@ def combines_in_place(one: Any, other: Any) -> None:
 
 def tested(obj: Any) -> None:
     """Whether it is true."""
-    if LOG.on and type(obj) not in IMMUTABLE:
+    if HERE.on and type(obj) not in IMMUTABLE:
         look(obj, False, 0)

@@ -19,7 +19,7 @@ from vkemu.worlds.audit import WorldAudit
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import Instruments, name_roots
 from vkemu.worlds.network import WORDS
-from vkemu.worlds.noting import LOG
+from vkemu.worlds.noting import HERE, LOG
 from vkemu.worlds.world import Unsupported, World
 
 OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "network")
@@ -107,7 +107,7 @@ class AsyncProgram:
         """Rewrite again, and name again what is there."""
         assert self.instruments is not None
         self.renewed += 1
-        LOG.on = False
+        HERE.on = False
         gc.unfreeze()  # else the collector does not tell of them
         self.instruments.install()
         gc.freeze()  # what there is stays, and need not be looked at again
@@ -130,7 +130,7 @@ class AsyncProgram:
             hooks = self.enter()
             yield self
         finally:
-            LOG.on = False
+            HERE.on = False
             LOG.clear()
             LOG.base.clear()
             LOG.kept.clear()
@@ -241,7 +241,7 @@ class WorldProgram(Program):
         collect = 64  # executions
         if not self.begun % collect:
             gc.collect()
-        LOG.on = False
+        HERE.on = False
         LOG.clear()
         outside.seed(self.build.options.get("random", 0))
         world = self.build.world(self.tids, self)

@@ -25,7 +25,7 @@ from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.asyncio_loop import Loop, PyTask
 from vkemu.worlds.asyncio_network import Transport
 from vkemu.worlds.instrumenting import reach
-from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.noting import HERE, LOG, touch
 from vkemu.worlds.spinning import Spinning
 from vkemu.worlds.waiting import place_of, standing
 from vkemu.worlds.workers import Worker
@@ -67,7 +67,7 @@ class AsyncioWorld(World):
             firstiter=self.loop._asyncgen_firstiter_hook,
             finalizer=self.loop._asyncgen_finalizer_hook,
         )
-        LOG.on = self.tracking
+        HERE.on = self.tracking
         self.task = self.loop.create_task(self.main())
         self.callbacks = self.born("callbacks")
 
@@ -75,7 +75,7 @@ class AsyncioWorld(World):
         super().close()
         if AsyncioWorld.current is not self:
             return
-        LOG.on = self.tracking = False
+        HERE.on = self.tracking = False
         self.acting = None
         for worker in self.workers.values():
             worker.give_up()

@@ -37,7 +37,7 @@ from vkemu.worlds.known import (
     READING,
     RUNTIME,
 )
-from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG, item, name_all, whole
+from vkemu.worlds.noting import CONTAINERS, HERE, IMMUTABLE, LOG, item, name_all, whole
 
 # Rewritten code, by id: to hash a code object is to hash all of it. And what to do about a function
 # that is called and not rewritten, yet.
@@ -46,7 +46,7 @@ LATE: Final[list[Callable[[Any], bool]]] = []
 
 
 def called(function: Any, *args: Any) -> None:
-    if LOG.on:
+    if HERE.on:
         handler = CALLS.get(type(function))
         if handler is not None:
             handler(function, args)
@@ -56,7 +56,7 @@ def called(function: Any, *args: Any) -> None:
 
 def called_with(function: Any, args: Any, named: Any = None) -> None:
     """f(*args, **named)."""
-    if LOG.on:
+    if HERE.on:
         look(args, False, 0)
         given = list(args) if isinstance(args, (list, tuple)) else []
         if isinstance(named, dict):

@@ -13,6 +13,7 @@ object. So no finalizer runs before then; `released` looks at those that run the
 from __future__ import annotations
 
 import collections
+import threading
 from collections.abc import Callable
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, TypeAlias
@@ -32,16 +33,25 @@ IMMUTABLE: Final = frozenset(
 )  # fmt: skip
 
 
+class Here(threading.local):
+    """Of a thread. What others of the process touch - a test runner's, a client's - is not the
+    program's."""
+
+    on = False
+
+
+HERE: Final = Here()
+
+
 class Log:
     """Of the execution under way. Invariant: everything in `names` is in `keep`."""
 
     __slots__ = (
-        "all_ordered", "base", "born", "cur", "filled", "keep", "kept", "keys", "names", "on",
-        "ordered", "stale", "step", "timed", "told",
+        "all_ordered", "base", "born", "cur", "filled", "keep", "kept", "keys", "names", "ordered",
+        "stale", "step", "timed", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.on = False
         self.base: dict[int, Name] = {}  # what is there before the program starts
         self.kept: list[Any] = []
         self.ordered: set[Name] = set()  # dicts that somebody looks at as a whole
@@ -110,9 +120,9 @@ class Log:
         what steps had touched they would have written in the middle of it."""
         touched = dict(self.names)
         self.cur = {}
-        self.on = True
+        HERE.on = True
         self.keep = []  # here they run
-        self.on = False
+        HERE.on = False
         return [
             (touched[i], field) for (i, field), write in self.cur.items() if write and i in touched
         ]
@@ -123,7 +133,7 @@ LOG: Final = Log()
 
 def touch(obj: Any, field: Field, *, write: bool) -> None:
     """For what the worlds know of their own libraries."""
-    if LOG.on:
+    if HERE.on:
         LOG.note(obj, field, write)
 
 

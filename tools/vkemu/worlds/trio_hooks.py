@@ -17,7 +17,7 @@ from trio._core import _run
 from vkemu.worlds import network_socket
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import instrument_late
-from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.noting import HERE, LOG, touch
 from vkemu.worlds.trio_network import Socket
 from vkemu.worlds.trio_outside import CANCEL
 from vkemu.worlds.trio_world import TrioWorld
@@ -118,7 +118,7 @@ def inside(nursery: Any) -> bool:
 def cancellation(hooks: Hooks) -> None:
     def recalculate(self: Any) -> None:
         world = TrioWorld.current
-        if world is None or not LOG.on:
+        if world is None or not HERE.on:
             recalculates(self)
         else:
             noted_recalculation(world, self, recalculates)

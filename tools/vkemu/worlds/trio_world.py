@@ -23,7 +23,7 @@ from vkprotocol.effects import Thread
 
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.instrumenting import reach
-from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.noting import HERE, LOG, touch
 from vkemu.worlds.trio_network import Resolver, Sockets
 from vkemu.worlds.trio_outside import (
     Clock,
@@ -84,7 +84,7 @@ class TrioWorld(World):
         main = self.cancellable(self.main) if self.cancel == "everywhere" else self.main
         self.gen = _run.unrolled_run(self.runner, main, (), host_uses_signal_set_wakeup_fd=True)
         self.gen.send(None)
-        LOG.on = self.tracking
+        HERE.on = self.tracking
         self.run_system()
         self.begun = True
         self.idle = self.born("idle")
@@ -95,11 +95,11 @@ class TrioWorld(World):
             task = next((task for task in self.runq.tasks if task in self.system), None)
             if task is None:
                 break
-            on, LOG.on = LOG.on, False
+            on, HERE.on = HERE.on, False
             try:
                 self.turn_loop(task)
             finally:
-                LOG.on = on
+                HERE.on = on
 
     def turn_loop(self, task: Any) -> None:
         """One turn of trio's loop, with this task, or with none."""
@@ -115,7 +115,7 @@ class TrioWorld(World):
         super().close()
         if TrioWorld.current is not self:
             return
-        LOG.on = self.tracking = False
+        HERE.on = self.tracking = False
         self.acting = None
         for worker in self.workers.values():
             worker.give_up()

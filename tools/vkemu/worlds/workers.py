@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from vkemu.worlds.noting import HERE
+
 
 class GivenUp(BaseException):
     """The execution is over, and the thread not."""
@@ -26,6 +28,7 @@ class Worker:
         self.done = False
         self.giving_up = False
         self.thread: threading.Thread | None = None
+        self.noted = False  # what it touches
 
     def ready(self) -> bool:
         return self.until is None or self.until()
@@ -33,6 +36,7 @@ class Worker:
     def step(self) -> bool:
         """Let it run. True when it is done."""
         self.until = None
+        self.noted = HERE.on
         if self.thread is None:
             self.thread = threading.Thread(target=self._run, daemon=True)
             OF_THREAD[self.thread] = self
@@ -43,6 +47,7 @@ class Worker:
         return self.done
 
     def _run(self) -> None:
+        HERE.on = self.noted
         try:
             self.run()
         except GivenUp:
@@ -57,6 +62,7 @@ class Worker:
         self.until = until
         self.back.release()
         self.go.acquire()
+        HERE.on = self.noted
         if self.giving_up:
             raise GivenUp
 
@@ -65,6 +71,7 @@ class Worker:
             self.drop()
         if self.thread is not None and not self.done:
             self.giving_up = True
+            self.noted = False
             self.go.release()
             self.back.acquire()
 
