@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import trio
 from vkemu import explore, replay
 from vkemu.exploration.result import ExplorationError
 from vkemu.worlds.async_program import AsyncProgram
-from vkemu.worlds.instrumenting import Instruments, name_roots
+from vkemu.worlds.instrumenting import name_roots
 from vkemu.worlds.noting import LOG
 
 from tests.exploration.sharing.test_jobs import torn
@@ -259,7 +260,9 @@ def test_jobs_and_checkpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "executions"), [("dpor", 80), ("dfs", 180)])
+@pytest.mark.parametrize(
+    ("strategy", "executions"), [("dpor", 80), pytest.param("dfs", 180, marks=pytest.mark.long)]
+)
 def test_no_trace_is_lost_between_parts(strategy: str, executions: int) -> None:
     """A sleep set may hold only what is known: what a step not yet taken touches is a guess."""
     with AsyncProgram(programs.leaking_pool, "trio").entered() as program:
@@ -268,7 +271,7 @@ def test_no_trace_is_lost_between_parts(strategy: str, executions: int) -> None:
     assert found.executions == executions
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_other_threads_do_is_no_part_of_the_program() -> None:
     """A test runner's, or those of a client: they run code that is followed, too."""
     over = threading.Event()
@@ -304,23 +307,17 @@ def test_what_closures_hold_has_the_same_name_whatever_else_is_loaded() -> None:
     def decorated(function: Any) -> Any:
         return lambda: function
 
-    def names(instruments: Instruments) -> set[Any]:
-        instruments.original = {function: function.__code__ for function in functions}
-        name_roots(instruments, programs.lost_update)
+    def names() -> set[Any]:
+        loaded: Any = SimpleNamespace(original=functions, modules={})
+        name_roots(loaded, programs.lost_update)
         return {LOG.base[id(function)] for function in functions[-2:]}
 
     functions = [decorated(1), decorated(2)]
-    with AsyncProgram(programs.lost_update, "trio").entered() as program:
-        assert program.instruments is not None
-        before = names(program.instruments)
-        functions.insert(0, test_jobs_and_checkpoints)
-        functions.insert(0, nested())
-        assert names(program.instruments) == before
-
-
-def nested() -> Any:
-    held = 3
-    return lambda: held
+    with AsyncProgram(programs.lost_update, "trio").entered():
+        before = names()
+        functions.insert(0, explore)
+        functions.insert(0, lambda: functions)
+        assert names() == before
 
 
 # -- use -------------------------------------------------------------------------------------------
