@@ -8,7 +8,9 @@ import msgspec
 
 from vkhost.tree import Tree
 
-MAXCPU: Final = 256  # bits of a cpumask_t: sys/cpu/x86_64/include/param.h:SMP_MAXCPU
+# Bits of a cpumask_t. DragonFly has 256 (sys/cpu/x86_64/include/param.h:SMP_MAXCPU), and more
+# threads than CPUs; here a virtual CPU has a real one to itself, so there are more of these.
+MAXCPU: Final = 1024
 
 # What a host may have of each, least and most.
 BOUNDS: Final = {

@@ -102,6 +102,16 @@ class Kernel:
             if self.config.emergency:
                 self.spawn("emergpager", vm_pageout_thread(self, emergency=True), daemon=True)
 
+    def cpus_of(self, mask: int) -> list[Cpu]:
+        """In order: a bit at a time, for most of many CPUs are in no mask."""
+        found = []
+        mask &= (1 << len(self.cpus)) - 1  # no lock bit
+        while mask:
+            lowest = mask & -mask
+            found.append(self.cpus[lowest.bit_length() - 1])
+            mask ^= lowest
+        return found
+
     def start_worker(self, cpu: Cpu) -> None:
         cpu.worker = self.spawn(f"fault{cpu.id}", fault_worker(cpu), daemon=True)
 

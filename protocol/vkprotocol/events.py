@@ -50,7 +50,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "lwp": ("id", "host thread of a guest vCPU"),
         "map": ("id", "vm_map, by the id of its pmap"),
         "maptype": ("str", "normal, vpagetable or uksmap"),
-        "mask": ("int", "bit mask of CPUs"),
+        "mask": ("int", "bit mask of CPUs; in a log as text, 0x..., when it has more than 64 bits"),
         "name": ("str", "name"),
         "new": ("int", "value after"),
         "object": ("id", "vm_object; -1 for none"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from pathlib import Path
 from random import Random
@@ -93,3 +94,44 @@ def test_a_live_run_shows_its_events_while_it_runs(
     for event in recorded:
         event.pop("vc")
     assert shown == recorded
+
+
+def many_vcpus(guests: int, each: int) -> str:
+    guest = """
+[[guest]]
+name = "g{}"
+memory = "2M"
+vcpus = {}
+workloads = ["touch:pages=1,rounds=1"]
+"""
+    head = 'policy = "pv_entry"\nhost.pages = 9000\n'
+    return head + "".join(guest.format(n, each) for n in range(guests))
+
+
+@pytest.mark.parametrize(
+    ("guests", "each"),
+    [
+        pytest.param(2, 34, marks=pytest.mark.slow),
+        pytest.param(16, 64, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    ],
+)
+def test_more_vcpus_than_a_word_has_bits(
+    guests: int,
+    each: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A mask of CPUs is then written as text, which every reader of a log takes."""
+    monkeypatch.chdir(tmp_path)
+    Path("many.toml").write_text(many_vcpus(guests, each))
+
+    assert main(["run", "many.toml", "--live"]) == 0
+    log = Path("runs/latest/events.ndjson").read_text()
+    wide = max(re.findall(r'"mask":"(0x[0-9a-f]+)"', log), key=len)
+    assert 1 << 64 < int(wide, 16) < 1 << guests * each
+    assert main(["log", "check", "runs/latest"]) == 0
+    asked = f"SELECT mask FROM events WHERE mask = '{wide}' LIMIT 1"
+    assert main(["log", "query", "runs/latest", asked]) == 0
+    assert main(["log", "show", "runs/latest", "event=cpu.active"]) == 0
+    assert capsys.readouterr().out.count(wide) > 1

@@ -224,7 +224,7 @@ async def _shoot(pmap: Pmap, mask: int, va: int, npgs: int = 1) -> None:
         return
     kernel = pmap.kernel
     mine = kernel.mycpu.get(curthread().tid)
-    others = [cpu for cpu in kernel.cpus if mask & cpu.mask and cpu is not mine]
+    others = [cpu for cpu in kernel.cpus_of(mask) if cpu is not mine]
     if mine is not None and mask & mine.mask:
         await mine.tlb.flush(pmap, va, npgs)
     if "inval-local-only" in kernel.mutants:
@@ -290,7 +290,7 @@ def _running_on(pmap: Pmap) -> list[Cpu]:
     mask = 0
     for space in _spaces(pmap):
         mask |= space.pm_active.state
-    return [cpu for cpu in pmap.kernel.cpus if mask & cpu.mask]
+    return pmap.kernel.cpus_of(mask)
 
 
 class _Rendezvous(Effect):

@@ -172,6 +172,8 @@ def arguments(event: Event) -> tuple[Any, ...] | str:
         value = event[field_name]
         if kind == "bytes" and isinstance(value, str):
             value = content(value)
+        elif kind == "int" and isinstance(value, str):
+            value = number(value)
         args.append(value)
     return tuple(args)
 
@@ -184,6 +186,14 @@ def content(text: str) -> bytes | str:
     try:
         return zlib.decompress(base64.b64decode(text.removeprefix(compressed), validate=True))
     except (binascii.Error, zlib.error):
+        return text
+
+
+def number(text: str) -> int | str:
+    """One of more than 64 bits, as the log writes it; the text itself when it is something else."""
+    try:
+        return int(text, 16)
+    except ValueError:
         return text
 
 

@@ -28,8 +28,8 @@ _HEAD: Final = {
     "actor": "VARCHAR", "cpu": "BIGINT", "guest": "VARCHAR", "event": "VARCHAR",
     "level": "VARCHAR", "vc": "JSON",
 }  # fmt: skip
-# Written by several events with different types: whatever it is, as text.
-_MIXED: Final = {"old": "VARCHAR", "new": "VARCHAR"}
+# Of different types in one log, or in two: whatever it is, as text.
+_MIXED: Final = {"old": "VARCHAR", "new": "VARCHAR", "mask": "VARCHAR"}
 
 
 def columns(path: Path | None = None) -> dict[str, str]:

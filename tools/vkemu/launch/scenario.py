@@ -23,14 +23,13 @@ from vkemu.mistake import convert
 from vkemu.verdict import UsageError, known, one_of
 from vkguest.quirks import Quirks as GuestQuirks
 from vkguest.quirks import Tree as GuestTree
-from vkhost.config import HostConfig
+from vkhost.config import MAXCPU, HostConfig
 from vkhost.fault_injection import InjectedFault
 from vkhost.quirks import Quirks
 from vkhost.vm.vm_meter import Thresholds
 
 SHIPPED = Path(__file__).parents[1] / "scenarios"
 STEPS = 50_000_000
-HOST_CPUS_MAX = 64  # a mask of them is a number of the log, which has 64 bits
 
 LITMUS = ("litmus", "thread")  # top-level tables that only a litmus test has
 
@@ -259,8 +258,8 @@ def read(document: dict[str, Any], path: Path, *, served: bool = False) -> Scena
     cpus = scenario.lwps
     if cpus and "cpus" not in document.get("host", {}):
         # A real CPU for each virtual one.
-        if cpus > HOST_CPUS_MAX:
-            raise UsageError(f"{path}:guest: {cpus} vCPUs, expected at most {HOST_CPUS_MAX}")
+        if cpus > MAXCPU:
+            raise UsageError(f"{path}:guest: {cpus} vCPUs, expected at most {MAXCPU}")
         host = msgspec.structs.replace(scenario.host, cpus=cpus)
         scenario = msgspec.structs.replace(scenario, host=host)
     check(scenario, str(path), served=served)
@@ -321,8 +320,8 @@ def _check_memory(scenario: Scenario, where: str) -> None:
 
 
 def _check_host(host: Host, where: str) -> None:
-    if host.cpus > HOST_CPUS_MAX:
-        raise UsageError(f"{where}.cpus: {host.cpus}, expected at most {HOST_CPUS_MAX}")
+    if host.cpus > MAXCPU:
+        raise UsageError(f"{where}.cpus: {host.cpus}, expected at most {MAXCPU}")
     host_pages_min = 16  # less does not hold the tables of one guest process
     if host.pages < host_pages_min:
         raise UsageError(f"{where}.pages: {host.pages}, expected {host_pages_min} or more")

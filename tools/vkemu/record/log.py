@@ -37,6 +37,7 @@ from vkprotocol.effects import CLOCK, CURTHREAD, Thread
 from vkprotocol.events import EVENTS
 
 BASE = datetime(2000, 1, 1, tzinfo=UTC)
+WORD_BITS: Final = 64
 KERNEL = "kernel"  # the actor of what happens outside any thread, at boot
 
 # On a terminal: what is the same on every line, or says in more characters what `t` says.
@@ -61,6 +62,20 @@ def plain(value: Any) -> str:
     if isinstance(value, bytes):
         return "z:" + base64.b64encode(zlib.compress(value, 1)).decode()
     raise TypeError(f"{type(value).__name__} in an event")
+
+
+def as_line(fields: EventDict) -> bytes:
+    try:
+        return orjson.dumps(fields, default=plain, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a mask of more than 64 CPUs
+        narrow = {name: wide_text(value) for name, value in fields.items()}
+        return orjson.dumps(narrow, default=plain, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def wide_text(value: Any) -> Any:
+    """A number of more than 64 bits as text, which is how all readers of JSON take it."""
+    wide = isinstance(value, int) and value.bit_length() > WORD_BITS
+    return hex(value) if wide else value
 
 
 class Out(Protocol):
@@ -204,7 +219,7 @@ class Line:
         body = dict(zip(fields, args, strict=True))
         if clock is not None:
             body["vc"] = clock
-        said = orjson.dumps(body, default=plain, option=orjson.OPT_APPEND_NEWLINE)
+        said = as_line(body)
         return b'{"seq":%d,"step":%d,%b%b%b%b' % (seq, step, self._when[1], who, what, said[1:])
 
     def _named(self, name: str) -> tuple[bytes, tuple[str, ...], int]:
@@ -281,4 +296,4 @@ def console_on(stream: TextIO) -> Shown:
 
 
 def render(_logger: Any, _level: str, event: EventDict) -> bytes:
-    return orjson.dumps(event, default=plain, option=orjson.OPT_APPEND_NEWLINE)
+    return as_line(event)

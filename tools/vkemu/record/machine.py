@@ -12,7 +12,16 @@ from typing import Final, TypeAlias
 from vkprotocol.events import ALL_VA, NO_OBJECT
 from vkprotocol.vpte import vpte_text
 
-from vkemu.record.narrate import PG_BITS, Event, bits_text, pte_frame, pte_text, queue_text, span
+from vkemu.record.narrate import (
+    PG_BITS,
+    Event,
+    bits_text,
+    pte_frame,
+    pte_text,
+    queue_text,
+    span,
+    value_text,
+)
 
 # thing, attribute, before, after: ("page 12", "queue", "active", "free")
 Change: TypeAlias = tuple[str, str, str | None, str | None]
@@ -182,7 +191,7 @@ class Machine:
 
     def on_cpu_active(self, event: Event) -> None:
         mask = event["mask"]
-        self.set(f"pmap {event['pmap']}", "active", f"{mask:#x}" if mask else None)
+        self.set(f"pmap {event['pmap']}", "active", value_text("mask", mask) if mask else None)
 
     def on_vmspace_ref(self, event: Event) -> None:
         thing = f"vmspace {event['id']}@{event['proc']}"
