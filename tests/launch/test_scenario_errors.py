@@ -32,7 +32,7 @@ MISTAKES = {
     "[quirks]\nx = true\n" + TWO_GUESTS: "s.toml:quirks.x: unknown key, expected one of",
     "[host]\npages = 4\n" + TWO_GUESTS: "s.toml:host.pages: 4, expected 16 or more",
     "[host]\nhz = 0\n" + TWO_GUESTS: "s.toml:host.hz: 0, expected 1 to 10000",
-    GUEST + "[host]\ncpus = 1025\n": "s.toml:host.cpus: 1025, expected at most 1024",
+    GUEST + "[host]\ncpus = 1025\n": "s.toml:host.cpus: 1025, expected 1 to 1024",
     "[host]\ncpus = 3\n" + TWO_GUESTS: "s.toml:host.cpus: 3, expected 4: one for each vCPU",
     "[host]\npages = 64\nfree_min = 65\n" + TWO_GUESTS: "s.toml:host.free_min: 65, expected 0 to",
     GUEST: "s.toml:guest[0]: nothing to run, expected workloads or [[guest.process]]",

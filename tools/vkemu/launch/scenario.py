@@ -320,8 +320,6 @@ def _check_memory(scenario: Scenario, where: str) -> None:
 
 
 def _check_host(host: Host, where: str) -> None:
-    if host.cpus > MAXCPU:
-        raise UsageError(f"{where}.cpus: {host.cpus}, expected at most {MAXCPU}")
     host_pages_min = 16  # less does not hold the tables of one guest process
     if host.pages < host_pages_min:
         raise UsageError(f"{where}.pages: {host.pages}, expected {host_pages_min} or more")

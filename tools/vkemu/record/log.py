@@ -37,7 +37,6 @@ from vkprotocol.effects import CLOCK, CURTHREAD, Thread
 from vkprotocol.events import EVENTS
 
 BASE = datetime(2000, 1, 1, tzinfo=UTC)
-WORD_BITS: Final = 64
 KERNEL = "kernel"  # the actor of what happens outside any thread, at boot
 
 # On a terminal: what is the same on every line, or says in more characters what `t` says.
@@ -74,7 +73,8 @@ def as_line(fields: EventDict) -> bytes:
 
 def wide_text(value: Any) -> Any:
     """A number of more than 64 bits as text, which is how all readers of JSON take it."""
-    wide = isinstance(value, int) and value.bit_length() > WORD_BITS
+    word_bits = 64
+    wide = isinstance(value, int) and value.bit_length() > word_bits
     return hex(value) if wide else value
 
 
