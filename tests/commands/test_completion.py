@@ -39,7 +39,7 @@ def test_a_shell_is_told_to_ask(shell: str, capsys: pytest.CaptureFixture[str]) 
         (["explore", "quickstrt"], "did you mean 'quickstart'?"),
         (["explore", "W0"], "W0: ambiguous"),
         (["explore", "W"], "W: ambiguous"),
-        (["run", "quickstart", "--backend", "asyncio"], "--backend asyncio, expected with --live"),
+        (["run", "quickstart", "--backend", "asyncio"], "--backend, expected with --live"),
     ],
 )
 def test_a_near_miss(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

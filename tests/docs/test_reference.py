@@ -110,6 +110,7 @@ def test_every_key_has_an_example_that_is_taken() -> None:
             if not key.example:
                 continue
             whole = copy.deepcopy(WHOLE)
+            whole["native"][0]["ops"] = 3
             whole["fault"] = [{"kind": "kill" if key.name == "guest" else "paused-cpu"}]
             below(whole, title).update(tomllib.loads(key.example))
             line = said(whole)

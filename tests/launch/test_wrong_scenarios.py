@@ -54,8 +54,8 @@ WHOLE: Document = {
 NAMES: dict[str, tuple[object, ...]] = {
     "policy": ("nope", "", "pv_entry "),
     "policies": (["nope"],),
-    "checks": (["nope"], ["content", ""]),
-    "mutants": (["nope"], [""]),
+    "checks": (["nope"], ["content", ""], ["content", "content"]),
+    "mutants": (["nope"], [""], ["lazy-tlb", "lazy-tlb"]),
     "workloads": (
         ["nope"],
         ["touch:pages=x"],

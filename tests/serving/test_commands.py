@@ -151,7 +151,7 @@ def test_wrong_command_lines_are_one_line(
         f"serve --socket {nobody} --set host.pages=1": "vkemu serve:host.pages: 1, expected 16",
         f"serve --socket {nobody} --guests 0": "vkemu serve: argument --guests: 0, expected at",
         f"serve --socket {nobody} --time-scale 0": "vkemu serve: argument --time-scale: '0', exp",
-        f"serve --socket {nobody} --zstd": "vkemu serve: --zstd is about the log, expected with -",
+        f"serve --socket {nobody} --zstd": "vkemu serve: --zstd, expected with --runs",
         f"serve --socket {tmp_path / ('x' * 200)}": "vkemu serve: ",
     }
     for line, message in lines.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Literal, TypeAlias
@@ -72,6 +72,19 @@ def one_of(value: str, known: Iterable[str]) -> str:
     listed = ", ".join(names[:listed_max]) or "(there is none)"
     more = f" and {len(names) - listed_max} more" if len(names) > listed_max else ""
     return f"{hint}expected one of {listed}{more}"
+
+
+def once(where: str, values: Sequence[object]) -> None:
+    """UsageError for the first of a list that stands there twice: the second has no effect."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise UsageError(f"{where}[{i}]: {value!r} again, expected each once")
+
+
+def all_known(where: str, values: Sequence[str], there: list[str]) -> None:
+    for i, value in enumerate(values):
+        known(f"{where}[{i}]", value, there)
+    once(where, values)
 
 
 def known(where: str, value: str, there: list[str]) -> None:

@@ -65,10 +65,12 @@ def _real(text: str) -> float:
 
 
 def names(text: str) -> list[str]:
-    """Names with commas between, at least one."""
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
+    """Names with commas between, at least one, each once."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
         raise ArgumentTypeError(f"{clipped(text)}, expected names with commas between")
+    if len(set(found)) < len(found):
+        raise ArgumentTypeError(f"{clipped(text)}, expected each once")
     return found
 
 

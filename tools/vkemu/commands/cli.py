@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from vkemu.commands.effect import check_effect
 from vkemu.verdict import INTERRUPTED, Interrupted, Status, Unread, UsageError, one_of, telling
 
 # Name -> (module, what it does in a line).
@@ -57,7 +58,20 @@ commands:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line."""
+    """argparse, with errors of one line. A namespace has the options that were typed as `given`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.given: set[str] = set()
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        self.given.update(action.option_strings[:1])
+        return super()._get_values(action, arg_strings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        found.given = self.given | getattr(found, "given", set())
+        return found, rest
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Of an option with choices, in the words of every other."""
@@ -118,7 +132,9 @@ def dispatch(argv: Sequence[str]) -> int:
     command = importlib.import_module(path)
     parser = Parser(prog=f"vkemu {name}", description=summary, allow_abbrev=False)
     command.add_arguments(parser)
-    return int(command.run(parser.parse_args(rest)))
+    args = parser.parse_args(rest)
+    check_effect(f"log {args.what}" if name == "log" else name, args.given)
+    return int(command.run(args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -137,6 +137,11 @@ def run_subject(subject: Subject, args: argparse.Namespace) -> int:
         )
     if args.replay is not None:
         return replay_token(subject, args.replay, args)
+    if "--seed" in args.given and not draws(args.strategy):
+        raise UsageError(
+            f"vkemu explore: --seed {args.seed}: {args.strategy} draws nothing, expected with "
+            "--strategy random, pct, pos, urw or portfolio"
+        )
     if args.max_seconds is args.max_executions is args.checkpoint is None:
         args.max_seconds = SECONDS_DEFAULT
         args.default_budget = True
@@ -154,6 +159,10 @@ def check_strategy(name: str) -> None:
         strategy_named(name, 0, Objects())
     except ExplorationError as error:
         raise UsageError(f"--strategy: {error}") from None
+
+
+def draws(strategy: str) -> bool:
+    return strategy.partition(":")[0] not in ("dpor", "source-dpor", "dfs", "bounded")
 
 
 def check_divisible(args: argparse.Namespace) -> None:

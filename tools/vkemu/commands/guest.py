@@ -121,8 +121,6 @@ def run(args: argparse.Namespace) -> int:
 
 def asked_for(args: argparse.Namespace) -> tuple[Options, dict[str, Any]]:
     """What the command line says, and what that is of a Vkernel's arguments."""
-    if args.settings:
-        raise UsageError("vkemu guest: --set is about a scenario, expected with --scenario FILE")
     try:
         options = options_of(args)
     except OptionError as error:
@@ -145,10 +143,6 @@ def asked_for(args: argparse.Namespace) -> tuple[Options, dict[str, Any]]:
 
 def in_scenario(args: argparse.Namespace) -> tuple[Options, dict[str, Any]]:
     """The same of the [[guest]] of that name."""
-    if args.memory or args.workloads or args.programs:
-        raise UsageError(
-            "vkemu guest: --scenario says what it is, expected no -m, --run, --program"
-        )
     scenario = load(args.scenario, args.settings)
     scenario = drawn(scenario, scenario.seed)
     guest = next((guest for guest in scenario.guest if guest.name == args.name), None)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vkemu.commands.arguments import count, positive, whole
+from vkemu.commands.arguments import count, names, positive, whole
 from vkemu.verdict import OF_VERDICT, Status, UsageError, telling
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parsers["windows"].add_argument("--json", action="store_true", help="one window a line")
     parsers["stats"].add_argument("--json", action="store_true")
     parsers["check"].add_argument("--json", action="store_true")
-    parsers["check"].add_argument("--checks", help="comma-separated (those of the run)")
+    parsers["check"].add_argument("--checks", type=names, help="comma-separated (those of the run)")
     parsers["timeline"].add_argument("--width", type=whole(20, 10_000), metavar="COLUMNS")
     parsers["timeline"].add_argument(
         "--limit", type=positive, default=1000, metavar="N", help="(1000)"
@@ -73,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--columns", help="comma-separated fields; `text` is the event in words")
+    parser.add_argument(
+        "--columns", type=names, help="comma-separated fields; `text` is the event in words"
+    )
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--follow", "-f", action="store_true", help="wait for more at the end")
     parser.add_argument("--first", "-n", type=count, metavar="N", help="at most the first N")
@@ -134,7 +136,7 @@ def show(args: argparse.Namespace) -> int:
     from vkemu.inspect import show as view
 
     log, terms = _open(args)
-    columns = args.columns.split(",") if args.columns else list(view.COLUMNS)
+    columns = args.columns or list(view.COLUMNS)
     console = _console(args.color)
     if not args.follow and not args.json:
         view.show(log, terms, console, columns, first=args.first, last=args.last)
@@ -255,7 +257,7 @@ def check(args: argparse.Namespace) -> int:
     from vkemu.inspect import check as offline
 
     log, _ = _open(args)
-    found = offline.check(log, args.checks.split(",") if args.checks else None)
+    found = offline.check(log, args.checks)
     _told(log)
     status = OF_VERDICT[found.verdict]
     with telling(status):

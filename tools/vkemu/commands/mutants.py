@@ -104,6 +104,10 @@ def generated(args: argparse.Namespace) -> int:
     chosen = [m for m in sample(args.sample, args.seed) if not args.name or any(
         n in m.name for n in args.name
     )]  # fmt: skip
+    if args.list and args.json:
+        listed = [{"name": mutant.name, "diff": mutant.diff()} for mutant in chosen]
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(listed)) + b"\n")
+        return Status.PASS
     if args.list:
         for mutant in chosen:
             print(f"{mutant.name}\n{mutant.diff()}")

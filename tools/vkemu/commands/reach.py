@@ -28,6 +28,9 @@ class Reach:
             self.token = "" if args.token_file is None else read_token(args.token_file).decode()
         except ValueError as error:
             raise UsageError(f"{command}: {error}") from None
+        for option in ("--token-file", "--tls-ca"):
+            if option in args.given and self.address.path is not None:
+                raise UsageError(f"{command}: {option}, expected with tcp:HOST:PORT")
         self.context = self._context(args)
 
     def _context(self, args: argparse.Namespace) -> ssl.SSLContext | None:

@@ -76,8 +76,6 @@ class Keys(argparse.Action):
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.backend is not None and not args.live:
-        raise UsageError(f"vkemu run: --backend {args.backend}, expected with --live")
     shared = f"--jobs {args.jobs}" if args.jobs > 1 else f"--on {args.on}" if args.on else ""
     if args.seeds == 1 and (shared or args.checkpoint is not None):
         asked = shared or f"--checkpoint {args.checkpoint}"

@@ -112,8 +112,6 @@ def _add_serving(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.zstd and args.runs is None:
-        raise UsageError("vkemu serve: --zstd is about the log, expected with --runs DIR")
     options = Options(args)
     scenario = host_of(args)
     tell_bytes = 1 << 20  # of lines that standard error has not taken
@@ -213,6 +211,9 @@ class Options:
             self.addresses.insert(0, Address(path=args.socket))
         if not self.addresses:
             raise UsageError("vkemu serve: nowhere to serve, expected --socket or --listen")
+        for option in ("--token-file", "--tls-cert", "--anywhere"):
+            if option in args.given and all(address.path is not None for address in self.addresses):
+                raise UsageError(f"vkemu serve: {option}, expected with --listen tcp:HOST:PORT")
         for address in self.addresses:
             if address.path is None and not self.token:
                 raise UsageError(f"vkemu serve: --listen {address}, expected with --token-file")

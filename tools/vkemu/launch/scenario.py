@@ -20,7 +20,7 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkemu.launch import elf, faults, names
 from vkemu.launch.setting import lay_over, read_setting
 from vkemu.mistake import convert
-from vkemu.verdict import UsageError, known, one_of
+from vkemu.verdict import UsageError, all_known, known, once, one_of
 from vkguest.quirks import Quirks as GuestQuirks
 from vkguest.quirks import Tree as GuestTree
 from vkhost.config import MAXCPU, HostConfig
@@ -273,10 +273,8 @@ def _stem(path: Path) -> str:
 def check(scenario: Scenario, where: str, *, served: bool = False) -> None:
     """What types cannot say: names that exist, sizes that are possible, ranges that do not meet."""
     known(f"{where}:policy", scenario.policy, names.policies())
-    for i, mutant in enumerate(scenario.mutants):
-        known(f"{where}:mutants[{i}]", mutant, names.mutants())
-    for i, invariant in enumerate(scenario.checks):
-        known(f"{where}:checks[{i}]", invariant, names.checks())
+    all_known(f"{where}:mutants", scenario.mutants, names.mutants())
+    all_known(f"{where}:checks", scenario.checks, names.checks())
     if not scenario.guest:
         raise UsageError(f"{where}:guest: none, expected at least one [[guest]]")
     _check_host(scenario.host, f"{where}:host")
@@ -296,6 +294,9 @@ def check(scenario: Scenario, where: str, *, served: bool = False) -> None:
             raise UsageError(f"{where}:native[{i}].name: {native.name!r} again, expected another")
         seen.add(native.name)
         _size(native.memory, f"{where}:native[{i}].memory", limits.RAM_BYTES)
+        if not native.ops and (native.corners or native.seed is not None):
+            key = "corners" if native.corners else "seed"
+            raise UsageError(f"{where}:native[{i}].{key}: expected with ops, which are drawn")
     for i, fault in enumerate(scenario.fault):
         there = [fault.guest if served else guest.name for guest in scenario.guest]
         natives = [n.name for n in scenario.native]
@@ -341,8 +342,8 @@ def _check_guest(guest: Guest, where: str) -> None:
         raise UsageError(f"{where}: nothing to run, expected workloads or [[guest.process]]")
     for i, workload in enumerate(guest.workloads):
         _valid(f"{where}.workloads[{i}]", names.check_workload, workload)
-    for i, mutant in enumerate(guest.mutants):
-        known(f"{where}.mutants[{i}]", mutant, names.guest_mutants())
+    all_known(f"{where}.mutants", guest.mutants, names.guest_mutants())
+    once(f"{where}.programs", guest.programs)
     for i, process in enumerate(guest.process):
         here = f"{where}.process[{i}]"
         data = _size(process.data, f"{here}.data", names.DATA_BYTES_MAX)

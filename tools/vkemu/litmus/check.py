@@ -16,7 +16,7 @@ from vkemu.launch import names
 from vkemu.launch.scenario import check_thresholds
 from vkemu.litmus.statement import Statement
 from vkemu.litmus.tables import vpte_bits
-from vkemu.verdict import UsageError, known
+from vkemu.verdict import UsageError, all_known, known, once
 from vkhost.quirks import AS_IN
 from vkhost.vm.vm_meter import TUNABLES
 
@@ -31,13 +31,17 @@ def check(litmus: Litmus) -> None:
     """UsageError with file:key for the first mistake."""
     where, file = litmus.where, litmus.file
     _heading(file.litmus, f"{where}:litmus")
-    for i, mutant in enumerate(file.mutants):
-        known(f"{where}:mutants[{i}]", mutant, names.mutants())
+    all_known(f"{where}:mutants", file.mutants, names.mutants())
+    once(f"{where}:variant", [variant.name for variant in file.variant])
+    for form in ("forbidden", "allowed", "required"):
+        once(f"{where}:outcome.{form}", [c.text for c in getattr(litmus, form)])
     _kinds(litmus)
     if file.guest is not None:
         _guest(litmus, file.guest)
         return
     for name, page in file.page.items():
+        if page.dirty and not page.resident:
+            raise UsageError(f"{where}:page.{name}.dirty: expected of a page that is resident")
         for i, word in enumerate(page.words):
             _word(word, f"{where}:page.{name}.words[{i}]")
     taken: dict[int, str] = {}
@@ -68,8 +72,7 @@ def _kinds(litmus: Litmus) -> None:
 
 def _guest(litmus: Litmus, guest: GuestTable) -> None:
     where, file = litmus.where, litmus.file
-    for i, mutant in enumerate(guest.mutants):
-        known(f"{where}:guest.mutants[{i}]", mutant, names.guest_mutants())
+    all_known(f"{where}:guest.mutants", guest.mutants, names.guest_mutants())
     least = 12 + 4 * litmus.vcpus + guest.swap  # a vkernel with one process
     if guest.pages < least:
         raise UsageError(f"{where}:guest.pages: {guest.pages}, expected {least} or more")
@@ -98,15 +101,13 @@ def _guest(litmus: Litmus, guest: GuestTable) -> None:
 
 
 def _heading(heading: Heading, where: str) -> None:
-    for i, policy in enumerate(heading.policies):
-        known(f"{where}.policies[{i}]", policy, names.policies())
+    all_known(f"{where}.policies", heading.policies, names.policies())
     for policy in heading.na:
         known(f"{where}.na", policy, names.policies())
     for policy, switch in heading.na_where.items():
         known(f"{where}.na_where", policy, names.policies())
         known(f"{where}.na_where.{policy}", switch, sorted(AS_IN))
-    for i, invariant in enumerate(heading.checks):
-        known(f"{where}.checks[{i}]", invariant, names.checks())
+    all_known(f"{where}.checks", heading.checks, names.checks())
     tunable_max = (1 << 31) - 1
     for name, value in heading.tunables.items():
         known(f"{where}.tunables", name, sorted(TUNABLES))
@@ -149,6 +150,8 @@ def _address(litmus: Litmus, address: Address, where: str) -> None:
             f"{VM_MAX_USER_ADDRESS:#x}"
         )
     bits = vpte_bits(address.bits, f"{where}.bits")
+    if not address.page and address.bits != type(address)(va=0).bits:
+        raise UsageError(f"{where}.bits: {address.bits!r}, expected with a page: V is clear")
     if address.page and address.page not in file.page:
         raise UsageError(
             f"{where}.page: {address.page!r}, expected a [page.NAME] "
@@ -179,6 +182,7 @@ def _address(litmus: Litmus, address: Address, where: str) -> None:
                 f"{where}.tlb[{i}]: CPU {cpu} runs the vkernel (thread {guests[cpu]}), expected "
                 "one that runs the guest's process"
             )
+    once(f"{where}.tlb", address.tlb)
 
 
 def _word(value: int, where: str) -> None:
