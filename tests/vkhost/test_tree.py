@@ -22,6 +22,12 @@ def test_every_switch_says_what_it_is_in_every_tree() -> None:
         msgspec.convert(whole, Quirks)  # each is what its field may be
 
 
+def test_which_tree_a_policy_comes_from() -> None:
+    built_into = {"pv_entry": "5.4", "extent_scan": "2020", "removed": "2020", "wired": "2026"}
+
+    assert {p: tree_of(p) for p in POLICIES} == {p: built_into.get(p, "patch") for p in POLICIES}
+
+
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_policy_brings_its_tree_along(policy: str) -> None:
     assert set(OWN_TREE) <= POLICIES.keys()

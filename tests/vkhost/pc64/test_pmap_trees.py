@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 
 from tests.vkhost.machine import ENTRY, Machine
+from tests.vkhost.vkernel import Vkernel
 from vkhost.kern.panic import Panic
 from vkhost.pc64.pmap import CPULOCK_EXCL, Pmap
 from vkhost.pc64.pmap_bits import PTE_A, PTE_M, PTE_RW
 from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_pgscan import pmap_pgscan
 from vkhost.pc64.pmap_protect import pmap_protect
-from vkhost.pc64.pmap_remove import pmap_release, pmap_remove
+from vkhost.pc64.pmap_remove import pmap_release, pmap_remove, pmap_remove_pages
 from vkhost.tree import Tree
 from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_page import PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, VmPage
+from vkhost.vm.vm_page_busy import vm_page_wakeup
+from vkhost.vm.vm_vmspace import vmspace_create
 
 pytestmark = pytest.mark.usefixtures("guarded")
 
@@ -129,6 +133,7 @@ def test_placemarks_are_hashed_by_the_page_number(tree: Tree, shared: bool) -> N
     _, pmap, _ = mapped(tree)
 
     assert (pmap.placemark(VA >> 12) is pmap.placemark(FAR >> 12)) is shared
+    assert (pmap.placemark(VA >> 12) is pmap.placemark((VA >> 12) + 16)) is shared
     assert pmap.placemark(VA >> 12) is not pmap.placemark((VA >> 12) + 1)
 
 
@@ -211,6 +216,51 @@ def test_the_placemark_goes_before_the_count() -> None:
     machine.finish(thread)
     assert m.interlock_count.value == 0
     assert machine.flags(m) & PG_REFERENCED
+
+
+def test_pmap_remove_pages_takes_wired_ptes_too() -> None:
+    """pmap.c:pmap_remove_pages."""
+    machine = Machine("extent_scan", tree=NEW)
+    pmap = machine.pmap()
+    m = machine.page(machine.object(), 0)
+    machine.do(pmap_enter(pmap, VA, m, RW, True, ENTRY))
+    assert pmap.wired_count == 1
+    machine.do(pmap_remove_pages(pmap, 0, 1 << 47))
+
+    assert pmap.pte(VA).value == 0
+    assert pmap.wired_count == 0
+
+
+def test_pmap_pgscan_looks_at_the_pte_again_once_it_has_the_page() -> None:
+    """pmap.c:pmap_pgscan: a query may have taken it away meanwhile."""
+    machine, pmap, m = mapped(NEW)
+    machine.do(vm_page_wakeup(m))
+    called = []
+
+    async def callback(va: int, page: VmPage) -> bool:
+        called.append(va)
+        await vm_page_wakeup(page)
+        return True
+
+    thread = machine.spawn("pgscan", pmap_pgscan(pmap, VA, VA + 4096, callback))
+    machine.until(thread, "page.busy", m.pfn)
+    pmap.pte(VA).state = 0
+    machine.finish(thread)
+
+    assert called == []
+    assert m.busy_count.value == 0
+
+
+@pytest.mark.parametrize(("vcpus", "multi"), [(1, False), (2, True)])
+def test_a_process_with_threads_is_multi_and_what_it_creates_is_not(
+    vcpus: int, multi: bool
+) -> None:
+    """kern_fork.c:lwp_create1 sets PMAP_MULTI; vm_vmspace.c:sys_vmspace_create does not (W48)."""
+    k = Vkernel("extent_scan", vcpus=vcpus)
+    k.do(vmspace_create(k.lwp, 1))
+
+    assert k.own.pmap.multi is multi
+    assert not k.proc.p_vkernel.value.root[1].vmspace.pmap.multi
 
 
 def test_a_pmap_is_released_when_nobody_is_on_it() -> None:

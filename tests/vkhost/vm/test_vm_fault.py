@@ -315,6 +315,8 @@ def test_wiring_that_fails_undoes_itself() -> None:
 def test_the_resident_set_limit_is_enforced_at_user_faults() -> None:
     k = warm(policy="pv_entry")
     k.proc.rlimit_rss = PAGE
+    k.fault(PAGE, READ, flags=VM_FAULT_USERMODE)
+    assert k.named("pageout.rss") == []
     k.proc.rss_hysteresis = 0
     k.fault(PAGE, READ)
     assert k.named("pageout.rss") == []

@@ -167,3 +167,15 @@ def test_the_quick_way_to_a_page_waits_for_its_page_table_and_not_for_its_pte() 
     k.finish(k.spawn("goes", quick()), holder)
 
     assert [m is not None for m in found] == [True, False]
+
+
+def test_a_copy_of_an_earlier_try_is_remembered() -> None:
+    """vm_fault.c:vm_fault_page, didcow: vm_map_lookup has put the shadow there, and what allocates
+    starts again with the exclusive token."""
+    k = Vkernel(quirks=Quirks(didcow_of_lookup_only=True, didcow_or=False))
+    k.mmap(k.own, 0, 4 * PAGE, PRIVATE)
+    k.fault(0, READ)
+    k.do(vm_fault_page(k.own.vm_map, 0, WRITE))
+
+    assert k.named("fault.retry")[0][-1] == "exclusive"
+    assert k.mapped(0) is None

@@ -276,3 +276,13 @@ def test_a_page_of_a_file_that_is_locked_is_read_from_it() -> None:
 
     m = k.kernel.pages[pte_pfn(k.own.pmap.pte(0).state)]
     assert m.frame.words.tobytes()[:8] == b"12345678"
+
+
+def test_a_vmspace_with_wired_ptes_goes_entries_first() -> None:
+    """vm_map.c:vmspace_terminate: vm_fault_unwire finds the pages by their PTEs."""
+    k = anonymous(2)
+    assert k.do(vm_map_unwire(k.own.vm_map, 0, 2 * PAGE, new_pageable=False)) == KERN_SUCCESS
+    assert k.kernel.vmstats.v_wire_count.value == 2
+    k.do(vmspace_rel(k.own))
+
+    assert k.kernel.vmstats.v_wire_count.value == 0

@@ -13,6 +13,7 @@ from tests.vkhost.vm.pages import Pages, queue_of
 from vkhost.kern.panic import Panic
 from vkhost.pc64.pmap import pmap_resident_tlnw_count
 from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.tree import Tree
 from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
 from vkhost.vm.vm_map_backing import vm_map_entry_shadow
@@ -74,6 +75,30 @@ def test_vm_page_cache_leaves_a_page_under_io_or_held_where_it_is(pin: Any) -> N
     host.drive(vm_page_cache(m))
 
     assert queue_of(m) == "active"
+
+
+@pytest.mark.parametrize("pin", [vm_page_io_start, vm_page_hold])
+def test_and_leaves_its_mappings(pin: Any) -> None:
+    machine = Machine("pv_entry", tree=NEW)
+    pmap, m = machine.pmap(), machine.page(machine.object(), 0)
+    machine.enter(pmap, PAGE, m)
+    machine.do(pin(m))
+    machine.do(vm_page_cache(m))
+
+    assert pmap.pte(PAGE).value
+
+
+def test_what_is_held_while_its_mappings_go_is_not_cached() -> None:
+    """vm_page.c:vm_page_cache looks again."""
+    machine = Machine("pv_entry", tree=NEW)
+    pmap, m = machine.pmap(), machine.page(machine.object(), 0)
+    machine.enter(pmap, PAGE, m)
+    thread = machine.spawn("cache", vm_page_cache(m))
+    machine.until(thread, "pte.write", "p", PAGE)
+    machine.do(vm_page_hold(m))
+    machine.finish(thread)
+
+    assert queue_of(m) != "cache"
 
 
 def test_vm_page_cache_leaves_a_page_that_stays_mapped_on_its_queue() -> None:
@@ -196,8 +221,11 @@ def test_munmap_of_part_of_private_memory_frees_its_pages(flags: int) -> None:
         k.fault(page * PAGE, WRITE)
     obj = k.own.vm_map.entries[0].ba.object
     assert obj is not None
+    k.events.clear()
     k.do(vm_map_remove(k.own.vm_map, 0, 3 * PAGE))
 
+    # By address, before anybody asks the reverse map.
+    assert [event[-1] for event in k.named("pte.write")] == ["remove"]
     assert sorted(obj.memq) == [5]
     k.do(vm_map_remove(k.own.vm_map, 4 * PAGE, 8 * PAGE))
     assert obj.size == 4 or flags
@@ -259,6 +287,10 @@ def test_a_nosync_entry_marks_what_becomes_writable() -> None:
     assert m.flags.value & PG_NOSYNC
     k.mmap(k.own, 8 * PAGE, 4 * PAGE, SHARED)
     k.fault(8 * PAGE, WRITE)
+    assert not m.flags.value & PG_NOSYNC
+    k.do(vm_page_dirty(m))
+    k.do(pmap_remove(k.own.pmap, 0, PAGE))
+    k.fault(0, WRITE)
     assert not m.flags.value & PG_NOSYNC
 
 
