@@ -19,6 +19,7 @@ from vkhost.tree import TREES
 TOP = Path(__file__).parents[2]
 PAGE = TOP / "docs" / "fidelity.md"
 TABLE = Path(__file__).parent / "dragonfly.tsv"
+WINDOWS = TOP / "tools" / "vkemu" / "litmus" / "windows"
 KERNELS = ("vkhost", "vkguest")
 TABLES = "## The switches"
 
@@ -81,12 +82,29 @@ def known() -> dict[Cited, str]:
     return {(file, name): trees for file, name, trees in rows}
 
 
+def shown() -> dict[str, list[str]]:
+    """Switch -> what shows what it changes: litmus tests, and tests of the host, that name it."""
+    tests = (
+        p for part in ("oracle", "vkhost") for p in sorted((TOP / "tests" / part).rglob("*.py"))
+    )
+    files = [*sorted(WINDOWS.glob("*.toml")), *tests]
+    words = {path: set(re.findall(r"\w+", path.read_text())) for path in files}
+    return {
+        name: [
+            p.stem[:3] if p.suffix == ".toml" else f"`{p.name}`" for p in files if name in words[p]
+        ]
+        for name in AS_IN
+    }
+
+
 def markdown() -> str:
     """All of the page that is made."""
-    lines = [TABLES, "", "| switch | " + " | ".join(TREES) + " | as it should be |"]
-    lines.append("| --- " * (len(TREES) + 2) + "|")
+    heads = ["switch", *TREES, "as it should be", "shown by"]
+    lines = [TABLES, "", "| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    by = shown()
     for name, as_in in AS_IN.items():
-        lines.append(f"| `{name}` | " + " | ".join(map(_text, as_in)) + " |")
+        row = [f"`{name}`", *map(_text, as_in), ", ".join(by[name])]
+        lines.append("| " + " | ".join(row) + " |")
     lines += ["", "## The functions", "", "| DragonFly | trees | here |", "| --- | --- | --- |"]
     trees = known()
     for (file, name), modules in sorted(modelled().items()):

@@ -14,6 +14,7 @@ from tests.docs.fidelity_page import (
     known,
     markdown,
     modelled,
+    shown,
 )
 from vkhost.tree import TREES
 
@@ -31,6 +32,10 @@ def test_the_table_has_none_that_nobody_cites_or_defines() -> None:
     assert all(set(trees.split()) <= {*TREES, "Linux"} for trees in known().values())
     assert len(known()) > 300
     assert TABLE.read_text() == "".join(sorted(TABLE.read_text().splitlines(keepends=True)))
+
+
+def test_every_switch_is_shown_by_a_test() -> None:
+    assert [name for name, tests in shown().items() if not tests] == []
 
 
 @pytest.mark.parametrize(

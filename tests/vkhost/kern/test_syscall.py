@@ -136,6 +136,7 @@ def test_a_failed_operation_is_efault_and_its_index(bad: MemOp) -> None:
 
 
 def test_pread_and_pwrite_are_not_implemented() -> None:
+    """`pwrite_einval`."""
     k = started()
 
     def both(vmspace_id: int) -> list[int]:

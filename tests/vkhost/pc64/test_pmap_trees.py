@@ -64,7 +64,7 @@ def test_pmap_protect_never_adds_nx() -> None:
 @pytest.mark.parametrize(("tree", "dirty_first"), [(OLD, True), (NEW, False)])
 def test_pmap_protect_tells_the_page_of_m(tree: Tree, dirty_first: bool) -> None:
     """pmap.c:pmap_protect_callback: [54] before the cmpset, [20] after it, and no interlock_count
-    stands for what is in flight."""
+    stands for what is in flight (`protect_dirties_late`)."""
     machine, pmap, m = mapped(tree)
     machine.do(machine.run_on(0, pmap).store(VA, 1))
     thread = machine.spawn("protect", pmap_protect(pmap, VA, VA + 4096, VM_PROT_READ))
@@ -129,7 +129,8 @@ def test_nothing_is_replaced_without_a_shootdown() -> None:
 
 @pytest.mark.parametrize(("tree", "shared"), [(OLD, False), (NEW, True)])
 def test_placemarks_are_hashed_by_the_page_number(tree: Tree, shared: bool) -> None:
-    """pmap.c:pmap_placemarker_hash: 16 slots for PTEs; to 5.4 the lock is the PTE's own."""
+    """pmap.c:pmap_placemarker_hash: 16 slots for PTEs; to 5.4 the lock is the PTE's own
+    (`hashed_placemarks`)."""
     _, pmap, _ = mapped(tree)
 
     assert (pmap.placemark(VA >> 12) is pmap.placemark(FAR >> 12)) is shared

@@ -35,7 +35,8 @@ PRIVATE, SHARED = 0x2, 0x1
 
 @pytest.mark.parametrize(("tree", "walks"), [("5.4", False), ("2020", True)])
 def test_the_quick_way_to_a_page_finds_none_since_2019(tree: Tree, walks: bool) -> None:
-    """pmap.c:pmap_fault_page_quick: there are no terminal pv_entries, so vm_fault_page walks."""
+    """pmap.c:pmap_fault_page_quick: there are no terminal pv_entries, so vm_fault_page walks
+    (`quick_finds_nothing`)."""
     k = Vkernel(tree=tree)
     k.vpagetable(k.tables({1: 10 << 12 | RW}))
     k.fault(PAGE, WRITE)

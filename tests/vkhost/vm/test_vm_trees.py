@@ -54,7 +54,7 @@ def anonymous(pages: int, flags: int = PRIVATE, **options: Any) -> Vkernel:
 
 @pytest.mark.parametrize(("tree", "panics"), [("5.4", True), (NEW, False)])
 def test_vm_page_cache_of_a_dirty_page(tree: Tree, panics: bool) -> None:
-    """vm_page.c:vm_page_cache: the panic is compiled out since May 2019; it is deactivated."""
+    """vm_page.c:vm_page_cache, `cache_dirty_panic`: since May 2019 it is deactivated."""
     host = Pages(tree=tree)
     m = host.busied(host.resident(0, active=True))
     host.drive(vm_page_dirty(m))
@@ -119,7 +119,7 @@ async def _nothing(m: VmPage) -> None:
 
 @pytest.mark.parametrize(("tree", "queue"), [("5.4", "active"), (NEW, "inactive")])
 def test_vm_page_try_to_cache_deactivates_a_page_that_proves_dirty(tree: Tree, queue: str) -> None:
-    """vm_page.c:vm_page_try_to_cache, of an active page, after [54]."""
+    """vm_page.c:vm_page_try_to_cache, of an active page, after [54]: `try_to_cache_deactivates`."""
     host = Pages(tree=tree)
     m = host.busied(host.resident(0, active=True))
     entry = host.vmspace.vm_map.entries[0]
@@ -135,7 +135,7 @@ def test_vm_page_try_to_cache_deactivates_a_page_that_proves_dirty(tree: Tree, q
 
 @pytest.mark.parametrize(("tree", "freed"), [("5.4", True), (NEW, False)])
 def test_vm_object_page_remove_tests_dirty_again(tree: Tree, freed: bool) -> None:
-    """vm_object_page_remove_callback: what taking the mappings away has told of is kept."""
+    """vm_object_page_remove_callback, `remove_tests_dirty_once`: what protect has told of."""
     machine = Machine("extent_scan", tree=tree)
     obj = machine.object()
     m = machine.page(obj, 0)
@@ -245,7 +245,7 @@ def test_munmap_after_fork_frees_none() -> None:
 
 @pytest.mark.parametrize(("tree", "panics"), [(NEW, True), ("2026", False)])
 def test_setmap_of_the_first_half_of_the_first_entry(tree: Tree, panics: bool) -> None:
-    """vm_map_simplify_entry compares the backing of the entry before it, and there is none."""
+    """vm_map_simplify_entry: `simplify_compares_prev`, and there is none."""
     k = Vkernel("vptmapped", tree=tree)
     k.vpagetable(None, size=8 * PAGE)
 
@@ -261,7 +261,7 @@ def test_setmap_of_the_first_half_of_the_first_entry(tree: Tree, panics: bool) -
 
 @pytest.mark.parametrize(("tree", "prot"), [(NEW, READ | WRITE), ("2026", READ)])
 def test_a_fault_of_a_wired_entry_is_one_for_all_it_allows(tree: Tree, prot: int) -> None:
-    """vm_map_lookup widens the fault type: what is copied on write is copied at once."""
+    """vm_map_lookup, `wired_full_protection`: what is copied on write is copied at once."""
     k = Vkernel("extent_scan", tree=tree)
     k.mmap(k.own, 0, 4 * PAGE, PRIVATE, prot=READ | WRITE)
     k.own.vm_map.entries[0].wired_count = 1
