@@ -49,9 +49,8 @@ def locate(name: str | Path) -> Path:
         report = path / FAILURE
         hint = ""
         if report.is_file() and " replay: vkemu replay " in report.read_text(errors="replace"):
-            hint = (
-                f": a report has no log, `vkemu replay {shlex.quote(str(path))} --runs runs` does"
-            )
+            again = f"`vkemu replay {shlex.quote(str(path))} --runs runs`"
+            hint = f"; a report has no log, {again} makes one"
         raise BadLog(f"{path}: no {' or '.join(NAMES)} in this folder{hint}")
     if not path.exists():
         raise BadLog(f"{path}: no such file")
