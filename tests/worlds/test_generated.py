@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from vkemu.exploration import exploring
+from vkemu.exploration.reduction.wakeup import Reversals
+from vkemu.exploration.strategies import dpor
 from vkemu.worlds.async_program import AsyncProgram
 
 from tests.worlds.generated import drawn, in_asyncio, in_trio
@@ -41,6 +43,51 @@ def compare(seed: int, backend: str, **options: Any) -> bool:
     assert traces == classes, (seed, drawn(seed))
     assert dpor.verdict == found["dfs"][0].verdict
     return True
+
+
+def traces(seed: int, strategy: str) -> tuple[Any, int]:
+    """The result, and how many traces were taken."""
+    forms: set[Any] = set()
+
+    def each(run: Any) -> None:
+        forms.add(run.execution.form())
+
+    with AsyncProgram(in_trio(drawn(seed)), "trio").entered() as program:
+        for _ in range(2):  # once, to learn of every dict that is iterated
+            forms.clear()
+            result = exploring.explore(program, strategy=strategy, stop_on_failure=False, each=each)
+    return result, len(forms)
+
+
+# What a step touches once another was reversed is a guess. 518: a thread that was explored from a
+# state touches something else there than it was taken to; 321: the same, with deadlines; 711: what
+# a leaf of the tree touches was learnt in another place than what now is to begin with it.
+@pytest.mark.parametrize(
+    ("seed", "classes", "strategy"),
+    [
+        (518, 9, "dpor"),
+        (518, 9, "source-dpor"),
+        (711, 39, "dpor"),
+        pytest.param(711, 39, "source-dpor", marks=pytest.mark.long),
+        pytest.param(321, 72, "dpor", marks=pytest.mark.long),
+        pytest.param(321, 72, "source-dpor", marks=pytest.mark.long),
+    ],
+)
+def test_a_guess_hides_no_trace(seed: int, classes: int, strategy: str) -> None:
+    result, found = traces(seed, strategy)
+
+    assert result.exhausted
+    assert result.executions == found == classes
+
+
+def test_the_audit_finds_that_a_trace_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpor, "Guesses", Reversals)  # what is guessed is taken for known
+
+    result, found = traces(518, "dpor")
+
+    assert found == 8
+    assert result.verdict == "unknown"
+    assert result.doubt.startswith("the search left a trace out: program, run.")
 
 
 @pytest.mark.slow

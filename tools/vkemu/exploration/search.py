@@ -123,6 +123,7 @@ class Search:
             else:
                 result.executions += 1
                 left -= 1
+                audit.saw(strategy)
                 if each is not None:
                     each(run)
             if finish is not None and not run.blocked:
@@ -137,7 +138,7 @@ class Search:
             if look is not None and perf_counter() >= look:
                 self.show(began)
                 look = perf_counter() + progress_seconds
-        audit.conclude()
+        audit.conclude(exhausted=result.exhausted and self.may_restart)
         self.show(began)
 
     def note(self, run: Run) -> None:

@@ -10,6 +10,7 @@ import collections
 import gc
 import itertools
 from collections.abc import Callable
+from threading import local
 from types import (
     CellType,
     GeneratorType,
@@ -31,6 +32,7 @@ from vkemu.worlds.noting import (
     name_all,
     whole,
 )
+from vkemu.worlds.workers import current
 
 Hook = Callable[..., None]
 ITERATORS: Final = frozenset(
@@ -124,17 +126,20 @@ def reader(name: str) -> Hook:
         holder = classes.get(kind)
         if holder is None:
             holder = classes[kind] = holder_of(kind, name)
-        if holder is True:
+        if holder is True or (holder is local and current() is not None):
             return
         LOG.note(obj, name, False)
-        if holder is not False:
+        if holder is not False and holder is not local:
             LOG.note(holder, name, False)
 
     return read
 
 
 def holder_of(kind: type, name: str) -> Any:
-    """True when instances of `kind` find code under `name`, a class when data of that class."""
+    """True when instances of `kind` find code under `name`, a class when data of that class;
+    `local` where each thread has its own, and a worker's nobody else sees."""
+    if issubclass(kind, local):
+        return local
     if kind in CONTAINER_TYPES or kind in IMMUTABLE or kind in HARMLESS_TYPES:
         return kind is not ModuleType
     if issubclass(kind, type):
@@ -152,7 +157,8 @@ def writer(name: str) -> Hook:
     def write(obj: Any, value: Any) -> None:
         if HERE.on:
             name_all(value)
-            LOG.note(obj, name, True)
+            if not isinstance(obj, local) or current() is None:
+                LOG.note(obj, name, True)
 
     return write
 

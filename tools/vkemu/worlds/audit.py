@@ -4,14 +4,21 @@ Executions are taken again in another order of the same trace: a random one in w
 happens before another still does. Every step must touch what it touched, and the end be the same;
 else two steps that were held to be independent are not. It is tried for the first executions of a
 search, for fewer and fewer later on, and for the last.
+
+That says nothing of traces that the search never came to. So when a reduction says that there are
+no more, executions are drawn, and each has to be of a trace that was seen.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any
 
 from vkemu.exploration.checking.audit import Audit
+from vkemu.exploration.reduction.afterwards import adding, form_of
+from vkemu.exploration.reduction.reduction import Reduction
+from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.result import Unseen
 from vkemu.exploration.run import Run
 from vkemu.worlds.noting import LOG
@@ -23,6 +30,15 @@ class WorldAudit(Audit):
         super().__init__(run)
         self.random = Random(0)
         self.last: Taken | None = None
+        self.trace: Trace | None = None  # of the search; another when it began again
+        self.forms: set[int] = set()  # of its traces
+
+    def saw(self, strategy: object) -> None:
+        if isinstance(strategy, Reduction):
+            if strategy.trace is not self.trace:
+                self.trace = strategy.trace
+                self.forms.clear()
+            self.forms.add(form_of(strategy.trace))
 
     def check(self, run: Run) -> None:
         world: Any = run.execution
@@ -43,10 +59,50 @@ class WorldAudit(Audit):
                 f"a finalizer writes {', '.join(late[:3])}: when it runs is not in the schedule"
             )
 
-    def conclude(self) -> None:
+    def conclude(self, *, exhausted: bool = False) -> None:
+        if exhausted and self.forms:
+            self.draw()
         build: Any = self.program.build
         if self.last is not None and self.last.renewed == build.renewed:
             self.reorder(self.last)
+
+    def draw(self) -> None:
+        """Executions of nobody's choice: is there one that the search did not come to?"""
+        least, most = 8, min(max(64, len(self.forms) // 2), 256)  # executions
+        run = self.again
+        counts: Counter[int] = Counter()
+        for n in range(most):
+            # Turing: the share of the unseen is about that of what was seen once.
+            if n >= least and 1 not in counts.values():
+                break
+            form = self.drawn(run)
+            if form is not None:
+                counts[form] += 1
+                if form not in self.forms:
+                    steps = ", ".join(run.execution.threads[tid].name for tid in run.schedule)
+                    end = f" ({run.message()})" if run.error is not None else ""
+                    raise Unseen(f"the search left a trace out: {steps}{end}")
+
+    def drawn(self, run: Run) -> int | None:
+        """The form of an execution, if it came to an end."""
+        assert self.trace is not None
+        run.begin()
+        world: Any = run.execution
+        trace = Trace(self.trace.objects)
+        add = adding(trace, world)
+        going = run.settle()
+        try:
+            while going and world.runnable:
+                if len(trace) == run.max_steps:
+                    return None
+                tid = self.random.choice(world.runnable)
+                run.schedule.append(tid)
+                going = world.step(tid) or not run.thread_failed()
+                add(tid, world.taken)
+            run.finish()
+            return None if world.stale() else form_of(trace)
+        finally:
+            world.close()
 
     def reorder(self, taken: Taken) -> None:
         orders = 3  # of each execution that is looked at

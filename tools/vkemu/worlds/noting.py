@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 import threading
 from collections.abc import Callable
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, Final, TypeAlias
 
 from vkemu.exploration.reduction.footprint import Footprint, Objects
@@ -175,6 +175,22 @@ def name_all(value: Any, depth: int = 6) -> None:
     elif not isinstance(value, (set, bytearray, type)):
         for item in list(getattr(value, "__dict__", {}).values()):
             name_all(item, depth - 1)
+        for slot in _slots[kind] if kind in _slots else slots_of(kind):
+            name_all(getattr(value, slot, None), depth - 1)
+
+
+_slots: dict[type, tuple[str, ...]] = {}
+
+
+def slots_of(kind: type) -> tuple[str, ...]:
+    """The attributes that instances of a class have without a dict."""
+    found = _slots[kind] = tuple(
+        name
+        for cls in kind.__mro__
+        for name, member in vars(cls).items()
+        if isinstance(member, MemberDescriptorType)
+    )
+    return found
 
 
 def whole(obj: Any, write: bool) -> None:

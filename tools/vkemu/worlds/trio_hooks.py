@@ -198,7 +198,7 @@ def noted_recalculation(world: TrioWorld, status: Any, recalculates: Any) -> Non
             if world.status[scope].effectively_cancelled and scope in world.timers:
                 past = world.past_of(scope, first)
                 tid = world.timers[scope].tid
-                world.might.append((world.at, tid, world.codes_of(scope), past))
+                world.might.append((world.at, tid, world.codes_of(scope, first), past))
     for each, was in before.items():
         if each.effectively_cancelled != was:
             touch(each, "effectively_cancelled", write=True)
@@ -261,7 +261,8 @@ def overtaken(world: TrioWorld, deadline: float) -> None:
     for scope in live:
         if scope._registered_deadline == first:
             past = world.past_of(scope, first)
-            world.might.append((world.at, world.timers[scope].tid, world.codes_of(scope), past))
+            codes = world.codes_of(scope, first)
+            world.might.append((world.at, world.timers[scope].tid, codes, past))
 
 
 def lapse(world: TrioWorld, scope: Any, deadline: float) -> None:
@@ -278,7 +279,7 @@ def lapse(world: TrioWorld, scope: Any, deadline: float) -> None:
         first = all(deadline <= other._registered_deadline for other in world.live())
         if first and not world.status[scope].effectively_cancelled:
             past = world.past_of(scope, deadline)
-            world.might.append((world.at, thread.tid, world.codes_of(scope), past))
+            world.might.append((world.at, thread.tid, world.codes_of(scope, deadline), past))
     world.gone.append((deadline, 1 << world.at, world.registered[scope]))
     world.over(thread)
 

@@ -23,7 +23,7 @@ from vkprotocol.effects import Thread
 
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.instrumenting import reach
-from vkemu.worlds.noting import HERE, LOG, touch
+from vkemu.worlds.noting import HERE, LOG, name_all, touch
 from vkemu.worlds.trio_network import Resolver, Sockets
 from vkemu.worlds.trio_outside import (
     Clock,
@@ -85,6 +85,8 @@ class TrioWorld(World):
         self.gen = _run.unrolled_run(self.runner, main, (), host_uses_signal_set_wakeup_fd=True)
         self.gen.send(None)
         HERE.on = self.tracking
+        for kept in (self.runner._locals, self.runner.current_trio_token()):  # of nobody's making
+            name_all(kept)
         self.run_system()
         self.begun = True
         self.idle = self.born("idle")
@@ -209,7 +211,7 @@ class TrioWorld(World):
     def offered_until_now(self, thread: Thread, scope: Any) -> None:
         """It was not cancelled, and could have been before this step."""
         if self.at >= 0 and not thread.done:
-            self.might.append((self.at, thread.tid, self.codes_of(scope, now=False), 0))
+            self.might.append((self.at, thread.tid, self.codes_of(scope, None), 0))
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -296,7 +298,8 @@ class TrioWorld(World):
             self.barrier = 1 << here
             for other in self.live():  # which may as well be the first
                 if other is not scope and other._registered_deadline == deadline:
-                    self.might.append((here, self.timers[other].tid, self.codes_of(other), must))
+                    codes = self.codes_of(other, deadline)
+                    self.might.append((here, self.timers[other].tid, codes, must))
         must |= self.past_of(scope, deadline)
         self.could_come_earlier(scope, deadline)
         touch(self.clock, "now", write=passes)
@@ -322,15 +325,15 @@ class TrioWorld(World):
                 if when < deadline and setting:
                     past = self.past_of(scope, deadline, without=setting)
                     first = setting.bit_length() - 1
-                    self.might.append((first, tid, self.codes_of(scope), past))
+                    self.might.append((first, tid, self.codes_of(scope, deadline), past))
 
-    def codes_of(self, scope: Any, *, now: bool = True) -> Footprint:
-        """What a deadline touches when it passes."""
+    def codes_of(self, scope: Any, deadline: float | None) -> Footprint:
+        """What a deadline touches when it passes; or what cancels, when there is none."""
         number = self.objects.number_of
         status = self.status.get(scope) or scope._cancel_status
         places = [(scope, "_cancel_called", 1), (status, "effectively_cancelled", 1)]
-        if now:
-            places.append((self.clock, "now", scope._registered_deadline > self.clock.now))
+        if deadline is not None:
+            places.append((self.clock, "now", deadline > self.clock.now))
         return tuple(sorted(2 * number((LOG.name(x), field)) + write for x, field, write in places))
 
     def finish(self) -> None:

@@ -87,7 +87,10 @@ class Audit:
             self.first = was
         take_again(self.again, was)
 
-    def conclude(self) -> None:
+    def saw(self, strategy: object) -> None:
+        """A complete execution of the search."""
+
+    def conclude(self, *, exhausted: bool = False) -> None:
         """The search is over, or a part of it: of many short ones not after each."""
         begun = self.program.begun
         often = 16  # executions of the parts of a search before the first is taken again

@@ -6,8 +6,10 @@ checkpoint nobody can say before it got there. What changes:
 * an event is added to the trace once it was taken, with the events that it had to come after
   whatever it touches (it was woken by one of them);
 * the second event of a reversed race is taken to touch, in its new place, what it touched in the
-  old one. Until it reads something that differs it does the same, and what it read of a step it
-  conflicts with it conflicts in either order: a wrong guess leads to another race, not past one;
+  old one. That is a guess: until it reads something that differs it does the same. Of several steps
+  that it would conflict with there, it conflicts in its old place with all, when what it came after
+  was the one it comes upon last: so a guess may be asked about steps that were taken, but is no
+  answer about itself. See `Guesses`;
 * threads that wait have no races of their own: whoever wakes them has;
 * what could have come before an event, and never came (a deadline that was put off, a callback that
   was cancelled), the execution says itself: `might`.
@@ -21,12 +23,12 @@ from typing import TYPE_CHECKING, Any, cast
 from vkprotocol.effects import Effect
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.reduction.footprint import Race, dependent
+from vkemu.exploration.reduction.footprint import Footprint, Race, dependent
 from vkemu.exploration.reduction.trace import Trace
+from vkemu.exploration.reduction.wakeup import ELSEWHERE, Node, Reversals, Tree
 
 if TYPE_CHECKING:
     from vkemu.exploration.reduction.reduction import Reduction
-    from vkemu.exploration.reduction.wakeup import Tree
     from vkemu.exploration.run import Run
 
 
@@ -105,3 +107,95 @@ def adding(trace: Trace, execution: Execution) -> Callable[[int, Effect], Any]:
         trace.add_after(tid, turn, turn.codes, turn.must, world.births)
 
     return add
+
+
+def form_of(trace: Trace) -> int:
+    """A number for the trace of an execution: of every event, what happens before it."""
+    own = list(enumerate(trace.own))
+    before = [
+        tuple((tid, (clock & events).bit_count()) for tid, events in own if clock & events)
+        for clock in trace.clocks
+    ]
+    return hash(frozenset(zip(trace.tids, before, strict=True)))
+
+
+class Guesses(Reversals):
+    """The reversals of the races of one trace, where what the second event touches is a guess.
+
+    What a leaf of a tree touches is such a guess, so it covers only what begins with its own step,
+    and goes on as that does. Of a thread that was explored from a state it is known what it touches
+    there, whatever it was taken to. Hence there is more in a tree than has to be: `uncovered`.
+    """
+
+    def explore(self, race: Race, free: int, explored: Tree, tree: Tree) -> bool:
+        _, second, _, footprint, past, _ = race
+        assert footprint is not None
+        late = 1 << second
+        past = (past | self.rivals_of(footprint)) & free
+        events = free | late
+        if any(self.ahead(node, events, late, past) is not None for node in explored):
+            return False
+        while True:
+            for n, node in enumerate(tree):
+                tid, touched, below = node
+                first = self.trace.own[tid] & events
+                leaf = not below
+                if leaf and not (first if first & -first != late else events == late):
+                    continue
+                ahead = self.ahead(node, events, late, past)
+                if ahead is None:
+                    continue
+                events ^= ahead
+                if leaf and events:
+                    event = ahead.bit_length() - 1
+                    tree[n] = tid, self.trace.footprints[event], [self._branch(events, late, 0)]
+                elif leaf and touched is not None:  # more than one guess
+                    tree[n] = tid, tuple(sorted({*touched, *footprint})), below
+                if leaf or not events:
+                    return False
+                tree = below
+                break
+            else:
+                tree.append(self._branch(events, late, 0))
+                return True
+
+    def ahead(self, node: Node, events: int, late: int, past: int) -> int | None:
+        """The event that the node takes in front of all others, 0 when it takes none of them; None
+        when it cannot go in front."""
+        tid, touched, below = node
+        first = self.trace.own[tid] & events
+        first &= -first
+        if first and first != late:
+            before = self.trace.clocks[first.bit_length() - 1] ^ first
+        elif touched is None or (not first and below is ELSEWHERE):
+            before = events ^ first
+        else:
+            before = self.rivals_of(touched) & ~first
+            if first:
+                before |= past
+        return None if before & events else first
+
+    def rivals_of(self, footprint: Footprint) -> int:
+        rivals = self.trace.rivals
+        found = 0
+        for code in footprint:
+            found |= rivals[code]
+        return found
+
+
+def uncovered(tree: Tree, sleep: Tree) -> Tree:
+    """What of a tree is not explored already, by threads of a sleep set that can go in front."""
+    found: Tree = []
+    for tid, touched, below in tree:
+        asleep: Tree = []
+        for sleeper in sleep:
+            if sleeper[0] == tid:
+                break
+            known = sleeper[1]
+            if known is not None and touched is not None and not dependent(known, touched):
+                asleep.append(sleeper)
+        else:
+            left = uncovered(below, asleep) if below and asleep else below
+            if left or not (below or asleep):
+                found.append((tid, touched, left))
+    return found

@@ -46,6 +46,7 @@ class Reduction(Path):
         self.waiting: list[Race] = []  # of threads that could not go on
         self.races: list[Race] = []
         self.stale = False  # more depends on each other than was known: `restart`
+        self.late = False  # what steps touch is known after them: see `afterwards`
         self.extent = self.objects.extent
         self.root = 0  # the states before it are explored by somebody else,
         self.shared = False  # and the one at it too
@@ -63,7 +64,7 @@ class Reduction(Path):
             return True
         trees = self.trees
         at = len(trees) - 1
-        while at >= self.root and not trees[at]:
+        while at >= self.root and not (trees[at] and self.wanted(at)):
             at -= 1
         if at < self.root:
             return False
@@ -77,6 +78,14 @@ class Reduction(Path):
         del self.sleeps[at:]
         del trees[at:]
         return True
+
+    def wanted(self, at: int) -> bool:
+        """Whether something of the tree there has to be explored still."""
+        if self.late:
+            trace = self.trace
+            sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
+            self.trees[at][:] = afterwards.uncovered(self.trees[at], sleep)
+        return bool(self.trees[at])
 
     def conduct(self, run: Run) -> None:
         self.waiting = []
@@ -110,6 +119,7 @@ class Reduction(Path):
         trace = self.trace
         execution = run.execution
         if execution.late:
+            self.late = True
             afterwards.extend(self, run)
             return
         execution.on_spawn = trace.spawned

@@ -13,6 +13,7 @@ Reduction, J. ACM 64(4), 2017 (POPL 2014), Algorithm 2. Deviations:
 
 from __future__ import annotations
 
+from vkemu.exploration.reduction.afterwards import Guesses
 from vkemu.exploration.reduction.footprint import Footprint, Race
 from vkemu.exploration.reduction.frontier import Found
 from vkemu.exploration.reduction.reduction import Reduction
@@ -31,7 +32,7 @@ class Dpor(Reduction):
         shared = root if self.shared else -1  # explored by others, too
         sleeps = self.sleeps
         trees = self.trees
-        reverse = Reversals(trace).explore
+        reverse = (Guesses if self.late else Reversals)(trace).explore
         # Events that all the new ones happen after: their old races have the reversal they had.
         settled = -1
         for clock in trace.clocks[fresh:]:

@@ -21,6 +21,9 @@ class SourceDpor(Reduction):
             if second < self.kept:
                 continue
             events = trace.left(trace.independent_of(first), without) & ((1 << second) - 1)
+            if self.late:  # a guess: what it touches there is known if it was taken there
+                taken = [touched for other, touched, _ in self.sleeps[first] if other == tid]
+                footprint = taken[0] if taken else None
             if footprint is None:
                 past = events
             else:
