@@ -71,7 +71,6 @@ class Search:
 
     def _go(self) -> None:
         run = self.run
-        each = self.each
         result = self.result
         strategy = self.strategy
         audit = self.audit
@@ -124,8 +123,8 @@ class Search:
                 result.executions += 1
                 left -= 1
                 audit.saw(strategy)
-                if each is not None:
-                    each(run)
+                if self.each is not None:
+                    self.each(run)
             if finish is not None and not run.blocked:
                 finish(not run.cut)
             if error is not None and not run.blocked:  # else another execution has it in full

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 def extend(self: Reduction, run: Run) -> None:
     """New steps, until the execution is over."""
+    self.late = True
     execution: Any = run.execution
     trace = self.trace
     runnable = execution.runnable

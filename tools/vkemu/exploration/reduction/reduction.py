@@ -119,7 +119,6 @@ class Reduction(Path):
         trace = self.trace
         execution = run.execution
         if execution.late:
-            self.late = True
             afterwards.extend(self, run)
             return
         execution.on_spawn = trace.spawned
