@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from vkemu.launch.scenario import read_document
 from vkemu.litmus.decide import decide
@@ -59,3 +61,31 @@ def test_a_register_of_a_guest_is_told_by_its_statement() -> None:
     assert failure.error is not None
     told = ("wrote: A.s  by A: s = wait p", "wrote: A.p  by A: p = fork C")
     assert failure.error.details == told  # type: ignore[attr-defined]
+
+
+def test_what_was_written_before_the_first_step_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text("""
+        litmus.name = "t"
+        page.X.words = [1]
+        va.a = { va = 0x400000, page = "X" }
+        before = [{ thread = "P", run = ["r1 = reclaimed X"] }]
+        thread = [
+          { name = "P", kind = "host", run = ["r2 = wires X"] },
+          { name = "G", kind = "user", run = ["if 1 == 2: r0 = load a", "r1 = load a"] },
+        ]
+        outcome.forbidden = "P.r1 == 0 and P.r2 == 0 and G.r0 != 1 and X[0] == 1"
+    """)
+    litmus = load_litmus(str(file))
+    failure = decide(litmus, "pv_entry").failure
+    assert failure is not None
+    assert failure.error is not None
+    first, *others = failure.error.details  # type: ignore[attr-defined]
+    assert first == "wrote: P.r1  by P: r1 = reclaimed X  before the first step"
+    assert [line.rpartition("  step ")[0] for line in others[:1]] == [
+        "wrote: P.r2  by P: r2 = wires X"
+    ]
+    assert others[1:] == ["wrote: G.r0  by no statement", "wrote: X[0]  by no statement: as set up"]
+    told = text.render(tell_litmus(litmus, "pv_entry", failure.schedule))
+    assert "r1 = reclaimed X -> 0\n" in told
+    assert "r1 = load a -> 1\n" in told

@@ -95,7 +95,7 @@ class Test:
         emit = self._emit_to(oracle)
         if self.litmus.file.guest is None:
             self.machine = machine = Machine(self.litmus, self.policy, k.spawn, emit)
-            machine.set_up(run_before)
+            machine.set_up(partial(run_before, said=self.said))
         else:
             self.machine = guest = GuestMachine(self.litmus, self.policy, k.spawn, emit)
             guest.set_up()

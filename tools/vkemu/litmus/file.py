@@ -151,7 +151,7 @@ class Litmus(msgspec.Struct, frozen=True):
         if self.read and not self.whole:
             return self.read
         left = ("child", "image", "daemon")  # threads whose registers no machine keeps
-        threads = (thread for thread in self.threads if thread.kind not in left)
+        threads = (t for t in (*self.prepared, *self.threads) if t.kind not in left)
         written = (f"{t.name}.{s.target}" for t in threads for s in t.run if s.target)
         return tuple(dict.fromkeys((*self.read, *written)))
 

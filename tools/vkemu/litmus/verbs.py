@@ -39,11 +39,11 @@ async def run_program(machine: Machine, program: Program, said: Said | None = No
                 said(program.name, statement, value)
 
 
-async def run_before(machine: Machine) -> None:
+async def run_before(machine: Machine, said: Said | None = None) -> None:
     """[[before]], one statement after the other."""
     for program in machine.litmus.prepared:
         for machine.beginning in program.run:
-            await run_program(machine, structs.replace(program, run=(machine.beginning,)))
+            await run_program(machine, structs.replace(program, run=(machine.beginning,)), said)
 
 
 def value_of(me: Actor, register: Register) -> Arg:
