@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -156,13 +155,23 @@ def test_ctrl_c_ends_it_and_says_what_is_known(
     # It is at work when it has used some time of a processor.
     while busy(process.pid) < 1.5 and process.poll() is None:
         os.sched_yield()
+    before = own(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-    began = time.process_time()
-    out, _ = process.communicate(timeout=60)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    out = process.stdout.read()
+    process.stdout.close()
     assert said in out, out
     assert process.returncode in (130, 3, 1) or words[0] == "soak", out
-    assert time.process_time() - began < 60
+    # Within a second, of the processor: how long that takes is for the machine to say.
+    assert used.ru_utime + used.ru_stime - before < 1, out
     assert "Traceback" not in out
+
+
+def own(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def busy(group: int) -> float:

@@ -18,7 +18,7 @@ from vkemu.launch.scenario import Scenario, load
 from vkemu.record import rundir, token
 from vkemu.report.trial import Origin, record
 from vkemu.stepping import step_token
-from vkemu.verdict import OF_VERDICT, UsageError, Verdict, telling
+from vkemu.verdict import OF_VERDICT, Interrupted, UsageError, Verdict, telling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,13 @@ def run(args: argparse.Namespace) -> int:
     scenario = find_scenario(found, args.scenario, folder, args.runs)
     origin = Origin(found.scenario, found.settings, found.strategy, found.seed, found.choices)
     with Progress(scenario.name, enabled=not args.json) as progress:
-        done = record(scenario, schedule(found), origin, args.runs, progress.step, zstd=args.zstd)
+        progress.seed(found.seed)
+        try:
+            done = record(
+                scenario, schedule(found), origin, args.runs, progress.step, zstd=args.zstd
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(progress.known(found.seed)) from None
     crc = token.schedule_crc(done.outcome.choices)
     if (done.outcome.steps, crc) != (found.steps, found.schedule_crc):
         raise UsageError(
