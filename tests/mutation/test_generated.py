@@ -14,7 +14,7 @@ from vkemu.mutation import generate
 from vkemu.mutation.generate import Generated, fate, sample
 from vkemu.mutation.operators import applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, sources
-from vkemu.mutation.reach import Asked, Reach, reaching
+from vkemu.mutation.reach import Asked, Looked, Reach, look, reaching, shares
 from vkemu.mutation.reviewed import EQUIVALENT
 
 SEEDS = 60
@@ -195,3 +195,15 @@ def test_a_recorded_mistake_is_noticed(one: dict[str, str]) -> None:
     said = planted(one["path"], text, checks)
 
     assert said.status == "noticed", said
+
+
+def test_every_check_is_in_one_share_and_what_it_reaches_can_be_sent() -> None:
+    asked = [check for (share,) in shares(("pv_entry",), also=["litmus W01-late-enter nested"])
+             for check in share]  # fmt: skip
+    assert len(asked) == len(set(asked))
+    assert asked[-1] == "litmus W01-late-enter nested"
+
+    looked = look(asked[-1:])
+    assert msgspec.json.decode(msgspec.json.encode(looked), type=Looked) == looked
+    (reach,) = looked.reached
+    assert reach.lines["vkhost/pc64/nested_walk.py"]

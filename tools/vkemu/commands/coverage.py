@@ -14,14 +14,12 @@ import sys
 
 import msgspec
 
-from vkemu.commands import arguments
+from vkemu.commands import sharing
 from vkemu.verdict import Status, telling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--jobs", type=arguments.jobs, default=os.cpu_count() or 1, help="processes to use"
-    )
+    sharing.add_arguments(parser, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -37,16 +35,14 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def run(args: argparse.Namespace) -> int:
     from vkemu.mutation.planted import ROOT
-    from vkemu.mutation.reach import reach, unreached
+    from vkemu.mutation.reach import Looked, look, shares, unreached
     from vkemu.mutation.reasons import at_work
 
-    def tell(done: int, of: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{done} of {of} checks", end="", file=sys.stderr)
-
-    _, seen = reach(jobs=args.jobs, tell=tell, also=also())
+    asked = shares(also=also())
+    preload = ["vkemu.mutation.reach"]
+    looked = sharing.each(args, "coverage", look, asked, Looked, preload=preload)
     found = []
-    for path, missed in sorted(unreached(seen).items()):
+    for path, missed in sorted(unreached(one.seen for one in looked).items()):
         source = (ROOT / path).read_text()
         work, texts = at_work(source), source.splitlines()
         places = [(line, 0) for line in missed.lines]

@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
 def generated(args: argparse.Namespace) -> int:
     """`--generate`: a line for each, and at the end those that survived, with their diff."""
     from vkemu.mutation.generate import Fate, fate, questions, reach_of, sample
+    from vkemu.mutation.reach import Looked, look
 
     chosen = [m for m in sample(args.sample, args.seed) if not args.name or any(
         n in m.name for n in args.name
@@ -114,10 +115,13 @@ def generated(args: argparse.Namespace) -> int:
         return Status.PASS
     found: list[Fate] = []
     tests = str(args.tests or "")
-    asked = questions(chosen, reach_of(args.jobs), args.seconds, tests)
-    for one in sharing.each(
-        args, "mutants", fate, asked, Fate, preload=["vkemu.mutation.generate"]
-    ):
+    elsewhere = argparse.Namespace(**vars(args) | {"checkpoint": None})  # that is of the mutants
+    preload = ["vkemu.mutation.generate"]
+    reached = reach_of(
+        lambda shares: sharing.each(elsewhere, "reach", look, shares, Looked, preload=preload)
+    )
+    asked = questions(chosen, reached, args.seconds, tests)
+    for one in sharing.each(args, "mutants", fate, asked, Fate, preload=preload):
         found.append(one)
         if not args.json:
             print(f"{one.name}: {one.status}" + f" by {one.by}: {one.said}" * bool(one.by))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ import msgspec
 
 from vkemu.mutation.operators import Edit, applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, notices, sources
-from vkemu.mutation.reach import EARLY, USUAL, Asked, Reach, reach, reaching
+from vkemu.mutation.reach import EARLY, USUAL, Asked, Looked, Reach, reaching, shares
 from vkemu.mutation.reasons import enclosing
 from vkemu.mutation.reviewed import EQUIVALENT
 from vkemu.record.token import model_digest
@@ -82,12 +82,13 @@ def sample(count: int, seed: int) -> list[Generated]:
     return chosen
 
 
-def reach_of(jobs: int) -> list[Reach]:
-    """Of the kernels as they are: from `runs/`, when it was looked at before."""
+def reach_of(ask: Callable[[list[tuple[list[str]]]], Iterable[Looked]]) -> list[Reach]:
+    """Of the kernels as they are: from `runs/`, when it was looked at before. `ask` has `look`
+    answered for every share."""
     kept = Path("runs") / f"reach-{model_digest().hex()}.json"
     if kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=list[Reach])
-    reached, _ = reach(USUAL, jobs)
+    reached = [reach for looked in ask(shares(USUAL)) for reach in looked.reached]
     kept.parent.mkdir(exist_ok=True)
     kept.write_bytes(msgspec.json.encode(reached))
     return reached

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final, NamedTuple
@@ -20,7 +18,7 @@ import msgspec
 
 from vkemu.mutation.planted import ROOT, sources
 from vkemu.mutation.trial import DRAWN, FEW, SEEDS, checks, perform
-from vkemu.verdict import Interrupted, UsageError
+from vkemu.verdict import UsageError
 from vkhost.rmap import POLICIES as RMAPS
 from vkhost.rmap.interface import Rmap
 
@@ -43,36 +41,25 @@ class Reach(msgspec.Struct, frozen=True):
     lines: dict[str, list[int]]
 
 
-def reach(
-    policies: tuple[str, ...] = POLICIES,
-    jobs: int = 1,
-    tell: Callable[[int, int], None] = lambda done, of: None,
-    also: Iterable[str] = (),
-) -> tuple[list[Reach], list[bytes]]:
-    """Of every check there is, and what coverage.py has seen."""
+class Looked(msgspec.Struct, frozen=True):
+    """Of a share of the checks; and what coverage.py has seen."""
+
+    reached: list[Reach]
+    seen: bytes
+
+
+def shares(
+    policies: tuple[str, ...] = POLICIES, also: Iterable[str] = ()
+) -> list[tuple[list[str]]]:
+    """What `look` is asked: every check there is, some at a time."""
     looked_at = ("0", "1")  # seeds
     every = [c for c in checks(policies) if not c.startswith("run") or c.endswith(looked_at)]
     every += also
     share = 40  # checks looked at in one piece
-    shares = [every[i : i + share] for i in range(0, len(every), share)]
-    found: list[Reach] = []
-    seen: list[bytes] = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        done = 0
-        try:
-            for number, part in enumerate(pool.map(look, shares), 1):
-                found += part[0]
-                seen.append(part[1])
-                done = min(number * share, len(every))
-                tell(done, len(every))
-        except KeyboardInterrupt:
-            for child in active_children():  # the pool would wait for what they are at
-                child.kill()
-            raise Interrupted(f"{done} of {len(every)} checks are made") from None
-    return found, seen
+    return [(every[i : i + share],) for i in range(0, len(every), share)]
 
 
-def look(share: Iterable[str]) -> tuple[list[Reach], bytes]:
+def look(share: Iterable[str]) -> Looked:
     coverage = tracer()
     coverage.start()
     said: list[tuple[str, str, float]] = []
@@ -94,7 +81,7 @@ def look(share: Iterable[str]) -> tuple[list[Reach], bytes]:
             for context in contexts:
                 lines.setdefault(context, {}).setdefault(name, []).append(line)
     reached = [Reach(c, verdict, took, lines.get(c, {})) for c, verdict, took in said]
-    return reached, data.dumps()
+    return Looked(reached, data.dumps())
 
 
 class Missed(msgspec.Struct, frozen=True):
