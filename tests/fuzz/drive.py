@@ -6,10 +6,10 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["vkprotocol", "vkemu", "vkhost"]):
-    from tests.fuzz.targets import target
+from tests.fuzz.targets import target
 
 if __name__ == "__main__":
-    one = target(sys.argv[1])
+    with atheris.instrument_imports(include=["vkprotocol", "vkemu", "vkhost"]):
+        one = target(sys.argv[1])
     atheris.Setup([sys.argv[0], *sys.argv[2:]], lambda data: one(data) and None)
     atheris.Fuzz()
