@@ -176,7 +176,7 @@ function foldRow(i) {
   node.setAttribute("role", "option");
   if (marks.opens >= 0 && from > marks.opens && to < marks.closes) node.classList.add("window");
   if (focusFold === from) node.classList.add("selected");
-  const text = to === 0 ? "the set-up" : `${to - from + 1} steps (${from} to ${to})`;
+  const text = to === 0 ? "the set-up" : `${to - from + 1} steps, to ${to}`;
   const t = el("span", "t", text);
   t.style.left = `${LEFT + BARS}px`;
   node.append(el("span", "n", "⋮"), t);
