@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from vkemu import explore
 from vkemu.exploration.exploring import ALONE
+from vkemu.exploration.program import Program
+from vkemu.exploration.run import Run
+from vkemu.exploration.strategies.dpor import Dpor
 
 from tests.exploration import corners, edges, hidden, waiting
 
@@ -144,6 +147,27 @@ def test_what_a_guard_reads_besides_its_object_counts(program: Any, reads: str) 
     (remark,) = explore(program, stop_on_failure=False).remarks
     assert remark.startswith("a guard (waiting.py:")
     assert reads in remark
+
+
+@pytest.mark.parametrize(
+    "program", [waiting.variable, waiting.handed_over, waiting.of_another_call, waiting.filled]
+)
+def test_how_much_is_done_is_known_after_every_execution(program: Any) -> None:
+    """Also after one that was abandoned before its first step."""
+    run = Run(Program(program, {}), 1000)
+    strategy = Dpor(run.program.numbers)
+    abandoned = 0
+    while strategy.start():
+        kept = len(strategy.trace)
+        run.begin()
+        strategy.conduct(run)
+        run.finish()
+        if strategy.stale:
+            strategy.restart()
+            continue
+        abandoned += run.blocked and len(run.schedule) == kept
+        assert 0 <= strategy.share() <= 1
+    assert abandoned
 
 
 def test_what_a_guard_is_given_counts_where_it_can_change() -> None:
