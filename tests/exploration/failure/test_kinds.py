@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from vkemu import explore
 from vkemu.exploration.run import Run
+from vkemu.litmus import decide
+from vkemu.litmus.file import load_litmus
 from vkemu.oracle.violation import Violation
 
 
@@ -93,3 +95,32 @@ def test_all_kinds_are_told_apart() -> None:
     found = explore(program, strategy="dfs", stop_on_failure=False, max_executions=3000)
     assert found.failure is not None
     assert found.failure.message == "early: AssertionError: another"
+
+
+def kinds_of(window: str, strategy: str) -> tuple[set[str], bool]:
+    """On extent_scan, of all executions; and whether nothing is left."""
+    kinds: set[str] = set()
+
+    def note(run: Run) -> None:
+        kinds.update(fault.kind for fault in run.faults)
+
+    test = decide.Test(load_litmus(window), "extent_scan")
+    found = explore(test, strategy=strategy, stop_on_failure=False, each=note)
+    return kinds, found.exhausted
+
+
+@pytest.mark.slow
+def test_the_oracle_finds_the_kinds_of_plain_search_in_fewer_executions() -> None:
+    """Which thread's step it finds one in depends on the order of steps that have nothing to do
+    with each other; what kind it is does not."""
+    expected = {"Violation 4 dirty"}
+    assert kinds_of("W12", "dfs") == (expected, True)
+    assert kinds_of("W12", "dpor") == kinds_of("W12", "source-dpor") == (expected, True)
+
+
+@pytest.mark.slow
+def test_all_kinds_that_one_preemption_leads_to_are_found() -> None:
+    """Of a test with two of them, in different threads, that plain search does not exhaust."""
+    expected = {"Violation 4 dirty", "Panic"}
+    assert kinds_of("W45", "bounded:1")[0] == expected
+    assert kinds_of("W45", "dpor") == kinds_of("W45", "source-dpor") == (expected, True)
