@@ -23,7 +23,7 @@ from typing import Final
 
 set_handler: Final = signal.signal  # an async program under search is refused it
 GRACE: Final = 0.25  # seconds that an execution has to come to its end
-STRUCK: Final[list[KeyboardInterrupt | None]] = [None]  # since the execution began
+STRUCK: Final[list[KeyboardInterrupt]] = []  # since the execution began
 
 
 class TimeIsUp(KeyboardInterrupt):
@@ -51,8 +51,8 @@ def within(seconds: float | None, steps: Callable[[], object]) -> Iterator[None]
         if not seen:
             seen.append(steps())
             return
-        STRUCK[0] = stop = TimeIsUp(place_of(frame, caller) if seen[0] == steps() else "")
-        raise stop
+        STRUCK.append(TimeIsUp(place_of(frame, caller) if seen[0] == steps() else ""))
+        raise STRUCK[-1]
 
     began = time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
@@ -75,7 +75,7 @@ def heeding() -> Iterator[None]:
         return
 
     def strike(number: int, frame: FrameType | None) -> None:
-        STRUCK[0] = KeyboardInterrupt()
+        STRUCK.append(KeyboardInterrupt())
         before(number, frame)
 
     set_handler(signal.SIGINT, strike)
@@ -87,8 +87,8 @@ def heeding() -> Iterator[None]:
 
 def if_struck() -> None:
     """Raise what an execution has kept to itself."""
-    if STRUCK[0] is not None:
-        raise STRUCK[0]
+    if STRUCK:
+        raise STRUCK[-1]
 
 
 def is_free(seconds: float) -> bool:

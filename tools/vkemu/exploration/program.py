@@ -74,7 +74,7 @@ class Program(Making):
         self.seen: Look | None = None
         self.late = False  # something was to hold always, from the middle of an execution on
         self.building = False
-        self._special = False  # something is noted of each thread
+        self._special: dict[Key, None] = {}  # when not empty, something is noted of each thread
         self._fields: frozenset[str] | None = None  # that its code names: see `looks`
         self.moving = ""  # that a guard reads more than its object, when one does: see `waits`
         self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
@@ -91,9 +91,10 @@ class Program(Making):
         else:
             execution = Execution(self.tids)
         self.execution = execution
-        if self._fields is None:
-            self._fields = named_by(self.build)
-        if self._fields:
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = named_by(self.build)
+        if fields:
             MADE[0] = self._tells
         LOOK[0] = self.looked
         execution.deferred = True
@@ -109,7 +110,7 @@ class Program(Making):
         if self.awaited:
             self.awaited = {}
         self.joinable = False
-        self._special = bool(self.numbers.cancelled)
+        self._special = self.numbers.cancelled
         if self._ends or self.watched or self._lazy:
             self._ends = {}
             self.watched = {}

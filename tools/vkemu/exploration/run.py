@@ -101,7 +101,8 @@ class Run:
         """Build the program anew. Then `settle`, perhaps after a replay."""
         if FORGOTTEN:  # of threads that were ended in the middle
             FORGOTTEN.clear()
-        STRUCK[0] = None
+        if STRUCK:
+            STRUCK.clear()
         self.schedule = []
         self.error = None
         self.blame = ""
@@ -170,8 +171,8 @@ class Run:
         """What was wrong with this execution, now that it is over."""
         execution = self.execution
         LOOK[0] = None
-        if STRUCK[0] is not None:
-            raise STRUCK[0]
+        if STRUCK:
+            raise STRUCK[-1]
         judged = self.cut or execution.alive or self.program.ends
         if judged and not self.faults and self.error is None and not self.blocked:
             self._end()
