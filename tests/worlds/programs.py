@@ -11,7 +11,9 @@ import time
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
+import anyio
 import anyio.to_process
+import anyio.to_thread
 import trio
 from trio import to_thread
 from trio.lowlevel import checkpoint
@@ -345,6 +347,38 @@ async def in_executor() -> int:
 
     loop = asyncio.get_running_loop()
     await asyncio.gather(*[loop.run_in_executor(None, add) for _ in range(2)])
+    return box[0]
+
+
+async def in_asyncios_threads() -> int:
+    box = [0]
+
+    def get() -> int:
+        return box[0]
+
+    def put(value: int) -> None:
+        box[0] = value
+
+    async def increment() -> None:
+        value = await asyncio.to_thread(get)
+        await asyncio.to_thread(put, value + 1)
+
+    await asyncio.gather(increment(), increment())
+    return box[0]
+
+
+async def in_anyios_threads() -> int:
+    box = [0]
+
+    def get() -> int:
+        return box[0]
+
+    async def increment() -> None:
+        box[0] = await anyio.to_thread.run_sync(get) + 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(increment)
+        group.start_soon(increment)
     return box[0]
 
 

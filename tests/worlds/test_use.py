@@ -78,6 +78,49 @@ async def with_argument(x):
 """
 
 
+OF_ANYIO = """
+import anyio
+import pytest
+import vkemu
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+@pytest.fixture
+async def tally():
+    await anyio.sleep(0)
+    yield [0]
+    await anyio.sleep(0)
+
+@pytest.mark.anyio
+@vkemu.explored()
+async def test_lost(tally, anyio_backend):
+    async def add():
+        value = tally[0]
+        await anyio.sleep(0)
+        tally[0] = value + 1
+    async with anyio.create_task_group() as group:
+        group.start_soon(add)
+        group.start_soon(add)
+    assert tally[0] == 2
+"""
+
+
+@pytest.mark.long
+def test_tests_of_anyios_plugin_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "test_of_anyio.py").write_text(OF_ANYIO)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_of_anyio.py"]
+
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=140
+    )
+
+    assert "2 failed" in done.stdout, done.stdout
+    assert done.stdout.count("assert 1 == 2 (after") == 2
+
+
 @pytest.mark.slow
 def test_tests_as_they_stand(tmp_path: Path) -> None:
     (tmp_path / "test_as_it_stands.py").write_text(TESTS)

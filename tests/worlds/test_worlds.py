@@ -162,6 +162,37 @@ def test_calls_in_worker_threads_are_steps_at_any_time() -> None:
     assert set(found) == {"1", "2"}
 
 
+@pytest.mark.parametrize(
+    ("program", "backend"),
+    [
+        (programs.in_asyncios_threads, "asyncio"),
+        (programs.in_anyios_threads, "anyio+asyncio"),
+    ],
+)
+def test_to_thread_of_every_library(program: Any, backend: str) -> None:
+    _, found = ends(program, backend, strategy="random", max_executions=20)
+
+    assert set(found) == {"1", "2"}
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="event loop policies go")
+def test_a_program_for_uvloop_runs_on_our_loop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    kinds = set()
+
+    async def on_uvloop() -> None:
+        kinds.add(type(asyncio.get_running_loop()).__module__)
+        await programs.asyncio_failing()
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    try:
+        assert explore(on_uvloop, backend="asyncio").verdict == "fail"
+    finally:
+        asyncio.set_event_loop_policy(before)
+    assert kinds == {"vkemu.worlds.asyncio_loop"}
+
+
 def test_a_worker_thread_may_call_back() -> None:
     result, found = ends(programs.back_from_a_thread, "trio")
 

@@ -6,6 +6,7 @@ import asyncio
 import asyncio.futures
 import asyncio.tasks
 import concurrent.futures
+import contextvars
 import importlib
 import inspect
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from vkemu.worlds.asyncio_loop import Future, PyFuture, Task, ordered_hash
 from vkemu.worlds.hooks import Hooks
+from vkemu.worlds.instrumenting import instrument_late
 from vkemu.worlds.workers import current
 
 C_TASK = asyncio.Task
@@ -38,6 +40,7 @@ def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
     if "anyio" in sys.modules:  # it keeps scopes in sets
         backend = importlib.import_module("anyio._backends._asyncio")
         hooks.add(backend.CancelScope, "__hash__", ordered_hash)
+        worker_threads(hooks, backend)
 
     def now() -> tuple[Any, float] | None:
         from vkemu.worlds.asyncio_world import AsyncioWorld
@@ -46,6 +49,35 @@ def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
         return None if world is None or world.at < 0 else (world.loop, world.now)
 
     return now
+
+
+def worker_threads(hooks: Hooks, backend: Any) -> None:
+    """AnyIO keeps threads of its own: its calls are calls of the loop's, which are steps."""
+    claim = importlib.import_module("anyio._core._eventloop").claim_worker_thread
+
+    async def run_sync_in_worker_thread(
+        cls: Any, func: Any, args: Any, abandon_on_cancel: bool = False, limiter: Any = None
+    ) -> Any:
+        await cls.checkpoint()
+        loop = asyncio.get_running_loop()
+        async with limiter or cls.current_default_thread_limiter():
+            with backend.CancelScope(shield=not abandon_on_cancel) as scope:
+                context = contextvars.copy_context()
+                outer = scope if abandon_on_cancel else scope._parent_scope or scope
+
+                def call() -> Any:
+                    with claim(backend.AsyncIOBackend, loop):
+                        backend.threadlocals.current_cancel_scope = outer
+                        return context.run(func, *args)
+
+                instrument_late(func)
+                return await loop.run_in_executor(None, call)
+
+    hooks.replace(
+        backend.AsyncIOBackend,
+        "run_sync_in_worker_thread",
+        classmethod(run_sync_in_worker_thread),
+    )
 
 
 def gathering(hooks: Hooks) -> None:
