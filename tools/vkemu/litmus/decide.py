@@ -22,6 +22,7 @@ from vkemu.litmus.wrote import wrote
 from vkemu.oracle import DEFAULT_CHECKS, Oracle
 from vkemu.record import token
 from vkhost.kernel import Emit
+from vkhost.rmap import POLICIES
 
 # Set-ups, before it is worth while to note what they leave: it takes as long as two of them.
 OFTEN: Final = 3
@@ -65,6 +66,11 @@ class Test:
         self._made = 0  # and how often that was done
         self._at_rest: Snapshot | None = None
         self.__qualname__ = f"{litmus.name}[{policy}]"
+
+    @property
+    def only_ours(self) -> bool:
+        """A test is statements, which our code takes; a policy of a file is somebody else's."""
+        return POLICIES.get(self.policy, "").startswith("vkhost.")
 
     def __call__(self, k: Any) -> None:
         try:
