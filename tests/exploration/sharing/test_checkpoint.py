@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import partial
 from pathlib import Path
 from random import Random
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import msgspec
@@ -123,6 +125,38 @@ def test_a_checkpoint_is_not_taken_up_with_other_values(
     monkeypatch.setitem(LIMITS, "x", 1)
     with pytest.raises(ExplorationError, match="the program is another one"):
         explore(limited, checkpoint=file)
+
+
+def by_name(k: Any, limits: Any, name: str) -> None:
+    x = k.cell("x", 0)
+    k.spawn("one", x.store, 1)
+    k.at_end(lambda: x.value != getattr(limits, name + "ue"))
+
+
+def test_what_a_name_that_is_put_together_leads_to_is_part_of_a_program() -> None:
+    identities = [identity_of(partial(by_name, limits=Limits(n), name="val")) for n in (1, 2, 1)]
+    assert identities[0] == identities[2] != identities[1]
+
+
+def test_a_module_without_a_file_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Any = ModuleType("made_by_a_test")
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+
+    def program(k: Any) -> None:
+        k.at_end(lambda: made.limit)
+
+    identities = []
+    for made.limit in (1, 2, 1):
+        identities.append(identity_of(program))
+    assert identities[0] == identities[2] != identities[1]
+
+
+def test_a_program_that_asks_its_process_has_no_checkpoint(tmp_path: Path) -> None:
+    def program(k: Any) -> None:
+        k.at_end(lambda: os.environ.get("LIMIT") is None)
+
+    with pytest.raises(ExplorationError, match=r"^checkpoint: .* refers to environ, .*identity"):
+        explore(program, checkpoint=tmp_path / "search")
 
 
 def test_a_program_without_a_value_has_no_checkpoint(tmp_path: Path) -> None:

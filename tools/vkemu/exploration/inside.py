@@ -109,7 +109,7 @@ def not_its_own(thing: Any) -> bool:
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is None:
-        return module is not None and name != "__main__"
+        return name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"
     return name.partition(".")[0] in OURS or str(file).startswith(STANDARD)
 
 

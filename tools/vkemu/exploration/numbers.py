@@ -21,6 +21,12 @@ def seconds(name: str, value: Any) -> None:
         raise wrong(name, value, expected)
 
 
+def duration(name: str, value: Any) -> None:
+    seconds(name, value)
+    if value == float("inf"):
+        raise wrong(name, value, "seconds, at least 0, and not for ever")
+
+
 def wrong(
     name: str, value: Any, expected: str, kind: type[ValueError | TypeError] = ValueError
 ) -> ValueError | TypeError:

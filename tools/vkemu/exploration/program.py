@@ -242,6 +242,8 @@ class Program(Making):
 
         For threads spawned while `joinable` is set, as it is in an async test that is `explored`.
         """
+        if not isinstance(thread, Thread):
+            raise TypeError(f"join: {thread!r}, expected a thread")
         end = self._ends.get(thread)
         if end is None:
             raise RuntimeError(f"join {thread.name}: set k.joinable before it is spawned")

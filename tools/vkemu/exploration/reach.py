@@ -50,11 +50,20 @@ def holds(thing: Any, names: tuple[str, ...] | None) -> list[Any]:
 class Reach:
     """Everything `root` leads to; a thing is not looked into when it is `shut`.
 
-    `names` are those that other code names.
+    `names` are those that other code names. With `whole`, all fields count, named or not.
     """
 
-    def __init__(self, root: Any, shut: Shut, most: int = MOST, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Any,
+        shut: Shut,
+        most: int = MOST,
+        names: Iterable[str] = (),
+        *,
+        whole: bool = False,
+    ) -> None:
         self.shut = shut
+        self.whole = whole
         self.things: Parts = []  # in an order that is the same in every process
         self.unknown: str | None = None  # the name of the first that nobody knows
         self.names = dict.fromkeys(names)
@@ -92,7 +101,7 @@ class Reach:
             self._name(fields, fresh)
         for fields in found.fields:
             self._fields.append(fields)
-            self._name(fields, self.names)
+            self._name(fields, all_names(fields) if self.whole else self.names)
 
     def _name(self, fields: Mapping[str, Any], names: Iterable[str]) -> None:
         self._todo += [(name, fields[name]) for name in names if name in fields]
@@ -106,3 +115,7 @@ class Reach:
             *self._globals,
         ]
         return [Spot(thing, which, holds(thing, which)) for thing, which in places]
+
+
+def all_names(fields: Mapping[str, Any]) -> list[str]:
+    return [name for name in fields if not name.startswith("__")]

@@ -22,8 +22,7 @@ from vkprotocol.effects import (
 )
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.numbers import seconds as checked_seconds
-from vkemu.exploration.numbers import whole
+from vkemu.exploration.numbers import duration, whole
 from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
 from vkemu.exploration.primitives.meeting import Barrier, Limiter
 from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
@@ -131,12 +130,12 @@ class Making:
         return CLOCK[0] / SECOND
 
     def sleep(self, seconds: float) -> Awaitable[None]:
-        checked_seconds("sleep", seconds)
+        duration("sleep", seconds)
         return pause(round(seconds * SECOND))
 
     def timeout(self, seconds: float) -> Timeout:
         """`async with`: TimeoutError for who waits inside for longer; `expired` says whether."""
-        checked_seconds("timeout", seconds)
+        duration("timeout", seconds)
         return Timeout(seconds)
 
     def cancel(self, thread: Thread) -> Awaitable[None]:

@@ -18,7 +18,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from vkemu.exploration.inside import PLAIN, not_its_own
-from vkemu.exploration.reach import Reach
+from vkemu.exploration.reach import OPEN, Reach
 from vkemu.exploration.result import ExplorationError
 
 
@@ -28,9 +28,13 @@ def identity_of(program: Any) -> str:
         return str(said)
     things_max = 1_000_000  # that a program may refer to
     reach = Reach(program, not_its_own, things_max)
-    if reach.unknown is not None:
+    if OPEN & reach.names.keys():  # to who knows which field
+        reach = Reach(program, not_its_own, things_max, whole=True)
+    outside = ("environ", "getenv", "argv")  # of the process
+    unknown = reach.unknown or next((name for name in outside if name in reach.names), None)
+    if unknown is not None:
         raise ExplorationError(
-            f"checkpoint: the program refers to {reach.unknown}, of which nobody can tell whether "
+            f"checkpoint: the program refers to {unknown}, of which nobody can tell whether "
             "it is the same another day; give the program an attribute `identity`, a text"
         )
     digest = 0
