@@ -166,6 +166,7 @@ def test_calls_in_worker_threads_are_steps_at_any_time() -> None:
     ("program", "backend"),
     [
         (programs.in_asyncios_threads, "asyncio"),
+        (programs.in_anyios_threads, "anyio+trio"),
         (programs.in_anyios_threads, "anyio+asyncio"),
     ],
 )

@@ -136,6 +136,10 @@ class Rewriter:
             return self.global_name(name, arg), [], []
         if "DEREF" in name:
             return cell(name, arg, once), [], []
+        closing = "MAKE_FUNCTION" if VERSION < (3, 13) else "SET_FUNCTION_ATTRIBUTE"
+        # Who makes a function names what it closes over.
+        if name == closing and isinstance(arg, int) and arg & 8:
+            return [], [], call(accesses.born, 1)
         if name in TESTS:
             needless = bool(out) and getattr(out[-1], "name", "") in MAKES_BOOL
             return [] if needless else call(accesses.tested, 1), [], []
@@ -218,7 +222,7 @@ def is_named(at: Any, name: str) -> bool:
 
 def cell(name: str, arg: Any, once: frozenset[str]) -> Code:
     if arg.name == "__class__" or arg.name in once:
-        return []
+        return call(accesses.born, 1) if name == "STORE_DEREF" else []
     load = Instr("LOAD_CLOSURE" if VERSION < (3, 13) else "LOAD_FAST", arg)
     if name.startswith("LOAD"):
         return call(accesses.read_cell, load)
