@@ -286,3 +286,14 @@ def test_a_vmspace_with_wired_ptes_goes_entries_first() -> None:
     k.do(vmspace_rel(k.own))
 
     assert k.kernel.vmstats.v_wire_count.value == 0
+
+
+def test_the_last_wiring_of_an_entry_unwires_its_pages() -> None:
+    """vm_map.c:vm_map_unwire."""
+    k = anonymous(2)
+    assert mlock(k, 0, 2) == KERN_SUCCESS
+    entry = k.own.vm_map.entries[0]
+    entry.wired_count += 1
+    assert munlock(k, 0, 2) == KERN_SUCCESS
+
+    assert (entry.wired_count, k.own.pmap.wired_count) == (1, 2)

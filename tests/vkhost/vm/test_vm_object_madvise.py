@@ -8,6 +8,7 @@ from vkprotocol.mman import MADV_FREE, MADV_WILLNEED
 from tests.vkhost.vkernel import Vkernel
 from tests.vkhost.vm.pages import queue_of
 from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
+from vkhost.vm.vm_map_backing import vm_map_entry_shadow
 from vkhost.vm.vm_map_madvise import vm_map_madvise
 from vkhost.vm.vm_mmap import kern_mmap
 from vkhost.vm.vm_object import VmObject
@@ -77,3 +78,21 @@ def test_madv_willneed_activates_what_is_there() -> None:
 
     assert queue_of(m) == "active"
     assert list(obj.memq) == [0]
+
+
+def test_a_shadow_takes_onemapping_from_its_source() -> None:
+    """vm_map.c:vm_map_entry_shadow."""
+    k, _, _ = written()
+    k.do(vmspace_fork(k.own, "child"))
+    entry = k.own.vm_map.entries[0]
+    source = entry.ba.object
+    assert source is not None
+
+    async def shadow() -> None:
+        await k.own.vm_map.lock.acquire_exclusive()
+        await vm_map_entry_shadow(k.own.vm_map, entry)
+        await k.own.vm_map.lock.release()
+
+    source.onemapping.state = True
+    k.do(shadow())
+    assert not source.onemapping.value

@@ -16,12 +16,11 @@ from vkhost.pc64.pmap_enter import pmap_enter
 from vkhost.pc64.pmap_remove import pmap_remove
 from vkhost.tree import Tree
 from vkhost.vm.vm import VM_PROT_READ, VM_PROT_WRITE
-from vkhost.vm.vm_map_backing import vm_map_entry_shadow
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
 from vkhost.vm.vm_mmap import kern_mmap
 from vkhost.vm.vm_object_page import vm_object_page_clean, vm_object_page_remove
-from vkhost.vm.vm_page import PG_CLEANCHK, PG_MAPPED, PG_NOSYNC, VmPage
+from vkhost.vm.vm_page import PG_CLEANCHK, PG_MAPPED, PG_NOSYNC, PG_WRITEABLE, VmPage
 from vkhost.vm.vm_page_busy import (
     vm_page_io_start,
     vm_page_wakeup,
@@ -184,8 +183,9 @@ def test_but_what_an_earlier_pass_has_marked_it_does_write() -> None:
 
 def test_the_syncer_leaves_nosync_pages_alone() -> None:
     machine, vp, pages = dirty_file(cluster_pages=1)
-    pages[2].flags.state |= PG_NOSYNC
+    pages[2].flags.state |= PG_NOSYNC | PG_WRITEABLE
     machine.do(vm_object_page_clean(pages[0].object, 0, 0, OBJPC_NOSYNC))  # type: ignore[arg-type]
+    assert pages[2].flags.value & PG_WRITEABLE
 
     assert [vp.content[i * PAGE] for i in range(4)] == [1, 2, 0, 4]
 
@@ -290,6 +290,7 @@ def test_a_nosync_entry_marks_what_becomes_writable() -> None:
     assert not m.flags.value & PG_NOSYNC
     k.do(vm_page_dirty(m))
     k.do(pmap_remove(k.own.pmap, 0, PAGE))
+    k.kernel.vmmeter.tunables["fault_bypass"] = 0
     k.fault(0, WRITE)
     assert not m.flags.value & PG_NOSYNC
 
@@ -311,7 +312,14 @@ def test_waiting_for_memory_ends_when_the_process_is_to_be_killed() -> None:
     proc = proc_create(host.kernel, "p", None, 1)
     assert proc is not None
     proc.lowmemkill.state = True
-    host.drive(vm_wait_pfault(host.kernel, proc))
+    host.resident(0)
+    thread = host.spawn("pfault", vm_wait_pfault(host.kernel, proc))
+    for _ in range(20):
+        if not thread.done and (thread.runnable or host.ex.advance()):
+            host.step(thread)
+
+    assert ("pageout.wait", "pfault") in host.events
+    assert thread.done
 
 
 def test_the_resident_set_is_counted_without_wired_pages() -> None:
@@ -372,26 +380,9 @@ def test_a_collapse_copies_what_the_first_object_lacks() -> None:
     obj = entry.ba.object
 
     assert entry.ba.backing_ba is None
+    assert k.vnode.object is not None
+    assert k.vnode.object.backing_list == []
     assert obj is not None
     assert sorted(obj.memq) == [0, 1, 2, 3]
     assert obj.memq[2].frame.words[0] == 22
     assert k.mapped(2 * PAGE) is None  # the PTE of the page below is gone
-
-
-def test_a_shadow_takes_onemapping_from_its_source() -> None:
-    """vm_map.c:vm_map_entry_shadow."""
-    k = anonymous(4)
-    k.fault(0, WRITE)
-    k.do(vmspace_fork(k.own, "child"))
-    entry = k.own.vm_map.entries[0]
-    source = entry.ba.object
-    assert source is not None
-
-    async def shadow() -> None:
-        await k.own.vm_map.lock.acquire_exclusive()
-        await vm_map_entry_shadow(k.own.vm_map, entry)
-        await k.own.vm_map.lock.release()
-
-    source.onemapping.state = True
-    k.do(shadow())
-    assert not source.onemapping.value
