@@ -140,6 +140,8 @@ def test_a_guard_that_holds_and_was_not_asked_is_no_deadlock() -> None:
         (partial(waiting.handed_over, first=False), "reads ready, which"),
         (waiting.of_another_call, "reads "),
         (waiting.by_name, "reads ready, which"),
+        (waiting.made_anew, "reads ready, which"),
+        (waiting.given_by_another, "reads ready, which"),
     ],
 )
 def test_what_a_guard_reads_besides_its_object_counts(program: Any, reads: str) -> None:

@@ -206,3 +206,22 @@ def filled(k: Any) -> None:
 
     k.spawn("s", work)
     k.spawn("w", wait)
+
+
+class Made:
+    def __init__(self, ready: int, other: Any = None) -> None:
+        self.ready = ready
+        if other is not None:
+            other.ready = ready
+
+
+def made_anew(k: Any) -> None:
+    """Its fields are given to it a second time."""
+    made = Made(0)
+    set_before_or_after(k, lambda: made.__init__(1), lambda: made.ready)  # type: ignore[misc]
+
+
+def given_by_another(k: Any) -> None:
+    """Who makes one thing changes another."""
+    made = Made(0)
+    set_before_or_after(k, lambda: Made(1, made), lambda: made.ready)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import cache
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+from itertools import pairwise
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,7 @@ from vkemu.exploration.reach import OPEN, Reach, Spot
 
 EXECUTOR: Final = Execution.__module__
 GOES_ON: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
+MAKERS: Final = ("__init__", "__post_init__")
 SHUT: Final = (Shared, Condition, Sender, Receiver, Making)
 CONTAINERS: Final = (list, dict, set, deque, bytearray)
 FIXED: Final = (int, bool, float, str, bytes, type(None))  # what a variable holds, unchanging
@@ -42,12 +44,18 @@ class Stores(NamedTuple):
 
 @cache
 def stores_of(code: CodeType) -> Stores:
-    found = [(at.opname, at.argval) for at in dis.get_instructions(code)]
-    cells = tuple(name for op, name in found if op in ("STORE_DEREF", "DELETE_DEREF"))
-    ops = ["STORE_GLOBAL", "DELETE_GLOBAL"]
-    if code.co_name not in ("__init__", "__new__", "__post_init__"):  # which make the thing
-        ops += ["STORE_ATTR", "DELETE_ATTR"]
-    return Stores(cells, frozenset(name for op, name in found if op in ops))
+    found = list(dis.get_instructions(code))
+    cells = tuple(at.argval for at in found if at.opname in ("STORE_DEREF", "DELETE_DEREF"))
+    ops = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR")
+    # Who makes a thing gives it its fields before anybody else has it.
+    own = code.co_varnames[0] if code.co_name in MAKERS and code.co_argcount else None
+    names = (
+        at.argval
+        for before, at in pairwise(found)
+        if at.opname in ops
+        and not (own and before.opname.startswith("LOAD_") and before.argval == own)
+    )
+    return Stores(cells, frozenset(names))
 
 
 class Code:
@@ -60,7 +68,10 @@ class Code:
         self.assigned: set[str] = set()
         for _, thing in reach.things:
             if isinstance(thing, FunctionType) and not not_its_own(thing):
-                self._open(thing.__code__)
+                code = thing.__code__
+                self._open(code)
+                # One that makes a thing anew that is there already.
+                self.unknown |= code.co_name not in MAKERS and any(map(MAKERS.count, code.co_names))
 
     def _open(self, code: CodeType) -> None:
         self.assigned |= stores_of(code).names
