@@ -74,7 +74,7 @@ class Program(Making):
         self.seen: Look | None = None
         self.late = False  # something was to hold always, from the middle of an execution on
         self.building = False
-        self._special: dict[Key, None] = {}  # when not empty, something is noted of each thread
+        self._special = False  # something is noted of each thread
         self._fields: frozenset[str] | None = None  # that its code names: see `looks`
         self.moving = ""  # that a guard reads more than its object, when one does: see `waits`
         self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
@@ -110,7 +110,7 @@ class Program(Making):
         if self.awaited:
             self.awaited = {}
         self.joinable = False
-        self._special = self.numbers.cancelled
+        self._special = bool(self.numbers.cancelled)  # as it is now
         if self._ends or self.watched or self._lazy:
             self._ends = {}
             self.watched = {}

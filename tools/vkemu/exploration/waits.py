@@ -68,13 +68,12 @@ class Code:
         self.assigned: set[str] = set()
         for _, thing in reach.things:
             if isinstance(thing, FunctionType) and not not_its_own(thing):
-                code = thing.__code__
-                self._open(code)
-                # One that makes a thing anew that is there already.
-                self.unknown |= code.co_name not in MAKERS and any(map(MAKERS.count, code.co_names))
+                self._open(thing.__code__)
 
     def _open(self, code: CodeType) -> None:
         self.assigned |= stores_of(code).names
+        if code.co_name not in MAKERS and any(map(MAKERS.count, code.co_names)):
+            self.unknown = True  # what is there already may be made anew
         for inner in code.co_consts:
             if isinstance(inner, CodeType):
                 self.around[inner] = code
