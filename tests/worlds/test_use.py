@@ -83,9 +83,9 @@ import anyio
 import pytest
 import vkemu
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request):
-    return request.param
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
 
 @pytest.fixture
 async def tally():
@@ -95,7 +95,7 @@ async def tally():
 
 @pytest.mark.anyio
 @vkemu.explored()
-async def test_lost(tally, anyio_backend):
+async def test_lost(tally):
     async def add():
         value = tally[0]
         await anyio.sleep(0)
@@ -117,8 +117,8 @@ def test_tests_of_anyios_plugin_as_they_stand(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=140
     )
 
-    assert "2 failed" in done.stdout, done.stdout
-    assert done.stdout.count("assert 1 == 2 (after") == 2
+    assert "1 failed" in done.stdout, done.stdout
+    assert "assert 1 == 2 (after" in done.stdout
 
 
 @pytest.mark.slow
