@@ -153,7 +153,7 @@ def design(source: str, each: Each, *, windows: tuple[str, ...] = (), seeds: int
     beside = [] if policy == EXACT else beside
     digest = digest_of(source)
     work: list[tuple[Any, ...]] = [(source, q, 0, digest) for q in (*asked, *beside)]
-    scenarios = ("mixed", "wild", "tight", "quickstart")
+    scenarios = ("mixed", "wild", "tight", "natives", "quickstart")
     work += [(source, one, seed, digest) for one in scenarios for seed in range(1, seeds + 1)]
     cells: list[Cell] = []
     said: dict[str, list[tuple[int, str, str]]] = {scenario: [] for scenario in scenarios}

@@ -13,7 +13,7 @@ from vkemu.launch.outcome import FAILURES, Recorder, conduct, headline
 from vkemu.verdict import UsageError
 
 Heard: TypeAlias = tuple[Literal["pass", "fail", "unknown"], str]
-DRAWN: Final = ("wild", "mixed", "tight")  # each seed is another program
+DRAWN: Final = ("natives", "wild", "mixed", "tight")  # each seed is another program
 SCENARIOS: Final = (
     *DRAWN, "quickstart", "x86-hello", "x86-fork-cow", "x86-threads", "x86-float",
     "x86-calls",
