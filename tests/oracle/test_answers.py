@@ -59,3 +59,25 @@ def test_what_is_not(name: str, first: int, end: int, errno: int) -> None:
 
     with pytest.raises(Violation, match=f"{name} of .* is answered {errno}, not"):
         program.call(name, first, end, errno)
+
+
+def faults(program: Program, page: int) -> None:
+    """A write there, once all its calls have returned."""
+    program.oracle("lwp.create", 7, "7.0")
+    program.oracle("syscall.begin", "7.0", "cpu_ops")
+    program.oracle("user.fault", "7.0", "7", AT + PAGE * page, PROT_WRITE)
+
+
+def test_which_of_two_that_overlap_is_on_top_nobody_knows() -> None:
+    p = Program().begin("mmap", 0, 4).begin("mprotect", 0, 2, PROT_READ, tid=1)
+    p.end("mprotect", tid=1).end("mmap", value=AT)
+
+    faults(p, 1)
+    with pytest.raises(Violation, match="which is mapped and permits the access"):
+        faults(p, 2)
+
+
+def test_two_that_lock_at_once_may_be_answered_anything() -> None:
+    p = Program().begin("mlock", 0, 2).begin("munlock", 1, 3, tid=1)
+
+    p.end("munlock", 0, tid=1).end("mlock").call("munlock", 0, 2, 12).call("munlock", 0, 2)

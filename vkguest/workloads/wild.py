@@ -23,7 +23,7 @@ from vkprotocol.mman import (
     PROT_NONE,
     PROT_READ,
 )
-from vkprotocol.param import PAGE_SIZE
+from vkprotocol.param import PAGE_SIZE, SEG_SIZE
 
 from vkguest.asm import CHILD, PAGE_STRIDE, PID, R0, SCRATCH, SCRATCH2, VA, VALUE, ZERO
 from vkguest.kern.kern_exec import Program
@@ -60,8 +60,17 @@ class Wild:
 
     def _large(self) -> None:
         """A PS entry, which goes with the first part of it that is unmapped: there is one only as
-        long as no page table is there."""
+        long as no page table is there. What is no large page is refused."""
         size, flags = self.pages * PAGE_SIZE, MAP_ANON | MAP_FIXED | MAP_SIZEALIGN
+        for wrong in (
+            (LARGE_ADDRESS + PAGE_SIZE, size, RW, flags),
+            (LARGE_ADDRESS, SEG_SIZE + PAGE_SIZE, RW, flags),
+            (LARGE_ADDRESS, size, RW, flags & ~MAP_FIXED),
+            (LARGE_ADDRESS, size, RW, flags & ~MAP_ANON),
+            (LARGE_ADDRESS, 0, RW, flags),
+        ):
+            self.asm.call(Sys.MMAP, *wrong)
+            self.asm.check_result(0)  # no address
         self.asm.call(Sys.MMAP, LARGE_ADDRESS, size, RW, flags)
         self.mapped |= self._all(LARGE_ADDRESS)
 

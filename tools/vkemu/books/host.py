@@ -249,16 +249,19 @@ class Books:
                 self.agree("{:#x} of {} is writable, and may be", right, True, *of)
 
     def _check_locked(self) -> None:
-        """What mlock has locked is in memory, and stays there."""
+        """What mlock has locked is in memory, and stays there while its process does."""
         processes = {} if self.reference is None else self.reference.processes
         for proc in self.kernel.procs:
-            program = None if proc.zombie else processes.get(str(proc.pid))
+            leaves = proc.zombie or proc.killed.state
+            program = None if leaves else processes.get(str(proc.pid))
             for region in () if program is None else program.regions:
                 for va in range(region.start, region.end, PAGE_SIZE) if region.locked else ():
+                    if program is None or program.doubted(va):
+                        continue
                     entry = vm_map_lookup_entry(proc.p_vmspace.vm_map, va)
                     m = None if entry is None else found_at(entry, va)
                     wired = m is not None and m.wire_count.state > 0
-                    self.agree("{:#x} of {} is locked, and wired", wired, True, va, proc)
+                    self.agree("{:#x} of {} is locked, and wired", wired, True, va, proc.name)
 
     def _check_object(self, obj: VmObject, backings: list[VmMapBacking]) -> None:
         self.agree("resident_page_count of {}", obj.resident_page_count, len(obj.memq), obj)

@@ -31,14 +31,16 @@ class Native:
         rounds: int,
         pause_ms: int = 0,
         innocent: bool = False,
+        lwps: int = 1,
     ) -> None:
-        proc = proc_create(kernel, name, None, 1)
+        proc = proc_create(kernel, name, None, lwps)
         assert proc is not None, "the scenario was checked to have a CPU for it"
         self.name = name
         self.pages = pages
         self.rounds = rounds
         self.pause_ms = pause_ms  # of virtual time between two rounds
         self.proc = proc
+        self.tid = 0  # of the lwp that this thread of user code has
         self.innocent = innocent
         self.seq = 0
         self.wrong: list[tuple[int, int, int]] = []
@@ -97,7 +99,7 @@ class Native:
         return self.seq
 
     async def _call(self, request: Request) -> Reply:
-        lwp = self.proc.lwps[0]
+        lwp = self.proc.lwps[self.tid]
         await lwp.requests.send(request)
         reply: Reply | Goodbye = await lwp.replies.recv()
         if isinstance(reply, Goodbye):

@@ -144,8 +144,8 @@ class Scenario(Table, frozen=True):
 
     @property
     def lwps(self) -> int:
-        """How many real CPUs: for each virtual one, each native process, and a child it forks."""
-        return sum(g.vcpus for g in self.guest) + sum(1 + n.every for n in self.native)
+        """How many real CPUs: for each virtual one, each thread of a native, and a child of it."""
+        return sum(g.vcpus for g in self.guest) + sum(1 + 2 * n.every for n in self.native)
 
     @property
     def identity(self) -> bytes:

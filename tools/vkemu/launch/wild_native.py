@@ -45,7 +45,7 @@ from vkprotocol.mman import (
 from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkemu.launch.native import Killed, Native
-from vkhost.kern.lwp import File
+from vkhost.kern.lwp import File, Proc
 from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
 from vkhost.kernel import Kernel
 from vkhost.vm.vnode import MemoryVnode
@@ -61,8 +61,8 @@ ALL: Final = (
 class WildNative(Native):
     """`ops` operations on `pages` pages, drawn from `seed`. A fault is not the end of it.
 
-    `every`: of every kind that there is for a host program, forks and a file of its own among them;
-    a child does as its parent, for as long as that would.
+    `every`: of every kind that there is for a host program, forks and a file of its own among them,
+    by two threads at once; a child does as its parent, with one.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class WildNative(Native):
         corners: bool = False,
         every: bool = False,
     ) -> None:
-        super().__init__(kernel, spawn, name, pages, ops)
+        super().__init__(kernel, spawn, name, pages, ops, lwps=1 + every)
         self.kernel = kernel
         self.spawn = spawn
         self.random = Random(seed)
@@ -95,6 +95,8 @@ class WildNative(Native):
             for request in refused(self._stamp) if self.corners else ():
                 reply = await self._call(request)
                 assert reply.errno, request
+            for lwp in self.proc.lwps[1:]:
+                self._born(self.proc, lwp.tid, base, self.rounds)
             await self._live(base, self.rounds)
         except Killed as killed:
             self.killed = str(killed)
@@ -104,50 +106,51 @@ class WildNative(Native):
             op = self.random.choice(self.ops)
             reply = await self._call(self._drawn(base, op))
             if op == "fork" and not reply.errno:
-                self._born(reply.value, base, left // 2)
-        await self._call(Exit(lwp=0, seq=self._stamp()))
+                child = next(proc for proc in self.kernel.procs if proc.pid == reply.value)
+                self._born(child, 0, base, left // 2)
+        await self._call(Exit(lwp=self.tid, seq=self._stamp()))
 
-    def _born(self, pid: int, base: int, ops: int) -> None:
-        """The child's own thread of user code."""
-        child = copy(self)
-        child.proc = next(proc for proc in self.kernel.procs if proc.pid == pid)
-        child.random = Random(self.random.random())
-        child.seq += pid << 16  # what it stores is told from what others do
+    def _born(self, proc: Proc, tid: int, base: int, ops: int) -> None:
+        """Another thread of user code, of a child or of this process."""
+        other = copy(self)
+        other.proc, other.tid = proc, tid
+        other.random = Random(self.random.random())
+        other.seq += (proc.pid << 4 | tid) << 16  # what it stores is told from what others do
 
         async def live() -> None:
             with suppress(Killed):
-                await child._live(base, ops)
+                await other._live(base, ops)
 
-        self.spawn(f"{self.name}.{pid}", live())
+        self.spawn(f"{proc.name}:{tid}", live())
 
     def _drawn(self, base: int, op: str) -> Request:
         random, seq = self.random, self._stamp()
         batch = 8  # accesses in a row
         if op == "touch":
             ops = tuple(self._access(base) for _ in range(random.randint(1, batch)))
-            return CpuOps(lwp=0, seq=seq, ops=ops)
+            return CpuOps(lwp=self.tid, seq=seq, ops=ops)
         if op == "fork":
-            return Fork(lwp=0, seq=seq)
+            return Fork(lwp=self.tid, seq=seq)
         low = random.randrange(self.pages)
         count = random.randint(1, self.pages - low)
         addr, length = base + low * PAGE_SIZE, count * PAGE_SIZE
         match op:
             case "unmap":
-                return Munmap(lwp=0, seq=seq, addr=addr, length=length)
+                return Munmap(lwp=self.tid, seq=seq, addr=addr, length=length)
             case "advise":
                 behav = random.choice((MADV_FREE, MADV_DONTNEED, MADV_WILLNEED))
-                return Madvise(lwp=0, seq=seq, addr=addr, length=length, behav=behav)
+                return Madvise(lwp=self.tid, seq=seq, addr=addr, length=length, behav=behav)
             case "protect":
                 prot = random.choice((PROT_NONE, PROT_READ, RW, RW))
-                return Mprotect(lwp=0, seq=seq, addr=addr, length=length, prot=prot)
+                return Mprotect(lwp=self.tid, seq=seq, addr=addr, length=length, prot=prot)
             case "sync":
                 flags = random.choice((MS_SYNC, MS_ASYNC, MS_INVALIDATE))
                 size = random.choice((0, length, length))
-                return Msync(lwp=0, seq=seq, addr=addr, length=size, flags=flags)
+                return Msync(lwp=self.tid, seq=seq, addr=addr, length=size, flags=flags)
             case "lock":
-                return Mlock(lwp=0, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
+                return Mlock(lwp=self.tid, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
             case "unlock":
-                return Munlock(lwp=0, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
+                return Munlock(lwp=self.tid, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
         shared = MAP_PRIVATE if op == "map" else random.choice((MAP_PRIVATE, MAP_SHARED))
         anon, fd, offset = MAP_ANON, -1, 0
         if op == "file":
@@ -155,7 +158,14 @@ class WildNative(Native):
             offset = random.randint(0, self.pages - count) * PAGE_SIZE
         flags = anon | shared | MAP_FIXED
         return Mmap(
-            lwp=0, seq=seq, addr=addr, length=length, prot=RW, flags=flags, fd=fd, offset=offset
+            lwp=self.tid,
+            seq=seq,
+            addr=addr,
+            length=length,
+            prot=RW,
+            flags=flags,
+            fd=fd,
+            offset=offset,
         )
 
     def _access(self, base: int) -> MemOp:

@@ -13,23 +13,32 @@ from vkemu.oracle.user_space import Change, Process
 
 
 class Answers:
+    """`asked`, by program and thread: the call, its range, and how often mappings and locks had
+    begun or ended to change."""
+
     def __init__(self) -> None:
-        # By program and thread: the call, its range, and the version of the address space.
         self.asked: dict[tuple[str, int], tuple[str, int, int, int]] = {}
+        self.turns: dict[str, int] = {}
 
     def begin(self, process: Process, tid: int, name: str, start: int, end: int) -> None:
         judged = ("msync", "mlock", "munlock", "munmap", "mprotect")
-        if name in judged and "/" not in process.who:
-            version = -1 if process.loose else process.version
-            self.asked[process.who, tid] = (name, start, end, version)
+        who = process.who
+        if name in judged and "/" not in who and (who, tid) not in self.asked:
+            loose = process.loose or any(key[0] == who for key in self.asked)
+            self.asked[who, tid] = (name, start, end, -1 if loose else self._turn(process))
+
+    def _turn(self, process: Process) -> int:
+        self.turns[process.who] = self.turns.get(process.who, 0) + 1
+        return self.turns[process.who] + process.version
 
     def end(self, process: Process, tid: int, errno: int) -> str:
         """What is wrong with it. A change of mappings is not noted yet."""
         call = self.asked.pop((process.who, tid), None)
         if call is None:
             return ""
-        name, start, end, version = call
-        steady = process.version == version + (name in ("munmap", "mprotect"))
+        name, start, end, turn = call
+        changes = name in ("munmap", "mprotect")
+        steady = self._turn(process) == turn + 1 + changes
         right = _right(process, name, start, end) if steady else (errno,)
         if name in ("mlock", "munlock"):
             known = steady and (not errno or name == "munlock")

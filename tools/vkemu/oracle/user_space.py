@@ -66,7 +66,8 @@ class Copy:
 @dataclass(eq=False, slots=True)
 class Change:
     """An mmap, munmap or mprotect under way. `stores`: what may have gone into the new mapping;
-    `forked`: a fork was under way too, whose child may share it or not."""
+    `forked`: a fork was under way too, whose child may share it or not; `met`: of others that have
+    ended meanwhile, before it or after."""
 
     name: str
     start: int
@@ -76,6 +77,7 @@ class Change:
     stores: dict[int, Values] = field(default_factory=dict)
     forked: bool = False
     file: tuple[Memory, int] | None = None  # an mmap of it, from this place on
+    met: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def unknown(self) -> bool:
@@ -176,6 +178,9 @@ class Process:
             change.end += value - change.start
             change.start = value
         self._changed(change)
+        for other in self.changes.values():
+            other.met.append((change.start, change.end))
+            change.met.append((other.start, other.end))
         if not done:
             if change.name == "mmap" and change.flags & MAP_FIXED:
                 self.doubt(change.start, change.end)
@@ -200,6 +205,8 @@ class Process:
             for region in was:
                 region.prot = change.prot
             self.regions += was
+        for start, end in overlapping(change.met, [change]):  # which of the two is on top?
+            self.doubt(max(start, change.start), min(end, change.end))
 
     def _changed(self, change: Change) -> None:
         self.version += 1
