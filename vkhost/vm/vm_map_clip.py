@@ -89,7 +89,7 @@ async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
     after = vm_map.entries[i + 1] if i + 1 < len(vm_map.entries) else None
     prev = vm_map.entries[i - 1] if i else None
     before = prev.ba.backing_ba if prev is not None else NOTHING
-    if prev is not None and _continues(vm_map, prev, entry, before):
+    if prev is not None and _continues(vm_map, prev, entry, entry.ba.backing_ba):
         vm_map_entry_unlink(vm_map, prev)
         vm_map_entry_unlink(vm_map, entry)
         await vm_map_backing_adjust_start(entry, prev.start)
@@ -110,8 +110,8 @@ async def vm_map_simplify_entry(vm_map: VmMap, entry: VmMapEntry) -> None:
 
 
 def _continues(vm_map: VmMap, a: VmMapEntry, b: VmMapEntry, backing: Any) -> bool:
-    """Whether `b` is the continuation of `a`: one entry could say the same. `backing` is that of
-    the neighbour, or what [20] compares in its place: of the entry before, there or not."""
+    """Whether `b` is the continuation of `a`: one entry could say the same. `backing` is b's, or
+    what [20] compares in its place: that of the entry before, there or not."""
     if a.master_pde != b.master_pde and not vm_map.kernel.quirks.simplify_ignores_master_pde:
         return False
     if a.end != b.start or a.maptype != b.maptype or a.ba.object is not b.ba.object:

@@ -297,3 +297,15 @@ def test_the_last_wiring_of_an_entry_unwires_its_pages() -> None:
     assert munlock(k, 0, 2) == KERN_SUCCESS
 
     assert (entry.wired_count, k.own.pmap.wired_count) == (1, 2)
+
+
+def test_what_has_other_layers_behind_it_is_no_continuation() -> None:
+    """vm_map.c:vm_map_simplify_entry: prev->ba.backing_ba == entry->ba.backing_ba."""
+    k = Vkernel(quirks=Quirks(locks_lower_layers=False))
+    k.do(kern_mmap(k.own, k.proc, 0, 2 * PAGE, 3, FIXED, 3, 0))
+    assert k.fault(0, VM_PROT_WRITE) == KERN_SUCCESS
+
+    assert (mlock(k, 1, 2), munlock(k, 1, 2)) == (KERN_SUCCESS, KERN_SUCCESS)
+
+    assert entries(k) == [(0, 1, 0), (1, 2, 0)]
+    assert k.own.vm_map.entries[0].ba.object is k.own.vm_map.entries[1].ba.object

@@ -83,6 +83,7 @@ class WildNative(Native):
         self.corners = corners
         few = ("touch", "touch", "touch", "map", "unmap", "advise")
         self.ops = ALL if every else few
+        self.locked = (0, 0)  # the last range
         if every:
             file = MemoryVnode(f"{name}.data", pages * PAGE_SIZE)
             file.content[:] = self.random.randbytes(file.size)
@@ -148,9 +149,11 @@ class WildNative(Native):
                 size = random.choice((0, length, length))
                 return Msync(lwp=self.tid, seq=seq, addr=addr, length=size, flags=flags)
             case "lock":
-                return Mlock(lwp=self.tid, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
+                self.locked = addr, PAGE_SIZE * min(count, 3)
+                return Mlock(lwp=self.tid, seq=seq, addr=addr, length=self.locked[1])
             case "unlock":
-                return Munlock(lwp=self.tid, seq=seq, addr=addr, length=PAGE_SIZE * min(count, 3))
+                addr, length = self.locked if random.random() < 0.8 else (addr, length)
+                return Munlock(lwp=self.tid, seq=seq, addr=addr, length=length)
         shared = MAP_PRIVATE if op == "map" else random.choice((MAP_PRIVATE, MAP_SHARED))
         anon, fd, offset = MAP_ANON, -1, 0
         if op == "file":
