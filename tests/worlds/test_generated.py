@@ -80,6 +80,13 @@ def test_a_guess_hides_no_trace(seed: int, classes: int, strategy: str) -> None:
     assert result.executions == found == classes
 
 
+def test_a_search_begins_again_when_the_program_is_rewritten() -> None:
+    with AsyncProgram(in_trio(drawn(11)), "trio").entered() as program:
+        result = exploring.explore(program, stop_on_failure=False)
+
+    assert (result.doubt, result.executions) == ("", 13)
+
+
 def test_the_audit_finds_that_a_trace_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dpor, "Guesses", Reversals)  # what is guessed is taken for known
 

@@ -88,6 +88,9 @@ class Search:
             if not left or (deadline is not None and perf_counter() >= deadline):
                 break
             if not start():
+                if self.may_restart and not result.cut and audit.learned():
+                    self.restart()
+                    continue
                 self.finished = True
                 result.exhausted = not result.cut and getattr(strategy, "exhausted", always)()
                 break
@@ -110,8 +113,7 @@ class Search:
                 if not self.may_restart:
                     self.stale = True
                     break
-                strategy.restart()
-                result.executions = result.blocked = result.cut = result.failures = 0
+                self.restart()
                 continue
             if run.blocked:
                 result.blocked += 1
@@ -137,8 +139,13 @@ class Search:
             if look is not None and perf_counter() >= look:
                 self.show(began)
                 look = perf_counter() + progress_seconds
-        audit.conclude(exhausted=result.exhausted and self.may_restart)
+        audit.conclude()
         self.show(began)
+
+    def restart(self) -> None:
+        self.strategy.restart()
+        result = self.result
+        result.executions = result.blocked = result.cut = result.failures = 0
 
     def note(self, run: Run) -> None:
         """Keep a witness of every kind of failure."""

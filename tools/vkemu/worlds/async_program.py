@@ -232,7 +232,8 @@ class WorldProgram(Program):
     def begin(self, noting: bool = False) -> Execution:
         self.execution.close()
         restarts = 3  # before all dicts are taken to be looked at as a whole
-        if self.outdated():
+        outdated = self.outdated()
+        if outdated:
             self.restarts += 1
             if self.restarts > restarts:
                 LOG.all_ordered = True
@@ -246,6 +247,7 @@ class WorldProgram(Program):
         outside.seed(self.build.options.get("random", 0))
         world = self.build.world(self.tids, self)
         world.renewed = self.build.renewed
+        world.anew = outdated
         world.seen = [] if noting else None
         world.deferred = True
         self.execution = world

@@ -59,15 +59,17 @@ class WorldAudit(Audit):
                 f"a finalizer writes {', '.join(late[:3])}: when it runs is not in the schedule"
             )
 
-    def conclude(self, *, exhausted: bool = False) -> None:
-        if exhausted and self.forms:
-            self.draw()
+    def learned(self) -> bool:
+        return bool(self.forms) and self.draw()
+
+    def conclude(self) -> None:
         build: Any = self.program.build
         if self.last is not None and self.last.renewed == build.renewed:
             self.reorder(self.last)
 
-    def draw(self) -> None:
-        """Executions of nobody's choice: is there one that the search did not come to?"""
+    def draw(self) -> bool:
+        """Executions of nobody's choice: is there one that the search did not come to? True when
+        one looked at more than was followed, so that the search has to begin again."""
         least, most = 8, min(max(64, len(self.forms) // 2), 256)  # executions
         run = self.again
         counts: Counter[int] = Counter()
@@ -76,12 +78,16 @@ class WorldAudit(Audit):
             if n >= least and 1 not in counts.values():
                 break
             form = self.drawn(run)
+            world: Any = run.execution
+            if world.stale():
+                return True
             if form is not None:
                 counts[form] += 1
                 if form not in self.forms:
                     steps = ", ".join(run.execution.threads[tid].name for tid in run.schedule)
                     end = f" ({run.message()})" if run.error is not None else ""
                     raise Unseen(f"the search left a trace out: {steps}{end}")
+        return False
 
     def drawn(self, run: Run) -> int | None:
         """The form of an execution, if it came to an end."""
@@ -100,7 +106,7 @@ class WorldAudit(Audit):
                 going = world.step(tid) or not run.thread_failed()
                 add(tid, world.taken)
             run.finish()
-            return None if world.stale() else form_of(trace)
+            return form_of(trace)
         finally:
             world.close()
 

@@ -102,6 +102,7 @@ class World(Stepwise):
         self.refused = ""
         self.outcome: Any = None
         self.ended = False
+        self.anew = False  # the program was rewritten for this execution
         self.renewed = 0  # how often the program was rewritten before this execution
         self.teller: Any = None
         self.history: list[tuple[Thread, Turn, str, int]] = []
@@ -328,7 +329,7 @@ class World(Stepwise):
 
     def stale(self) -> bool:
         """Whether more is known now than when it began: nothing of it is of use."""
-        return LOG.stale
+        return LOG.stale or self.anew
 
     def stuck(self) -> str:
         """Who waits for whom."""

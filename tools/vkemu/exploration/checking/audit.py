@@ -90,7 +90,11 @@ class Audit:
     def saw(self, strategy: object) -> None:
         """A complete execution of the search."""
 
-    def conclude(self, *, exhausted: bool = False) -> None:
+    def learned(self) -> bool:
+        """Nothing is left: whether more is known by now than when the search began."""
+        return False
+
+    def conclude(self) -> None:
         """The search is over, or a part of it: of many short ones not after each."""
         begun = self.program.begun
         often = 16  # executions of the parts of a search before the first is taken again
