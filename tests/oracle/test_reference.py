@@ -322,3 +322,11 @@ def test_the_kernel_reads_what_is_stored_to_the_file_behind_meanwhile(found: int
     program.end("fuword", value=found, tid=1)
     with pytest.raises(Violation, match="not "):
         program.load(7, THERE)
+
+
+def test_any_range_is_given_up_at_once() -> None:
+    program = Program().store(5)
+
+    program.call("madvise", 0, 1 << 51, value=MADV_FREE)
+
+    program.load(5).load(0)

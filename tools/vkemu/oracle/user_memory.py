@@ -151,9 +151,11 @@ class Memory:
                 interval.values += ZERO
         for memory in (self, *self.copies):
             memory.version += 1
-            for va in [va for va in memory.words if start <= va < end]:
+            stored = [va for va in memory.words if start <= va < end]
+            for va in stored:
                 memory.words[va] += ZERO
-            memory.fading.update(range(start >> 12, end >> 12))
+            stored += [i.va for i in memory.open if start <= i.va < end]
+            memory.fading.update(va >> 12 for va in stored)  # others are zero anyway
 
     def freed(self, start: int, end: int) -> None:
         self.freeing.remove((start, end))
