@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sniffio
 import trio
 from vkemu import explore, replay
 from vkemu.exploration.result import ExplorationError
@@ -265,6 +266,7 @@ def test_an_object_of_c_counts_as_touched() -> None:
 def test_the_real_world_is_refused_in_one_line(program: Any, backend: str, what: str) -> None:
     with pytest.raises(ExplorationError, match=rf"{what}.*, at programs\.py:\d+$"):
         explore(program, backend=backend)
+    assert sniffio.thread_local.name is None  # or nobody could call anyio.run any more
 
 
 def test_random_numbers_are_seeded_and_time_is_virtual_on_request() -> None:

@@ -78,15 +78,12 @@ class Search:
         finish = getattr(strategy, "finish", None)
         exhaustive = getattr(strategy, "exhaustive", False)
         conduct = getattr(strategy, "conduct", None) or by_choice(strategy)
-        began = self.began
-        deadline = began + self.max_seconds if self.max_seconds is not None else None
+        deadline = self.began + self.max_seconds if self.max_seconds is not None else None
         progress_seconds = 0.2
-        look = began + progress_seconds if self.progress is not None else None
+        look = self.began + progress_seconds if self.progress is not None else None
         left = self.max_executions if self.max_executions is not None else -1
         first = True
-        while True:
-            if not left or (deadline is not None and perf_counter() >= deadline):
-                break
+        while left and (deadline is None or perf_counter() < deadline):
             if not start():
                 if self.may_restart and not result.cut and audit.learned():
                     self.restart()
@@ -137,10 +134,10 @@ class Search:
             if due:
                 audit.check(run)
             if look is not None and perf_counter() >= look:
-                self.show(began)
+                self.show(self.began)
                 look = perf_counter() + progress_seconds
         audit.conclude()
-        self.show(began)
+        self.show(self.began)
 
     def restart(self) -> None:
         self.strategy.restart()

@@ -37,6 +37,7 @@ class AsyncProgram:
         self.options = options
         self.instruments: Instruments | None = None
         self.renewed = 0  # how often the code was rewritten
+        self.current: Callable[[], World | None] = lambda: None
 
     @property
     def library(self) -> str:
@@ -55,6 +56,7 @@ class AsyncProgram:
         self.options = state["options"]
         self.instruments = None
         self.renewed = 0
+        self.current = lambda: None
 
     @property
     def identity(self) -> str:
@@ -81,21 +83,20 @@ class AsyncProgram:
             self.main, self.library, None if extra is None else tuple(extra)
         )
         now: Any
-        current: Callable[[], World | None]
         if self.library == "trio":
             from vkemu.worlds import trio_hooks
             from vkemu.worlds.trio_world import TrioWorld
 
             now = trio_hooks.install(hooks)
-            current = lambda: TrioWorld.current  # noqa: E731
+            self.current = lambda: TrioWorld.current
         else:
             from vkemu.worlds import asyncio_hooks
             from vkemu.worlds.asyncio_world import AsyncioWorld
 
             now = asyncio_hooks.install(hooks)
-            current = lambda: AsyncioWorld.current  # noqa: E731
-        network_socket.install(hooks, current)
-        outside.refuse_the_rest(hooks, current)
+            self.current = lambda: AsyncioWorld.current
+        network_socket.install(hooks, self.current)
+        outside.refuse_the_rest(hooks, self.current)
         if self.options.get("clock") == "virtual":
             outside.virtual_time(hooks, now)
             outside.virtual_dates(hooks, now)
@@ -130,6 +131,9 @@ class AsyncProgram:
             hooks = self.enter()
             yield self
         finally:
+            world = self.current()
+            if world is not None:  # an error has left it in the middle
+                world.close()
             HERE.on = False
             LOG.clear()
             LOG.base.clear()
