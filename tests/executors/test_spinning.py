@@ -14,13 +14,11 @@ from vkprotocol.effects import CLOCK, Cell, pause
 SECOND = 1_000_000_000
 
 
-@pytest.mark.parametrize("kind", [Execution, AnyTimer])
-def test_who_waits_in_a_loop_for_a_sleeper_comes_to_an_end(kind: type[Execution]) -> None:
-    execution = kind()
+def spin(execution: Execution, seconds: int) -> None:
     done = Cell("done", False)
 
     async def sleeper() -> None:
-        for _ in range(3):
+        for _ in range(seconds):
             await pause(SECOND)
         await done.store(True)
 
@@ -30,34 +28,26 @@ def test_who_waits_in_a_loop_for_a_sleeper_comes_to_an_end(kind: type[Execution]
 
     execution.spawn("sleeper", sleeper())
     execution.spawn("spinner", spinner())
+
+
+@pytest.mark.parametrize("kind", [Execution, AnyTimer])
+def test_who_waits_in_a_loop_for_a_sleeper_comes_to_an_end(kind: type[Execution]) -> None:
+    execution = kind()
+    spin(execution, 3)
     execution.run(Random(1).choice, 100_000)
 
     assert CLOCK[0] == 3 * SECOND
 
 
 def test_a_live_run_in_which_somebody_spins_replays() -> None:
-    def build(execution: Execution) -> None:
-        done = Cell("done", False)
-
-        async def sleeper() -> None:
-            await pause(SECOND)
-            await done.store(True)
-
-        async def spinner() -> None:
-            while not await done.load():
-                pass
-
-        execution.spawn("sleeper", sleeper())
-        execution.spawn("spinner", spinner())
-
     live = Live(record=True, seed=1)
-    build(live)
+    spin(live, 1)
     on_backend("asyncio", live.run)
     assert live.schedule is not None
     assert len(live.schedule) > LATE
 
     again = Execution()
-    build(again)
+    spin(again, 1)
     again.run(replay_schedule(live.schedule), len(live.schedule))
 
     assert CLOCK[0] == live.clock == SECOND
