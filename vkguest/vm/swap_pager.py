@@ -41,6 +41,11 @@ class SwapArea:
         async with self.lock:
             self.free.append(slot)
 
+    async def full(self) -> bool:
+        """swap_pager_full: nothing more can be paged out."""
+        async with self.lock:
+            return not self.free
+
 
 async def swap_pager_putpage(gd: GlobalData, m: VmPage) -> bool:
     """Write a page out, to the slot it has or a new one; False when swap is full.

@@ -19,6 +19,7 @@ from vkguest.vm.vm_page import (
     ACT_MAX,
     PG_REFERENCED,
     PQ_ACTIVE,
+    PQ_FREE,
     PQ_INACTIVE,
     VmPage,
     vm_page_busy_try,
@@ -58,7 +59,7 @@ class PageDaemon:
             await vm_pageout_scan(gd, PQ_ACTIVE, fruitless)
             async with vpq.lock:
                 fruitless = 0 if len(vpq.free) > free else fruitless + 1
-        if short:
+        if short and await _out_of_swap(gd):
             await vm_pageout_oom(gd)
         await gd.kernel.sched.wakeup(VM_PAGES_NEEDED)
 
@@ -75,6 +76,19 @@ async def vm_wait(gd: GlobalData, lp: Lwp) -> bool:
             return False
         await gd.kernel.sched.tsleep(lp, VM_PAGES_NEEDED)
         return True
+
+
+async def _out_of_swap(gd: GlobalData) -> bool:
+    """vm_pageout.c:vm_pageout_scan_cache: to be short is no reason to kill while there is swap.
+
+    Here it is one, too, when nothing is left that could go there, as every frame is a page table or
+    otherwise wired; the kernel would hang.
+    """
+    if await gd.kernel.swap.full():
+        return True
+    vpq = gd.kernel.vm_page_queues
+    async with vpq.lock:
+        return all(m.wire_count or m.queue == PQ_FREE for m in vpq.pages.values())
 
 
 async def vm_pageout_oom(gd: GlobalData) -> None:
