@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 FAMILIES: Final = (
     "VPTE_", "PTE_", "PG_", "PROT_", "VM_PROT_", "PQ_", "MADV_", "KERN_", "MAP_", "INHERIT_",
 )  # fmt: skip
+SAYS: Final = ("emit", "kkassert", "panic", "count")
 ORDERS: Final = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
 }  # fmt: skip
@@ -43,18 +44,30 @@ def edits(source: str) -> list[Edit]:
 
 
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All but types, and what only builds or describes an object."""
+    """All but types, what only builds or describes an object, and what no kernel does: say what it
+    does, check itself, and what a deliberate defect does in its place."""
+    if isinstance(node, ast.Call) and _name(node.func) in SAYS:
+        return
     yield node
-    # Not the kernel's business: what it says, and what asks for a deliberate defect.
     describes = ("__init__", "__repr__", "__str__", "__post_init__")
     for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list"):
+        if name in ("annotation", "returns", "decorator_list") or _of_a_defect(node, name):
             continue
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or getattr(child, "name", "") in describes:
                 continue
             if not (isinstance(child, ast.FunctionDef) and child.args.args[-1:] and _guards(child)):
                 yield from _nodes(child)
+
+
+def _of_a_defect(node: ast.AST, name: str) -> bool:
+    """Is this branch taken with a deliberate defect only?"""
+    match node:
+        case ast.If(test=ast.Compare(ops=[op], comparators=[mutants])) | ast.IfExp(
+            test=ast.Compare(ops=[op], comparators=[mutants])
+        ) if _name(mutants) == "mutants":
+            return name == ("body" if isinstance(op, ast.In) else "orelse")
+    return False
 
 
 def _guards(function: ast.FunctionDef) -> bool:
@@ -76,8 +89,11 @@ def changes(source: str, edit: Edit) -> bool:
 
 
 def _of(node: ast.AST, lines: list[str], tree: ast.Module) -> Iterator[Edit]:
-    for body in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
-        if isinstance(body, list) and not isinstance(node, (ast.Module, ast.ClassDef)):
+    for name in ("body", "orelse", "finalbody"):
+        body = getattr(node, name, None)
+        if isinstance(node, (ast.Module, ast.ClassDef)) or _of_a_defect(node, name):
+            continue
+        if isinstance(body, list):
             yield from _statements(body, lines)
     match node:
         case ast.If() | ast.While() | ast.IfExp() if _judges(node.test):
@@ -89,7 +105,7 @@ def _of(node: ast.AST, lines: list[str], tree: ast.Module) -> Iterator[Edit]:
                 yield Edit("retry not taken", node.lineno, node.lineno, first + "\n")
         case ast.BoolOp() if _judges(node):
             for value in node.values:
-                others = [_text(v, lines) for v in node.values if v is not value]
+                others = [_operand(v, lines) for v in node.values if v is not value]
                 word = " and " if isinstance(node.op, ast.And) else " or "
                 yield _replaced("condition dropped", node, f"({word.join(others)})", lines)
         case ast.BinOp(op=ast.BitOr()) if not _types(node):
@@ -98,7 +114,7 @@ def _of(node: ast.AST, lines: list[str], tree: ast.Module) -> Iterator[Edit]:
         case ast.BinOp(op=ast.Add() | ast.Sub()):
             yield _replaced("one too few", node, _text(node.left, lines), lines)
         case ast.Compare(ops=[op]) if type(op) in ORDERS:
-            left, right = _text(node.left, lines), _text(node.comparators[0], lines)
+            left, right = _operand(node.left, lines), _operand(node.comparators[0], lines)
             yield _replaced("bound off by one", node, f"{left} {ORDERS[type(op)]} {right}", lines)
         case ast.For() | ast.AsyncFor() if not _jumps(node):
             last = node.body[-1]
@@ -129,10 +145,9 @@ def _statements(body: list[ast.stmt], lines: list[str]) -> Iterator[Edit]:
 
 def _acts(statement: ast.stmt) -> bool:
     """A statement made for what it does: a call, or a change of a field."""
-    says = ("emit", "kkassert", "panic", "count")
     match statement:
         case ast.Expr(value=ast.Await(value=ast.Call(func=func)) | ast.Call(func=func)):
-            return _name(func) not in says
+            return _name(func) not in SAYS
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.AugAssign():
             return True
         case ast.Delete():
@@ -180,6 +195,13 @@ def _text(node: ast.expr, lines: list[str]) -> str:
     if node.lineno != node.end_lineno:
         return ast.unparse(node)
     return lines[node.lineno - 1].encode()[node.col_offset : node.end_col_offset].decode()
+
+
+def _operand(node: ast.expr, lines: list[str]) -> str:
+    """The columns of an expression are those inside its parentheses."""
+    text = _text(node, lines)
+    loose = (ast.BoolOp, ast.IfExp, ast.Compare, ast.NamedExpr)
+    return f"({text})" if isinstance(node, loose) else text
 
 
 def _replaced(what: str, node: ast.expr | ast.stmt, text: str, lines: list[str]) -> Edit:

@@ -140,7 +140,7 @@ class _Failed:
 
 
 def under_tests(folder: str) -> Told:
-    """The unit tests there, without those that take long."""
+    """The unit tests of the kernel, and of machine code, without those that take long."""
     import pytest
 
     seconds = 120

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final, NamedTuple
@@ -135,20 +137,29 @@ EARLY: Final = [
 
 
 def reaching(reached: Sequence[Reach], path: str, first: int, last: int) -> list[Asked]:
-    """The checks that get to these lines, in the order to try them: a few seeds of the runs, then
-    the searches, the cheap ones first; then more of both. In a module of another reverse map any
-    check may get there."""
+    """The checks that get to these lines, in the order to try them: searches, the cheap ones first,
+    and runs seed by seed, by turns, each as long as the other; then longer searches. In a module of
+    another reverse map any check may get there."""
     hits = [r for r in reached if any(first <= line <= last for line in r.lines.get(path, ()))]
     if not hits:
         policies = [p for p in POLICIES if p not in USUAL and path in modules_of(p)][:ALIKE]
         hits = [Reach(check, "", 0.0, {}) for check in checks(tuple(policies))]
-    fine = [r for r in hits if r.verdict != "fail"]
+    fine = sorted((r for r in hits if r.verdict != "fail"), key=lambda r: r.seconds)
     some, many = 60, 1500  # executions of a search, at first and when all else was silent
-    searches = [Asked(r.check, some) for r in _searches(fine)]
-    runs = [Asked(check, 1) for check in _seeds([r.check for r in fine])]
-    early = [a for a in runs if int(a.check.split()[3]) < FEW]
-    more = [a for a in runs if a not in early]
-    return [*early, *searches, *more, *(Asked(a.check, many) for a in searches)]
+    searches = [(r.seconds, r.check) for r in _searches(fine)]
+    ran = {tuple(r.check.split()[:3]): r.seconds for r in fine}
+    runs = [(ran[tuple(c.split()[:3])], c) for c in _seeds([r.check for r in fine])]
+    turns = merge(_spent(searches), _spent(runs), key=itemgetter(0))
+    asked = [Asked(c, 1 if c.startswith("run") else some) for _, c in turns]
+    return [*asked, *(Asked(c, many) for _, c in searches)]
+
+
+def _spent(checks: Iterable[tuple[float, str]]) -> Iterator[tuple[float, str]]:
+    """Each with the time of all before it."""
+    spent = 0.0
+    for seconds, check in checks:
+        yield spent, check
+        spent += seconds
 
 
 def modules_of(policy: str) -> list[str]:
@@ -167,7 +178,7 @@ def _searches(hits: Iterable[Reach]) -> list[Reach]:
         asked[name] += kind != "run"
         if kind != "run" and asked[name] <= ALIKE:
             found.append(r)
-    return sorted(found, key=lambda r: r.seconds)
+    return found
 
 
 def _seeds(hits: Iterable[str]) -> Iterator[str]:
