@@ -125,7 +125,7 @@ PLACES: Final[dict[str, Place]] = {
     ),
     "table-before-zero": Drawn("wild", seeds=2),
     "full-swap-is-written": Drawn("tight"),
-    "older-page-wins": Drawn("wild"),
+    "older-page-wins": Litmus("guest-collapse", executions=60, strategy="pct"),
     "madvise-frees-shadow": Litmus("freebsd-madvise-free"),
     "no-cow-vpte": Litmus("guest-copyout", executions=20),
     "fork-without-protect": Litmus("guest-fork", executions=20),
