@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -16,7 +17,7 @@ import msgspec
 
 from vkemu.mutation.operators import Edit, applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, notices, sources
-from vkemu.mutation.reach import EARLY, USUAL, Asked, Looked, Reach, reaching, shares
+from vkemu.mutation.reach import EARLY, Asked, Looked, Reach, reaching, shares
 from vkemu.mutation.reasons import enclosing
 from vkemu.mutation.reviewed import EQUIVALENT
 from vkemu.record.token import model_digest
@@ -83,12 +84,14 @@ def sample(count: int, seed: int) -> list[Generated]:
 
 
 def reach_of(ask: Callable[[list[tuple[list[str]]]], Iterable[Looked]]) -> list[Reach]:
-    """Of the kernels as they are: from `runs/`, when it was looked at before. `ask` has `look`
-    answered for every share."""
-    kept = Path("runs") / f"reach-{model_digest().hex()}.json"
+    """Of the kernels and the checks as they are: from `runs/`, when it was looked at before. `ask`
+    has `look` answered for every share."""
+    wanted = shares()
+    digest = sha256(model_digest() + repr(wanted).encode()).hexdigest()[:12]
+    kept = Path("runs") / f"reach-{digest}.json"
     if kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=list[Reach])
-    reached = [reach for looked in ask(shares(USUAL)) for reach in looked.reached]
+    reached = [reach for looked in ask(wanted) for reach in looked.reached]
     kept.parent.mkdir(exist_ok=True)
     kept.write_bytes(msgspec.json.encode(reached))
     return reached
@@ -114,7 +117,8 @@ def fate(mutant: Generated, wanted: list[Asked], seconds: float, tests: str) -> 
     if found.status == "survived" and not wanted:
         found = msgspec.structs.replace(found, status="unreached")
     if found.status != "noticed" and tests:
-        told = _planted(mutant, tests=f"{tests}/{mutant.path.partition('/')[0]}")
+        folders = [f"{tests}/{mutant.path.partition('/')[0]}", f"{tests}/x86"]
+        told = _planted(mutant, tests=folders)
         if told.status == "noticed":
             return Fate(mutant.name, "tests", told.by, told.said, found.diff)
     return found
@@ -138,7 +142,7 @@ def control(check: str, executions: int) -> bool:
 
 
 def _planted(
-    mutant: Generated, checks: Sequence[Asked] = (), seconds: float = 0.0, tests: str = ""
+    mutant: Generated, checks: Sequence[Asked] = (), seconds: float = 0.0, tests: Sequence[str] = ()
 ) -> Told:
     """In a process of its own."""
     asked = {"path": str(ROOT / mutant.path), "text": mutant.text(), "tests": tests}

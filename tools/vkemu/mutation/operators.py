@@ -63,8 +63,9 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 def _of_a_defect(node: ast.AST, name: str) -> bool:
     """Is this branch taken with a deliberate defect only?"""
     match node:
-        case ast.If(test=ast.Compare(ops=[op], comparators=[mutants])) | ast.IfExp(
-            test=ast.Compare(ops=[op], comparators=[mutants])
+        case (
+            ast.If(test=ast.Compare(ops=[op], comparators=[mutants]))
+            | ast.IfExp(test=ast.Compare(ops=[op], comparators=[mutants]))
         ) if _name(mutants) == "mutants":
             return name == ("body" if isinstance(op, ast.In) else "orelse")
     return False
@@ -200,8 +201,7 @@ def _text(node: ast.expr, lines: list[str]) -> str:
 def _operand(node: ast.expr, lines: list[str]) -> str:
     """The columns of an expression are those inside its parentheses."""
     text = _text(node, lines)
-    loose = (ast.BoolOp, ast.IfExp, ast.Compare, ast.NamedExpr)
-    return f"({text})" if isinstance(node, loose) else text
+    return f"({text})" if isinstance(node, (ast.BoolOp, ast.IfExp, ast.NamedExpr)) else text
 
 
 def _replaced(what: str, node: ast.expr | ast.stmt, text: str, lines: list[str]) -> Edit:

@@ -139,8 +139,8 @@ class _Failed:
             self.name = report.nodeid
 
 
-def under_tests(folder: str) -> Told:
-    """The unit tests of the kernel, and of machine code, without those that take long."""
+def under_tests(folders: list[str]) -> Told:
+    """The unit tests there, without those that take long."""
     import pytest
 
     seconds = 120
@@ -148,12 +148,14 @@ def under_tests(folder: str) -> Told:
     options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not long"]
     try:
         with limited(seconds), redirect_stdout(StringIO()):
-            status = pytest.main([*options, folder], [failed])
+            status = pytest.main([*options, *folders], [failed])
     except NoEnd:
-        return Told("noticed", f"tests {folder}", f"no end in {seconds} s")
+        return Told("noticed", f"tests {' '.join(folders)}", f"no end in {seconds} s")
     if status == pytest.ExitCode.OK:
         return Told("survived")
-    return Told("noticed", f"tests {failed.name or folder}", f"pytest: {status}")
+    return Told(
+        "noticed", f"tests {failed.name or 'that cannot be collected'}", f"pytest: {status}"
+    )
 
 
 def main() -> None:

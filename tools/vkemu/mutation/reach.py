@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
-from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -21,17 +20,12 @@ import msgspec
 from vkemu.mutation.planted import ROOT, sources
 from vkemu.mutation.trial import DRAWN, FEW, SEEDS, checks, perform
 from vkemu.verdict import UsageError
-from vkhost.rmap import POLICIES as RMAPS
-from vkhost.rmap.interface import Rmap
 
 ALIKE: Final = 2  # policies of which the same is asked
-# What most lines are looked for with: of two trees, and both know every PTE that matters.
-USUAL: Final = ("pv_entry", "vpte_list")
 POLICIES: Final = (
     "pv_entry", "vpte_list", "shadow", "nested", "notifier", "bloom", "hybrid", "broadcast",
     "wired", "vptmapped", "extent_scan",
 )  # fmt: skip
-ONLY: Final = {"nested": ["vkhost/pc64/nested_walk.py"]}
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -138,12 +132,8 @@ EARLY: Final = [
 
 def reaching(reached: Sequence[Reach], path: str, first: int, last: int) -> list[Asked]:
     """The checks that get to these lines, in the order to try them: searches, the cheap ones first,
-    and runs seed by seed, by turns, each as long as the other; then longer searches. In a module of
-    another reverse map any check may get there."""
+    and runs seed by seed, by turns, each as long as the other; then longer searches."""
     hits = [r for r in reached if any(first <= line <= last for line in r.lines.get(path, ()))]
-    if not hits:
-        policies = [p for p in POLICIES if p not in USUAL and path in modules_of(p)][:ALIKE]
-        hits = [Reach(check, "", 0.0, {}) for check in checks(tuple(policies))]
     fine = sorted((r for r in hits if r.verdict != "fail"), key=lambda r: r.seconds)
     some, many = 60, 1500  # executions of a search, at first and when all else was silent
     searches = [(r.seconds, r.check) for r in _searches(fine)]
@@ -160,13 +150,6 @@ def _spent(checks: Iterable[tuple[float, str]]) -> Iterator[tuple[float, str]]:
     for seconds, check in checks:
         yield spent, check
         spent += seconds
-
-
-def modules_of(policy: str) -> list[str]:
-    """The reverse map's module, those of what it is derived from, and what only it uses."""
-    module, _, name = RMAPS[policy].partition(":")
-    made: type[Rmap] = getattr(import_module(module), name)
-    return [f"{c.__module__.replace('.', '/')}.py" for c in made.__mro__] + ONLY.get(policy, [])
 
 
 def _searches(hits: Iterable[Reach]) -> list[Reach]:

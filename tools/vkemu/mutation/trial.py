@@ -15,7 +15,8 @@ from vkemu.verdict import UsageError
 Heard: TypeAlias = tuple[Literal["pass", "fail", "unknown"], str]
 DRAWN: Final = ("natives", "wild", "mixed", "tight")  # each seed is another program
 SCENARIOS: Final = (
-    *DRAWN, "quickstart", "x86-hello", "x86-fork-cow", "x86-threads", "x86-float",
+    *DRAWN, "quickstart", "corners", "demo", "late-enter", "cluster-launder", "no-pressure",
+    "oom-innocent", "reclaim-leak", "x86-hello", "x86-fork-cow", "x86-threads", "x86-float",
     "x86-calls",
 )  # fmt: skip
 SEEDS: Final = 24
