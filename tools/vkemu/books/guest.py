@@ -10,15 +10,25 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vkprotocol.mman import PROT_WRITE
-from vkprotocol.param import KERNEL_KVA_START, PAGE_SHIFT, SEG_SHIFT
-from vkprotocol.vpte import VPTE_M, VPTE_MANAGED, VPTE_RW, VPTE_WIRED, vpte_frame
+from vkprotocol.param import KERNEL_KVA_START, PAGE_SHIFT, PAGE_SIZE, SEG_SHIFT
+from vkprotocol.vpte import (
+    VPTE_A,
+    VPTE_M,
+    VPTE_MANAGED,
+    VPTE_RW,
+    VPTE_V,
+    VPTE_WIRED,
+    vpte_frame,
+)
 
 from vkemu.books.content import Image, Words, check_programs, resident
 from vkemu.oracle.reference import Reference
 from vkemu.oracle.violation import Violation
 from vkguest.kern.param import KPT_FRAME, NUPDE
+from vkguest.kern.pipebuf import PipeBuf
 from vkguest.kernel import UP, Vkernel
 from vkguest.vkernel64.pmap import Pmap
+from vkguest.vm.vm_kern import kernel_pte
 from vkguest.vm.vm_map import VmMapEntry, vm_map_lookup_entry
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, PQ_FREE, VmPage
@@ -70,9 +80,11 @@ class GuestBooks:
         end = max(guest.vm_page_queues.pages) + 1
         there = Counter(range(end, guest.memory_pages))
         self._agree("swap slots", Counter([*guest.swap.free, *slots]), there)
-        roots = sum(pmap.pm_pdirm is not None for pmap in pmaps)
-        kva = roots + sum(1 for _ in self._pipe_frames())
-        kva += sum(e.end - e.start >> PAGE_SHIFT for e in guest.kernel_map.entries)
+        entered = dict(self._entered(pmaps))
+        if self.image.words(KPT_FRAME):  # not gone with the guest
+            there_too = dict(self._kernel_vptes(managed=False))
+            self._agree("KVA entered by pmap_kenter", there_too, entered)
+        kva = len(entered) + sum(e.end - e.start >> PAGE_SHIFT for e in guest.kernel_map.entries)
         self._agree("pages of KVA in use", sum(guest.kva.used), kva)
 
     # Page tables.
@@ -111,15 +123,27 @@ class GuestBooks:
         """(va, VPTE) of all that is valid; each table is held by what is in it. The kernel's one
         has other VPTEs too, of frames that pmap_kenter was given."""
         if pmap is self.guest.kernel_pmap:
-            for i, vpte in enumerate(self.image.words(KPT_FRAME)):
-                if vpte & VPTE_MANAGED:
-                    yield KERNEL_KVA_START + (i << PAGE_SHIFT), vpte
+            yield from self._kernel_vptes(managed=True)
         for ptepindex, m in pmap.pt_pages.items():
             there = [(i, vpte) for i, vpte in enumerate(self.image.words(m.frame)) if vpte]
             self._agree(f"hold_count of {m}, a table of {pmap.id:#x}", m.hold_count, len(there))
             if ptepindex < NUPDE:
                 for i, vpte in there:
                     yield (ptepindex << SEG_SHIFT) + (i << PAGE_SHIFT), vpte
+
+    def _kernel_vptes(self, *, managed: bool) -> Iterator[tuple[int, int]]:
+        for i, vpte in enumerate(self.image.words(KPT_FRAME)):
+            if vpte & VPTE_V and bool(vpte & VPTE_MANAGED) is managed:
+                yield KERNEL_KVA_START + (i << PAGE_SHIFT), vpte & ~(VPTE_A | VPTE_M)
+
+    def _entered(self, pmaps: Iterable[Pmap]) -> Iterator[tuple[int, int]]:
+        """By pmap_kenter and pmap_qenter: roots, and the buffers of pipes."""
+        for pmap in pmaps:
+            if pmap.pm_pdirm is not None:
+                yield pmap.pm_pml4, kernel_pte(pmap.pm_pdirm.frame)
+        for buf in self._pipe_bufs():
+            for n, m in enumerate(buf.frames):
+                yield buf.kva + n * PAGE_SIZE, kernel_pte(m.frame)
 
     # Frames.
 
@@ -157,8 +181,9 @@ class GuestBooks:
                 yield vm.pmap.pm_pdirm, 1
             for m in vm.pmap.pt_pages.values():
                 yield m, 1
-        for m in self._pipe_frames():
-            yield m, 1
+        for buf in self._pipe_bufs():
+            for m in buf.frames:
+                yield m, 1
         for proc in self.guest.allproc:
             for lp in proc.lwps.values():
                 if lp.md is not None and lp.md.savefpu is not None:
@@ -167,14 +192,12 @@ class GuestBooks:
             for m in obj.pages.values():
                 yield m, int(obj in wired)
 
-    def _pipe_frames(self) -> Iterator[VmPage]:
+    def _pipe_bufs(self) -> Iterator[PipeBuf]:
         """Of pipes of words; and of bytes, which the descriptors of machine code lead to."""
         tables = [proc.md.files for proc in self.guest.allproc if proc.md is not None]
         ends = [file.pipe for table in tables for file in table.values()]
-        bufs = [pipe.buf for pipe in self.guest.pipes.values()]
-        bufs += {id(pipe): pipe.buf for pipe in ends if pipe is not None}.values()
-        for buf in bufs:
-            yield from buf.frames
+        yield from (pipe.buf for pipe in self.guest.pipes.values())
+        yield from {id(pipe): pipe.buf for pipe in ends if pipe is not None}.values()
 
     def _agree(self, what: str, says: Any, there: Any) -> None:
         if says != there:
