@@ -67,6 +67,7 @@ GUEST_FALSE: list[tuple[Callable[[Vkernel], object], str]] = [
     (lambda g: writable(g).clear(), "is mapped, and in an entry"),
     (lambda g: setattr(writable(g)[0], "needs_copy", True), "is writable, and may be"),
     (lambda g: setattr(writable(g)[0], "offset", 77), "maps the page of its entry"),
+    (lambda g: setattr(first(g).pmap, "pm_pml4", 1 << 39), "KVA entered by pmap_kenter"),
     (lambda g: g.swap.free.pop(), "swap slots"),
     (lambda g: g.vm_page_queues.free.pop(), "free frames"),
     (lambda g: setattr(free(g), "object", g.allproc), "which is free"),

@@ -309,3 +309,14 @@ def test_what_has_other_layers_behind_it_is_no_continuation() -> None:
 
     assert entries(k) == [(0, 1, 0), (1, 2, 0)]
     assert k.own.vm_map.entries[0].ba.object is k.own.vm_map.entries[1].ba.object
+
+
+def test_what_is_hidden_while_it_is_locked_stays_wired_for_ever() -> None:
+    """vm_fault.c:vm_fault_unwire goes by the PTE, which pmap.c:pmap_protect has removed."""
+    k = anonymous()
+    assert mlock(k, 0, 2) == KERN_SUCCESS
+    assert k.do(vm_map_protect(k.own.vm_map, 0, PAGE, 0)) == KERN_SUCCESS
+
+    assert munlock(k, 0, 2) == KERN_SUCCESS
+
+    assert k.kernel.vmstats.v_wire_count.value == 1
