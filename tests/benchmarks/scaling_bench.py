@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(ROOT / "tools")]
 from vkemu.exploration.reduction.frontier import Frontier  # noqa: E402
 from vkemu.exploration.result import Result  # noqa: E402
 from vkemu.exploration.sharing import parallel  # noqa: E402
-from vkemu.exploration.sharing.division import Division, Part  # noqa: E402
+from vkemu.exploration.sharing.division import SMALL, Division, Part  # noqa: E402
 from vkemu.exploration.sharing.jobs import Hand, Job, Task, search_of  # noqa: E402
 from vkemu.exploration.sharing.parallel import Coordinator  # noqa: E402
 from vkemu.litmus.decide import Test  # noqa: E402
@@ -107,7 +107,7 @@ def split_shares(program: Any) -> list[float]:
         report = hand.perform(Job(1, Frontier(), executions, 60.0))
         if report.left is None:
             break
-        divided = Division()._split(Part(report.left))
+        divided = Division()._split(Part(report.left), 2)
         if divided is None:
             continue
         left, rest = (hand.perform(Job(2, part.frontier, 1 << 60, 60.0)) for part in divided)
@@ -185,8 +185,7 @@ class Searching:
         while self.parts or self.under_way:
             while self.parts and len(self.under_way) < self.workers:
                 spread = len(self.under_way) + len(self.parts) < self.workers
-                age = 0.0 if spread else clock
-                length = parallel.slice_seconds(age, len(self.under_way) + 1)
+                length = parallel.slice_seconds(clock, len(self.under_way) + 1, spread)
                 part = self.parts.pop(0)
                 length = min(part, length)
                 free = max(free, clock) + self.service / 2
@@ -197,7 +196,9 @@ class Searching:
             free = max(free, clock) + self.service / 2
             if left > 0:
                 idle = self.workers - len(self.under_way)
-                while idle > len(self.parts) + 1 and left > parallel.FIRST_SLICE_SECONDS:
+                done = work - sum(self.parts) - left - sum(part for _, _, part in self.under_way)
+                least = max(parallel.FIRST_SLICE_SECONDS, SMALL * done / self.workers)
+                while idle > len(self.parts) + 1 and left > least:
                     others = left * self.rng.choice(self.shares)
                     self.parts.append(others)
                     left -= others

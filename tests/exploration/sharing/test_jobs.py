@@ -40,12 +40,23 @@ class Torn(Here):
         return super().results()
 
 
+class Shattered(Division):
+    """Divides whatever can be."""
+
+    def _worth_dividing(self, *_: Any) -> bool:
+        return True
+
+
 def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
     """The whole search, in as many parts as can be."""
     task = Task(strategy, 0, 10_000, False, "unknown", False)
-    result = Result(strategy, 0)
+    return divided(Torn(program, task, Random(seed)), count, Shattered())
+
+
+def divided(workers: Here, count: int, division: Division) -> Result:
+    result = Result("", 0)
     coordinator = Coordinator(
-        Torn(program, task, Random(seed)),
+        workers,
         count,
         result,
         stop_on_failure=False,
@@ -53,7 +64,7 @@ def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
         max_seconds=None,
         progress=None,
     )
-    coordinator.exhaustive(Division())
+    coordinator.exhaustive(division)
     return result
 
 
@@ -71,6 +82,24 @@ def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
 )
 def test_no_trace_is_lost_or_had_twice(program: Any, traces: int, seed: int) -> None:
     assert torn(program, "dpor", seed).executions == traces
+
+
+class Even(Here):
+    """Every job is so many executions."""
+
+    def submit(self, job: Job) -> None:  # type: ignore[override]
+        super().submit(job._replace(executions=60, seconds=60.0))
+
+
+def test_what_is_soon_done_is_not_divided_at_the_price_of_abandoned_executions() -> None:
+    task = Task("dpor", 0, 10_000, False, "unknown", False)
+    program = partial(lastzero, n=9)
+    sparing, all_of_it = (
+        divided(Even({b"": Hand(program, task)}), 2, division)
+        for division in (Division(), Shattered())
+    )
+    assert sparing.executions == all_of_it.executions == 1536
+    assert sparing.blocked < all_of_it.blocked
 
 
 class Learning(Here):

@@ -8,7 +8,8 @@ begins there later, done or not: each trace is in exactly one part, and how many
 depend on who was faster. But what optimal DPOR gains from finishing one subtree before it begins
 the next - no execution that finds, too late, that all it can do is explored elsewhere - is lost
 between parts: `blocked` may be more than 0, as for `source-dpor`. Therefore the ways on from a
-state are divided in two and not into as many as there are.
+state are divided in two and not into as many as there are, and what would soon be done anyhow is
+not divided unless that costs nothing (`_worth_dividing`).
 
 Where only a step that was taken tells what it touches (`afterwards`), what is still to be explored
 has guessed footprints. A sleep set may hold none of those, so nothing is given away: `whole`.
@@ -21,12 +22,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from vkemu.exploration.reduction.footprint import Objects
+from vkemu.exploration.reduction.footprint import Objects, dependent
 from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
 from vkemu.exploration.reduction.wakeup import Reversals, Tree
 from vkemu.exploration.sharing.jobs import Report
 
 ELSEWHERE = -1  # the depth, in a sleep set, of what is being explored elsewhere
+SMALL = 0.2  # of an even share: a part that is soon done
 
 
 class State:
@@ -61,9 +63,9 @@ class Division:
         self.done = 0.0  # of all there is, about (Knuth 1975)
         self.whole = False
 
-    def take_back(self, part: Part, report: Report, idle: int) -> None:
+    def take_back(self, part: Part, report: Report, idle: int, workers: int) -> None:
         """What is left of a part, and what it found for others. Split it where that is not enough
-        to give the `idle` workers something to do."""
+        to give the `idle` of the `workers` something to do."""
         for found in report.found:
             self._found(part, found)
         self.done += part.share * report.share
@@ -71,14 +73,14 @@ class Division:
         if report.left is not None:
             left = Part(report.left, part.above, part.share * (1 - report.share))
             while not self.whole and idle > len(self.parts) + 1:
-                divided = self._split(left)
+                divided = self._split(left, workers)
                 if divided is None:
                     break
                 left, rest = divided
                 self.parts.append(rest)
             self.parts.append(left)
 
-    def _split(self, part: Part) -> tuple[Part, Part] | None:
+    def _split(self, part: Part, workers: int) -> tuple[Part, Part] | None:
         """At the shallowest state with more than one way on: the first of them, and the others.
 
         Those stay together: what is explored of one of them shows how the next must begin.
@@ -91,6 +93,8 @@ class Division:
             above = _down_to(position, above, step.sleep)
             above[position].begin(step.thread, step.touched)
             if step.tree:
+                if not self._worth_dividing(part.share * workers, step.touched, step.tree):
+                    return None
                 alone = (*steps[:position], step._replace(tree=()), *steps[position + 1 :])
                 going_on = frontier._replace(root=position + 1, steps=alone, shared=False)
                 others = self._others(steps[:position], above, step, share)
@@ -98,13 +102,28 @@ class Division:
         ways = branches(frontier.tree)
         if len(ways) < 2:
             return None
-        above = _down_to(len(steps), above, frontier.sleep)
         first = ways[0]
         _, thread, touched = first[0]
+        if not self._worth_dividing(part.share * workers, touched, frontier.tree[len(first) :]):
+            return None
+        above = _down_to(len(steps), above, frontier.sleep)
         above[-1].begin(thread, touched)
         begun = frontier._replace(root=len(steps) + 1, tree=first, shared=False)
         step = Step(thread, touched, frontier.sleep, frontier.tree[len(first) :])
         return Part(begun, above, share), self._others(steps, above, step, share)
+
+    def _worth_dividing(self, share: float, first: Touched, others: Flat) -> bool:
+        """Whether a part of so many times an even share is large, or of unknown size; or else what
+        is explored elsewhere is out of the sleep set of the others after their first step, so that
+        they abandon nothing."""
+        if not 0 < share < SMALL * self.done:
+            return True
+        footprint = self.names.footprint
+        woken = footprint(first)
+        return woken is not None and all(
+            (begins := footprint(touched)) is not None and dependent(begins, woken)
+            for _, _, touched in roots(others)
+        )
 
     def _others(
         self, steps: tuple[Step, ...], above: tuple[State, ...], step: Step, share: float

@@ -26,11 +26,11 @@ from vkemu.workers.processes import Here, Processes
 FIRST_SLICE_SECONDS = 0.02  # while somebody has nothing to do
 
 
-def slice_seconds(age: float, under_way: int) -> float:
-    """Of a job of a search of this age, 0 while somebody has nothing to do. The longer the search,
-    the more there is to hand over with a part; and the more jobs, the more there is to do here."""
+def slice_seconds(age: float, under_way: int, somebody_idle: bool) -> float:
+    """Of a job of a search of this age. The longer the search, the more there is to hand over with
+    a part; and the more jobs, the more there is to do here."""
     usual_seconds = 0.25
-    least = usual_seconds if age else FIRST_SLICE_SECONDS
+    least = FIRST_SLICE_SECONDS if somebody_idle else usual_seconds
     last_slice_seconds = 5.0
     report_seconds = 0.01  # twice what handing out a job and taking it back keeps us, with Dask
     return max(least, min(age / 20, last_slice_seconds), under_way * report_seconds)
@@ -128,8 +128,8 @@ class Coordinator:
                 division.parts.popleft()
                 spread = len(under_way) + len(division.parts) < self.count and not division.whole
                 alone = self.result.executions < self.alone
-                age = 0.0 if spread and not alone else perf_counter() - self.began
-                seconds = slice_seconds(age, len(under_way))
+                age = perf_counter() - self.began
+                seconds = slice_seconds(age, len(under_way), spread and not alone)
                 self.workers.submit(
                     Job(
                         self.number, part.frontier, granted, seconds, **self.options,
@@ -150,7 +150,7 @@ class Coordinator:
                 self.account(report, granted)
                 alone = self.result.executions < self.alone
                 idle = 0 if alone else self.count - len(under_way) + 1
-                division.take_back(part, report, idle)
+                division.take_back(part, report, idle, self.count)
                 self.result.share = min(division.done, 1.0)
                 del under_way[report.number]
                 self.show()
