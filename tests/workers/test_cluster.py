@@ -41,6 +41,11 @@ def workers() -> Iterator[DaskWorkers]:
         yield there
 
 
+def test_two_clusters_of_one_machine_do_not_meet(workers: DaskWorkers) -> None:
+    with cluster.connected("dask-local:1") as others:
+        assert (workers.count, others.count) == (2, 1)
+
+
 class Killer:
     """Kills one of the worker processes, again and again, from within the search."""
 

@@ -160,6 +160,8 @@ def _own_cluster(wanted: int) -> tuple[Client, Callable[[], None]]:
         own = LocalCluster(
             n_workers=wanted or None, threads_per_worker=1, processes=True, memory_limit=0,
             dashboard_address=None, silence_logs=50,
+            # It serves HTTP all the same, and warns when its port is another cluster's.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
