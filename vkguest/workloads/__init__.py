@@ -17,6 +17,7 @@ from vkguest.workloads.kernel import pipe, poke
 from vkguest.workloads.memory import hog, large, largetop, mmapper, sparse, touch
 from vkguest.workloads.mixed import mixed
 from vkguest.workloads.process import execs, forkcow, idle, killer, snapshot, threads
+from vkguest.workloads.refused import refused
 from vkguest.workloads.wild import wild
 
 WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
@@ -34,6 +35,7 @@ WORKLOADS: Final[dict[str, Callable[..., Program]]] = {
     "killer": killer,
     "large": large,
     "largetop": largetop,
+    "refused": refused,
     "mixed": mixed,
     "random": drawn,
     "wild": wild,
