@@ -24,8 +24,6 @@ from vkguest.kern.param import DATA_ADDRESS, LARGE_ADDRESS, LARGE_PAGES_MAX, MMA
 from vkguest.kern.syscall import Sys
 from vkguest.workloads.words import RW, begin, finish
 
-ERRNO_REG = 15
-
 
 def refused(rounds: int = 1) -> Program:
     """Each call that is refused, with its errno; after all of them memory is as it was"""
@@ -40,7 +38,8 @@ def refused(rounds: int = 1) -> Program:
 
 
 def _check_errno(asm: Asm, errno: int) -> None:
-    asm.put(addi(R3, ERRNO_REG, 0), li(R1, 0), li(R2, errno))
+    errno_reg = 15
+    asm.put(addi(R3, errno_reg, 0), li(R1, 0), li(R2, errno))
     asm.bne(R3, R2, "fail")
 
 
