@@ -111,10 +111,11 @@ def test_what_is_wrong_is_one_line(workers: DaskWorkers) -> None:
         list(answered(square, [(1,)], Elsewhere(workers._client)))
 
 
-def test_an_async_program_is_refused(workers: DaskWorkers) -> None:
+def test_an_async_program_counts_the_same(workers: DaskWorkers) -> None:
     programs = pytest.importorskip("tests.worlds.programs")
-    with pytest.raises(ExplorationError, match="Dask has threads and an event loop beside"):
-        explore(programs.lost_update, backend="trio", workers=workers)
+    options: dict[str, Any] = {"backend": "trio", "stop_on_failure": False}
+    found = explore(programs.lost_update, workers=workers, **options)
+    assert counts(found) == ("fail", 4, 2, True)
 
 
 class Elsewhere(DaskWorkers):
@@ -214,3 +215,11 @@ def test_searches_count_the_same_though_workers_die(workers: DaskWorkers) -> Non
         )
         assert counts(many) == counts(one)
         assert shared.outcomes == alone.outcomes
+    programs = pytest.importorskip("tests.worlds.programs")
+    options: dict[str, Any] = {"backend": "trio", "stop_on_failure": False}
+    one = explore(programs.leaking_pool, **options)
+    killer = Killer(workers, 1.0)
+    many = explore(programs.leaking_pool, workers=workers, progress=killer, **options)
+    two = explore(programs.leaking_pool, jobs=2, **options)
+    assert killer.killed
+    assert counts(many) == counts(two) == counts(one) == ("fail", 80, 44, True)

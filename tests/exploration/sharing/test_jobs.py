@@ -16,8 +16,9 @@ from vkemu.exploration.reduction.footprint import Learned
 from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
 from vkemu.exploration.sharing.division import Division, Part
-from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task
-from vkemu.exploration.sharing.parallel import Coordinator
+from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task, joins
+from vkemu.exploration.sharing.joining import Joining
+from vkemu.exploration.sharing.parallel import Coordinator, Dividing
 from vkemu.workers.processes import Here
 
 from tests.exploration.divided import broken, lastzero, locks, lost_update, naps, opaque, watched
@@ -50,10 +51,11 @@ class Shattered(Division):
 def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
     """The whole search, in as many parts as can be."""
     task = Task(strategy, 0, 10_000, False, "unknown", False)
-    return divided(Torn(program, task, Random(seed)), count, Shattered())
+    division = Joining() if joins(program, task) else Shattered()
+    return divided(Torn(program, task, Random(seed)), count, division)
 
 
-def divided(workers: Here, count: int, division: Division) -> Result:
+def divided(workers: Here, count: int, division: Dividing) -> Result:
     result = Result("", 0)
     coordinator = Coordinator(
         workers,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vkemu.executors.deadline import within
 from vkemu.exploration.arguments import check_arguments
+from vkemu.exploration.checking.audit import audit_of
 from vkemu.exploration.checking.guards import enforcing
 from vkemu.exploration.program import Program, program_for
 from vkemu.exploration.result import ExplorationError, Result, Unseen
@@ -82,11 +83,13 @@ def explore(
 
         task = Task(name, seed, max_steps, stop_on_failure, on_step_bound, check)
         with within(max_seconds, lambda: result.steps):
-            witnesses, ended, learned = explore_in_parts(
+            witnesses, ended, learned, forms = explore_in_parts(
                 program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
                 max_executions=max_executions, max_seconds=max_seconds, progress=progress,
             )  # fmt: skip
         run.program.numbers.learn(learned)
+        if result.exhausted:
+            audit_parts(run, result, forms)
     else:
         search = Search(
             run, chosen, result,
@@ -97,6 +100,18 @@ def explore(
     result.at_failure = stop_on_failure and result.failures > 0 and not result.exhausted
     concluded(result, run, witnesses, ended, progress, deadline)
     return bounded(result, max_executions, max_seconds, max_steps)
+
+
+def audit_parts(run: Run, result: Result, forms: set[int]) -> None:
+    """Whether the parts left nothing out, where that can be asked."""
+    audit = audit_of(run)
+    audit.forms = forms
+    try:
+        if audit.learned():
+            result.doubt = "an execution looks at more than the search had known of"
+    except Unseen as error:
+        result.doubt = str(error)
+    result.exhausted = not result.doubt
 
 
 def went(search: Search, max_seconds: float | None) -> bool:

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from vkemu.workers.alone import Alone
 from vkemu.workers.code import code_digest
 from vkemu.workers.job import Failed, Job, Kept, WorkersError, performed
 
@@ -29,8 +30,6 @@ REMOTE: Final = "dask://"
 
 class DaskWorkers:
     """The workers of a `distributed.Client`, which stays its owner's to close."""
-
-    has_threads = True  # of Dask's, beside a job and beside us
 
     def __init__(self, client: Client) -> None:
         from distributed import as_completed
@@ -56,7 +55,7 @@ class DaskWorkers:
     def submit(self, job: Job) -> None:
         self._submitted += 1  # the next search may have a job of the same number
         future = self._client.submit(
-            perform_there, self._code, job.number, pickle.dumps(job),
+            perform_there, self._code, job.number, pickle.dumps(job), getattr(job, "alone", b""),
             key=f"{self._name}-{self._submitted}", pure=False,
         )  # fmt: skip
         self._under_way[future.key] = job.number, future
@@ -98,14 +97,25 @@ def _one_line(error: Any) -> str:
 # however many threads Dask gives the process.
 _one = Lock()
 _kept: Kept = {}
+_alone: dict[bytes, Alone] = {}  # for one search
 
 
-def perform_there(code: str, number: int, packed: bytes) -> tuple[str, bytes]:
-    """Do a job of processes that have the code we have. Nothing comes back where it is another."""
+def perform_there(code: str, number: int, packed: bytes, alone: bytes = b"") -> tuple[str, bytes]:
+    """Do a job of processes that have the code we have. Nothing comes back where it is another.
+
+    Jobs of a search that has to be `alone` are done in a process beside Dask's, which has threads.
+    """
     if code != code_digest():
         return code_digest(), b""
     with _one:
-        return code, performed(number, packed, _kept)
+        if not alone:
+            return code, performed(number, packed, _kept)
+        if alone not in _alone:
+            for other in _alone.values():
+                other.close()
+            _alone.clear()
+            _alone[alone] = Alone()
+        return code, _alone[alone].perform(number, packed)
 
 
 @contextmanager

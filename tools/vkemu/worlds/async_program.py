@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,12 @@ from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.program import Program
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.exploration.result import ExplorationError
-from vkemu.worlds import accesses, calls, network_socket, outside
+from vkemu.worlds import accesses, calls, network_socket, outside, workers
 from vkemu.worlds.audit import WorldAudit
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import Instruments, name_roots
 from vkemu.worlds.network import WORDS
-from vkemu.worlds.noting import HERE, LOG
+from vkemu.worlds.noting import EVERY, HERE, LOG
 from vkemu.worlds.world import Unsupported, World
 
 OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "network")
@@ -28,6 +29,7 @@ OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "n
 class AsyncProgram:
     """What `explore` is given for an async function `main`. Other processes can be sent it."""
 
+    late = True  # what steps touch is known after them
     only_thread = True  # whatever another does meanwhile would be taken for the program's
 
     def __init__(self, main: Callable[..., Any], backend: str, **options: Any) -> None:
@@ -88,13 +90,13 @@ class AsyncProgram:
             from vkemu.worlds.trio_world import TrioWorld
 
             now = trio_hooks.install(hooks)
-            self.current = lambda: TrioWorld.current
+            self.current = mine(lambda: TrioWorld.current)
         else:
             from vkemu.worlds import asyncio_hooks
             from vkemu.worlds.asyncio_world import AsyncioWorld
 
             now = asyncio_hooks.install(hooks)
-            self.current = lambda: AsyncioWorld.current
+            self.current = mine(lambda: AsyncioWorld.current)
         network_socket.install(hooks, self.current)
         outside.refuse_the_rest(hooks, self.current)
         if self.options.get("clock") == "virtual":
@@ -138,8 +140,8 @@ class AsyncProgram:
             LOG.clear()
             LOG.base.clear()
             LOG.kept.clear()
-            LOG.ordered.clear()
-            LOG.all_ordered = LOG.stale = LOG.timed = False
+            LOG.ordered = {}
+            LOG.stale = LOG.timed = False
             calls.LATE.clear()
             if self.instruments is not None:
                 self.instruments.remove()
@@ -165,6 +167,16 @@ class AsyncProgram:
 
         given["order"] = self.options.get("order", "arrival")
         return AsyncioWorld(self.main, tids, program.numbers, program.memo, **given)
+
+
+def mine(current: Callable[[], World | None]) -> Callable[[], World | None]:
+    """`current` for this thread and those of the program; for any other of the process None."""
+    here = threading.get_ident()
+
+    def found() -> World | None:
+        return current() if threading.get_ident() == here or workers.current() else None
+
+    return found
 
 
 def check(main: Any, backend: Any, options: dict[str, Any]) -> None:
@@ -209,6 +221,8 @@ class WorldProgram(Program):
         self.build: AsyncProgram = build
         self.memo: dict[tuple[int, int], Footprint] = {}
         self.restarts = 0
+        self.numbers.whole.update(LOG.ordered)
+        LOG.ordered = self.numbers.whole  # what other processes have learnt, and tell them
         self.warm()
 
     def warm(self) -> None:
@@ -240,9 +254,10 @@ class WorldProgram(Program):
         if outdated:
             self.restarts += 1
             if self.restarts > restarts:
-                LOG.all_ordered = True
+                LOG.ordered[EVERY] = None
             self.build.renew()
             self.memo.clear()
+        LOG.all_ordered = EVERY in LOG.ordered
         collect = 64  # executions
         if not self.begun % collect:
             gc.collect()

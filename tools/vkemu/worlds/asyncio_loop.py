@@ -21,6 +21,8 @@ PyFuture: Any = asyncio.futures._PyFuture  # type: ignore[attr-defined]
 def ordered_hash(self: Any) -> int:
     """For objects that are kept in sets: by who made it, so that in every execution a set of them
     has the same order."""
+    if not isinstance(getattr(self, "_loop", None), Loop | None):  # of another thread's loop
+        return object.__hash__(self)
     return hash(LOG.names.get(id(self)) or LOG.name(self))
 
 

@@ -31,14 +31,14 @@ class WorldAudit(Audit):
         self.random = Random(0)
         self.last: Taken | None = None
         self.trace: Trace | None = None  # of the search; another when it began again
-        self.forms: set[int] = set()  # of its traces
+        self.paths: list[tuple[int, ...]] = []  # of threads, by number
 
     def saw(self, strategy: object) -> None:
         if isinstance(strategy, Reduction):
             if strategy.trace is not self.trace:
                 self.trace = strategy.trace
                 self.forms.clear()
-            self.forms.add(form_of(strategy.trace))
+            self.forms.add(self.form_of(strategy.trace))
 
     def check(self, run: Run) -> None:
         world: Any = run.execution
@@ -58,6 +58,13 @@ class WorldAudit(Audit):
             raise Unseen(
                 f"a finalizer writes {', '.join(late[:3])}: when it runs is not in the schedule"
             )
+
+    def form_of(self, trace: Trace) -> int:
+        """The same in every process."""
+        tids = self.program.tids
+        if len(self.paths) < len(tids):
+            self.paths = sorted(tids, key=tids.__getitem__)
+        return form_of(trace, self.paths)
 
     def learned(self) -> bool:
         return bool(self.forms) and self.draw()
@@ -91,10 +98,9 @@ class WorldAudit(Audit):
 
     def drawn(self, run: Run) -> int | None:
         """The form of an execution, if it came to an end."""
-        assert self.trace is not None
         run.begin()
         world: Any = run.execution
-        trace = Trace(self.trace.objects)
+        trace = Trace(self.program.numbers)
         add = adding(trace, world)
         going = run.settle()
         try:
@@ -106,7 +112,7 @@ class WorldAudit(Audit):
                 going = world.step(tid) or not run.thread_failed()
                 add(tid, world.taken)
             run.finish()
-            return form_of(trace)
+            return self.form_of(trace)
         finally:
             world.close()
 

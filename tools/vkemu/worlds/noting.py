@@ -23,6 +23,7 @@ from vkemu.exploration.reduction.footprint import Footprint, Objects
 Name: TypeAlias = tuple[Any, ...]
 Field: TypeAlias = Any  # a name, "[]" for all of a container, ("k", key) for an item of a dict
 
+EVERY: Final[Name] = ("every dict",)  # there are too many to begin again for each
 CONTAINERS: Final = (list, dict, set, collections.deque, bytearray)
 CONTAINER_TYPES: Final = frozenset(
     [*CONTAINERS, collections.OrderedDict, collections.defaultdict, collections.Counter]
@@ -54,8 +55,8 @@ class Log:
     def __init__(self) -> None:
         self.base: dict[int, Name] = {}  # what is there before the program starts
         self.kept: list[Any] = []
-        self.ordered: set[Name] = set()  # dicts that somebody looks at as a whole
-        self.all_ordered = False  # there are too many to begin again for each
+        self.ordered: dict[Name, None] = {}  # dicts that somebody looks at as a whole
+        self.all_ordered = False  # EVERY is one of them
         self.timed = False  # two deadlines were there at once
         self.stale = False  # more is known than when the search began: it begins again
         self.told: Callable[[Any, Field, bool], None] | None = None
@@ -201,7 +202,7 @@ def whole(obj: Any, write: bool) -> None:
     if isinstance(obj, dict):
         name = LOG.names[id(obj)]
         if name not in LOG.ordered and not LOG.all_ordered:
-            LOG.ordered.add(name)
+            LOG.ordered[name] = None
             LOG.stale = True
         known = LOG.keys.setdefault(id(obj), {})
         for key in dict.keys(obj):

@@ -69,6 +69,7 @@ class Audit:
             stop_on_failure=run.stop_on_failure,
             bound_fails=run.bound_fails,
         )
+        self.forms: set[int] = set()  # of the traces that were taken, where others are looked for
         self.first: Noted | None = None
         self.concluded = 1  # executions, when the first was last taken again
 
@@ -91,7 +92,8 @@ class Audit:
         """A complete execution of the search."""
 
     def learned(self) -> bool:
-        """Nothing is left: whether more is known by now than when the search began."""
+        """Nothing is left: whether more is known by now than when the search began. Unseen when a
+        trace was left out."""
         return False
 
     def conclude(self) -> None:

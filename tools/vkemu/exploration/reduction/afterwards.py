@@ -20,14 +20,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from vkprotocol.effects import Effect
+from vkprotocol.effects import Effect, key_text
 
 from vkemu.executors.controlled import Execution
 from vkemu.exploration.reduction.footprint import Footprint, Race, dependent
 from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.reduction.wakeup import ELSEWHERE, Node, Reversals, Tree
+from vkemu.exploration.result import Unseen
 
 if TYPE_CHECKING:
+    from vkemu.exploration.reduction.frontier import Step, Touched
     from vkemu.exploration.reduction.reduction import Reduction
     from vkemu.exploration.run import Run
 
@@ -110,14 +112,25 @@ def adding(trace: Trace, execution: Execution) -> Callable[[int, Effect], Any]:
     return add
 
 
-def form_of(trace: Trace) -> int:
+def same(touched: Touched, step: Step) -> None:
+    """A step of another process is taken again: does it touch the same here?"""
+    others = {*(touched or ())} ^ {*(step.touched or ())}
+    if others:
+        where = ", ".join(sorted(key_text(key) for key, _ in others)[:3])
+        raise Unseen(
+            f"a step of thread {step.thread} touches otherwise in another process: {where}"
+        )
+
+
+def form_of(trace: Trace, paths: list[tuple[int, ...]]) -> int:
     """A number for the trace of an execution: of every event, what happens before it."""
-    own = list(enumerate(trace.own))
+    own = list(zip(paths, trace.own, strict=False))
     before = [
-        tuple((tid, (clock & events).bit_count()) for tid, events in own if clock & events)
+        frozenset((path, (clock & events).bit_count()) for path, events in own if clock & events)
         for clock in trace.clocks
     ]
-    return hash(frozenset(zip(trace.tids, before, strict=True)))
+    tids = (paths[tid] for tid in trace.tids)
+    return hash(frozenset(zip(tids, before, strict=True)))
 
 
 class Guesses(Reversals):
@@ -197,6 +210,7 @@ def uncovered(tree: Tree, sleep: Tree) -> Tree:
                 asleep.append(sleeper)
         else:
             left = uncovered(below, asleep) if below and asleep else below
-            if left or not (below or asleep):
+            done = [sleeper for sleeper in asleep if sleeper[2] is not ELSEWHERE]
+            if left or not (below or done):
                 found.append((tid, touched, left))
     return found

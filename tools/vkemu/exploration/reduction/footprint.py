@@ -34,6 +34,7 @@ class Learned(NamedTuple):
     exposed: tuple[Key, ...] = ()
     cancelled: tuple[Key, ...] = ()
     unsure: bool = False
+    whole: tuple[Key, ...] = ()
 
     def remarks(self) -> list[str]:
         """Why the search is larger than it had to be."""
@@ -61,6 +62,7 @@ class Objects:
         "seen",
         "single",
         "unsure",
+        "whole",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -77,6 +79,9 @@ class Objects:
         self.cancelled: dict[Key, None] = {}
         self.extent = 0  # of both: how often there was one more
         self.unsure = False  # guards read what no footprint says
+        self.whole: dict[
+            Key, None
+        ] = {}  # dicts of async programs that somebody looks at as a whole
         # By code: the footprint of an effect on that object alone.
         self.single: list[Footprint] = []
         self.number_of((STANDING[0],))
@@ -164,7 +169,8 @@ class Objects:
         seen = tuple(self.seen.items())
         ordered, exposed = tuple(self.ordered), tuple(self.exposed)
         cancelled = tuple(self.cancelled)
-        return Learned(self.all_seen, seen, ordered, exposed, cancelled, self.unsure)
+        whole = tuple(self.whole)
+        return Learned(self.all_seen, seen, ordered, exposed, cancelled, self.unsure, whole)
 
     def learn(self, known: Learned) -> None:
         """What another process has found out."""
@@ -172,6 +178,7 @@ class Objects:
         self.seen.update(known.seen)
         self.ordered.update(dict.fromkeys(known.ordered))
         self.cancelled.update(dict.fromkeys(known.cancelled))
+        self.whole.update(dict.fromkeys(known.whole))
         self.unsure = self.unsure or known.unsure
         for key in known.exposed:
             self.exposed[key] = self.number_of((STANDING[1], key))

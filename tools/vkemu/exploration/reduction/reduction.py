@@ -69,15 +69,19 @@ class Reduction(Path):
         if at < self.root:
             return False
         self.turned(at)
+        self.turn(at)
+        return True
+
+    def turn(self, at: int) -> None:
+        """Shorten the path to the state at `at`: the step it took there is explored."""
         trace = self.trace
         self.sleep = [*self.sleeps[at], (trace.tids[at], trace.footprints[at], [])]
-        self.tree = trees[at]
+        self.tree = self.trees[at]
         trace.truncate(at)
         if self.unannounced.looks:
             self.unannounced.truncate(at)
         del self.sleeps[at:]
-        del trees[at:]
-        return True
+        del self.trees[at:]
 
     def wanted(self, at: int) -> bool:
         """Whether something of the tree there has to be explored still."""
@@ -209,10 +213,16 @@ class Reduction(Path):
         sleep, tree = names.asleep(self.sleep), names.flat(self.tree)
         return Frontier(self.root, steps, sleep, tree, self.shared)
 
+    def at_root(self, names: Names) -> Frontier:
+        """What is known of the state at `root`, when all is explored from there on."""
+        if len(self.trace) > self.root:
+            self.turn(self.root)
+        return self.export(names)
+
     def resume(self, run: Run, names: Names, frontier: Frontier) -> None:
         """Go on from there: take the path again, to know what happens before what."""
         self.restart()
-        self.begun = self.resumed = True
+        self.begun = True
         self.names = names
         self.root = frontier.root
         self.shared = frontier.shared
@@ -220,16 +230,22 @@ class Reduction(Path):
         run.settle()
         run.execution.on_spawn = self.trace.spawned
         add: Callable[[int, Effect], object] = self.trace.add
-        if run.execution.late:
+        self.late = run.execution.late
+        if self.late:
             add = afterwards.adding(self.trace, run.execution)
         for tid, step in retrace(run, names, frontier, self.trace):
             effect = run.execution.effect_of(tid)
             assert effect is not None
             add(tid, effect)
+            if self.late:
+                afterwards.same(names.touched(self.trace.footprints[-1]), step)
             self.sleeps.append(names.sleep(step.sleep))
             self.trees.append(names.tree(step.tree))
         self.sleep = names.sleep(frontier.sleep)
         self.tree = names.tree(frontier.tree)
+        if self.late:
+            self.tree = afterwards.uncovered(self.tree, self.sleep)
+        self.resumed = bool(self.tree)  # else all is explored at the path's end
         for tid in names.tids.values():
             self.trace.past_of(tid)  # makes room for the thread
         self.remember(run)

@@ -20,18 +20,20 @@ from vkemu.exploration.sharing.identity import identity_of
 
 if TYPE_CHECKING:
     from vkemu.exploration.failure.origin import Build
-    from vkemu.exploration.sharing.division import Division
     from vkemu.exploration.sharing.jobs import Task
-    from vkemu.exploration.sharing.parallel import Coordinator
+    from vkemu.exploration.sharing.parallel import Coordinator, Dividing
 
-VERSION: Final = 4
+VERSION: Final = 5
 ALLOWED: Final = {
     ("vkemu.exploration.reduction.footprint", "Learned"),
     ("vkemu.exploration.reduction.frontier", "Frontier"),
     ("vkemu.exploration.reduction.frontier", "Step"),
+    ("vkemu.exploration.reduction.frontier", "Found"),
+    ("vkemu.exploration.reduction.frontier", "Event"),
     ("vkemu.exploration.sharing.jobs", "Task"),
     ("vkemu.exploration.sharing.division", "Part"),
     ("vkemu.exploration.sharing.division", "State"),
+    ("vkemu.exploration.sharing.joining", "Share"),
     ("vkemu.exploration.failure.witness", "Witness"),
 }
 
@@ -47,7 +49,7 @@ class Checkpoint:
     """The file, and the search it belongs to."""
 
     def __init__(
-        self, file: str, build: Build, task: Task, coordinator: Coordinator, division: Division
+        self, file: str, build: Build, task: Task, coordinator: Coordinator, division: Dividing
     ) -> None:
         self.file = Path(file)
         self.task = task
@@ -73,6 +75,7 @@ class Checkpoint:
             "options": coordinator.options,
             "witnesses": coordinator.witnesses,
             "endings": dict(coordinator.endings),
+            "forms": coordinator.forms,
             "counts": {name: getattr(coordinator.result, name) for name in counts},
         }
         beside = self.file.with_name(self.file.name + ".new")
@@ -100,6 +103,7 @@ class Checkpoint:
         self.coordinator.options = state["options"]
         self.coordinator.witnesses = state["witnesses"]
         self.coordinator.endings.update(state["endings"])
+        self.coordinator.forms = state["forms"]
         for name, count in state["counts"].items():
             setattr(self.coordinator.result, name, count)
 

@@ -11,8 +11,7 @@ between parts: `blocked` may be more than 0, as for `source-dpor`. Therefore the
 state are divided in two and not into as many as there are, and what would soon be done anyhow is
 not divided unless that costs nothing (`_worth_dividing`).
 
-Where only a step that was taken tells what it touches (`afterwards`), what is still to be explored
-has guessed footprints. A sleep set may hold none of those, so nothing is given away: `whole`.
+Where only a step that was taken tells what it touches it is `joining` that divides.
 """
 
 from __future__ import annotations
@@ -59,9 +58,11 @@ class Division:
 
     def __init__(self) -> None:
         self.names = Names({}, Objects())
+        self.restart()
+
+    def restart(self) -> None:
         self.parts: deque[Part] = deque([Part(Frontier())])
         self.done = 0.0  # of all there is, about (Knuth 1975)
-        self.whole = False
 
     def take_back(self, part: Part, report: Report, idle: int, workers: int) -> None:
         """What is left of a part, and what it found for others. Split it where that is not enough
@@ -69,10 +70,9 @@ class Division:
         for found in report.found:
             self._found(part, found)
         self.done += part.share * report.share
-        self.whole = report.whole
         if report.left is not None:
             left = Part(report.left, part.above, part.share * (1 - report.share))
-            while not self.whole and idle > len(self.parts) + 1:
+            while idle > len(self.parts) + 1:
                 divided = self._split(left, workers)
                 if divided is None:
                     break

@@ -38,6 +38,11 @@ def counting_of(program: object) -> Counting | None:
     return program if isinstance(program, Counting) else None
 
 
+def joins(build: object, task: Task) -> bool:
+    """Whether the search is divided as `joining` says."""
+    return bool(getattr(build, "late", False)) and task.strategy == "dpor"
+
+
 class Task(NamedTuple):
     """What all jobs of a search have in common."""
 
@@ -58,6 +63,7 @@ class Job(NamedTuple):
     seconds: float  # about
     learned: Learned = Learned()  # about its objects, by others
     search: bytes = b""  # which program and task, see `search_of`; empty for a `Hand` that is there
+    alone: bytes = b""  # the same, where no process that has threads may do it
 
     def perform(self, kept: Kept) -> Report:
         hand: Hand | None = kept.get(self.search)
@@ -82,10 +88,10 @@ class Report(NamedTuple):
     steps: int = 0
     depth: int = 0
     left: Frontier | None = None  # of the job's part
-    whole: bool = False  # and it may not be divided
     found: tuple[Found, ...] = ()  # for the states above it
     witnesses: tuple[Witness, ...] = ()
     endings: tuple[tuple[Any, int], ...] = ()  # see Counting
+    forms: tuple[int, ...] = ()  # see Audit
     stale: Learned | None = None  # begin again, knowing this
     error: BaseException | None = None
     share: float = 1.0  # of the part, about, that is done with this job
@@ -111,6 +117,7 @@ class Hand:
         self.program = program_for(build, {}, check=task.check)
         self.counting = counting_of(build)
         self.endings: Counter[Any] = Counter()  # of the job at hand
+        self.joins = joins(build, task)
         # Of all jobs: what the program keeps may show in the hundredth, and not within any.
         self.audit = audit_of(self.run())
 
@@ -150,6 +157,7 @@ class Hand:
             strategy.begin_at(job.part)
         result = Result(task.strategy, task.seed)
         self.endings.clear()
+        self.audit.forms.clear()
         search = Search(
             run,
             strategy,
@@ -170,6 +178,10 @@ class Hand:
             if not stopped and strategy.start():
                 with uncollected():
                     left = strategy.export(names)
+        if left is None:
+            share = 1.0
+            if self.joins:
+                left = strategy.at_root(names)
         return Report(
             job.number,
             result.executions,
@@ -179,10 +191,10 @@ class Hand:
             result.steps,
             result.depth,
             left,
-            run.execution.late and task.strategy == "dpor",
             tuple(getattr(strategy, "outbox", ())),
             tuple(search.witnesses.values()),
             tuple(self.endings.items()),
+            tuple(self.audit.forms),
             stale,
-            share=1.0 if left is None else share,
+            share=share,
         )

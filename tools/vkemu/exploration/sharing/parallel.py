@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from vkemu.exploration.failure.origin import Build
 from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
 from vkemu.exploration.reduction.footprint import Learned, Objects
-from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import ExplorationError, Result
 from vkemu.exploration.sharing.checkpoint import Checkpoint
-from vkemu.exploration.sharing.division import Division, Part
-from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task, counting_of, search_of
+from vkemu.exploration.sharing.division import Division
+from vkemu.exploration.sharing.jobs import (
+    Hand,
+    Job,
+    Report,
+    Task,
+    counting_of,
+    joins,
+    search_of,
+)
+from vkemu.exploration.sharing.joining import Joining
 from vkemu.exploration.strategies.sampling import BLOCK
 from vkemu.workers.job import Workers, WorkersError, count_of
 from vkemu.workers.processes import Here, Processes
@@ -36,6 +44,20 @@ def slice_seconds(age: float, under_way: int, somebody_idle: bool) -> float:
     return max(least, min(age / 20, last_slice_seconds), under_way * report_seconds)
 
 
+class Dividing(Protocol):
+    """The parts of a search that nobody is at."""
+
+    parts: deque[Any]
+    done: float
+
+    def first(self) -> Any:
+        """The part to be explored next, as it is handed out."""
+
+    def take_back(self, part: Any, report: Report, idle: int, workers: int, /) -> None: ...
+
+    def restart(self) -> None: ...
+
+
 class Coordinator:
     """Hands out jobs and adds up reports, within the budgets."""
 
@@ -51,9 +73,10 @@ class Coordinator:
         progress: Callable[[Result], None] | None,
         alone: int = 0,
         search: bytes = b"",
+        alone_there: bool = False,
     ) -> None:
         self.workers = workers
-        self.search = search
+        self.common: dict[str, Any] = {"search": search, "alone": search if alone_there else b""}
         self._count = count
         self.result = result
         self.stop_on_failure = stop_on_failure
@@ -66,9 +89,10 @@ class Coordinator:
         self.alone = alone  # executions before anything is divided
         self.witnesses: dict[str, Witness] = {}
         self.endings: Counter[Any] = Counter()
+        self.forms: set[int] = set()
         self.finished = False
         self.options: dict[str, Any] = {}  # of every job from now on
-        self.under_way: dict[int, tuple[Part, int]] = {}
+        self.under_way: dict[int, tuple[Any, int]] = {}
 
     @property
     def count(self) -> int:
@@ -86,6 +110,7 @@ class Coordinator:
         result.depth = max(result.depth, report.depth)
         for ending, times in report.endings:
             self.endings[ending] += times
+        self.forms.update(report.forms)
         for witness in report.witnesses:
             if len(self.witnesses) < WITNESSES_MAX:
                 self.witnesses.setdefault(witness.kind, witness)
@@ -111,7 +136,7 @@ class Coordinator:
     def out_of_time(self) -> bool:
         return self.deadline is not None and perf_counter() >= self.deadline
 
-    def exhaustive(self, division: Division, save: Callable[[], None] | None = None) -> None:
+    def exhaustive(self, division: Dividing, save: Callable[[], None] | None = None) -> None:
         """`dfs` or `dpor`, from wherever `division` stands."""
         under_way = self.under_way
         if self.witnesses and self.stop_on_failure:
@@ -126,14 +151,14 @@ class Coordinator:
                 self.granted += granted
                 under_way[self.number] = part, granted
                 division.parts.popleft()
-                spread = len(under_way) + len(division.parts) < self.count and not division.whole
+                spread = len(under_way) + len(division.parts) < self.count
                 alone = self.result.executions < self.alone
                 age = perf_counter() - self.began
                 seconds = slice_seconds(age, len(under_way), spread and not alone)
                 self.workers.submit(
                     Job(
                         self.number, part.frontier, granted, seconds, **self.options,
-                        search=self.search,
+                        **self.common,
                     )
                 )  # fmt: skip
             if not under_way:
@@ -160,7 +185,7 @@ class Coordinator:
                 save()
         self.finished = not division.parts
 
-    def _begin_again(self, division: Division, reports: list[Report]) -> None:
+    def _begin_again(self, division: Dividing, reports: list[Report]) -> None:
         """More depends on each other than was known: what has been done does not count.
 
         Who has found something out knows it from then on and does not say it again, so what the
@@ -178,8 +203,8 @@ class Coordinator:
         result = self.result
         result.executions = result.blocked = result.cut = result.failures = 0
         self.endings.clear()
-        division.parts = deque([Part(Frontier())])
-        division.done = 0.0
+        self.forms.clear()
+        division.restart()
         self.under_way.clear()
 
     def sampled(self) -> None:
@@ -211,7 +236,7 @@ class Coordinator:
                     size = min(BLOCK, self.max_executions - block * BLOCK)
                 self.number += 1
                 under_way[self.number] = block, size
-                self.workers.submit(Job(self.number, block, size, float("inf"), search=self.search))
+                self.workers.submit(Job(self.number, block, size, float("inf"), **self.common))
                 block += 1
             if not under_way:
                 return
@@ -236,6 +261,10 @@ def refuse_errors(reports: list[Report]) -> None:
             raise report.error
 
 
+def division_of(program: Build, task: Task) -> Dividing:
+    return Joining() if joins(program, task) else Division()
+
+
 def explore_in_parts(
     program: Build,
     task: Task,
@@ -247,17 +276,12 @@ def explore_in_parts(
     max_executions: int | None,
     max_seconds: float | None,
     progress: Callable[[Result], None] | None,
-) -> tuple[list[Witness], bool, Learned]:
-    """The whole of a divided search: its witnesses, whether all that was asked for was done, and
-    what it has learned about the program's objects.
+) -> tuple[list[Witness], bool, Learned, set[int]]:
+    """The whole of a divided search: its witnesses, whether all that was asked for was done, what
+    it has learned about the program's objects, and the forms of its traces for an audit.
 
     A program that is `Counting` is told in the end what its executions ended in.
     """
-    if getattr(program, "only_thread", False) and getattr(workers, "has_threads", False):
-        raise ExplorationError(
-            "workers: Dask has threads and an event loop beside an async program, which would be "
-            "taken for the program's, expected jobs=N"
-        )
     counting = counting_of(program)
     elsewhere = jobs > 1 if workers is None else not isinstance(workers, Here)
     search = search_of(program, task) if elsewhere else b""
@@ -277,10 +301,11 @@ def explore_in_parts(
         progress=progress,
         alone=alone_executions if task.stop_on_failure and counting is not None else 0,
         search=search,
+        alone_there=getattr(program, "only_thread", False),
     )
     try:
         if task.strategy in {"dfs", "dpor"}:
-            division = Division()
+            division = division_of(program, task)
             saved = None
             if checkpoint is not None:
                 saved = Checkpoint(checkpoint, program, task, coordinator, division)
@@ -305,4 +330,4 @@ def explore_in_parts(
             for ending, times in coordinator.endings.items():
                 counting.count(ending, times)
     learned = coordinator.options.get("learned", Learned())
-    return list(coordinator.witnesses.values()), coordinator.finished, learned
+    return list(coordinator.witnesses.values()), coordinator.finished, learned, coordinator.forms
