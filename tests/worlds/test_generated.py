@@ -10,6 +10,7 @@ from vkemu.exploration.reduction.wakeup import Reversals
 from vkemu.exploration.strategies import dpor
 from vkemu.worlds.async_program import AsyncProgram
 
+from tests.exploration.sharing.test_jobs import torn
 from tests.worlds.generated import drawn, in_asyncio, in_trio
 
 FEW = {"trio": [3, 17, 29], "asyncio": [5, 20, 21]}
@@ -122,3 +123,16 @@ def test_dpor_takes_every_trace_of_dfs_in_many_programs(first: int) -> None:
         for backend in ("trio", "asyncio"):
             done += compare(seed, backend)
     assert done > 20
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [[9], *(pytest.param(range(n, n + 10), marks=pytest.mark.long) for n in range(0, 60, 10))],
+)
+def test_parts_of_a_search_take_the_same_traces(seeds: list[int]) -> None:
+    for seed in seeds:
+        with AsyncProgram(in_asyncio(drawn(seed)), "asyncio").entered() as program:
+            options: dict[str, Any] = {"stop_on_failure": False, "max_executions": 300}
+            whole = exploring.explore(program, **options)
+            parts = torn(program, "dpor", seed) if whole.exhausted else whole
+        assert (parts.executions, parts.failures) == (whole.executions, whole.failures), seed
