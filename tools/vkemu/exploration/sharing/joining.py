@@ -68,7 +68,7 @@ class Joining:
         part.under_way = True
         return part
 
-    def take_back(self, part: Share, report: Report, idle: int, _workers: int = 0) -> None:
+    def take_back(self, part: Share, report: Report, idle: int, _: int) -> None:
         """What is left of a part, and what it found. Give away of it what keeps the `idle` workers
         busy."""
         assert report.left is not None
