@@ -19,6 +19,7 @@ from vkemu.exploration.strategies import strategy_named
 
 if TYPE_CHECKING:
     from vkemu.exploration.failure.witness import Witness
+    from vkemu.exploration.reduction.footprint import Learned
     from vkemu.workers.job import Workers
 
 ALONE: Final = (
@@ -87,9 +88,7 @@ def explore(
                 program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
                 max_executions=max_executions, max_seconds=max_seconds, progress=progress,
             )  # fmt: skip
-        run.program.numbers.learn(learned)
-        if result.exhausted:
-            audit_parts(run, result, forms)
+        audit_parts(run, result, learned, forms)
     else:
         search = Search(
             run, chosen, result,
@@ -102,8 +101,11 @@ def explore(
     return bounded(result, max_executions, max_seconds, max_steps)
 
 
-def audit_parts(run: Run, result: Result, forms: set[int]) -> None:
-    """Whether the parts left nothing out, where that can be asked."""
+def audit_parts(run: Run, result: Result, learned: Learned, forms: set[int]) -> None:
+    """What parts have found out is known here, too. Have they left out anything?"""
+    run.program.numbers.learn(learned)
+    if not result.exhausted:
+        return
     audit = audit_of(run)
     audit.forms = forms
     try:
