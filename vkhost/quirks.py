@@ -57,6 +57,7 @@ AS_IN: Final[dict[str, AsIn]] = {
     "locked_copies_fault":        AsIn(True,     True,     True,     True,     False),
     "fork_enters_max_protection": AsIn(True,     True,     True,     True,     False),
     "free_without_flush":         AsIn(True,     True,     True,     True,     False),
+    "vnode_first":                AsIn(True,     True,     True,     True,     False),
     "hashed_placemarks":          AsIn(False,    True,     True,     True,     True),
 }  # fmt: skip
 
@@ -133,6 +134,9 @@ class Quirks(msgspec.Struct, frozen=True):
     # pmap.c:pmap_clearbit: M is cleared in the PTE alone. A CPU that has it in its TLB does not set
     # it again, so what is stored after MADV_FREE has returned is lost with the page.
     free_without_flush: bool | None = None
+    # vm_fault.c:vm_fault locks the vnode first, and has it while it waits for the interlock. Who
+    # has that may wait for memory, and the pageout daemon for the vnode (W50).
+    vnode_first: bool | None = None
     # pmap.c:pmap_placemarker_hash: 16 slots for the PTEs of a pmap, by page number; to 5.4 the lock
     # is that of the PTE's own pv_entry.
     hashed_placemarks: bool | None = None

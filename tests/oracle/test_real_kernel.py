@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from vkemu.executors.deadlock import Deadlock
+from vkemu.litmus.decide import decide
+from vkemu.litmus.file import load_litmus
 from vkemu.oracle import Violation
 from vkprotocol.mman import MADV_FREE, MAP_ANON, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from vkprotocol.param import PAGE_SIZE
@@ -89,6 +91,18 @@ def test_a_store_after_madv_free_is_lost_with_the_page(policy: str) -> None:
     assert found
     assert all("a store to clean frame" in text for text in found)
     assert failures(lambda: freed(policy, Quirks(free_without_flush=False)), first=0) == []
+
+
+def test_memory_waits_for_a_guest_that_waits_for_memory() -> None:
+    """vm_fault.c:vm_fault has the vnode while it waits for an interlock whose holder waits for
+    memory (W50). With the interlock first every schedule ends; the matrix takes them all."""
+    stuck = decide(load_litmus("W50-vnode-and-ilock"), "pv_entry")
+    first = decide(
+        load_litmus("W50-vnode-and-ilock", "interlock-first"), "pv_entry", max_executions=30
+    )
+
+    assert "no end within" in str(stuck.failure)
+    assert (first.failure, first.result.executions) == (None, 30)
 
 
 def shadowed(policy: str) -> Host:

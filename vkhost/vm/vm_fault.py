@@ -38,7 +38,13 @@ from vkhost.vm.vm import (
 from vkhost.vm.vm_fault_bypass import vm_fault_bypass, vm_page_sbusy_drop
 from vkhost.vm.vm_fault_object import vm_fault_object
 from vkhost.vm.vm_fault_prefault import vm_prefault
-from vkhost.vm.vm_fault_state import FaultState, hold_first_object, release_page, unlock_things
+from vkhost.vm.vm_fault_state import (
+    FaultState,
+    hold_first_object,
+    release_page,
+    unlock_things,
+    vnode_pager_lock,
+)
 from vkhost.vm.vm_fault_vpagetable import vm_fault_vpagetable
 from vkhost.vm.vm_map import VmMap
 from vkhost.vm.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
@@ -117,8 +123,11 @@ async def _try(fs: FaultState, fault_type: int) -> int:
         return await _install(fs)
     # F5
     await hold_first_object(fs)
+    walk = fs.entry.maptype == VM_MAPTYPE_VPAGETABLE
+    if fs.kernel.quirks.vnode_first or not walk:
+        await vnode_pager_lock(fs)
     # F6 - F14
-    if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:
+    if walk:
         result, pindex = await _walk(fs, pindex, fault_type)
         if result != KERN_SUCCESS:
             return result
@@ -154,6 +163,7 @@ async def _walk(fs: FaultState, pindex: int, fault_type: int) -> tuple[int, int]
                 f"type={fault_type:02x} pid={fs.vm_map.pid}",
             )
         fs.ilock = await vm_map_interlock(fs.vm_map, fs.va, fs.va + PAGE_SIZE)
+    await vnode_pager_lock(fs)
     await kernel.rmap.walk_begin(fs)
     # F7
     return await vm_fault_vpagetable(fs, pindex, fs.entry.master_pde, fault_type)

@@ -34,7 +34,7 @@ from vkhost.vm.vm import (
     VM_PROT_WRITE,
 )
 from vkhost.vm.vm_fault_object import vm_fault_object
-from vkhost.vm.vm_fault_state import FaultState, hold_first_object, unlock_things
+from vkhost.vm.vm_fault_state import FaultState, hold_first_object, unlock_things, vnode_pager_lock
 from vkhost.vm.vm_fault_vpagetable import vm_fault_vpagetable
 from vkhost.vm.vm_map import VmMap
 from vkhost.vm.vm_map_lookup import Lookup, vm_map_lookup, wired_full_protection
@@ -91,6 +91,7 @@ async def _try(fs: FaultState, fault_type: int) -> tuple[int, int]:
     if fs.wflags & FW_WIRED and wired_full_protection(fs.entry, fs.kernel):
         fault_type = fs.first_prot
     await hold_first_object(fs)
+    await vnode_pager_lock(fs)
     pindex = found.first_pindex
     if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE:
         await fs.kernel.rmap.walk_begin(fs)

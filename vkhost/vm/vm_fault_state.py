@@ -82,7 +82,7 @@ class FaultState:
 
 
 async def hold_first_object(fs: FaultState) -> None:
-    """F5: the first object's token, then the vnode lock shared. Both may sleep."""
+    """F5: the first object's token. May sleep."""
     obj = fs.first_ba.object
     assert obj is not None
     fs.excl_heur = await fs.first_ba.excl_heur.load()
@@ -93,7 +93,11 @@ async def hold_first_object(fs: FaultState) -> None:
     else:
         await obj.token.acquire()
     fs.first_ba_held = True
-    vp = _backing_vnode(fs.first_ba)
+
+
+async def vnode_pager_lock(fs: FaultState) -> None:
+    """F5: the vnode at the end of the chain, if there is one, shared. May sleep."""
+    vp = _backing_vnode(fs.first_ba) if fs.vp is None else None
     if vp is not None:
         await _lock_shared(vp)
         fs.vp = vp
@@ -123,7 +127,6 @@ def _may_share(state: Any) -> bool:
 
 
 def _backing_vnode(first_ba: VmMapBacking) -> Vnode | None:
-    """vnode_pager_lock: the vnode at the end of the chain, if there is one."""
     ba: VmMapBacking | None = first_ba
     while ba is not None:
         if ba.object is not None and ba.object.type == OBJT_VNODE:

@@ -10,7 +10,7 @@ from vkprotocol.param import PAGE_SIZE, atop
 from vkhost.kern.panic import panic
 from vkhost.kern.token import tsleep
 from vkhost.pc64.pmap import Pmap
-from vkhost.pc64.pmap_bits import PTE_W, pte_pfn
+from vkhost.pc64.pmap_bits import PTE_V, PTE_W, pte_pfn
 from vkhost.pc64.pmap_enter import pmap_enter
 from vkhost.pc64.pmap_inval import pte_cmpset
 from vkhost.vm.vm import (
@@ -58,14 +58,15 @@ async def vm_fault_unwire(vm_map: VmMap, entry: VmMapEntry) -> None:
 
 
 async def _unwire(pmap: Pmap, start: int, end: int) -> None:
+    """A page whose PTE has no W is unwired, too: the source asks itself whether it should be."""
     for pte in await pmap.valid_ptes(start, end):
         async with pte.table.lock:  # pmap_unwire takes no placemark
             old = await pte.load()
             while old & PTE_W and not await pte_cmpset(pmap, pte, old, old & ~PTE_W, "unwire"):
                 old = await pte.load()
-            if not old & PTE_W:
+            if not old & PTE_V:
                 continue
-            pmap.wired_count -= 1
+            pmap.wired_count -= bool(old & PTE_W)
         m: VmPage = pmap.kernel.pages[pte_pfn(old)]  # wired: it cannot have changed hands
         await vm_page_busy_wait(m, "pgunwr")
         await vm_page_unwire(m, True)

@@ -19,10 +19,17 @@ from vkhost.vm.vm import (
 )
 from vkhost.vm.vm_fault import vm_fault
 from vkhost.vm.vm_map_interlock import vm_map_deinterlock, vm_map_interlock
-from vkhost.vm.vm_page import VmPage
-from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
+from vkhost.vm.vm_mmap import kern_mmap
+from vkhost.vm.vm_page import PG_SWAPPED, VmPage
+from vkhost.vm.vm_page_busy import (
+    vm_page_busy_wait,
+    vm_page_io_finish,
+    vm_page_io_start,
+    vm_page_wakeup,
+)
 from vkhost.vm.vm_page_cache import vm_page_cache
 from vkhost.vm.vm_page_queue import PQ_ACTIVE, PQ_CACHE
+from vkhost.vm.vm_pager import vm_pager_put_pages
 from vkhost.vm.vmspace import vmspace_fork
 
 pytestmark = pytest.mark.usefixtures("guarded")
@@ -362,3 +369,29 @@ def test_the_interlock_is_not_what_restarts_leave_behind() -> None:
     for va in range(0, 8 * PAGE, PAGE):
         assert k.fault(va, READ) == KERN_SUCCESS
     k.do(take())
+
+
+def test_a_write_gives_up_the_copy_on_swap() -> None:
+    """vm_fault.c:vm_fault_object (VM_FAULT_DIRTY): the block is stale from now on, and a page that
+    is clean for once must not be found in it again."""
+    k = Vkernel(swap_pages=2)
+    k.do(kern_mmap(k.own, k.proc, 0, PAGE, 7, ANON | PRIVATE | 0x10, -1, 0))
+    assert k.fault(0, WRITE, flags=VM_FAULT_DIRTY) == KERN_SUCCESS
+    obj = k.own.vm_map.entries[0].ba.object
+    assert obj is not None
+    m = obj.memq[0]
+
+    async def page_out() -> None:
+        await vm_page_io_start(m)
+        await vm_pager_put_pages(obj, [m], 0)
+        await vm_page_io_finish(m)
+
+    k.do(page_out())
+    assert (obj.swblocks, m.dirty.value, bool(m.flags.value & PG_SWAPPED)) == ({0: 0}, 0, True)
+    assert k.fault(0, READ) == KERN_SUCCESS
+    assert m.flags.value & PG_SWAPPED
+
+    assert k.fault(0, WRITE, flags=VM_FAULT_DIRTY) == KERN_SUCCESS
+    assert not obj.swblocks
+    assert not m.flags.value & PG_SWAPPED
+    assert k.kernel.swap.vm_swap_size.value == 2

@@ -9,7 +9,7 @@ from vkprotocol.effects import Thread
 
 from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.kern.panic import Panic
-from vkhost.pc64.pmap_bits import pte_pfn
+from vkhost.pc64.pmap_bits import PTE_W, pte_pfn
 from vkhost.quirks import Quirks
 from vkhost.vm import vm_map_delete as deleting
 from vkhost.vm.vm import (
@@ -320,3 +320,14 @@ def test_what_is_hidden_while_it_is_locked_stays_wired_for_ever() -> None:
     assert munlock(k, 0, 2) == KERN_SUCCESS
 
     assert k.kernel.vmstats.v_wire_count.value == 1
+
+
+def test_a_page_whose_pte_has_lost_its_w_is_unwired_too() -> None:
+    """pmap.c:pmap_unwire gives its page to vm_fault_unwire all the same, and counts it not."""
+    k = anonymous(2)
+    assert mlock(k, 0, 2) == KERN_SUCCESS
+    k.own.pmap.pte(PAGE).state &= ~PTE_W
+    k.own.pmap.wired_count -= 1
+
+    assert munlock(k, 0, 2) == KERN_SUCCESS
+    assert (k.own.pmap.wired_count, k.kernel.vmstats.v_wire_count.value) == (0, 0)
