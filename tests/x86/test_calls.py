@@ -8,7 +8,7 @@ from vkemu.launch.scenario import load
 from vkemu.report.trial import attempt
 
 # What calls.c does with each argument.
-NANOSLEEP, VFORK, SIGNALS, FILES = "nvsf"
+NANOSLEEP, VFORK, SIGNALS, RANGES, LWPS, FILES = "nvsrlf"
 
 
 def ends(what: str, settings: str = "", seed: int = 1, policy: str = "pv_entry") -> str:
@@ -24,7 +24,7 @@ def ends(what: str, settings: str = "", seed: int = 1, policy: str = "pv_entry")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [NANOSLEEP, VFORK, SIGNALS, FILES])
+@pytest.mark.parametrize("what", [NANOSLEEP, VFORK, SIGNALS, RANGES, LWPS, FILES])
 def test_each_passes(what: str) -> None:
     assert ends(what) == ""
 

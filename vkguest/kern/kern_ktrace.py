@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from vkprotocol.param import round_page
+from vkprotocol.param import round_page, trunc_page
 
 if TYPE_CHECKING:
     from vkguest.kern.proc import Lwp
@@ -41,9 +41,10 @@ def ktrsyscall(gd: GlobalData, lp: Lwp, name: str, args: tuple[int, ...]) -> Non
             end += WORD
             value = args[1] if name == "suword" else 0
         case "madvise":
-            end, value = start + round_page(args[1]), args[2]
+            start, end, value = trunc_page(start), round_page(start + args[1]), args[2]
         case _:
-            end, prot = start + round_page(args[1]), args[2] if name != "munmap" else 0
+            start, end = trunc_page(start), round_page(start + args[1])
+            prot = args[2] if name != "munmap" else 0
             flags = args[3] if name == "mmap" else 0
     who = ktrname(gd, lp.proc.pid)
     gd.kernel.emit("user.call", who, lp.tid, name, start, end, prot, flags, value)

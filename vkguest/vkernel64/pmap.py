@@ -10,7 +10,7 @@ from vkprotocol.effects import Lock
 from vkprotocol.guarded import guarded_by
 from vkprotocol.insn import andn_bits, load
 from vkprotocol.mman import PROT_READ, PROT_WRITE
-from vkprotocol.param import PAGE_SHIFT, PAGE_SIZE, SEG_MASK, SEG_SHIFT, SEG_SIZE
+from vkprotocol.param import PAGE_SHIFT, PAGE_SIZE, SEG_MASK, SEG_SHIFT
 from vkprotocol.vpte import (
     VPTE_A,
     VPTE_FRAME,
@@ -25,7 +25,7 @@ from vkprotocol.vpte import (
 )
 
 from vkguest.kern.lockorder import PTEOBJ_LOCK
-from vkguest.kern.param import KPT_FRAME, NUPDE
+from vkguest.kern.param import KPT_FRAME, NUPDE, NUPDPE, PDP_SHIFT, PML4_SHIFT
 from vkguest.vkernel64.dmap import access, atomic_clear_long, atomic_set_long, atomic_swap_long
 from vkguest.vkernel64.globaldata import GlobalData
 from vkguest.vkernel64.pmap_inval import (
@@ -74,7 +74,7 @@ def pmap_pte(pmap: Pmap, va: int) -> int | None:
 
 def pmap_pde(pmap: Pmap, va: int) -> int | None:
     """Address of the PDE of `va`, None without a PD."""
-    m = pmap.pt_pages.get(NUPDE + (va >> (SEG_SHIFT + 9)))
+    m = pmap.pt_pages.get(NUPDE + (va >> PDP_SHIFT))
     return None if m is None else pte_slot(m.frame, va >> SEG_SHIFT)
 
 
@@ -163,7 +163,7 @@ async def pmap_remove(gd: GlobalData, pmap: Pmap, sva: int, eva: int) -> None:
     async with pmap.pm_pteobj:
         va = sva
         while va < eva:
-            va_next = min((va + SEG_SIZE) & ~SEG_MASK, eva)
+            va_next = min(_va_next(pmap, va), eva)
             pde = pmap_pde(pmap, va)
             if pde is not None and pmap_pte(pmap, va) is None:
                 (old,) = await access(gd, load(pde))
@@ -177,6 +177,15 @@ async def pmap_remove(gd: GlobalData, pmap: Pmap, sva: int, eva: int) -> None:
                     pte = await pmap_inval_loadandclear(gd, ptep, pmap, at)
                     await pmap_removed_pte(gd, pmap, pte, at)
             va = va_next
+
+
+def _va_next(pmap: Pmap, va: int) -> int:
+    """Where the next page table begins. A directory that is not there is passed as a whole."""
+    span = SEG_SHIFT
+    if pmap.id and pmap_pde(pmap, va) is None:
+        has_pdp = NUPDE + NUPDPE + (va >> PML4_SHIFT) in pmap.pt_pages
+        span = PDP_SHIFT if has_pdp else PML4_SHIFT
+    return (va >> span) + 1 << span
 
 
 async def _valid_ptes(gd: GlobalData, pmap: Pmap, sva: int, eva: int) -> list[tuple[int, int]]:
@@ -202,7 +211,7 @@ async def pmap_protect(gd: GlobalData, pmap: Pmap, sva: int, eva: int, prot: int
     async with pmap.pm_pteobj:
         va = sva
         while va < eva:
-            va_next = min((va + SEG_SIZE) & ~SEG_MASK, eva)
+            va_next = min(_va_next(pmap, va), eva)
             for at, pte in await _valid_ptes(gd, pmap, va, va_next):
                 ptep = pmap_pte(pmap, at)
                 assert ptep is not None

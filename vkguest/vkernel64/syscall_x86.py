@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
 WNOHANG: Final = 1
+EXTEXIT_SIMPLE, EXTEXIT_SETINT, EXTEXIT_ACTION = 0, 1, 0xFFFF
+EXTEXIT_PROC, EXTEXIT_LWP, EXTEXIT_WHO = 0 << 16, 1 << 16, 0xFFFF << 16
+CLOCKS: Final = frozenset((0, 1, 2, 4, 5, *range(7, 16)))  # CLOCK_REALTIME and so on
 NS: Final = 1_000_000_000
 
 # A result, two results, minus an errno; None: the lwp is not this vCPU's any more, or its registers
@@ -179,13 +182,13 @@ async def _fork(gd: GlobalData, lp: Lwp, *, vfork: bool) -> int:
 
 
 async def sys_wait4(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> Result:
-    """wait4(pid, status, options, rusage): one child, or -1: whichever ends first. rusage is not
-    filled in."""
+    """wait4(pid, status, options, rusage): one child; or, as they are all of one group, whichever
+    ends first. rusage is not filled in."""
     pid, where, options = args[:3]
     proc = lp.proc
     async with gd.kernel.proc_token:
         children = sorted(proc.children)
-        if pid < 1 << 31:
+        if 0 < pid < 1 << 31:
             children = [child for child in children if child == pid]
         if not children:
             return -Errno.ECHILD
@@ -242,15 +245,17 @@ async def sys_lwp_create(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
 
 
 async def sys_extexit_lwp(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> Result:
-    """extexit(how, status, addr): the lwp ends; before that `status` goes to `addr`, if any."""
-    _, status, addr = args[:3]
-    if addr and not await copyout(
-        gd, lp.proc.vmspace.vm_map, addr, (status & 0xFFFF_FFFF).to_bytes(4, "little")
-    ):
+    """kern_exit.c:sys_extexit(how, status, addr): the process ends, or this lwp alone, and before
+    that `status` goes to `addr` if it is to."""
+    how, status, addr = args[:3]
+    who, action = how & EXTEXIT_WHO, how & EXTEXIT_ACTION
+    if who not in (EXTEXIT_PROC, EXTEXIT_LWP) or action not in (EXTEXIT_SIMPLE, EXTEXIT_SETINT):
+        return -Errno.EINVAL
+    word = (status & 0xFFFF_FFFF).to_bytes(4, "little")
+    if action == EXTEXIT_SETINT and not await copyout(gd, lp.proc.vmspace.vm_map, addr, word):
         return -Errno.EFAULT
-    if addr:
-        await sys_umtx_wakeup(gd, lp, (addr, 0))
-    return await sys_extexit(gd, lp, (status & 0xFF,))
+    end = sys_extexit if who == EXTEXIT_LWP else sys_exit
+    return await end(gd, lp, (status & 0xFF,))
 
 
 async def sys_lwp_gettid(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
@@ -277,6 +282,8 @@ async def sys_set_tls_area(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> in
 
 async def sys_clock_gettime(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     """Every clock is the virtual one, from the start of the run."""
+    if args[0] not in CLOCKS:
+        return -Errno.EINVAL
     now = struct.pack("<qq", CLOCK[0] // NS, CLOCK[0] % NS)
     return 0 if await copyout(gd, lp.proc.vmspace.vm_map, args[1], now) else -Errno.EFAULT
 

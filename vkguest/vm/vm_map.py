@@ -79,6 +79,14 @@ def vm_map_lookup_entry(vm_map: VmMap, va: int) -> VmMapEntry | None:
     return None
 
 
+def vm_map_mapped(vm_map: VmMap, start: int, end: int) -> bool:
+    """vm_map.c:vm_map_check_protection, of VM_PROT_NONE: there is no hole."""
+    for entry in vm_map.entries:
+        if entry.start <= start < entry.end:
+            start = entry.end
+    return start >= end
+
+
 def vm_map_findspace(vm_map: VmMap, start: int, length: int) -> int | None:
     """The first hole of `length` bytes at or after `start`."""
     for entry in vm_map.entries:
@@ -166,7 +174,7 @@ async def vm_map_frames(vm_map: VmMap, start: int, end: int) -> list[int] | None
             async with entry.object.lock:
                 pages = entry.object.pages
                 pindexes = range(entry.pindex(start), entry.pindex(last))
-                frames += [pages[pindex].frame for pindex in pindexes if pindex in pages]
+                frames += [m.frame for pindex, m in sorted(pages.items()) if pindex in pindexes]
             start = last
     return frames if start == end else None
 

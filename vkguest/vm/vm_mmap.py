@@ -24,6 +24,7 @@ from vkprotocol.param import (
     SEG_MASK,
     VM_MAX_USER_ADDRESS,
     round_page,
+    trunc_page,
 )
 
 from vkguest.kern.errors import VmWait
@@ -41,6 +42,7 @@ from vkguest.vm.vm_map import (
     vm_map_frames,
     vm_map_insert,
     vm_map_madvise,
+    vm_map_mapped,
     vm_map_protect,
 )
 from vkguest.vm.vm_object import VmObject, vm_object_deallocate
@@ -54,6 +56,12 @@ if TYPE_CHECKING:
 
 def _bad_range(addr: int, size: int) -> bool:
     return addr & PAGE_MASK != 0 or size == 0 or addr + size > VM_MAX_USER_ADDRESS
+
+
+def _pages(addr: int, length: int) -> tuple[int, int] | None:
+    """The pages that have some of these bytes; None when that is not all user memory."""
+    end = round_page(addr + length)
+    return None if end > VM_MAX_USER_ADDRESS else (trunc_page(addr), end)
 
 
 async def sys_mmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
@@ -121,38 +129,38 @@ async def _mmap_large(gd: GlobalData, vm_map: VmMap, va: int, size: int, prot: i
 
 
 async def sys_munmap(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
-    addr, length = args[:2]
-    size = round_page(length)
-    if _bad_range(addr, size):
+    """vm_mmap.c:sys_munmap: all of it is to be mapped."""
+    pages = _pages(*args[:2])
+    if pages is None:
         return -Errno.EINVAL
     vm_map = lp.proc.vmspace.vm_map
     await vm_map.lock.acquire_exclusive()
-    await vm_map_delete(gd, vm_map, addr, addr + size)
+    mapped = vm_map_mapped(vm_map, *pages)
+    if mapped:
+        await vm_map_delete(gd, vm_map, *pages)
     await vm_map.lock.release()
-    return 0
+    return 0 if mapped else -Errno.EINVAL
 
 
 async def sys_mprotect(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
-    addr, length, prot = args[:3]
-    size = round_page(length)
-    if _bad_range(addr, size):
+    pages, prot = _pages(*args[:2]), args[2]
+    if pages is None:
         return -Errno.EINVAL
     vm_map = lp.proc.vmspace.vm_map
     await vm_map.lock.acquire_exclusive()
-    allowed = await vm_map_protect(gd, vm_map, addr, addr + size, prot)
+    allowed = await vm_map_protect(gd, vm_map, *pages, prot)
     await vm_map.lock.release()
     return 0 if allowed else -Errno.EACCES
 
 
 async def sys_madvise(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
     """Advice about pages; INVAL and SETMAP are of no use to programs of a vkernel."""
-    addr, length, behav = args[:3]
-    size = round_page(length)
-    if _bad_range(addr, size) or behav not in (MADV_WILLNEED, MADV_DONTNEED, MADV_FREE):
+    pages, behav = _pages(*args[:2]), args[2]
+    if pages is None or behav not in (MADV_WILLNEED, MADV_DONTNEED, MADV_FREE):
         return -Errno.EINVAL
     vm_map = lp.proc.vmspace.vm_map
     await vm_map.lock.acquire_shared()
-    await vm_map_madvise(gd, vm_map, addr, addr + size, behav)
+    await vm_map_madvise(gd, vm_map, *pages, behav)
     await vm_map.lock.release()
     return 0
 

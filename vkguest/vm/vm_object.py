@@ -7,6 +7,7 @@ fault and a collapse go through several of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Lock, fresh_key
@@ -111,9 +112,21 @@ async def vm_object_page_remove(
     """
     async with obj.lock:
         if obj.ref_count == refs:
-            for pindex in range(start, end):
+            for pindex in _scan(obj, start, end):
                 await vm_object_page_free(gd, obj, pindex)
                 await swap_pager_freespace(gd, obj, pindex)
+
+
+def _scan(obj: VmObject, start: int, end: int) -> Iterator[int]:
+    """What there is in [start, end), in memory or in swap, which
+    may be far less than a program has mapped. Also what comes while the lock is lost."""
+    while start < end:
+        there = (n for n in (*obj.pages, *obj.swap) if start <= n < end)
+        found = min(there, default=None)
+        if found is None:
+            return
+        yield found
+        start = found + 1
 
 
 async def vm_object_madvise(
@@ -131,7 +144,7 @@ async def vm_object_madvise(
         shadows = obj.backing is not None and "madvise-frees-shadow" not in gd.mutants
         if free and (obj.ref_count > 1 or shadows):
             return
-        for pindex in range(start, end):
+        for pindex in _scan(obj, start, end):
             m = obj.pages.get(pindex)
             if m is not None:
                 if not await vm_page_busy_try(m):

@@ -1,4 +1,5 @@
-/* System calls: vfork, sigaltstack and siginfo, nanosleep, a file that is mapped and written back. */
+/* System calls: vfork, sigaltstack and siginfo, nanosleep, ranges, lwps, a file that is mapped and
+   written back. */
 #include "vk.h"
 
 #define SIGFPE 8
@@ -10,6 +11,11 @@
 #define FPE_INTDIV 2
 #define SEGV_MAPERR 1
 #define SEGV_ACCERR 2
+#define SYS_getppid 39
+#define SYS_madvise 75
+#define SYS_lwp_gettid 496
+#define EXTEXIT_SETINT 1
+#define EXTEXIT_LWP (1 << 16)
 #define MS_SYNC 0
 #define PAGE 4096UL
 #define PAGES 10UL
@@ -148,6 +154,65 @@ static void files(void)
 	check(sys(SYS_read, fd, read, sizeof(read)) == sizeof(read) && read[0] == word(0), "read");
 }
 
+/* Ranges: a program may have mapped far more than there is, and need not ask for whole pages. */
+
+static void ranges(void)
+{
+	int status;
+	u64 size = 1UL << 45;
+	u8 *m = (u8 *)sys_mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+	m[0] = 1, m[size / 2] = 2, m[size - 1] = 3;
+	long pid = sys(SYS_fork, 0, 0, 0);
+	if (pid == 0)
+		sys(SYS_exit, m[0] + m[size / 2] + m[size - 1], 0, 0);
+	check(sys(SYS_wait4, 0, &status, 0) == pid && status == 6 << 8, "ranges: fork");
+	for (u64 advice = 3; advice <= 5; advice++)
+		check(sys(SYS_madvise, m + 1, size - 1, advice) == 0, "ranges: madvise");
+	check(sys(SYS_msync, m, size, MS_SYNC) == 0, "ranges: msync");
+	check(sys(SYS_mprotect, m + 5, size - 5, PROT_READ) == 0, "ranges: mprotect");
+	check(sys(SYS_munmap, m + PAGE - 1, 2, 0) == 0, "ranges: two bytes of two pages");
+	check(sys(SYS_munmap, m, size, 0) == -22, "ranges: munmap of a hole");
+	check(sys(SYS_munmap, m, 0, 0) == 0, "ranges: munmap of nothing");
+	check(sys(SYS_munmap, m + 2 * PAGE, size - 2 * PAGE, 0) == 0, "ranges: munmap");
+	check(sys(SYS_munmap, m, -PAGE, 0) == -22, "ranges: munmap of more than there is");
+}
+
+/* Lwps: one ends alone and says so, or takes the process with it. */
+
+static u64 other[512];
+static volatile int ended = 1;
+
+static void alone(void *arg)
+{
+	check(sys(SYS_lwp_gettid, 0, 0, 0) == 1, "lwps: gettid");
+	sys2(SYS_extexit, EXTEXIT_LWP | EXTEXIT_SETINT, 0, (u64)&ended, 0, 0, 0, 0);
+	check(0, "lwps: extexit comes back");
+}
+
+static void together(void *arg) { sys(SYS_extexit, 0, 7, 0); }
+
+static void lwps(void)
+{
+	int status;
+	long now[2];
+	struct { void *function, *arg, *stack; int *tid1, *tid2; } params = {alone, 0, other + 511, 0, 0};
+	check(sys(SYS_extexit, 7 << 16, 0, 0) == -22, "lwps: whose exit");
+	check(sys(SYS_clock_gettime, 4, now, 0) == 0, "lwps: clock");
+	check(sys(SYS_clock_gettime, 777, now, 0) == -22, "lwps: a clock that is not there");
+	check(sys(SYS_lwp_create, &params, 0, 0) == 0, "lwps: lwp_create");
+	while (ended)
+		sys(SYS_sched_yield, 0, 0, 0);
+	long pid = sys(SYS_fork, 0, 0, 0);
+	if (pid == 0) {
+		params.function = together;
+		sys(SYS_lwp_create, &params, 0, 0);
+		for (;;)
+			sys(SYS_sched_yield, 0, 0, 0);
+	}
+	check(sys(SYS_wait4, -1, &status, 0) == pid && status == 7 << 8, "lwps: status");
+	check(sys(SYS_getppid, 0, 0, 0) == 0, "lwps: getppid");
+}
+
 int main(int argc, char **argv)
 {
 	long time[2] = {0, 1000000};
@@ -163,6 +228,12 @@ int main(int argc, char **argv)
 			break;
 		case 's':
 			signals();
+			break;
+		case 'r':
+			ranges();
+			break;
+		case 'l':
+			lwps();
 			break;
 		case 'f':
 			files();

@@ -1,6 +1,7 @@
 /* Two lwps on two vCPUs: a mutex of cmpxchg and umtx, a counter under it, one without a lock. */
 #include "vk.h"
 
+#define EXTEXIT_LWP (1 << 16)
 #define ROUNDS 12
 struct params { void *func, *arg, *stack; int *tid1, *tid2; };
 
@@ -41,7 +42,7 @@ static void second(void *arg)
 	work();
 	done = 1;
 	sys(SYS_umtx_wakeup, &done, 1, 0);
-	sys(SYS_extexit, 0, 0, 0);
+	sys(SYS_extexit, EXTEXIT_LWP, 0, 0);
 }
 
 int main(int argc, char **argv)

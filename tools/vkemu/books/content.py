@@ -21,7 +21,7 @@ from vkemu.oracle.user_memory import ZERO
 from vkemu.oracle.user_space import Region
 from vkemu.oracle.violation import Violation
 from vkguest.kernel import Vkernel
-from vkguest.vm.vm_map import VmMap, vm_map_lookup_entry
+from vkguest.vm.vm_map import VmMap, VmMapEntry
 from vkguest.vm.vm_object import VmObject
 from vkguest.vm.vm_page import VmPage
 from vkhost.vm.vm_page import VM_PAGE_BITS_ALL
@@ -77,10 +77,7 @@ def _check_region(image: Image, who: str, vm_map: VmMap, region: Region) -> None
     known: dict[int, list[int]] = {}  # page -> its words that somebody has stored
     for place in memory.words:
         known.setdefault(place >> PAGE_SHIFT, []).append(place >> 3 & 511)
-    for va in range(region.start, region.end, PAGE_SIZE):
-        entry = vm_map_lookup_entry(vm_map, va)
-        if entry is None:
-            raise _violation(f"{va:#x} of program {who} is not mapped")
+    for va, entry in _pages(who, vm_map, region, known):
         for words, gone in _found(image, entry.object, entry.pindex(va)):
             if not words:
                 continue  # nobody writes it
@@ -96,6 +93,35 @@ def _check_region(image: Image, who: str, vm_map: VmMap, region: Region) -> None
                     raise _violation(
                         f"program {who} would read {word:#x} at {va + 8 * at:#x}, not {right}{gone}"
                     )
+
+
+def _pages(
+    who: str, vm_map: VmMap, region: Region, known: Iterable[int]
+) -> Iterator[tuple[int, VmMapEntry]]:
+    """Where there may be anything but zeroes, or should be. A program may have mapped far more."""
+    stored = {(page << PAGE_SHIFT) + region.shift for page in known}
+    at = region.start
+    for entry in vm_map.entries:
+        if entry.end <= at or entry.start >= region.end:
+            continue
+        if entry.start > at:
+            break
+        places = {entry.start + (n - entry.offset << PAGE_SHIFT) for n in _held(entry.object)}
+        end = min(entry.end, region.end)
+        yield from ((va, entry) for va in sorted(places | stored) if at <= va < end)
+        at = end
+    if at < region.end:
+        raise _violation(f"{at:#x} of program {who} is not mapped")
+
+
+def _held(obj: VmObject) -> set[int]:
+    """The pages that are in one of its layers."""
+    held: set[int] = set()
+    layer: VmObject | None = obj
+    while layer is not None:
+        held.update(layer.pages, layer.swap, range(bool(layer.text)))
+        layer = layer.backing
+    return held
 
 
 def _found(image: Image, obj: VmObject, pindex: int) -> Iterator[tuple[Words, str]]:

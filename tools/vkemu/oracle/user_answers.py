@@ -1,6 +1,6 @@
 """What a program is answered: is it what its address space lets a call say?
 
-Of a host program only while nobody else changes its mappings.
+Only while nobody else changes its mappings.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Answers:
         self.turns: dict[str, int] = {}
 
     def begin(self, process: Process, tid: int, name: str, start: int, end: int) -> None:
-        judged = ("msync", "mlock", "munlock", "munmap", "mprotect")
         who = process.who
-        if name in judged and "/" not in who and (who, tid) not in self.asked:
+        hosts = "/" not in who and name in ("msync", "mlock", "munlock", "mprotect")
+        if (hosts or name == "munmap") and (who, tid) not in self.asked:
             loose = process.loose or any(key[0] == who for key in self.asked)
             self.asked[who, tid] = (name, start, end, -1 if loose else self._turn(process))
 
@@ -69,7 +69,7 @@ def _right(process: Process, name: str, start: int, end: int) -> tuple[int, ...]
 
 
 def refused(process: Process, change: Change, errno: int) -> bool:
-    """Without a reason? A guest's kernel takes any range of whole pages, with holes."""
-    if errno != Errno.EINVAL or "/" not in process.who or change.name == "mmap":
+    """Without a reason? mprotect of a guest's kernel takes any range of whole pages, with holes."""
+    if errno != Errno.EINVAL or "/" not in process.who or change.name != "mprotect":
         return False
     return not change.start % PAGE_SIZE and change.start < change.end <= VM_MAX_USER_ADDRESS
