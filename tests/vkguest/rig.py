@@ -18,7 +18,7 @@ from vkguest.kern.param import FIRST_FREE_FRAME
 from vkguest.kernel import Vkernel
 from vkguest.vkernel64.port import Port
 from vkguest.vkernel64.pv import pte_slot
-from vkguest.vm.vm_page import PQ_FREE
+from vkguest.vm.vm_page import PQ_ACTIVE, PQ_FREE, PQ_INACTIVE
 from vkguest.vm.vmspace import Vmspace
 from vkguest.workloads import workload
 
@@ -160,12 +160,20 @@ def assert_pmap_consistent(run: Run, vm: Vmspace) -> None:
     assert pmap.resident_count == len(pmap.pvs)
 
 
+def assert_daemon_finds(run: Run) -> None:
+    """Of an object, not wired and let go of: it is on a queue, or no frame of it is ever free."""
+    for m in run.vkernel.vm_page_queues.pages.values():
+        if m.object is not None and not m.wire_count and m.busy.state is None:
+            assert m.queue in (PQ_ACTIVE, PQ_INACTIVE), m
+
+
 def check_pmaps_every(steps: int) -> Callable[[Run], None]:
     """An after_step that looks now and then, at pmaps that nobody is changing."""
 
     def after_step(run: Run) -> None:
         if run.steps % steps:
             return
+        assert_daemon_finds(run)
         for proc in run.vkernel.allproc:
             pmap = proc.vmspace.pmap
             spins = [m.spin for m in run.vkernel.vm_page_queues.pages.values()]

@@ -23,6 +23,7 @@ from vkguest.vm.vm_map import VmMap, VmMapEntry, vm_map_entry_shadow, vm_map_loo
 from vkguest.vm.vm_object import VmObject, vm_object_collapse
 from vkguest.vm.vm_page import (
     PQ_ACTIVE,
+    PQ_INACTIVE,
     VM_ALLOC_NORMAL,
     VmPage,
     vm_page_alloc,
@@ -171,6 +172,8 @@ async def vm_fault_object(gd: GlobalData, fs: FaultState, entry: VmMapEntry) -> 
                 await swap_pager_getpage(gd, obj, m)
             else:
                 await vkdisk_read(gd, obj, m)
+            # release_page: whoever copies it or reads the file lets go of it as it is.
+            await vm_page_requeue(gd, m, PQ_INACTIVE)
             busied = True
         else:
             busied = await vm_page_busy_try(m)

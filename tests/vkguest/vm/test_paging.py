@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.vkguest.bench import Bench
-from tests.vkguest.rig import assert_all_returned, check_pmaps_every, on_fake
+from tests.vkguest.rig import (
+    Run,
+    assert_all_returned,
+    assert_daemon_finds,
+    check_pmaps_every,
+    on_fake,
+)
 from tests.vkguest.workloads.test_workloads import assert_went_well
 from vkguest.kern.kern_sig import STATUS_KILLED
 from vkguest.vm.vm_page import (
@@ -43,6 +49,19 @@ def test_a_daemon_that_never_rests_takes_nothing_that_is_needed(vcpus: int) -> N
 
     assert_went_well(run)
     assert_all_returned(run)
+
+
+def test_a_page_that_came_from_swap_to_be_copied_can_go_again() -> None:
+    def after_step(run: Run) -> None:
+        if not run.steps % 29:
+            assert_daemon_finds(run)
+
+    run = on_fake(
+        ["poke:rounds=6", "hog:pages=12,rounds=2"],
+        vcpus=2, pages=90, swap_pages=40, free_target=180, after_step=after_step,
+    )  # fmt: skip
+
+    assert_went_well(run)
 
 
 def test_without_swap_the_largest_process_is_killed_and_the_others_go_on() -> None:
