@@ -207,7 +207,7 @@ WRONG: list[tuple[Act, Act, str]] = [
     (written, lambda p: p.begin("fuword", DATA).end("fuword", errno=14), "is refused"),
     (unmapped, lambda p: p.begin("suword", DATA).end("suword"), "is done, where nothing"),
     (stored, lambda p: p.tell("user.exit", "7/1"), "has ended while lwp 0 runs it"),
-    (unmapping, lambda p: p.end("munmap", errno=22, tid=1), "munmap of 0x410000-0x411000 is answered 22, not 0"),
+    (unmapping, lambda p: p.end("munmap", errno=22, tid=1), "munmap of .* answered 22, not 0"),
 ]  # fmt: skip
 
 

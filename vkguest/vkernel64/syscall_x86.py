@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from vkguest.vkernel64.globaldata import GlobalData
 
 WNOHANG: Final = 1
-EXTEXIT_SIMPLE, EXTEXIT_SETINT, EXTEXIT_ACTION = 0, 1, 0xFFFF
-EXTEXIT_PROC, EXTEXIT_LWP, EXTEXIT_WHO = 0 << 16, 1 << 16, 0xFFFF << 16
 CLOCKS: Final = frozenset((0, 1, 2, 4, 5, *range(7, 16)))  # CLOCK_REALTIME and so on
 NS: Final = 1_000_000_000
 
@@ -248,14 +246,15 @@ async def sys_extexit_lwp(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> Res
     """kern_exit.c:sys_extexit(how, status, addr): the process ends, or this lwp alone, and before
     that `status` goes to `addr` if it is to."""
     how, status, addr = args[:3]
-    who, action = how & EXTEXIT_WHO, how & EXTEXIT_ACTION
-    if who not in (EXTEXIT_PROC, EXTEXIT_LWP) or action not in (EXTEXIT_SIMPLE, EXTEXIT_SETINT):
+    simple, setint = 0, 1
+    proc, lwp = 0, 1
+    who, action = how >> 16 & 0xFFFF, how & 0xFFFF
+    if who not in (proc, lwp) or action not in (simple, setint):
         return -Errno.EINVAL
     word = (status & 0xFFFF_FFFF).to_bytes(4, "little")
-    if action == EXTEXIT_SETINT and not await copyout(gd, lp.proc.vmspace.vm_map, addr, word):
+    if action == setint and not await copyout(gd, lp.proc.vmspace.vm_map, addr, word):
         return -Errno.EFAULT
-    end = sys_extexit if who == EXTEXIT_LWP else sys_exit
-    return await end(gd, lp, (status & 0xFF,))
+    return await (sys_extexit if who == lwp else sys_exit)(gd, lp, (status & 0xFF,))
 
 
 async def sys_lwp_gettid(gd: GlobalData, lp: Lwp, args: tuple[int, ...]) -> int:
