@@ -43,3 +43,11 @@ def test_each_passes(what: str) -> None:
 )
 def test_an_old_form_and_a_defect_are_caught(settings: str, what: str, how: str) -> None:
     assert how in ends(what, settings)
+
+
+@pytest.mark.slow
+def test_what_a_unix_program_asks_for_besides_memory() -> None:
+    """Of signals too: one that is pending is sent again, and handled once (unix.c:masks)."""
+    error = attempt(load("x86-unix", []), seeded(1)).error
+
+    assert error is None, error

@@ -87,8 +87,8 @@ async def killproc(gd: GlobalData, proc: Proc, status: int, checksum: int | None
 
 
 async def lwpsignal(gd: GlobalData, lp: Lwp, signo: int) -> None:
-    """kern_sig.c:lwpsignal: by default it is ignored or ends the process; with a handler it waits
-    for the way to user mode, which the lwp is sent on."""
+    """kern_sig.c:lwpsignal: by default it is ignored or ends the process; with a handler it waits,
+    once however often it was sent, for the way to user mode, which the lwp is sent on."""
     proc = lp.proc
     assert proc.md is not None
     async with gd.kernel.proc_token:
@@ -100,7 +100,7 @@ async def lwpsignal(gd: GlobalData, lp: Lwp, signo: int) -> None:
         return
     assert lp.md is not None
     pending = await lp.md.siglist.load()
-    while not await lp.md.siglist.cmpset(pending, (*pending, signo)):
+    while signo not in pending and not await lp.md.siglist.cmpset(pending, (*pending, signo)):
         pending = await lp.md.siglist.load()
     await gd.kernel.sched.unsleep(lp, signal=True)
     for other in gd.kernel.cpus:

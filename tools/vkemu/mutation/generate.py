@@ -17,7 +17,7 @@ import msgspec
 
 from vkemu.mutation.operators import Edit, applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, notices, sources
-from vkemu.mutation.reach import EARLY, Asked, Looked, Reach, reaching, shares
+from vkemu.mutation.reach import EARLY, USUAL, Asked, Looked, Reach, others, reaching, shares
 from vkemu.mutation.reasons import enclosing
 from vkemu.mutation.reviewed import EQUIVALENT
 from vkemu.record.token import model_digest
@@ -86,7 +86,7 @@ def sample(count: int, seed: int) -> list[Generated]:
 def reach_of(ask: Callable[[list[tuple[list[str]]]], Iterable[Looked]]) -> list[Reach]:
     """Of the kernels and the checks as they are: from `runs/`, when it was looked at before. `ask`
     has `look` answered for every share."""
-    wanted = shares()
+    wanted = shares(USUAL, others())
     digest = sha256(model_digest() + repr(wanted).encode()).hexdigest()[:12]
     kept = Path("runs") / f"reach-{digest}.json"
     if kept.exists():

@@ -22,6 +22,8 @@ from vkemu.mutation.trial import DRAWN, FEW, SEEDS, checks, perform
 from vkemu.verdict import UsageError
 
 ALIKE: Final = 2  # policies of which the same is asked
+# What most lines are looked for with: of two trees, and both know every PTE that matters.
+USUAL: Final = ("pv_entry", "vpte_list")
 POLICIES: Final = (
     "pv_entry", "vpte_list", "shadow", "nested", "notifier", "bloom", "hybrid", "broadcast",
     "wired", "vptmapped", "extent_scan",
@@ -53,6 +55,12 @@ def shares(
     every += also
     share = 40  # checks looked at in one piece
     return [(every[i : i + share],) for i in range(0, len(every), share)]
+
+
+def others() -> list[str]:
+    """What finds the lines of the other reverse maps: each test as it stands, each drawn scenario."""
+    every = checks(tuple(p for p in POLICIES if p not in USUAL))
+    return [c for c in every if "+" not in c and c.split()[3:] in ([], ["0"]) and "x86" not in c]
 
 
 def look(share: Iterable[str]) -> Looked:
