@@ -58,7 +58,7 @@ def shares(
 
 
 def others() -> list[str]:
-    """What finds the lines of the other reverse maps: each test as it stands, each drawn scenario."""
+    """What finds the lines of the other reverse maps: each test as it stands, drawn runs."""
     every = checks(tuple(p for p in POLICIES if p not in USUAL))
     return [c for c in every if "+" not in c and c.split()[3:] in ([], ["0"]) and "x86" not in c]
 
