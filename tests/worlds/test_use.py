@@ -81,21 +81,31 @@ async def with_argument(x):
 OF_ANYIO = """
 import anyio
 import pytest
+import sniffio
 import vkemu
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
 
 @pytest.fixture
-async def tally():
+async def tally(anyio_backend):
     await anyio.sleep(0)
     yield [0]
     await anyio.sleep(0)
 
-@pytest.mark.anyio
+@pytest.fixture
+def named(tally, anyio_backend_name):
+    yield tally, anyio_backend_name
+    tally.append(anyio_backend_name)
+
 @vkemu.explored()
-async def test_lost(tally):
+async def test_lost(named):
+    tally, name = named
+    assert tally == [0]
+    assert sniffio.current_async_library() == name
     async def add():
         value = tally[0]
         await anyio.sleep(0)
@@ -104,6 +114,11 @@ async def test_lost(tally):
         group.start_soon(add)
         group.start_soon(add)
     assert tally[0] == 2
+
+@vkemu.explored(strategy="random", max_executions=3)
+async def test_told(anyio_backend):
+    assert sniffio.current_async_library() == anyio_backend
+
 """
 
 
@@ -117,8 +132,9 @@ def test_tests_of_anyios_plugin_as_they_stand(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=140
     )
 
-    assert "1 failed" in done.stdout, done.stdout
-    assert "assert 1 == 2 (after" in done.stdout
+    assert "2 failed, 2 passed" in done.stdout, done.stdout
+    assert done.stdout.count("assert 1 == 2 (after") == 2
+    assert "reads tally test_of_anyio.py" in done.stdout
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def async_subject(args: Namespace) -> Subject:
         given = ", ".join(signature(test).parameters)
         raise UsageError(f"{path}: {name} takes {given}: fixtures are pytest's, run it with pytest")
     try:
-        backend = options.pop("backend", None) or backend_of(test, {})
+        backend = options.pop("backend", None) or backend_of(test, None)
         of_world = {key: options[key] for key in OPTIONS if key in options}
         program = AsyncProgram(test, backend, **of_world)
     except (TypeError, ValueError) as error:

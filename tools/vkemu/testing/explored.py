@@ -48,6 +48,7 @@ class Settings:
     marked: Mapping[str, Any] = field(default_factory=dict)
     forced: Mapping[str, Any] = field(default_factory=dict)  # the command line's
     token: str | None = None  # this schedule, and no other
+    anyio_backend: Any = None  # as the fixture of this name says
 
 
 SETTINGS: Final[ContextVar[Settings | None]] = ContextVar("vkemu_settings", default=None)
@@ -85,7 +86,7 @@ def _explored(test: Callable[..., Any], options: Mapping[str, Any]) -> Callable[
     if iscoroutinefunction(test) and not takes_k(test):
         from vkemu.testing.world_test import explored_async
 
-        return explored_async(test, options, run_schedules)
+        return explored_async(test, options, run_schedules, anyio_backend)
     if not callable(test) or not takes_k(test):
         raise TypeError(f"explored: {test!r} takes no argument {K!r}")
     if hasattr(test, "hypothesis"):
@@ -114,6 +115,12 @@ def _explored(test: Callable[..., Any], options: Mapping[str, Any]) -> Callable[
     explored_test.__signature__ = without_k(test)  # type: ignore[attr-defined]
     explored_test.vkemu_options = dict(options)  # type: ignore[attr-defined]
     return explored_test
+
+
+def anyio_backend() -> Any:
+    """Of the pytest item under way, whether its test takes it or not."""
+    settings = SETTINGS.get()
+    return None if settings is None else settings.anyio_backend
 
 
 def _around_given(test: Any, options: Mapping[str, Any]) -> Callable[..., None]:

@@ -112,21 +112,23 @@ def pytest_pycollect_makeitem(
     return collector.ihook.pytest_pycollect_makeitem(collector=collector, name=name, obj=test)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_fixture_setup(fixturedef: Any, request: Any) -> Any:
-    """An async fixture of an async test that is explored is made anew in every execution."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
+    """An async fixture of an async test that is explored, and what is made of one, is made anew in
+    every execution. Before other plugins see that it is async."""
     if not getattr(getattr(request.node, "obj", None), "vkemu_async", False):
-        return None
-    from vkemu.testing.world_test import AsyncFixture, made_in_world, nursery
+        return (yield)
+    from vkemu.testing.world_test import in_world
 
-    function = made_in_world(fixturedef.argname, fixturedef.func)
-    if function is None:
-        return None
-    names = () if function is nursery else fixturedef.argnames
-    arguments = {name: request.getfixturevalue(name) for name in names}
-    value = AsyncFixture(function, arguments)
-    fixturedef.cached_result = (value, fixturedef.cache_key(request), None)
-    return value
+    real = fixturedef.func
+    arguments = {name: request.getfixturevalue(name) for name in fixturedef.argnames}
+    value = in_world(fixturedef.argname, real, arguments, request.instance)
+    if value is not None:
+        fixturedef.func = lambda **_: value
+    try:
+        return (yield)
+    finally:
+        fixturedef.func = real
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -177,6 +179,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         marked=_marked(item),
         forced={} if seed is None else {"seed": seed},
         token=config.getoption("--vkemu-replay"),
+        anyio_backend=getattr(item, "funcargs", {}).get("anyio_backend"),
     )
     outer = SETTINGS.set(settings)
     try:

@@ -10,11 +10,12 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import wraps
-from typing import Any, cast
+from typing import Any
 
 
 class AsyncFixture:
-    """In place of the value of an async fixture, until an execution makes it."""
+    """In place of the value of an async fixture, or of one that takes one, until an execution makes
+    it."""
 
     def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         self.function = function
@@ -26,12 +27,15 @@ class AsyncFixture:
         arguments = {
             name: await value_of(value, stack, made) for name, value in self.arguments.items()
         }
+        found = self.function(**arguments)
         if inspect.isasyncgenfunction(self.function):
-            generator = self.function(**arguments)
-            found = await generator.__anext__()
-            stack.push_async_callback(finish, generator)
-        else:
-            found = await self.function(**arguments)
+            stack.push_async_callback(finish, found)
+            found = await anext(found)
+        elif inspect.isgeneratorfunction(self.function):
+            stack.callback(end, found)
+            found = next(found)
+        elif inspect.iscoroutinefunction(self.function):
+            found = await found
         made[id(self)] = found
         return found
 
@@ -39,6 +43,11 @@ class AsyncFixture:
 async def finish(generator: Any) -> None:
     async for _ in generator:
         raise RuntimeError("an async fixture yields more than once")
+
+
+def end(generator: Any) -> None:
+    for _ in generator:
+        raise RuntimeError("a fixture yields more than once")
 
 
 async def value_of(value: Any, stack: AsyncExitStack, made: dict[int, Any]) -> Any:
@@ -54,13 +63,21 @@ async def nursery() -> AsyncIterator[Any]:
         opened.cancel_scope.cancel()
 
 
-def made_in_world(name: str, function: Any) -> Callable[..., Any] | None:
-    """What makes an async fixture; None for all others."""
+def in_world(
+    name: str, function: Any, arguments: Mapping[str, Any], instance: Any
+) -> AsyncFixture | None:
+    """What stands for an async fixture, or for one that takes one; None for all others."""
     nursery_name = "nursery"
     if name == nursery_name and function.__module__.startswith("pytest_trio"):
-        return nursery
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        return cast("Callable[..., Any]", function)
+        return AsyncFixture(nursery, {})
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or any(isinstance(value, AsyncFixture) for value in arguments.values())
+    ):
+        if inspect.ismethod(function) and type(function.__self__) is type(instance):
+            function = function.__func__.__get__(instance)  # of the object that has the test
+        return AsyncFixture(function, arguments)
     return None
 
 
@@ -68,6 +85,7 @@ def explored_async(
     test: Callable[..., Any],
     options: Mapping[str, Any],
     run: Callable[[Callable[..., Any], Mapping[str, Any]], None],
+    anyio_backend: Callable[[], Any],
 ) -> Callable[..., None]:
     """The plain test that takes `test` through its schedules: `run(main, options)`."""
 
@@ -89,7 +107,7 @@ def explored_async(
         main.__name__ = test.__name__
         main.__qualname__ = test.__qualname__
         main.__module__ = test.__module__
-        run(main, {"backend": backend_of(test, kwargs), **options})
+        run(main, {"backend": backend_of(test, anyio_backend()), **options})
 
     known = inspect.signature(test)
     plain = known.replace(return_annotation=None)
@@ -99,9 +117,8 @@ def explored_async(
     return explored_test
 
 
-def backend_of(test: Any, given: Mapping[str, Any]) -> str:
+def backend_of(test: Any, asked: Any) -> str:
     """What the test is written for: as AnyIO's fixture, a mark or its module's imports say."""
-    asked = given.get("anyio_backend")
     if asked is not None:
         return f"anyio+{asked if isinstance(asked, str) else asked[0]}"
     marks = {mark.name for mark in getattr(test, "pytestmark", ())}

@@ -11,7 +11,7 @@ from types import CellType, FrameType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from vkemu.worlds.noting import CONTAINERS, Field
-from vkemu.worlds.waiting import own
+from vkemu.worlds.waiting import line_of, own
 
 HIDDEN: Final = frozenset(["_abort_func", "turn", "ready", "callbacks"])
 CANCELS: Final = frozenset(["effectively_cancelled", "_cancel_called", "_must_cancel"])
@@ -24,6 +24,7 @@ class Place(NamedTuple):
     text: str
     write: bool
     where: str
+    own: bool  # of the program itself, not of a library for it
 
 
 class Teller:
@@ -43,16 +44,11 @@ class Teller:
         while frame.f_back is not None and "/vkemu/worlds/" in frame.f_code.co_filename:
             frame = frame.f_back
         text = described(obj, field, frame)
-        mine = frame
-        while mine.f_back is not None and not own(mine):
-            mine = mine.f_back
-        if not own(mine):
-            mine = frame
-        where = f"{mine.f_code.co_filename.rpartition('/')[2]}:{mine.f_lineno}"
+        where = line_of(frame)
         here = self.steps[-1]
         known = here.get((id(obj), field))
         if known is None or (write and not known.write):
-            here[id(obj), field] = Place((id(obj), field), text, write, where)
+            here[id(obj), field] = Place((id(obj), field), text, write, where, own(frame))
         self.keep.append(obj)
 
     def words(self, tids: list[int]) -> list[str]:
@@ -70,8 +66,11 @@ class Teller:
             shared = [
                 place for key, place in places.items() if len(users[key]) > 1 and writers.get(key)
             ]
-            shared.sort(key=lambda place: (place.key[1] in CANCELS, not place.write))
-            said = [f"{'writes' if p.write else 'reads'} {p.text} {p.where}" for p in shared]
+            shared.sort(key=lambda place: (not place.own, place.key[1] in CANCELS, not place.write))
+            said = [
+                f"{'writes' if p.write else 'reads'} {p.text} {p.where}".removesuffix(" ?")
+                for p in shared
+            ]
             said = list(dict.fromkeys(said))
             more = f", {len(said) - shown} more" if len(said) > shown else ""
             found.append(", ".join(said[:shown]) + more)

@@ -8,11 +8,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+STEPPING: Final = "/vkemu/worlds/world.py"
 LIBRARIES: Final = (
     "/trio/",
     "/anyio/",
     "/asyncio/",
-    "/vkemu/worlds/",
+    f"{Path(__file__).parents[1]}/",
     "/contextlib.py",
     "/subprocess.py",
     "/threading.py",
@@ -39,15 +40,19 @@ def frames_of(coroutine: Any) -> Iterator[FrameType]:
 
 def own(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return not any(part in file for part in LIBRARIES)
+    return not (file.startswith("<") or any(part in file for part in LIBRARIES))
+
+
+def line_of(frame: FrameType | None) -> str:
+    """The program's own line that is being run, on the way up to who takes the step."""
+    while frame is not None and not own(frame):
+        frame = None if frame.f_code.co_filename.endswith(STEPPING) else frame.f_back
+    return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 def calling() -> str:
-    """The program's own line that is being run."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not own(frame):
-        frame = frame.f_back
-    return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    """Of who asks for what it cannot have."""
+    return line_of(sys._getframe(2))
 
 
 def place_of(coroutine: Any) -> tuple[str, int]:

@@ -35,10 +35,10 @@ class StepRecord(NamedTuple):
 
     @property
     def where(self) -> str:
-        return f"{self.file.rpartition('/')[2]}:{self.line}"
+        return f"{self.file.rpartition('/')[2]}:{self.line}" if self.line else ""
 
     def __str__(self) -> str:
-        return f"{self.position} {self.thread} {self.text} {self.where}"
+        return f"{self.position} {self.thread} {self.text} {self.where}".rstrip()
 
     @property
     def value(self) -> str:
@@ -83,7 +83,7 @@ def listed(steps: Sequence[StepRecord]) -> Iterator[str]:
                 yield FOLDED.format(len(steps) - 2 * STEPS_SHOWN)
             continue
         mark = "*" if step.conflicts else " "
-        yield f"{mark} {step.position:>{digits}}  {step.thread}: {step.text}  {step.where}"
+        yield f"{mark} {step.position:>{digits}}  {step.thread}: {step.text}  {step.where}".rstrip()
     if any(step.conflicts for step in steps):
         yield STARRED
 
@@ -106,7 +106,7 @@ def table(steps: Sequence[StepRecord]) -> list[str]:
             continue
         mark = "*" if step.conflicts else " "
         cells = [(step.text if tid == step.tid else "").ljust(widths[tid]) for tid in order]
-        lines.append(f"{mark} {step.position:>{digits}}  {'  '.join(cells)}  {step.where}")
+        lines.append(f"{mark} {step.position:>{digits}}  {'  '.join(cells)}  {step.where}".rstrip())
     if any(step.conflicts for step in steps):
         lines.append(STARRED)
     return lines
