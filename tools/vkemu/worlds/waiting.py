@@ -8,7 +8,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-STEPPING: Final = "/vkemu/worlds/world.py"
 LIBRARIES: Final = (
     "/trio/",
     "/anyio/",
@@ -45,8 +44,9 @@ def own(frame: FrameType) -> bool:
 
 def line_of(frame: FrameType | None) -> str:
     """The program's own line that is being run, on the way up to who takes the step."""
+    stepping = "/vkemu/worlds/world.py"
     while frame is not None and not own(frame):
-        frame = None if frame.f_code.co_filename.endswith(STEPPING) else frame.f_back
+        frame = None if frame.f_code.co_filename.endswith(stepping) else frame.f_back
     return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
