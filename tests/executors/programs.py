@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from vkemu.executors.backend import on_backend
-from vkemu.executors.controlled import Execution
+from vkemu.executors.controlled import Choose, Execution
 from vkemu.executors.live import Live
 from vkprotocol.effects import (
     CLOCK,
@@ -164,3 +164,9 @@ def run_live(
     finally:
         live.close()
     return live, built
+
+
+def following(schedule: Iterable[int]) -> Choose:
+    """The chooser that follows a recorded schedule."""
+    tids = iter(schedule)
+    return lambda runnable: next(tids)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vkemu.executors.backend import BACKENDS, on_backend
-from vkemu.executors.controlled import Execution, StepBound, replay_schedule
+from vkemu.executors.controlled import Execution, StepBound
 from vkemu.executors.deadlock import Deadlock
 from vkemu.executors.live import QUANTUM, Live, ScheduleError
 from vkprotocol.effects import CLOCK, CURTHREAD, Cell, Lock, Mailbox, curthread, pause
 
-from tests.executors.programs import OPERATIONS, Log, Program, build, run_live
+from tests.executors.programs import OPERATIONS, Log, Program, build, following, run_live
 
 MAX_STEPS = 400
 
@@ -83,7 +83,7 @@ def test_a_free_run_replays_under_control(backend: str, program: Program) -> Non
     build(program, again)(execution)
     how = "done"
     try:
-        execution.run(replay_schedule(schedule), MAX_STEPS)
+        execution.run(following(schedule), MAX_STEPS)
     except (Deadlock, StepBound, ValueError) as error:
         how = repr(error)
     execution.close()

@@ -7,9 +7,11 @@ from random import Random
 import pytest
 from vkemu.executors.any_timer import AnyTimer
 from vkemu.executors.backend import on_backend
-from vkemu.executors.controlled import LATE, Execution, StepBound, replay_schedule
+from vkemu.executors.controlled import LATE, Execution, StepBound
 from vkemu.executors.live import Live
 from vkprotocol.effects import CLOCK, Cell, pause
+
+from tests.executors.programs import following
 
 SECOND = 1_000_000_000
 
@@ -48,7 +50,7 @@ def test_a_live_run_in_which_somebody_spins_replays() -> None:
 
     again = Execution()
     spin(again, 1)
-    again.run(replay_schedule(live.schedule), len(live.schedule))
+    again.run(following(live.schedule), len(live.schedule))
 
     assert CLOCK[0] == live.clock == SECOND
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from vkemu import explore
 from vkemu.executors.controlled import Execution
-from vkemu.exploration import ABANDON, ExplorationError
+from vkemu.exploration import ABANDON, ExplorationError, Program
 from vkemu.exploration.result import Result
+from vkemu.exploration.strategies.dpor import Dpor
 
 from tests.exploration.literature import adds, independent, lastzero, lost_update
 
@@ -226,6 +227,13 @@ def test_an_interruption_keeps_what_is_known(strategy: str) -> None:
     # Of the 19 before, three were the 1st, the 4th and the 16th taken again.
     assert len(counted) == 16
     assert (found.verdict, found.executions, found.exhausted) == ("unknown", 16, False)
+
+
+def test_what_every_step_asks_has_no_more_fields_than_the_interpreter_finds_at_once() -> None:
+    found_at_once = 29  # of CPython's inline values; with one more every field is looked up
+    program = Program(lambda k: None, {})
+    for thing in (program, program.begin(), Dpor(program.numbers)):
+        assert len(vars(thing)) <= found_at_once
 
 
 def test_importing_explore_is_light() -> None:

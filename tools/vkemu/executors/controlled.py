@@ -7,7 +7,7 @@ effect; this module only knows which threads may be chosen and how a step is tak
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from vkprotocol.effects import CLOCK, CURTHREAD, Body, Effect, Thread, reset_setup
@@ -34,6 +34,7 @@ class Execution:
 
     failed_too: tuple[Thread, ...] = ()  # in the same step as `failed`
     late = False  # what a step touches is known only after it was taken: see `worlds`
+    _late, _moved = LATE, 0  # see `goes_on`
 
     def __init__(self, tids: Tids | None = None) -> None:
         reset_setup()
@@ -50,7 +51,6 @@ class Execution:
         self.on_spawn: Callable[[Thread], None] | None = None
         # While true, `runnable` and the waiters of objects are not kept: see `replay`.
         self.deferred = False
-        self._late, self._moved = LATE, 0  # see `goes_on`
 
     def spawn(self, name: str, coro: Body, *, daemon: bool = False) -> Thread:
         """Start a thread: it runs up to its first effect at once, as part of the spawner's step."""
@@ -70,15 +70,9 @@ class Execution:
         self.left += 1
         if self.on_spawn is not None:
             self.on_spawn(thread)
-        self._start(thread)
-        CURTHREAD[0] = parent
-        return thread
-
-    def _start(self, thread: Thread) -> None:
-        """Run it up to its first effect."""
         CURTHREAD[0] = thread
         try:
-            effect: object = thread.coro.send(None)  # type: ignore[arg-type]
+            effect: object = coro.send(None)  # type: ignore[arg-type]
             if not isinstance(effect, Effect):
                 self._fail(thread, no_effect(effect))
             elif self.deferred:
@@ -87,10 +81,10 @@ class Execution:
                 self._await(thread, effect)
         except StopIteration:
             self._end(thread)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
             self._fail(thread, error)
+        CURTHREAD[0] = parent
+        return thread
 
     def _number(self, path: tuple[int, ...]) -> int:
         """The tid of the thread at this place of the spawn tree."""
@@ -111,7 +105,17 @@ class Execution:
         thread.born = 0
         thread.children = 0
         self.threads[thread.tid] = thread
-        self._start(thread)
+        CURTHREAD[0] = thread
+        try:
+            effect: object = coro.send(None)  # type: ignore[arg-type]
+            if isinstance(effect, Effect):
+                thread.pending = effect
+            else:
+                self._fail(thread, no_effect(effect))
+        except StopIteration:
+            self._end(thread)
+        except BaseException as error:
+            self._fail(thread, error)
         CURTHREAD[0] = None
 
     def step(self, tid: int) -> bool:
@@ -252,8 +256,6 @@ class Execution:
             except StopIteration:
                 thread.pending = None
                 thread.done = True
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
                 self._fail(thread, error)
         return stop
@@ -320,8 +322,6 @@ class Execution:
 
     def _stop(self, thread: Thread, effect: Effect, error: BaseException) -> None:
         """The step of `effect` raised `error`."""
-        if isinstance(error, KeyboardInterrupt):
-            raise error
         if effect.guard is not None and thread.pending is effect:
             self._leave(thread, effect)
         raised_in = error.__traceback__
@@ -332,6 +332,8 @@ class Execution:
             self._fail(thread, error)
 
     def _fail(self, thread: Thread, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            raise error
         self._end(thread)
         thread.error = error
         if self.failed is None or self.failed.error is None:  # the first of this step
@@ -432,9 +434,3 @@ class Execution:
             if not thread.done:
                 thread.done = True
                 abandon(thread)
-
-
-def replay_schedule(schedule: Iterable[int]) -> Choose:
-    """The chooser that follows a recorded schedule."""
-    tids = iter(schedule)
-    return lambda runnable: next(tids)

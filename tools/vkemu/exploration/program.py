@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from inspect import iscoroutine
 from types import AsyncGeneratorType, FunctionType, GeneratorType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vkprotocol.effects import (
     CURTHREAD,
-    LOOK,
     Body,
     Cell,
     Effect,
@@ -21,13 +20,15 @@ from vkprotocol.effects import (
 from vkprotocol.step import MADE
 
 from vkemu.executors.controlled import Execution, Tids
-from vkemu.exploration.inside import is_ours
 from vkemu.exploration.looks import DONE, STATE, check_guard, named_by, telling, who_looks
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.primitives.scopes import Cancellation, Watched
 from vkemu.exploration.reduction.footprint import Objects
-from vkemu.exploration.waits import Code, likeness, moving
+from vkemu.exploration.waits import Guards
+
+if TYPE_CHECKING:
+    from vkemu.exploration.reduction.unannounced import Unannounced
 
 Predicate = Callable[[], Any]
 Look = Callable[[Any], None]
@@ -69,17 +70,14 @@ class Program(Making):
         self._others_left = iter(self._others)
         self._names: dict[Key, str] = {}  # as they were asked for: two may ask for one
         self._lazy: set[Key] = set()  # keys of what threads have made before set-up was over
-        # For who reduces: called with what a thread, or a predicate, looks at without an effect.
-        self.unannounced: Look | None = None
+        # For who reduces: told what a thread, or a predicate, looks at without an effect.
+        self.unannounced: Unannounced | None = None
         self.seen: Look | None = None
         self.late = False  # something was to hold always, from the middle of an execution on
         self.building = False
         self._special = False  # something is noted of each thread
         self._fields: frozenset[str] | None = None  # that its code names: see `looks`
-        self.moving = ""  # that a guard reads more than its object, when one does: see `waits`
-        self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
-        self._asked: dict[Any, None] = {}  # what the guards are like that were looked at
-        self._code: Code | None = None
+        self.guards = Guards(build)
 
     def begin(self, noting: bool = False) -> Execution:
         """A fresh execution of the program, deferred: nothing has run but its set-up.
@@ -96,7 +94,6 @@ class Program(Making):
             fields = self._fields = named_by(self.build)
         if fields:
             MADE[0] = self._tells
-        LOOK[0] = self.looked
         execution.deferred = True
         self._roots_left = iter(self._roots)
         self._cells_left = iter(self._cells)
@@ -107,10 +104,11 @@ class Program(Making):
         if self.invariants:
             self.invariants = []
             self.reads = []
-        if self.awaited:
-            self.awaited = {}
+        if self.guards.awaited:
+            self.guards.awaited = {}
         self.joinable = False
-        self._special = bool(self.numbers.cancelled)  # as it is now
+        if self.numbers.cancelled:
+            self._special = True
         if self._ends or self.watched or self._lazy:
             self._ends = {}
             self.watched = {}
@@ -125,8 +123,8 @@ class Program(Making):
         made = self.build(self)
         if made is not None:
             self._returned(made)
-        if self.awaited and self._code is None:
-            self._code = Code(self.build)
+        if self.guards.awaited:
+            self.guards.built()
         self.building = False
 
     async def _main(self, main: Body) -> None:
@@ -137,12 +135,12 @@ class Program(Making):
         """Somebody reads it without an effect: a thread, or a guard. Or it is an effect that has
         the guard of a user's."""
         if isinstance(thing, Effect):
-            self._asks(thing)
+            self.guards.ask(thing, self.building, self.unannounced is not None)
             return
         if self.building:
             return
         if not check_guard(thing, who_looks()) and self.unannounced is not None:
-            self.unannounced(thing)
+            self.unannounced.looked(thing)
 
     def _tells(self, made: Any) -> None:
         """An object or thread that `k` may not have made: it asks, too, who reads it."""
@@ -150,23 +148,6 @@ class Program(Making):
         field, slot = ("done", DONE) if isinstance(made, Thread) else ("state", STATE)
         if field in self._fields and getattr(type(made), field) is slot:
             made.__class__ = telling(type(made))  # type: ignore[arg-type]
-
-    def _asks(self, effect: Effect) -> None:
-        """Whether what somebody waits for is in one object alone. What is taken again was asked."""
-        guard: Any = effect.guard
-        if self.moving or is_ours(getattr(guard, "__globals__", {})):
-            return
-        self.awaited[effect.obj] = None
-        if self.unannounced is None and not (self.building and self._code is None):
-            return
-        alike = likeness(guard)
-        if alike in self._asked:
-            return
-        if alike is not None:
-            self._asked[alike] = None
-        if self._code is None and not self.building:
-            self._code = Code(self.build)
-        self.moving = moving(guard, self._code or Code(self.build))
 
     def _returned(self, made: object) -> None:
         if iscoroutine(made):

@@ -66,8 +66,8 @@ class Run:
 
     __slots__ = (
         "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at",
-        "faults", "max_steps", "program", "repeated", "schedule", "stop_on_failure", "wanted",
-        "watched",
+        "faults", "looked", "max_steps", "program", "repeated", "schedule", "stop_on_failure",
+        "wanted", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Run:
         wanted: Wanted | None = None,
     ) -> None:
         self.program = program
+        self.looked = program.looked
         # What a program of ours may end in; None: whatever its threads raise is its own.
         self.earned: tuple[type[BaseException], ...] | None = getattr(program.build, "earned", None)
         self.wanted = wanted
@@ -111,6 +112,7 @@ class Run:
         self.blocked = False
         self.cut = False
         self.repeated = False
+        LOOK[0] = self.looked
         self.execution = self.program.begin(noting)
         self.watched = self.program.invariants
 

@@ -83,7 +83,9 @@ class Search:
         look = self.began + progress_seconds if self.progress is not None else None
         left = self.max_executions if self.max_executions is not None else -1
         first = True
-        while left and (deadline is None or perf_counter() < deadline):
+        while True:  # CPython 3.11 does not take `while left` for a loop, and is slow
+            if not left or (deadline is not None and perf_counter() >= deadline):
+                break
             if not start():
                 if self.may_restart and not result.cut and audit.learned():
                     self.restart()
@@ -114,16 +116,15 @@ class Search:
                 continue
             if run.blocked:
                 result.blocked += 1
-                left -= not exhaustive  # else it would be free to abandon everything, for ever
             elif run.cut:
                 result.cut += 1
-                left -= 1
             else:
                 result.executions += 1
-                left -= 1
                 audit.saw(strategy)
                 if self.each is not None:
                     self.each(run)
+            # Not exhaustive, it could abandon everything, for ever, if that were free.
+            left -= not (run.blocked and exhaustive)
             if finish is not None and not run.blocked:
                 finish(not run.cut)
             if error is not None and not run.blocked:  # else another execution has it in full

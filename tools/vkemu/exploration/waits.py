@@ -18,7 +18,7 @@ from itertools import pairwise
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
-from vkprotocol.effects import Shared
+from vkprotocol.effects import Effect, Shared
 
 from vkemu.executors.controlled import Execution
 from vkemu.exploration.inside import is_ours, not_its_own
@@ -201,3 +201,36 @@ def moved(spot: Spot, code: Code) -> str:
             return ""
         return next((v for v in thing.__code__.co_freevars if code.moves(thing, v)), "")
     return f"a {type(thing).__name__}"
+
+
+class Guards:
+    """What is known of the guards of a program."""
+
+    def __init__(self, build: Any) -> None:
+        self.build = build
+        self.moving = ""  # that one reads more than its object, when one does
+        self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
+        self._asked: dict[Any, None] = {}  # what those are like that were looked at
+        self._code: Code | None = None
+
+    def built(self) -> None:
+        """Set-up is over, and has made what there is."""
+        if self._code is None:
+            self._code = Code(self.build)
+
+    def ask(self, effect: Effect, building: bool, reducing: bool) -> None:
+        """Whether what somebody waits for is in one object alone. What is taken again was asked."""
+        guard: Any = effect.guard
+        if self.moving or is_ours(getattr(guard, "__globals__", {})):
+            return
+        self.awaited[effect.obj] = None
+        if not reducing and not (building and self._code is None):
+            return
+        alike = likeness(guard)
+        if alike in self._asked:
+            return
+        if alike is not None:
+            self._asked[alike] = None
+        if not building:
+            self.built()
+        self.moving = moving(guard, self._code or Code(self.build))

@@ -8,7 +8,7 @@ reductions differ in what they put into the tree when they find a race.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Effect, Shared
 
@@ -53,7 +53,7 @@ class Reduction(Path):
         self.outbox: dict[Found, None] = {}  # what turned up for those
         self.names: Names | None = None  # once the search has been resumed
         self.resumed = False
-        self.unannounced = Unannounced(self.objects)
+        self.unannounced = Unannounced(self.objects, self.trace)
         # Steps that may be spent on what comes after executions that are cut: it is not known, and
         # so may depend on all that was.
         self.future_steps = 200_000
@@ -97,11 +97,12 @@ class Reduction(Path):
         program = run.program
         program.unannounced = program.seen = None
         unannounced = self.unannounced
-        looked = unannounced.looks and unannounced.unordered(self.trace)
+        looked = unannounced.looks and unannounced.unordered()
         if looked or self.objects.extent != self.extent:
             self.stale = True
-        if program.awaited and not self.objects.unsure:
-            why = program.moving or changeable(self.trace, program.awaited)
+        guards = program.guards
+        if guards.awaited and not self.objects.unsure:
+            why = guards.moving or changeable(self.trace, guards.awaited)
             if why:
                 self.objects.doubt(why)
                 self.stale = True
@@ -254,15 +255,10 @@ class Reduction(Path):
     def look(self, run: Run) -> None:
         """New steps come now: what can `always` see, and what do threads look at?"""
         program = run.program
-        program.unannounced = self.looked
+        program.unannounced = self.unannounced
         if run.watched:
             program.seen = self.view.saw
             self.view.look(program)
-
-    def looked(self, thing: Any) -> None:
-        """A thread looks at it, with no effect that says so, in the step of the last event."""
-        if self.trace.tids:
-            self.unannounced.looks.append((len(self.trace) - 1, thing))
 
     def watch(self, run: Run) -> bool:
         """A step was taken. False when what must always hold does not, and that ends it."""

@@ -20,17 +20,24 @@ from vkemu.exploration.reduction.trace import Trace
 class Unannounced:
     """What was looked at on the path, and in the step of which event."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, trace: Trace) -> None:
         self.objects = objects
+        self.trace = trace
         self.looks: list[tuple[int, Any]] = []
+
+    def looked(self, thing: Any) -> None:
+        """A thread looks at it, with no effect that says so, in the step of the last event."""
+        if self.trace.tids:
+            self.looks.append((len(self.trace) - 1, thing))
 
     def truncate(self, n: int) -> None:
         looks = self.looks
         while looks and looks[-1][0] >= n:
             looks.pop()
 
-    def unordered(self, trace: Trace) -> bool:
+    def unordered(self) -> bool:
         """The execution is over. True when what was looked at depends on more than was known."""
+        trace = self.trace
         found = False
         for event, thing in self.looks:
             if isinstance(thing, Thread):

@@ -29,7 +29,7 @@ class Dpor(Reduction):
         trace = self.trace
         fresh = self.kept
         root = self.root
-        shared = root if self.shared else -1  # explored by others, too
+        elsewhere = root + self.shared  # the states before it are explored by others, too
         sleeps = self.sleeps
         trees = self.trees
         reverse = (Guesses if self.late else Reversals)(trace).explore
@@ -52,17 +52,15 @@ class Dpor(Reduction):
             footprint = race[3]
             if not events and footprint == covered.get(first, nowhere):
                 continue
-            if first < root:
-                if reverse(race, events, sleeps[first], []):
+            if first < elsewhere:
+                tree = trees[first] if first == root else []
+                branches = len(tree)
+                reverse(race, events, sleeps[first], tree)
+                if len(tree) > branches:
+                    tree.pop()
                     self.send(first, events, race)
                 continue
-            tree = trees[first]
-            branches = len(tree)
-            reverse(race, events, sleeps[first], tree)
-            if first == shared and len(tree) > branches:
-                tree.pop()
-                self.send(first, events, race)
-                continue
+            reverse(race, events, sleeps[first], trees[first])
             if not events and not root and footprint is not None and not footprint[0] & 1:
                 # Loads of one object do not depend on each other: what covers one covers all.
                 covered[first] = footprint if len(footprint) == 1 else nowhere
