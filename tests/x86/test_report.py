@@ -74,5 +74,6 @@ def test_buildworld_shows_the_race_of_2017() -> None:
     without = load("buildworld-lite", ["host.interlock=false"])
     seed = next(n for n in range(1, 51) if attempt(without, seeded(n)).verdict == "fail")
 
-    assert "no stale translation" in str(attempt(without, seeded(seed)).error)
+    error = str(attempt(without, seeded(seed)).error)
+    assert re.search("no stale translation|inval.begin of event .* still maps", error), error
     assert attempt(load("buildworld-lite"), seeded(seed)).verdict == "pass"
