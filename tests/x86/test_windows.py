@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 
 import pytest
+from vkemu.launch.assemble import assemble
+from vkemu.launch.scenario import load
 from vkemu.litmus.file import load_litmus, of_x86
 from vkemu.litmus.verbs import check_statements
 from vkemu.verdict import UsageError
@@ -49,9 +51,23 @@ def test_the_page_is_as_it_is_generated() -> None:
     assert section() in PAGE.read_text()
 
 
-def test_without_the_extra_a_test_that_runs_machine_code_says_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+@pytest.fixture
+def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or with one whose library does not load: importing it fails."""
+    monkeypatch.setitem(sys.modules, "vkhost.pc64.unicorn_cpu", None)
+
+
+@pytest.mark.usefixtures("without_the_extra")
+def test_without_the_extra_a_test_that_runs_machine_code_says_so() -> None:
     with pytest.raises(UsageError, match=r"x86-edit.*machine code, expected the extra"):
         check_statements(load_litmus("x86-edit"))
+
+
+def test_without_the_extra_a_scenario_says_so_also_when_it_was_read_elsewhere(
+    request: pytest.FixtureRequest,
+) -> None:
+    scenario = load("x86-hello")
+    request.getfixturevalue("without_the_extra")
+    for wanted in (lambda: load("x86-hello"), lambda: assemble(scenario)):
+        with pytest.raises(UsageError, match=r"x86-hello.*machine code, expected the extra"):
+            wanted()

@@ -51,12 +51,15 @@ def _calls() -> Iterator[tuple[int, Sys, *tuple[int, ...]]]:
     yield 0, Sys.MSYNC, top - PAGE_SIZE, PAGE_SIZE, MS_SYNC
     yield Errno.EINVAL, Sys.MSYNC, top - 2 * PAGE_SIZE, 2 * PAGE_SIZE, MS_SYNC  # a hole
     yield 0, Sys.MUNMAP, top - PAGE_SIZE, PAGE_SIZE
-    for number, last in (
-        (Sys.MMAP, (RW, fixed)), (Sys.MUNMAP, ()), (Sys.MPROTECT, (PROT_READ,)),
-        (Sys.MADVISE, (MADV_DONTNEED,)), (Sys.MSYNC, (MS_SYNC,)),
+    bad = Errno.EINVAL
+    for number, last, holes, nothing in (
+        (Sys.MMAP, (RW, fixed), bad, bad), (Sys.MUNMAP, (), bad, 0),
+        (Sys.MPROTECT, (PROT_READ,), 0, 0), (Sys.MADVISE, (MADV_DONTNEED,), 0, 0),
+        (Sys.MSYNC, (MS_SYNC,), bad, bad),
     ):  # fmt: skip
-        for addr, length in ((1, PAGE_SIZE), (DATA_ADDRESS, 0), (top - PAGE_SIZE, PAGE_SIZE + 1)):
-            yield Errno.EINVAL, number, addr, length, *last
+        yield holes, number, 1, PAGE_SIZE, *last
+        yield nothing, number, DATA_ADDRESS, 0, *last
+        yield bad, number, top - PAGE_SIZE, PAGE_SIZE + 1, *last
     yield Errno.ENOMEM, Sys.MMAP, 0, top, RW, MAP_ANON
     yield Errno.EINVAL, Sys.MMAP, LARGE_ADDRESS, SEG_SIZE, RW, MAP_ANON | large
     yield Errno.EINVAL, Sys.MMAP, LARGE_ADDRESS, SEG_SIZE, RW, MAP_FIXED | large

@@ -17,7 +17,7 @@ from vkemu.executors.any_timer import AnyTimer
 from vkemu.executors.controlled import Execution
 from vkemu.launch import names
 from vkemu.launch.draw import drawn
-from vkemu.launch.elf import elf_program, files_of, images_of, is_elf
+from vkemu.launch.elf import check_extra, elf_program, files_of, images_of, is_elf
 from vkemu.launch.native import Native
 from vkemu.launch.outcome import InnocentKilled, NothingRan, WrongMemory
 from vkemu.launch.scenario import Guest, Process, Scenario, size_bytes
@@ -53,6 +53,8 @@ class Machine:
     execution: Execution  # set by `assemble`; an explorer has its own
 
     def __init__(self, scenario: Scenario, spawn: Spawn, log: Log | None = None) -> None:
+        if scenario.blobs:
+            check_extra(scenario.name)
         self.spawn = spawn
         self.oracle = Oracle(scenario.checks or DEFAULT_CHECKS)
         host_threads: list[Thread] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -75,8 +75,18 @@ def check_elf(scenario: Scenario, where: str) -> None:
             if file.name in names or bool(file.path) is bool(file.words):
                 raise UsageError(f"{here}.file[{j}]: expected a name of its own, and path or words")
             names.add(file.name)
-    if scenario.blobs and importlib.util.find_spec("unicorn") is None:
-        raise UsageError(f"{where}: machine code, expected the extra: pip install 'vkemu[x86]'")
+    if scenario.blobs:
+        check_extra(where)
+
+
+def check_extra(where: str) -> None:
+    """What executes machine code is installed, and loads."""
+    try:
+        importlib.import_module("vkhost.pc64.unicorn_cpu")
+    except ImportError as error:
+        raise UsageError(
+            f"{where}: machine code, expected the extra: pip install 'vkemu[x86]' ({error})"
+        ) from None
 
 
 def _image(scenario: Scenario, program: str, where: str) -> ElfImage:

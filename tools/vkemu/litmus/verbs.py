@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from msgspec import structs
 from vkprotocol.effects import curthread
 from vkprotocol.limits import U64
 
+from vkemu.launch.elf import check_extra
 from vkemu.litmus import calls, verbs_guest, verbs_page, verbs_vmspace  # noqa: F401 - they register
 from vkemu.litmus.actor import CALLS, VERBS, Actor
 from vkemu.litmus.document import Kind
@@ -80,9 +79,8 @@ def _check(litmus: Litmus, program: Program, statement: Statement) -> None:
             f"{where}: {statement.text!r} has {len(statement.args)} operands, expected "
             f"`{f'{statement.verb} {entry.form}'.strip()}`"
         )
-    machine_code = statement.verb in ("execute", "try_execute")
-    if machine_code and importlib.util.find_spec("unicorn") is None:
-        raise UsageError(f"{where}: machine code, expected the extra: pip install 'vkemu[x86]'")
+    if statement.verb in ("execute", "try_execute"):
+        check_extra(where)
     for operand, arg in zip(entry.operands.values(), statement.args, strict=False):
         expected = operand.mistake(litmus, arg)
         if expected:
