@@ -28,6 +28,7 @@ from vkguest.vm.vm_page import (
     VmPage,
     vm_page_alloc,
     vm_page_busy_try,
+    vm_page_deficit,
     vm_page_dirty,
     vm_page_hold,
     vm_page_requeue,
@@ -217,6 +218,7 @@ async def _cow(gd: GlobalData, first: VmObject, old: VmPage, pindex: int) -> VmP
         m = await _alloc(gd, first, pindex)
     except VmWait:
         await vm_page_wakeup(old)
+        await vm_page_deficit(gd, 1)  # both have to be there at once
         raise
     if "cow-source-released" in gd.mutants:
         await vm_page_wakeup(old)

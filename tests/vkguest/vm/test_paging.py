@@ -64,6 +64,15 @@ def test_a_page_that_came_from_swap_to_be_copied_can_go_again() -> None:
     assert_went_well(run)
 
 
+@pytest.mark.parametrize("frames", range(22, 28))
+def test_a_copy_that_never_fits_does_not_try_for_ever(frames: int) -> None:
+    # Its source comes from swap into the last frame, and goes again as there is none for the copy.
+    run = on_fake(["poke:rounds=3"] * 2, pages=frames + 12, swap_pages=12)
+
+    assert run.steps < 150_000
+    assert_all_returned(run)
+
+
 def test_without_swap_the_largest_process_is_killed_and_the_others_go_on() -> None:
     run = on_fake(["touch:pages=6,rounds=3", "hog:pages=48"], vcpus=2, pages=48)
 
