@@ -161,7 +161,7 @@ def under_tests(folders: list[str]) -> Told:
 def main() -> None:
     """A mutant, as JSON on stdin, under checks or tests; what became of it, as JSON."""
     asked = json.load(sys.stdin)
-    memory = 2 << 30
+    memory = 8 << 30  # of addresses: each engine of machine code takes one
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     plant(Path(asked["path"]), asked["text"])
     if asked["tests"]:
