@@ -72,7 +72,11 @@ def test_its_failure_text_has_them(
 def test_buildworld_shows_the_race_of_2017() -> None:
     """A walk against an INVAL, with the interlock off (W01); with it the same seed passes."""
     without = load("buildworld-lite", ["host.interlock=false"])
-    seed = next(n for n in range(1, 51) if attempt(without, seeded(n)).verdict == "fail")
+    shows_it_today = 19
+    found = (
+        n for n in (shows_it_today, *range(1, 51)) if attempt(without, seeded(n)).verdict == "fail"
+    )
+    seed = next(found)
 
     error = str(attempt(without, seeded(seed)).error)
     assert re.search("no stale translation|inval.begin of event .* still maps", error), error
