@@ -44,6 +44,7 @@ REASONS: Final[dict[str, str]] = {
             "vkhost/pc64/unicorn_cpu.py",
             "vkguest/kern/callout.py",
             "vkguest/vkernel64/trap.py:trap_dna",
+            "vkhost/pc64/fxsave.py",
             "vkhost/pc64/cpu.py:fxsave",
             "vkhost/pc64/cpu.py:fxrstor",
             "vkhost/pc64/cpu.py:unicorn",
@@ -101,6 +102,8 @@ REASONS: Final[dict[str, str]] = {
             "vkhost/vm/vm_mmap.py:kern_mcontrol",
             "vkhost/vm/vm_mmap.py:sys_mmap",
             "vkhost/kern/syscall.py:call",
+            "vkhost/rmap/removed.py",
+            "vkhost/vm/vm_vmspace_io.py",
             "vkhost/kern/syscall.py:_vmspace_pread",
             "vkhost/kern/syscall.py:_vmspace_pwrite",
             "vkhost/vm/vm_pageout_stats.py:vm_pageout_scan_hold",
@@ -130,6 +133,7 @@ REASONS: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             "vkguest/vkernel64/image.py",
+            "vkguest/vkernel64/options.py",
             "vkhost/kern/proc.py:lwp_reap",
             "vkhost/kern/syscall.py:_refuse_the_rest",
             "vkhost/kern/syscall.py:_killed",

@@ -27,16 +27,16 @@ SECONDS: Final = 10.0  # of a search whose executions take long
 def checks(policies: tuple[str, ...]) -> Iterator[str]:
     """All there are, cheap ones first."""
     from vkemu.launch.scenario import read_document
-    from vkemu.litmus.file import of_guest, read, shipped
+    from vkemu.litmus.file import elsewhere, of_guest, of_x86, read, shipped
     from vkemu.mutation.hunt import PROGRAMS
 
-    for path in [*shipped(), *sorted(PROGRAMS.glob("*.toml"))]:
+    for path in [*shipped(), *elsewhere(), *sorted(PROGRAMS.glob("*.toml"))]:
         litmus = read(read_document(path), path)
-        kind = "litmus" if path.parent.name == "windows" else "program"
+        kind = "program" if path.parent == PROGRAMS else "litmus"
         for variant in ["", *(v.name for v in litmus.file.variant)]:
             for policy in policies:
                 yield f"{kind} {path.stem}{'+' * bool(variant)}{variant} {policy}"
-    for path in of_guest():  # its variants are mistakes themselves
+    for path in [*of_guest(), *of_x86()]:  # the variants of the former are mistakes themselves
         for policy in policies[:1]:
             yield f"litmus {path.stem} {policy}"
     for seed in range(SEEDS):
