@@ -19,7 +19,7 @@ from vkhost.tree import TREES
 TOP = Path(__file__).parents[2]
 PAGE = TOP / "docs" / "fidelity.md"
 TABLE = Path(__file__).parent / "dragonfly.tsv"
-WINDOWS = TOP / "tools" / "vkemu" / "litmus" / "windows"
+LITMUS = TOP / "tools" / "vkemu" / "litmus"
 KERNELS = ("vkhost", "vkguest")
 TABLES = "## The switches"
 
@@ -87,11 +87,14 @@ def shown() -> dict[str, list[str]]:
     tests = (
         p for part in ("oracle", "vkhost") for p in sorted((TOP / "tests" / part).rglob("*.py"))
     )
-    files = [*sorted(WINDOWS.glob("*.toml")), *tests]
+    litmus = (p for part in ("windows", "switches") for p in sorted((LITMUS / part).glob("*.toml")))
+    files = [*litmus, *tests]
     words = {path: set(re.findall(r"\w+", path.read_text())) for path in files}
     return {
         name: [
-            p.stem[:3] if p.suffix == ".toml" else f"`{p.name}`" for p in files if name in words[p]
+            p.stem[:3] if p.parent.name == "windows" else f"`{p.name}`"
+            for p in files
+            if name in words[p]
         ]
         for name in AS_IN
     }

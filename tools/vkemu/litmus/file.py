@@ -45,6 +45,7 @@ WINDOWS = Path(__file__).parent / "windows"
 ELSEWHERE = Path(__file__).parent / "elsewhere"
 GUEST = Path(__file__).parent / "guest"
 X86 = Path(__file__).parent / "x86"
+SWITCHES = Path(__file__).parent / "switches"
 FIRST_PAGE = 8  # frames below hold the guest's page tables
 
 
@@ -208,7 +209,9 @@ def find_litmus(source: str) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    there = {test.stem: test for test in (*shipped(), *elsewhere(), *of_guest(), *of_x86())}
+    there = {
+        test.stem: test for test in (*shipped(), *elsewhere(), *of_guest(), *of_x86(), *switches())
+    }
     named = [stem for stem in there if source and stem.startswith(source)]
     exact = [stem for stem in named if f"{stem}-".startswith(f"{source}-")]
     if len(exact) == 1 or len(named) == 1:
@@ -240,6 +243,11 @@ def of_guest() -> list[Path]:
 def of_x86() -> list[Path]:
     """What machine code sees of edits and reclaims of its text: they need the extra x86."""
     return sorted(X86.glob("*.toml"))
+
+
+def switches() -> list[Path]:
+    """What a program sees of the switches of [quirks] that are no window's."""
+    return sorted(SWITCHES.glob("*.toml"))
 
 
 def read(document: dict[str, Any], path: Path) -> Litmus:

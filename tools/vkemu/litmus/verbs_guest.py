@@ -202,9 +202,10 @@ async def alone(me: Actor) -> bool:
 
 
 @verb("guest host")
-async def mcontrol(me: Actor, va: Va, pages: Pages = 1) -> int:
-    """vmspace_mcontrol(INVAL), which looks at the range first; its errno."""
-    start = me.va(va)
+async def mcontrol(me: Actor, va: Va, pages: Pages = 1, idx: Index = 0) -> int:
+    """vmspace_mcontrol(INVAL), which looks at the range first, from that word of a page on; its
+    errno."""
+    start = me.va(va) + 8 * idx
     return await kern_mcontrol(me.machine.guest, start, pages * PAGE_SIZE, MADV_INVAL, 0)
 
 

@@ -366,3 +366,9 @@ async def count_fault(me: Actor) -> int:
 async def counted_faults(me: Actor) -> int:
     """vm.vpagetable_faults, as a sysctl reads it."""
     return int(await me.machine.kernel.vmmeter.vpagetable["vpagetable_faults"].load())
+
+
+@verb("host")
+async def counted_invals(me: Actor) -> int:
+    """vm.vpagetable_inval, as a sysctl reads it."""
+    return int(await me.machine.kernel.vmmeter.vpagetable["vpagetable_inval"].load())

@@ -14,6 +14,7 @@ from vkprotocol.insn import NREGS, Insn, Op, Trapframe
 from vkprotocol.limits import RUN_BUDGET
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.mman import (
+    MADV_FREE,
     MADV_INVAL,
     MADV_SETMAP,
     MAP_FIXED,
@@ -27,17 +28,19 @@ from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 from vkprotocol.vkernel import SIGUSR1, T_SYSCALL, VMSPACE_CTL_RUN
 
 from vkemu.litmus.actor import FAULT_TYPES, FAULTED, Actor, FaultKind, accessed, verb
+from vkemu.litmus.calls import PROTS, Prot
 from vkemu.litmus.machine import DMAP, fault
 from vkemu.litmus.operand import Budget, Pages, RunningCpu, Va, VmspaceId, Word, choice
 from vkemu.litmus.tables import MASTER_PDE
 from vkhost.kern.lwp import lwpsignal
 from vkhost.kern.syscall import SYSCALLS
 from vkhost.pc64.pmap_switch import pmap_setlwpvm
-from vkhost.vm.vm import COWF_COPY_ON_WRITE, VM_MAPTYPE_VPAGETABLE
+from vkhost.vm.vm import COWF_COPY_ON_WRITE, VM_MAPTYPE_NORMAL, VM_MAPTYPE_VPAGETABLE
 from vkhost.vm.vm_map import vm_map_lock, vm_map_unlock
 from vkhost.vm.vm_map_backing import vm_map_entry_allocate_object
 from vkhost.vm.vm_map_delete import vm_map_remove
 from vkhost.vm.vm_map_madvise import vm_map_madvise
+from vkhost.vm.vm_map_protect import vm_map_protect
 from vkhost.vm.vm_map_wire import vm_map_unwire
 from vkhost.vm.vm_vmspace import vkernel_exit, vkernel_lwp_exit
 from vkhost.vm.vmspace import Vmspace, vmspace_fork, vmspace_rel
@@ -92,6 +95,13 @@ async def vinval(me: Actor, ident: VmspaceId, va: Va, pages: Pages = 1) -> int:
         behav=MADV_INVAL,
     )  # fmt: skip
     return int(result["errno"])
+
+
+@verb("guest")
+async def vpread(me: Actor, ident: VmspaceId, va: Va) -> int:
+    """vmspace_pread of a word of a vmspace by id; its errno."""
+    result = await _call(me, msg.VmspacePread, id=ident, offset=me.va(va), nbyte=8)
+    return int(result.get("errno", 0))
 
 
 @verb("guest")
@@ -217,6 +227,20 @@ async def private(me: Actor, pages: Pages) -> int:
 
 
 @verb("user guest host")
+async def ordinary(
+    me: Actor, pages: Pages, of: Annotated[str, choice("private", "anonymous")]
+) -> int:
+    """The guest's mapping becomes one without virtual page tables, of so many pages of its image or
+    of no file: what any process has. The page at an address is the one of that number."""
+    machine = me.machine
+    await vm_map_remove(machine.guest.vm_map, 0, VM_MAX_USER_ADDRESS)
+    image = machine.image if of == "private" else None
+    size, cow = pages * PAGE_SIZE, COWF_COPY_ON_WRITE if image else 0
+    await machine.map(machine.guest, image, 0, size, VM_MAPTYPE_NORMAL, cow=cow)
+    return 0
+
+
+@verb("user guest host")
 async def anonymous(me: Actor, pages: Pages) -> int:
     """The guest's mapping becomes a MAP_ANON one of so many pages, with what its image holds now:
     the image of a vkernel that has no file."""
@@ -263,6 +287,22 @@ async def mlock(me: Actor, va: Va, pages: Pages = 1) -> int:
     start = me.va(va)
     vm_map = me.machine.guest.vm_map
     return await vm_map_unwire(vm_map, start, start + pages * PAGE_SIZE, new_pageable=False)
+
+
+@verb("guest host")
+async def mprotect(me: Actor, va: Va, prot: Prot, pages: Pages = 1) -> int:
+    """mprotect of a range of the guest process, as mlock; its KERN_* result."""
+    start = me.va(va)
+    vm_map = me.machine.guest.vm_map
+    return await vm_map_protect(vm_map, start, start + pages * PAGE_SIZE, PROTS[prot])
+
+
+@verb("guest host")
+async def madvise_free(me: Actor, va: Va, pages: Pages = 1) -> int:
+    """madvise(MADV_FREE) of a range of the guest process: what the pages hold may be lost."""
+    start = me.va(va)
+    vm_map = me.machine.guest.vm_map
+    return await vm_map_madvise(vm_map, start, start + pages * PAGE_SIZE, MADV_FREE)
 
 
 @verb("fault")
