@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 _AGES: Final = "how fast a page ages: which one goes first is promised to nobody"
+_BOTH: Final = "both are None, or neither"
+_MADE_ANEW: Final = "an access that is not remembered is made anew, and is the same"
 _PS_ONLY: Final = "a directory entry with no page table below it is a PS entry, or 0"
 
 EQUIVALENT: Final[dict[str, str]] = {
@@ -52,4 +54,29 @@ EQUIVALENT: Final[dict[str, str]] = {
     "PAGE_SIZE < obj.handle.size +return pindex * PAGE_SIZE <= obj.handle.size": (
         "no page of an object lies at its size: vm_fault refuses it first"
     ),
+    "vkhost/rmap/broadcast.py:clearbit condition dropped: -if bit == PTE_A and not before"
+    " and await m.flags.load() & PG_REFERENCED:"
+    " +if (bit == PTE_A and await m.flags.load() & PG_REFERENCED):": _AGES,
+    "vkhost/rmap/broadcast.py:clearbit condition dropped: -if bit == PTE_A and not before"
+    " and await m.flags.load() & PG_REFERENCED:"
+    " +if (bit == PTE_A and not before):": _AGES,
+    "vkhost/rmap/broadcast.py:clearbit condition dropped: -if bit == PTE_A and not before"
+    " and await m.flags.load() & PG_REFERENCED:"
+    " +if (not before and await m.flags.load() & PG_REFERENCED):": _AGES,
+    "vkhost/rmap/pv_entry.py:_remove_listed condition dropped: -if pmap is None or pte is None:"
+    " +if (pmap is None):": _BOTH,
+    "vkhost/rmap/pv_entry.py:_remove_listed condition dropped: -if pmap is None or pte is None:"
+    " +if (pte is None):": _BOTH,
+    "vkhost/pc64/cpu.py:_remember bound off by one: -if len(accesses) >= remembered_accesses:"
+    " +if len(accesses) > remembered_accesses:": _MADE_ANEW,
+    "vkhost/pc64/cpu.py:_remember condition inverted: -if len(accesses) >= remembered_accesses:"
+    " +if not (len(accesses) >= remembered_accesses):": _MADE_ANEW,
+    "vkhost/vm/vm_pageout_page.py:_referenced left out: -m.act_count"
+    " += actcount + ACT_ADVANCE +pass": _AGES,
+    "vkguest/vm/vm_pageout.py:vm_pageout_page condition dropped: -if await "
+    "_referenced(gd, m) and passes < 2:"
+    " +if (passes < 2):": _AGES,
+    "vkhost/vm/vm_page_dirty.py:vm_page_test_dirty condition dropped: -if await "
+    "m.dirty.load() != VM_PAGE_BITS_ALL and await m.kernel.rmap.testbit(m, PTE_M):"
+    " +if (await m.kernel.rmap.testbit(m, PTE_M)):": "what is dirty is made dirty again",
 }
