@@ -15,7 +15,7 @@ from vkhost.vm.vm import KERN_SUCCESS, VM_MAPTYPE_NORMAL, VM_PROT_ALL, VM_PROT_R
 from vkhost.vm.vm_map import vm_map_find
 from vkhost.vm.vm_object import OBJT_DEFAULT, vm_object_allocate
 from vkhost.vm.vm_oom import oom, oom_victim, vmspace_anonymous_count, vmspace_swap_count
-from vkhost.vm.vm_page import PG_REFERENCED, PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page import PG_REFERENCED, PG_UNQUEUED, PG_WINATCFLS, VmPage
 from vkhost.vm.vm_page_alloc import VM_ALLOC_NORMAL, vm_page_alloc
 from vkhost.vm.vm_page_busy import vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_dirty, vm_page_flag_set
@@ -302,20 +302,24 @@ def mapped(host: Pages, count: int) -> list[VmPage]:
     return pages
 
 
-def test_pages_beyond_the_limit_are_given_up() -> None:
+@pytest.mark.parametrize(("mode", "queue"), [(1, "inactive"), (2, "cache"), (3, "cache")])
+def test_pages_beyond_the_limit_are_given_up(mode: int, queue: str) -> None:
+    """From 2 on each is cleaned and cached at once; before, by the daemon."""
     host = Pages()
     pages = mapped(host, 8)
+    host.kernel.vmmeter.tunables["pageout_memuse_mode"] = mode
     host.drive(vm_pageout_map_deactivate_pages(host.kernel, host.vmspace.pmap, 3))
 
     assert host.vmspace.pmap.resident_count == 3
-    assert [queue_of(m) for m in pages].count("cache") == 5
+    assert [queue_of(m) for m in pages].count(queue) == 5
 
 
 def test_pages_in_use_are_not() -> None:
     host = Pages()
     pages = mapped(host, 4)
-    for m in pages:
+    for m in pages[1:]:
         m.wire_count.state = 1
+    host.drive(vm_page_flag_set(pages[0], PG_UNQUEUED))
     host.drive(vm_pageout_map_deactivate_pages(host.kernel, host.vmspace.pmap, 0))
 
     assert host.vmspace.pmap.resident_count == 4

@@ -10,7 +10,7 @@ from vkprotocol.effects import Cell
 from tests.vkhost.vm.pages import Pages, queue_of
 from vkhost.pc64.pmap_enter import pmap_enter
 from vkhost.vm.vm import VM_PROT_READ
-from vkhost.vm.vm_page import ACT_INIT, PG_REFERENCED, PG_WINATCFLS, VmPage
+from vkhost.vm.vm_page import ACT_INIT, PG_REFERENCED, PG_UNQUEUED, PG_WINATCFLS, VmPage
 from vkhost.vm.vm_page_alloc import vm_page_free
 from vkhost.vm.vm_page_busy import vm_page_busy_wait, vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_flag_set, vm_page_undirty
@@ -279,7 +279,7 @@ def test_a_cluster_stays_in_its_window() -> None:
     assert cluster_of(host) == [4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("why", ["clean", "wired", "held", "busy", "absent"])
+@pytest.mark.parametrize("why", ["clean", "wired", "held", "busy", "absent", "unqueued"])
 def test_a_cluster_ends_at(why: str) -> None:
     host = Pages()
     for i in (0, 1, 3):
@@ -292,6 +292,8 @@ def test_a_cluster_ends_at(why: str) -> None:
             odd.hold_count.state = 1
         elif why == "busy":
             host.busied(odd)
+        elif why == "unqueued":
+            host.drive(vm_page_flag_set(odd, PG_UNQUEUED))
     first = host.file.memq[1]
 
     assert page_out(host, first, passes=1) == 2
