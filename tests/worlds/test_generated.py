@@ -83,9 +83,9 @@ def test_a_guess_hides_no_trace(seed: int, classes: int, strategy: str) -> None:
 
 def test_a_search_begins_again_when_the_program_is_rewritten() -> None:
     with AsyncProgram(in_trio(drawn(11)), "trio").entered() as program:
-        result = exploring.explore(program, stop_on_failure=False)
+        result = exploring.explore(program, stop_on_failure=False, max_executions=14)
 
-    assert (result.doubt, result.executions) == ("", 13)
+    assert (result.doubt, result.executions, result.exhausted) == ("", 13, True)
 
 
 def test_the_audit_finds_that_a_trace_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

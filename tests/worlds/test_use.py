@@ -37,6 +37,7 @@ async def test_lost(box, nursery, tmp_path):
         inner.start_soon(increment, box)
     assert box[0] == 2
 
+@pytest.mark.trio
 @vkemu.explored()
 async def test_kept(box):
     async with trio.open_nursery() as inner:

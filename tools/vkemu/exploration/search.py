@@ -81,7 +81,8 @@ class Search:
         deadline = self.began + self.max_seconds if self.max_seconds is not None else None
         progress_seconds = 0.2
         look = self.began + progress_seconds if self.progress is not None else None
-        left = self.max_executions if self.max_executions is not None else -1
+        most = self.max_executions if self.max_executions is not None else -1
+        left = most  # of those that count: begun again, all of them are left
         first = True
         while True:  # CPython 3.11 does not take `while left` for a loop, and is slow
             if not left or (deadline is not None and perf_counter() >= deadline):
@@ -89,6 +90,7 @@ class Search:
             if not start():
                 if self.may_restart and not result.cut and audit.learned():
                     self.restart()
+                    left = most
                     continue
                 self.finished = True
                 result.exhausted = not result.cut and getattr(strategy, "exhausted", always)()
@@ -113,6 +115,7 @@ class Search:
                     self.stale = True
                     break
                 self.restart()
+                left = most
                 continue
             if run.blocked:
                 result.blocked += 1

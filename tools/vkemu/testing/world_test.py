@@ -73,6 +73,7 @@ def in_world(
     if (
         inspect.iscoroutinefunction(function)
         or inspect.isasyncgenfunction(function)
+        or hasattr(function, "_force_trio_fixture")  # pytest_trio.trio_fixture
         or any(isinstance(value, AsyncFixture) for value in arguments.values())
     ):
         if inspect.ismethod(function) and type(function.__self__) is type(instance):
@@ -114,6 +115,8 @@ def explored_async(
     explored_test.__signature__ = plain  # type: ignore[attr-defined]
     explored_test.vkemu_options = dict(options)  # type: ignore[attr-defined]
     explored_test.vkemu_async = True  # type: ignore[attr-defined]
+    # For pytest-trio, where the test is marked: it is run as it is.
+    explored_test._trio_test_runner_wrapped = True  # type: ignore[attr-defined]
     return explored_test
 
 
