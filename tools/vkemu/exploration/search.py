@@ -81,16 +81,14 @@ class Search:
         deadline = self.began + self.max_seconds if self.max_seconds is not None else None
         progress_seconds = 0.2
         look = self.began + progress_seconds if self.progress is not None else None
-        most = self.max_executions if self.max_executions is not None else -1
-        left = most  # of those that count: begun again, all of them are left
+        left = self.budget()
         first = True
         while True:  # CPython 3.11 does not take `while left` for a loop, and is slow
             if not left or (deadline is not None and perf_counter() >= deadline):
                 break
             if not start():
                 if self.may_restart and not result.cut and audit.learned():
-                    self.restart()
-                    left = most
+                    left = self.restart()
                     continue
                 self.finished = True
                 result.exhausted = not result.cut and getattr(strategy, "exhausted", always)()
@@ -114,8 +112,7 @@ class Search:
                 if not self.may_restart:
                     self.stale = True
                     break
-                self.restart()
-                left = most
+                left = self.restart()
                 continue
             if run.blocked:
                 result.blocked += 1
@@ -143,10 +140,16 @@ class Search:
         audit.conclude()
         self.show(self.began)
 
-    def restart(self) -> None:
+    def budget(self) -> int:
+        """Executions there may be, -1 for any number."""
+        return self.max_executions if self.max_executions is not None else -1
+
+    def restart(self) -> int:
+        """Nothing counts, and so all of the budget is left."""
         self.strategy.restart()
         result = self.result
         result.executions = result.blocked = result.cut = result.failures = 0
+        return self.budget()
 
     def note(self, run: Run) -> None:
         """Keep a witness of every kind of failure."""
