@@ -150,6 +150,13 @@ def written(p: Program) -> None:
     p.call("suword", DATA, value=7)
 
 
+def written_by_two(p: Program) -> None:
+    """The kernel writes a word for two threads; who returns first may have written last."""
+    writing(p)
+    p.begin("suword", DATA, value=8)
+    p.end("suword", tid=1).end("suword")
+
+
 def writing_given_up(p: Program) -> None:
     """MADV_FREE begins and returns while the kernel writes a word for another thread."""
     p.begin("suword", DATA, value=7, tid=1)
@@ -180,6 +187,7 @@ RIGHT: list[tuple[Act, list[Act]]] = [
     (given_up, [lambda p: p.load(0), lambda p: p.load(5).load(0), lambda p: p.store(6)]),
     (writing, [lambda p: p.load(5), lambda p: p.load(7), lambda p: p.end("suword", tid=1)]),
     (writing, [lambda p: p.store(6).end("suword", tid=1).load(6)]),
+    (written_by_two, [lambda p: p.load(7), lambda p: p.load(8)]),
     (writing_given_up, [lambda p: p.load(7), lambda p: p.load(0)]),
     (forking_into_shared, [lambda p: p.store(6, vcpu=1).load(6), lambda p: p.load(0)]),
     (written, [lambda p: p.load(7), lambda p: p.begin("fuword", DATA).end("fuword", value=7)]),
@@ -202,6 +210,7 @@ WRONG: list[tuple[Act, Act, str]] = [
     (given_up, lambda p: p.load(0).load(5), "reads 0x5 at 0x410000, not 0x0"),
     (given_up, lambda p: p.store(6).load(0), "not 0x6"),
     (writing, lambda p: p.end("suword", tid=1).load(5), "not 0x7"),
+    (written_by_two, lambda p: p.load(5), "not 0x8 or 0x7"),
     (writing_given_up, lambda p: p.load(0).load(7), "not 0x0"),
     (written, lambda p: p.begin("fuword", DATA).end("fuword", value=5), "reads 0x5"),
     (written, lambda p: p.begin("fuword", DATA).end("fuword", errno=14), "is refused"),

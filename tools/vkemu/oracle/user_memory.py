@@ -21,7 +21,8 @@ class Interval:
 
     `mask`: which bytes of it are written.
 
-    `values`: what a read may find; of a write, what others store meanwhile, which may be last.
+    `values`: what a read may find; of a write, what others store meanwhile or are about to store,
+    which may be last.
     `freed`: a MADV_FREE of it was under way too, and which of the two came last nobody knows.
     """
 
@@ -113,7 +114,10 @@ class Memory:
     # System calls.
 
     def begin(self, va: int, written: int | None, mask: int = U64) -> Interval:
-        interval = Interval(va, written, () if written is not None else self.values(va), mask=mask)
+        values = self.values(va)
+        if written is not None:  # writes that are under way may come after it
+            values = values[len(self.words.get(va, ZERO)) + len(self.strays) :]
+        interval = Interval(va, written, values, mask=mask)
         interval.freed = any(start <= va < end for start, end in self.freeing)
         if written is not None:
             for value in interval.over(self.values(va)):
