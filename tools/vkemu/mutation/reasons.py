@@ -171,6 +171,8 @@ REASONS: Final[dict[str, str]] = {
             "vkhost/pc64/insn_list.py:_compare_and_swap",
             "vkhost/pc64/pmap_pgscan.py:found",
             "vkhost/pc64/pmap_protect.py",
+            "vkhost/pc64/ept_table.py:free",
+            "vkhost/rmap/nested.py:free_table",
             "vkhost/rmap/extent_scan.py",
             "vkhost/rmap/pv_entry.py",
             "vkhost/rmap/shadow.py",
