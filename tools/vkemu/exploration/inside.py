@@ -21,7 +21,7 @@ from collections import (  # type: ignore[attr-defined]
     defaultdict,
     deque,
 )
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -39,6 +39,7 @@ CONSTANT: Final = (
     types.MemberDescriptorType, types.GetSetDescriptorType, types.ClassMethodDescriptorType,
     _tuplegetter,
 )  # fmt: skip
+CONSTANTS: Final = frozenset(CONSTANT)
 # Modules whose functions and classes depend on their arguments alone, and change nothing else.
 PURE: Final = frozenset(
     [
@@ -237,6 +238,16 @@ def is_fixed(thing: Any) -> bool:
     if isinstance(thing, tuple):
         return all(map(is_fixed, thing))
     return type(thing) in CONSTANT
+
+
+def loose(things: Sequence[Any]) -> bool:
+    """Whether there is something in one of them, or in tuples there, that may change."""
+    while others := set(map(type, things)) - CONSTANTS:
+        if not all(issubclass(kind, tuple) for kind in others):
+            return True
+        wide = [thing for thing in things if isinstance(thing, tuple)]
+        things = [*{id(part): part for thing in wide for part in thing}.values()]
+    return False
 
 
 WRAPPED: Final = (classmethod, staticmethod, property, partialmethod)

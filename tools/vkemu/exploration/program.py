@@ -282,6 +282,10 @@ class Program(Making):
         pool.append(shared)
         return shared
 
+    def made(self) -> list[Shared]:
+        """The objects of set-up."""
+        return [*self._cells, *self._others]
+
     # -- what must hold --------------------------------------------------------------------------
 
     def at_end(self, predicate: Predicate) -> None:

@@ -35,6 +35,7 @@ class Learned(NamedTuple):
     cancelled: tuple[Key, ...] = ()
     unsure: bool = False
     whole: tuple[Key, ...] = ()
+    loose: bool = False
 
     def remarks(self) -> list[str]:
         """Why the search is larger than it had to be."""
@@ -58,6 +59,7 @@ class Objects:
         "exposed",
         "extent",
         "keys",
+        "loose",
         "ordered",
         "seen",
         "single",
@@ -79,6 +81,7 @@ class Objects:
         self.cancelled: dict[Key, None] = {}
         self.extent = 0  # of both: how often there was one more
         self.unsure = False  # guards read what no footprint says
+        self.loose = False  # what is held may be changed where it is: see `contents`
         self.whole: dict[
             Key, None
         ] = {}  # dicts of async programs that somebody looks at as a whole
@@ -170,7 +173,9 @@ class Objects:
         ordered, exposed = tuple(self.ordered), tuple(self.exposed)
         cancelled = tuple(self.cancelled)
         whole = tuple(self.whole)
-        return Learned(self.all_seen, seen, ordered, exposed, cancelled, self.unsure, whole)
+        return Learned(
+            self.all_seen, seen, ordered, exposed, cancelled, self.unsure, whole, self.loose
+        )
 
     def learn(self, known: Learned) -> None:
         """What another process has found out."""
@@ -180,6 +185,7 @@ class Objects:
         self.cancelled.update(dict.fromkeys(known.cancelled))
         self.whole.update(dict.fromkeys(known.whole))
         self.unsure = self.unsure or known.unsure
+        self.loose = self.loose or known.loose
         for key in known.exposed:
             self.exposed[key] = self.number_of((STANDING[1], key))
         self._compute_all()

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import Effect, Shared
 
+from vkemu.exploration.inside import loose
 from vkemu.exploration.path import Path
 from vkemu.exploration.reduction import afterwards
+from vkemu.exploration.reduction.contents import Contents
 from vkemu.exploration.reduction.footprint import Objects, Race, dependent
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, retrace
 from vkemu.exploration.reduction.observation import View
@@ -54,6 +56,7 @@ class Reduction(Path):
         self.names: Names | None = None  # once the search has been resumed
         self.resumed = False
         self.unannounced = Unannounced(self.objects, self.trace)
+        self.contents = Contents(self.objects, self.trace)
         # Steps that may be spent on what comes after executions that are cut: it is not known, and
         # so may depend on all that was.
         self.future_steps = 200_000
@@ -106,6 +109,10 @@ class Reduction(Path):
             if why:
                 self.objects.doubt(why)
                 self.stale = True
+        if self.objects.loose:
+            self.stale |= self.contents.unordered()
+        elif not self.late and (loose(self.trace.befores[self.kept :]) or unannounced.loose()):
+            self.objects.loose = self.stale = True
         if self.view.grown:
             self.view.grown = False
             self.stale = True
@@ -131,7 +138,7 @@ class Reduction(Path):
         runnable = execution.runnable
         add = trace.add
         befores = trace.befores
-        step = execution.step
+        step = self.contents.stepping(run) if self.objects.loose else execution.step
         sleeps = self.sleeps
         trees = self.trees
         sleep = self.sleep

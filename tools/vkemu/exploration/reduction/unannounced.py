@@ -12,7 +12,7 @@ from typing import Any
 
 from vkprotocol.effects import Shared, Thread, key_text
 
-from vkemu.exploration.inside import is_fixed
+from vkemu.exploration.inside import is_fixed, loose
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.reduction.trace import Trace
 
@@ -34,6 +34,11 @@ class Unannounced:
         looks = self.looks
         while looks and looks[-1][0] >= n:
             looks.pop()
+
+    def loose(self) -> bool:
+        """Whether what was looked at holds what may be changed."""
+        looks = self.looks
+        return bool(looks) and loose([at.state for _, at in looks if isinstance(at, Shared)])
 
     def unordered(self) -> bool:
         """The execution is over. True when what was looked at depends on more than was known."""
