@@ -6,9 +6,10 @@ from random import Random
 
 import pytest
 from vkemu import explore
+from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
 from vkemu.exploration.sharing.division import Division
-from vkemu.exploration.sharing.jobs import Task
+from vkemu.exploration.sharing.jobs import Hand, Job, Task
 from vkemu.exploration.sharing.parallel import Coordinator
 from vkemu.litmus import decide
 from vkemu.litmus.file import load_litmus
@@ -50,3 +51,10 @@ def test_parts_count_the_states_of_the_whole(window: str, policy: str) -> None:
     assert parts.outcomes == whole.outcomes
     many.verdict = one.verdict
     assert decide.Decision(parts, many).text == decide.Decision(whole, one).text
+
+
+def test_what_a_kernel_holds_is_changed_by_effects_alone() -> None:
+    task = Task("dpor", 0, 10_000, False, "unknown", False)
+    hand = Hand(decide.Test(load_litmus("W01"), "pv_entry"), task)
+    hand.perform(Job(1, Frontier(), 3, 60.0))
+    assert not hand.program.numbers.loose

@@ -48,6 +48,8 @@ class Program(Making):
         if not callable(build):
             raise TypeError(f"program: {build!r}, expected a function that takes k")
         self.build = build
+        # What kernels hold, effects change.
+        self.only_ours: bool = getattr(build, "only_ours", False)
         self.tids = tids
         self.check = check
         self.numbers = Objects()  # of what this program shares, for as long as it lives

@@ -111,7 +111,9 @@ class Reduction(Path):
                 self.stale = True
         if self.objects.loose:
             self.stale |= self.contents.unordered()
-        elif not self.late and (loose(self.trace.befores[self.kept :]) or unannounced.loose()):
+        elif not (self.late or program.only_ours) and (
+            loose(self.trace.befores[self.kept :]) or unannounced.loose()
+        ):
             self.objects.loose = self.stale = True
         if self.view.grown:
             self.view.grown = False
