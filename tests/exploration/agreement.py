@@ -20,6 +20,7 @@ from typing import Any
 from vkemu import explore
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
+from vkemu.workers.processes import Processes
 
 from tests.exploration.drawn import Built, Ends, Source, draw
 from tests.exploration.generated import trace_of
@@ -92,7 +93,17 @@ class Truth:
             assert counts == (whole.executions, whole.failures), self.source
 
 
-def differing(seeds: range, size: int, most: int) -> Counter[str]:
+class Lasting(Processes):
+    """The same two for all programs: to start them takes longer than most searches."""
+
+    def __init__(self) -> None:
+        super().__init__(2, ("vkemu.exploration.strategies.dpor", "tests.exploration.drawn"))
+
+    def close(self) -> None:
+        """A search is over."""
+
+
+def differing(seeds: range, size: int, most: int, workers: Processes) -> Counter[str]:
     """How many of these programs were compared, and how many not, and why. Who differs is told."""
     counts: Counter[str] = Counter()
     for seed in seeds:
@@ -106,7 +117,7 @@ def differing(seeds: range, size: int, most: int) -> Counter[str]:
                 truth.agrees(strategy)
             with tempfile.TemporaryDirectory() as folder:
                 truth.parts_agree(Path(folder) / "checkpoint")
-            truth.parts_agree(None, jobs=2)
+            truth.parts_agree(None, workers=workers)
         except Exception as error:
             counts["different"] += 1
             print(f"{seed}: {type(error).__name__}: {error}", flush=True)
@@ -121,11 +132,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--most", type=int, default=DFS_MAX, help="executions of plain search")
     asked = parser.parse_args(arguments)
     counts: Counter[str] = Counter()
-    for first in range(asked.first, asked.last, 50):
-        seeds = range(first, min(first + 50, asked.last))
-        counts += differing(seeds, asked.size, asked.most)
-        said = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
-        print(f"{asked.first} to {seeds.stop}: {said}", flush=True)
+    workers = Lasting()
+    try:
+        for first in range(asked.first, asked.last, 50):
+            seeds = range(first, min(first + 50, asked.last))
+            counts += differing(seeds, asked.size, asked.most, workers)
+            said = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+            print(f"{asked.first} to {seeds.stop}: {said}", flush=True)
+    finally:
+        Processes.close(workers)
     return bool(counts["different"])
 
 
