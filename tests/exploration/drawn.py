@@ -86,12 +86,18 @@ class Built:
 
     def final(self) -> tuple[Any, ...]:
         """Everything an execution can end with."""
-        shared = [
-            *self.cells.values(), *self.array, self.lock, self.rwlock, self.semaphore, self.event,
-            self.queue, self.condition.lock, self.condition.channel, self.barrier, self.limiter,
+        holding = [
+            *self.cells.values(), *self.array, self.semaphore, self.event, self.queue, self.barrier,
             self.sender.channel,
         ]  # fmt: skip
-        values = tuple(self.plain(thing.state) for thing in shared)
+        held = [
+            self.lock, self.rwlock, self.condition.lock, self.condition.channel, self.limiter,
+        ]  # fmt: skip
+        paths = {tid: thread.path for tid, thread in self.k.execution.threads.items()}
+        values = (
+            *(plain(thing.state, {}) for thing in holding),
+            *(plain(thing.state, paths) for thing in held),
+        )
         seen = tuple((path, tuple(log)) for path, log in sorted(self.seen.items()))
         stuck = sorted(
             (thread.path, thread.pending.op)
@@ -99,13 +105,6 @@ class Built:
             if thread.pending is not None
         )
         return values, seen, tuple(stuck), self.busy
-
-    def plain(self, state: Any) -> Any:
-        """The path of a thread for its number, which another search gives otherwise."""
-        names = {tid: thread.path for tid, thread in self.k.execution.threads.items()}
-        if isinstance(state, tuple):
-            return tuple(self.plain(item) for item in state)
-        return names.get(state, state) if type(state) is int and state > 2 else state
 
     async def thread(self, body: tuple[Op, ...]) -> None:
         log = self.seen[curthread().path] = []
@@ -309,6 +308,13 @@ class Built:
         made = self.k.cell("x")
         await made.store(n)
         log.append(await made.load())
+
+
+def plain(state: Any, paths: dict[int, Path]) -> Any:
+    """The path of a thread for its number, which another search gives otherwise."""
+    if isinstance(state, tuple):
+        return tuple(plain(item, paths) for item in state)
+    return paths.get(state, state) if type(state) is int else state
 
 
 class Ends:
