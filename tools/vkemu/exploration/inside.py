@@ -242,7 +242,8 @@ def is_fixed(thing: Any) -> bool:
 
 def loose(things: Sequence[Any]) -> bool:
     """Whether there is something in one of them, or in tuples there, that may change."""
-    while others := set(map(type, things)) - CONSTANTS:
+    while not CONSTANTS.issuperset(map(type, things)):
+        others = set(map(type, things)) - CONSTANTS
         if not all(issubclass(kind, tuple) for kind in others):
             return True
         wide = [thing for thing in things if isinstance(thing, tuple)]

@@ -112,7 +112,7 @@ class Reduction(Path):
         if self.objects.loose:
             self.stale |= self.contents.unordered()
         elif not (self.late or program.only_ours) and (
-            loose(self.trace.befores[self.kept :]) or unannounced.loose()
+            loose(self.trace.befores[self.kept :]) or (unannounced.looks and unannounced.loose())
         ):
             self.objects.loose = self.stale = True
         if self.view.grown:

@@ -37,8 +37,7 @@ class Unannounced:
 
     def loose(self) -> bool:
         """Whether what was looked at holds what may be changed."""
-        looks = self.looks
-        return bool(looks) and loose([at.state for _, at in looks if isinstance(at, Shared)])
+        return loose([at.state for _, at in self.looks if isinstance(at, Shared)])
 
     def unordered(self) -> bool:
         """The execution is over. True when what was looked at depends on more than was known."""
