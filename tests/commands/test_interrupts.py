@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -76,6 +78,27 @@ def test_a_budget_ends_an_execution_in_the_middle() -> None:
         assert found.steps > 0
 
 
+def test_a_budget_is_not_lost_in_a_callback_of_the_collector() -> None:
+    rung: list[float] = []
+
+    def slow(phase: str, _: object) -> None:
+        while phase == "start" and time.monotonic() < began + 0.02 + GRACE:
+            rung.append(time.monotonic())
+
+    def collect() -> None:
+        gc.collect()
+        threading.Event().wait(20 * GRACE)
+
+    began = time.monotonic()
+    gc.callbacks.append(slow)
+    try:
+        with pytest.raises(TimeIsUp), within(0.01, lambda: 0):
+            collect()
+    finally:
+        gc.callbacks.remove(slow)
+    assert rung
+
+
 def test_a_timer_of_somebody_else_is_left_alone() -> None:
     def later(*_: object) -> None:
         raise AssertionError("too early")
@@ -133,7 +156,7 @@ def typed() -> Iterator[list[subprocess.Popen[str]]]:
                 "compare --jobs 1": "series are measured",
                 "compare --jobs 2": "series are measured",
                 "check vptmapped --jobs 2": "are done",
-                "coverage --jobs 2": "checks are made",
+                "coverage --jobs 2": "are done",
                 "soak --minutes 5": "worst wait",
             }.items()
         ),
