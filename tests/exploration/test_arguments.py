@@ -42,6 +42,8 @@ class Choosing:
         ("progress", 1, TypeError, "a function or None"),
         ("each", "f", TypeError, "a function or None"),
         ("checkpoint", 3, TypeError, "the path of a file or None"),
+        ("check", "yes", TypeError, "True or False"),
+        ("stop_on_failure", "no", TypeError, "True or False"),
         ("workers", 2, TypeError, "an object with submit, results, close"),
     ],
 )

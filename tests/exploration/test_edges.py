@@ -197,24 +197,6 @@ def test_a_lock_is_told_of_who_does_not_hold_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda k: k.semaphore("s", -1), "semaphore 's': -1, expected a whole number, at least 0"),
-        (lambda k: k.semaphore("s", "1"), "semaphore 's': '1', expected a whole number, at least"),
-        (lambda k: k.queue("q", "3"), "queue 'q': maxsize: '3', expected a whole number, at least"),
-        (lambda k: k.queue("q", -1), "queue 'q': maxsize: -1, expected a whole number, at least 0"),
-        (lambda k: k.always(bool, reads=[3]), "always: reads 3, expected shared objects"),
-        (lambda k: k.join(None), "join: None, expected a thread"),
-        (lambda k: k.sleep(float("inf")), "sleep: inf, expected seconds, at least 0, and not for"),
-        (lambda k: k.timeout(float("nan")), "timeout: nan, expected seconds, at least 0"),
-    ],
-)
-def test_a_bad_argument_is_refused(make: Any, said: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^{said}"):
-        explore(make)
-
-
-@pytest.mark.parametrize(
     ("program", "bound"),
     [
         (edges.spins, 8),

@@ -25,6 +25,8 @@ OPERATIONS: dict[str, Operation] = {
     "Semaphore.acquire": lambda k: k.semaphore("s").acquire(),
     "Event.set": lambda k: k.event("e").set(),
     "Queue.put": lambda k: k.queue("q").put(1),
+    "k.sleep": lambda k: k.sleep(1),
+    "k.step": lambda k: k.step(k.cell("x")),
     "Condition.notify": lambda k: k.condition("c").notify(),
 }
 

@@ -243,6 +243,42 @@ def cancelled_with_a_lock(k: Any) -> None:
     k.at_end(lambda: ready.lock.state is None and ready.channel.state == ())
 
 
+def cancelled_while_it_takes_its_lock_again(k: Any) -> None:
+    """It holds the lock when it is told, and gives it back."""
+    ready = k.condition("c")
+
+    async def work() -> None:
+        async with ready:
+            await ready.wait()
+
+    async def notify() -> None:
+        async with ready:
+            await ready.notify()
+
+    k.spawn("n", notify)
+    k.spawn("c", k.cancel, k.spawn("w", work))
+    k.at_end(lambda: ready.lock.state is None)
+
+
+def out_of_time_while_it_takes_its_lock_again(k: Any) -> None:
+    """The wait is over by then: told at the next."""
+    ready = k.condition("c")
+
+    async def work() -> None:
+        async with k.timeout(2), ready:
+            await ready.wait()
+            assert k.now() == 3
+            await ready.wait()
+
+    async def notify() -> None:
+        async with ready:
+            await ready.notify()
+            await k.sleep(3)
+
+    k.spawn("w", work)
+    k.spawn("n", notify)
+
+
 def cancels_itself(k: Any) -> None:
     x = k.cell("x", 0)
 
@@ -301,6 +337,15 @@ def nursery_out_of_time(k: Any) -> None:
         raise AssertionError
 
     k.spawn("main", work)
+
+
+def nursery_without_its_block(k: Any) -> None:
+    k.spawn("w", k.nursery().start, "c", k.cell("x").load)
+
+
+def local_of_nobody(k: Any) -> None:
+    mine = k.local()
+    k.always(lambda: mine.x)
 
 
 def local(k: Any) -> None:

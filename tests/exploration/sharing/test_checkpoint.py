@@ -197,6 +197,12 @@ def test_a_scenario_is_known_by_all_that_it_says() -> None:
     assert beginning_of(ScenarioProgram(said)) == beginning_of(ScenarioProgram(scenario))
 
 
+def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "none" / "search"
+    with pytest.raises(ExplorationError, match=f"^checkpoint {file}: cannot be written: no folder"):
+        explore(compiled(SOURCE), checkpoint=file)
+
+
 @pytest.mark.parametrize("strategy", ["random", "pct:2", "pos", "urw", "bounded", "portfolio"])
 def test_a_checkpoint_of_a_search_that_cannot_be_saved_is_refused(
     tmp_path: Path, strategy: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any, Final
 
-from vkemu.exploration.numbers import seconds, whole, wrong
+from vkemu.exploration.numbers import flag, seconds, whole, wrong
 from vkemu.exploration.strategies import NAMES
 
 TOKEN: Final = "a token as explore prints it, vkx1...."
@@ -24,6 +24,8 @@ def check_arguments(
     each: Any,
     checkpoint: Any,
     workers: Any,
+    check: Any,
+    stop_on_failure: Any,
 ) -> None:
     """TypeError or ValueError, which names the argument and says what was expected."""
     check_strategy(strategy)
@@ -34,6 +36,8 @@ def check_arguments(
         seconds("max_seconds", max_seconds)
     whole("max_steps", max_steps, 0)
     whole("jobs", jobs, 1)
+    flag("check", check)
+    flag("stop_on_failure", stop_on_failure)
     answers = ("unknown", "fail")
     if on_step_bound not in answers:
         raise wrong("on_step_bound", on_step_bound, " or ".join(map(repr, answers)))

@@ -62,7 +62,7 @@ def explore(
     check_arguments(
         strategy=strategy, seed=seed, max_executions=max_executions, max_seconds=max_seconds,
         max_steps=max_steps, jobs=jobs, on_step_bound=on_step_bound, progress=progress, each=each,
-        checkpoint=checkpoint, workers=workers,
+        checkpoint=checkpoint, workers=workers, check=check, stop_on_failure=stop_on_failure,
     )  # fmt: skip
     if checkpoint is not None:
         checkpoint = fspath(checkpoint)

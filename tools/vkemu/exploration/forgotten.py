@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from vkemu.exploration.result import ExplorationError
 
-_MADE = re.compile(r'File "(?P<file>.*)", line (?P<line>\d+), in ')
-
+_FRAME: Final = re.compile(r'File "(?P<file>.*)", line (?P<line>\d+), in (?P<function>.*)')
+_OURS: Final = str(Path(__file__).parent)
 
 FORGOTTEN: Final[list[str]] = []  # in the execution under way, a line each
 
@@ -42,17 +42,21 @@ def noticing() -> Iterator[None]:
             if never is None:
                 show(message, category, filename, lineno, file)
                 return
-            made = _MADE.search(str(message))
-            source, line = (made["file"], int(made["line"])) if made else (filename, lineno)
+            name, source, line = never["name"], filename, str(lineno)
+            for made in reversed([*_FRAME.finditer(str(message))]):
+                source, line = made["file"], made["line"]
+                if not source.startswith(_OURS):
+                    break
+                name = f"k.{made['function']}"  # a method of `k` that makes an operation
             place = f"{source.removeprefix(f'{Path.cwd()}/')}:{line}"
-            FORGOTTEN.append(f"{place}: {never['name']}() is never awaited and does nothing")
+            FORGOTTEN.append(f"{place}: {name}() is never awaited and does nothing")
 
         warnings.showwarning = note  # type: ignore[assignment]
         yield
 
 
 @contextmanager
-def origins(frames: int = 1) -> Iterator[None]:
+def origins(frames: int = 2) -> Iterator[None]:
     """The interpreter notes the line that makes each coroutine, and those that led there."""
     depth = sys.get_coroutine_origin_tracking_depth()
     sys.set_coroutine_origin_tracking_depth(max(depth, frames))

@@ -27,6 +27,11 @@ def duration(name: str, value: Any) -> None:
         raise wrong(name, value, "seconds, at least 0, and not for ever")
 
 
+def flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise wrong(name, value, "True or False", TypeError)
+
+
 def wrong(
     name: str, value: Any, expected: str, kind: type[ValueError | TypeError] = ValueError
 ) -> ValueError | TypeError:

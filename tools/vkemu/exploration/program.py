@@ -21,6 +21,7 @@ from vkprotocol.step import MADE
 
 from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.looks import DONE, STATE, check_guard, named_by, telling, who_looks
+from vkemu.exploration.numbers import wrong
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.primitives.scopes import Cancellation, Watched
@@ -43,6 +44,13 @@ class Program(Making):
     Objects made by the n-th call of a build are kept and only reset for the next build: making
     them is most of the cost of a short execution, and what keeps its identity keeps its number.
     """
+
+    __slots__ = (
+        "_cells", "_cells_left", "_ends", "_fields", "_lazy", "_names", "_others",
+        "_others_left", "_roots", "_roots_left", "_special", "begun", "build", "building",
+        "check", "ends", "execution", "guards", "invariants", "joinable", "late",
+        "numbers", "only_ours", "reads", "seen", "tids", "unannounced", "watched",
+    )  # fmt: skip
 
     def __init__(self, build: Callable[[Any], object], tids: Tids, *, check: bool = False) -> None:
         if not callable(build):
@@ -304,6 +312,8 @@ class Program(Making):
         """
         if not callable(predicate):
             raise TypeError(f"always: {predicate!r}, expected a function")
+        if isinstance(reads, Shared):
+            raise wrong("always: reads", reads, "a list of shared objects", TypeError)
         declared = None if reads is None else list(reads)
         for read in declared or ():
             if not isinstance(read, Shared):

@@ -243,6 +243,9 @@ def message_of(error: BaseException, blame: str) -> str:
         kind = type(error).__name__
         if isinstance(error, RecursionError):  # it also says in which C function
             text = TOO_DEEP
+        elif text and not blame and not isinstance(error, AssertionError):
+            place = line_of(error).rpartition("/")[2]
+            text += f" ({place})" if place else ""  # of a predicate: no thread tells where
         text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
     if blame:
         text = f"{blame}: {text}"

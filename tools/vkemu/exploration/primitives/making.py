@@ -22,7 +22,7 @@ from vkprotocol.effects import (
 )
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.numbers import duration, whole
+from vkemu.exploration.numbers import duration, flag, whole, wrong
 from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
 from vkemu.exploration.primitives.meeting import Barrier, Limiter
 from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
@@ -35,6 +35,8 @@ Made = TypeVar("Made", bound=Shared)
 
 class Making:
     """All but `cell`, `spawn` and `join`."""
+
+    __slots__ = ()
 
     execution: Execution
     numbers: Any
@@ -65,6 +67,7 @@ class Making:
 
     def event(self, name: str, value: bool = False) -> Event:
         """A flag: `set`, `clear`, `is_set`, `wait`."""
+        flag(f"event {name!r}", value)
         return self._make(Event, name, value)
 
     def queue(self, name: str, maxsize: int = 0) -> Queue:
@@ -84,6 +87,9 @@ class Making:
         """
         if lock is None:
             lock = self.lock(f"{name}.lock")
+        elif not isinstance(lock, Lock):
+            raise wrong(f"condition {name!r}: lock", lock, "a lock of k.lock", TypeError)
+        flag(f"condition {name!r}: unlocked", unlocked)
         return Condition(self._make(WaitChannel, name, ()), lock, unlocked)
 
     def barrier(self, name: str, parties: int) -> Barrier:
@@ -115,6 +121,7 @@ class Making:
         """`async with`: threads that `start(name, body, *args)` starts end before the block."""
         nursery = self._make(Nursery, name, 0)
         nursery.k = self
+        nursery.parent = None
         nursery.children = []
         nursery.errors = []
         return nursery
@@ -154,6 +161,8 @@ class Making:
     def step(self, *writes: Any, reads: Iterable[Any] = ()) -> Awaitable[None]:
         """A step in which the thread, up to its next await, may change `writes` and look at
         `reads`: their `state`."""
+        if isinstance(reads, Shared):
+            raise wrong("step: reads", reads, "a list of shared objects", TypeError)
         touched = (*((shared, True) for shared in writes), *((shared, False) for shared in reads))
         for shared, _ in touched:
             if not isinstance(shared, Shared):

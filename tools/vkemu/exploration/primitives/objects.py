@@ -18,10 +18,14 @@ from vkprotocol.effects import (
     WaitChannel,
     coroutine,
     curthread,
+    is_none,
     is_true,
     key_text,
     look_at,
+    took,
 )
+
+from vkemu.exploration.primitives.scopes import Again
 
 
 class Semaphore(Shared):
@@ -198,12 +202,13 @@ class Condition:
     ones may be notified by who does not hold the lock.
     """
 
-    __slots__ = ("channel", "lock", "unlocked")
+    __slots__ = ("_take", "channel", "lock", "unlocked")
 
     def __init__(self, channel: WaitChannel, lock: Lock, unlocked: bool = False) -> None:
         self.channel = channel
         self.lock = lock
         self.unlocked = unlocked
+        self._take = Again(lock, "acquire", write=True, guard=is_none)
 
     async def wait(self) -> None:
         self._check("wait for")
@@ -217,9 +222,16 @@ class Condition:
             # Who was notified and is interrupted all the same passes it on.
             left = tuple(tid for tid in asleep if tid != me) if me in asleep else asleep[1:]
             self.channel.state = left
-            await self.lock.acquire()
+            await self._again()
             raise
-        await self.lock.acquire()
+        await self._again()
+
+    @coroutine
+    def _again(self) -> Step:
+        me = yield self._take
+        if me.held is not None:
+            took(me, self.lock)
+        self.lock.state = me.tid
 
     async def notify(self) -> None:
         """Wake the first waiter."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from vkprotocol.effects import (
     CLOCK,
+    CURTHREAD,
     Body,
     Effect,
     Interrupted,
@@ -21,6 +22,7 @@ from vkprotocol.effects import (
     Thread,
     coroutine,
     curthread,
+    key_text,
 )
 
 SECOND: Final = 1_000_000_000  # ns of virtual time
@@ -128,7 +130,13 @@ class Diverted(Between):
 def gives_way(effect: Any) -> bool:
     # What is done all the same by a thread that is cancelled.
     gives_back = ("release", "close", "wakeup", "count", "cancel", "end")
-    return isinstance(effect, Effect) and effect.op not in gives_back
+    return isinstance(effect, Effect) and effect.op not in gives_back and type(effect) is not Again
+
+
+class Again(Effect):
+    """Of who takes a lock again on the way out of a wait: neither cancelled nor out of time."""
+
+    __slots__ = ()
 
 
 class Interruption(Effect):
@@ -275,6 +283,8 @@ class Nursery(Shared):
 
     async def start(self, name: str, body: Any, *args: Any) -> Thread:
         """A step, and a thread more."""
+        if self.parent is None:
+            raise RuntimeError(f"{key_text(self.key)}: start({name!r}) outside its block")
         await self._add(1)
         thread: Thread = self.k.spawn(name, self._child(body(*args) if callable(body) else body))
         self.children.append(thread)
@@ -325,6 +335,7 @@ class Nursery(Shared):
                 if not self.errors:
                     interrupted = stopped
                     await self._cancel(None)
+        self.parent = None
         errors = self.errors
         if isinstance(error, Exception):
             errors = [error, *errors]
@@ -343,14 +354,22 @@ class Local:
         object.__setattr__(self, "_of", {})
 
     def __getattr__(self, name: str) -> Any:
+        me = owner(name)
         try:
-            return self._of[curthread().path, name]
+            return self._of[me.path, name]
         except KeyError:
-            raise AttributeError(f"{curthread().name} has no {name}") from None
+            raise AttributeError(f"{me.name} has no {name}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._of[curthread().path, name] = value
+        self._of[owner(name).path, name] = value
 
     def __delattr__(self, name: str) -> None:
         self.__getattr__(name)
-        del self._of[curthread().path, name]
+        del self._of[owner(name).path, name]
+
+
+def owner(name: str) -> Thread:
+    me = CURTHREAD[0]
+    if me is None:
+        raise RuntimeError(f"local: {name} belongs to a thread, and none runs here")
+    return me

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from os import W_OK, access
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -79,11 +80,16 @@ class Checkpoint:
             "counts": {name: getattr(coordinator.result, name) for name in counts},
         }
         beside = self.file.with_name(self.file.name + ".new")
-        beside.write_bytes(pickle.dumps(state))
-        beside.replace(self.file)
+        try:
+            beside.write_bytes(pickle.dumps(state))
+            beside.replace(self.file)
+        except OSError as error:
+            raise self._unwritable(error.strerror) from None
 
     def load(self) -> None:
         """Take up the search where the file left it, when there is one."""
+        if not access(self.file.parent, W_OK):
+            raise self._unwritable(f"no folder to write in: {self.file.parent}")
         try:
             with self.file.open("rb") as source:
                 state = _Unpickler(source).load()
@@ -106,6 +112,9 @@ class Checkpoint:
         self.coordinator.forms = state["forms"]
         for name, count in state["counts"].items():
             setattr(self.coordinator.result, name, count)
+
+    def _unwritable(self, why: str | None) -> ExplorationError:
+        return ExplorationError(f"checkpoint {self.file}: cannot be written: {why}")
 
 
 def beginning_of(build: Build) -> int:
