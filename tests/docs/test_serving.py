@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -32,8 +33,10 @@ def test_the_worked_example(tmp_path: Path) -> None:
     text = "\n".join(script).replace("/tmp/vk.sock", str(tmp_path / "vk.sock"))
     text = text.replace("vkemu ", f"{sys.executable} -m vkemu ")
     done = subprocess.run(
-        ["bash", "-c", text], capture_output=True, text=True, timeout=120, check=True
-    )
+        ["bash", "-c", text], capture_output=True, text=True, timeout=120, check=True,
+        # Host and guest print at once: with it a line and its end are written one by one.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )  # fmt: skip
     assert "1 touch status 0 registers c4b2fd3363bc4002\n" in done.stdout
     assert "0 guests, 1 peers, 1 served\n" in done.stdout
     assert re.search(r"^pass: 2 guests, [\d,]+ steps$", done.stdout, re.MULTILINE)
