@@ -9,7 +9,7 @@ import pytest
 from vkemu import explore, replay
 
 from tests.exploration.primitives import programs as primitives
-from tests.exploration.primitives import selects
+from tests.exploration.primitives import scopes, selects
 from tests.exploration.test_edges import agreed
 
 # program, verdict, how the one failure of it begins
@@ -24,24 +24,24 @@ TABLE: list[tuple[Any, str]] = [
     (primitives.clones, ""),
     (primitives.closed, ""),
     (primitives.ended, ""),
-    (primitives.time_passes, ""),
-    (primitives.timeouts, ""),
-    (primitives.too_late_or_not, "w: TimeoutError: 1 s"),
-    (primitives.cancelled, ""),
-    (primitives.cancelled_with_a_lock, ""),
-    (primitives.cancelled_while_it_takes_its_lock_again, ""),
-    (primitives.out_of_time_while_it_takes_its_lock_again, "w: TimeoutError: 2 s"),
-    (primitives.cancels_itself, ""),
-    (primitives.nursery, ""),
-    (primitives.nursery_that_fails, ""),
-    (primitives.nursery_out_of_time, ""),
-    (primitives.nursery_without_its_block, "w: RuntimeError: nursery: start('c') outside its"),
-    (primitives.local, ""),
+    (scopes.time_passes, ""),
+    (scopes.timeouts, ""),
+    (scopes.too_late_or_not, "w: TimeoutError: 1 s"),
+    (scopes.cancelled, ""),
+    (scopes.cancelled_with_a_lock, ""),
+    (scopes.cancelled_while_it_takes_its_lock_again, ""),
+    (scopes.out_of_time_while_it_takes_its_lock_again, "w: TimeoutError: 2 s"),
+    (scopes.cancels_itself, ""),
+    (scopes.nursery, ""),
+    (scopes.nursery_that_fails, ""),
+    (scopes.nursery_out_of_time, ""),
+    (scopes.nursery_without_its_block, "w: RuntimeError: nursery: start('c') outside its"),
+    (scopes.local, ""),
     (
-        primitives.local_of_nobody,
+        scopes.local_of_nobody,
         "RuntimeError: local: x belongs to a thread, and none runs here (scopes.py:",
     ),
-    (primitives.main, "main: AssertionError: assert x.value == 2"),
+    (scopes.main, "main: AssertionError: assert x.value == 2"),
     (primitives.one_step, ""),
     (primitives.choices, "a: AssertionError: assert await x.load() != 21"),
     (primitives.notified_without_the_lock, "deadlock: w waits to sleep c"),
