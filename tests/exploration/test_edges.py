@@ -14,7 +14,7 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
 from vkemu.exploration.strategies.dpor import Dpor
 
-from tests.exploration import corners, edges, hidden, waiting
+from tests.exploration import corners, edges, hidden, setting, waiting
 
 STRATEGIES = ("dfs", "dpor", "source-dpor")
 SET_AND_SET_BACK = [
@@ -77,6 +77,36 @@ def test_that_every_step_counts_is_said_in_one_line() -> None:
 )  # fmt: skip
 def test_a_read_without_an_effect_is_an_access_of_its_step(program: Any) -> None:
     assert agreed(program)[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        setting.assigned, setting.added_to, setting.by_setattr, setting.set_to_what_it_is,
+        setting.undeclared, setting.element_of_a_list, setting.of_a_queue, setting.of_a_lock,
+        setting.before_the_first_await, setting.cleaning_up, setting.looked_at_and_set,
+        setting.what_must_always_hold,
+    ],
+)  # fmt: skip
+def test_a_write_without_an_effect_is_an_access_of_its_step(program: Any) -> None:
+    assert agreed(program)[0] == "fail"
+    for options in ({"strategy": "bounded"}, {"check": True}):
+        found = explore(program, stop_on_failure=False, **options)
+        assert (found.verdict, found.exhausted) == ("fail", True)
+        assert ALONE not in found.remarks
+
+
+def test_that_a_write_without_an_effect_counts_is_said_in_one_line() -> None:
+    (remark,) = explore(setting.undeclared, jobs=2, stop_on_failure=False).remarks
+    assert remark.startswith("y is set by a thread without an effect: every step counts; await its")
+    found = explore(setting.in_order)
+    assert (found.verdict, found.executions, found.remarks) == ("pass", 2, [])
+
+
+@pytest.mark.parametrize("program", [setting.by_a_guard, setting.by_a_predicate])
+def test_what_is_there_to_look_sets_nothing(program: Any) -> None:
+    _, (said,) = agreed(program)
+    assert "sets x (setting.py:" in said
 
 
 def joined(k: Any) -> None:

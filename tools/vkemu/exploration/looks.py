@@ -1,4 +1,4 @@
-"""Looks: shared objects that a thread reads without an effect.
+"""Looks: shared objects that a thread reads, or writes, without an effect.
 
 `x.value`, `lock.state` and `thread.done` are there for predicates, set-up, and the end of a test;
 in the middle of one, what a thread sees there depends on who was faster, and no effect says so. A
@@ -6,7 +6,7 @@ search that reduces asks what was looked at, by which step (`reduction.unannounc
 look at its own object alone: who waits is asked again when that one changes, and not otherwise.
 
 `.value` tells by itself. `.state` and `.done` do in programs whose code names them, where all
-objects of `k` are of classes that ask who reads.
+objects of `k` are of classes that ask who reads and who writes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from functools import cache
 from inspect import CO_COROUTINE
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vkprotocol.effects import LOOK, Cell, Shared, Thread, key_text
 
@@ -31,7 +31,13 @@ GUARDED: Final = (may_go_on.__code__, WAIT.__code__)
 
 
 class GuardError(TypeError):
-    """A guard looks at another object than its own."""
+    """A guard looks at another object than its own; or what is to look alone sets something."""
+
+
+class Writing(NamedTuple):
+    """What is told of an object whose `state` is set, and not by its own methods."""
+
+    shared: Shared
 
 
 def named_by(program: Any) -> frozenset[str]:
@@ -58,18 +64,29 @@ def guard_of(frame: FrameType | None) -> Any:
 
 
 def check_guard(thing: Any, frame: FrameType) -> bool:
-    """Whether a guard looks at `thing`; GuardError when that is not its own object."""
+    """Whether a guard looks at `thing`; GuardError when that is not its own object, or is set."""
     own = guard_of(frame)
     if own is None:
         return False
+    where = place_of(frame)
+    key = key_text(own.key)
+    if isinstance(thing, Writing):
+        raise sets(f"a guard of {key}", thing, where)
     if own is not thing and thing not in getattr(own, "parts", ()):
-        where = f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
-        key = key_text(own.key)
         raise GuardError(
             f"a guard of {key} looks at {_name(thing)} ({where}), but is asked again when {key} "
             "changes, and then only; what it waits for has to be in one object"
         )
     return True
+
+
+def check_predicate(thing: Any) -> None:
+    if isinstance(thing, Writing):
+        raise sets("always: a predicate", thing, place_of(who_looks()))
+
+
+def sets(who: str, thing: Writing, where: str) -> GuardError:
+    return GuardError(f"{who} sets {_name(thing.shared)} ({where}), and is there to look alone")
 
 
 def awake(thread: Thread) -> GuardError:
@@ -91,7 +108,7 @@ def _name(thing: Any) -> str:
 
 @cache
 def telling(kind: Any, /) -> Any:
-    """The class, but that reading `state` or `done` is told to who wants to know."""
+    """The class, but that who wants to know is told of reading and writing `state` or `done`."""
     if issubclass(kind, Thread):
         return type(kind.__name__, (kind,), {"__slots__": (), "done": _told(DONE)})
     space = {"__slots__": (), "__module__": kind.__module__, "state": _told(STATE)}
@@ -104,11 +121,20 @@ def _told(slot: Any) -> property:
             LOOK[0](thing)
         return slot.__get__(thing)
 
-    return property(read, slot.__set__)
+    def write(thing: Any, value: Any) -> None:
+        if LOOK[0] is not None and not is_ours(sys._getframe(1).f_globals):
+            LOOK[0](Writing(thing))
+        slot.__set__(thing, value)
+
+    return property(read, write)
+
+
+def place_of(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
 
 
 def who_looks() -> FrameType:
-    """The first frame that is not ours."""
+    """The first frame that is not ours, from two calls up."""
     frame = sys._getframe(2)
     while is_ours(frame.f_globals) and frame.f_back is not None and frame.f_code not in GUARDED:
         frame = frame.f_back

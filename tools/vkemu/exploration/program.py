@@ -20,7 +20,15 @@ from vkprotocol.effects import (
 from vkprotocol.step import MADE
 
 from vkemu.executors.controlled import Execution, Tids
-from vkemu.exploration.looks import DONE, STATE, check_guard, named_by, telling, who_looks
+from vkemu.exploration.looks import (
+    DONE,
+    STATE,
+    check_guard,
+    check_predicate,
+    named_by,
+    telling,
+    who_looks,
+)
 from vkemu.exploration.numbers import wrong
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
@@ -142,8 +150,8 @@ class Program(Making):
         await main
 
     def looked(self, thing: Any) -> None:
-        """Somebody reads it without an effect: a thread, or a guard. Or it is an effect that has
-        the guard of a user's."""
+        """Somebody reads it without an effect, or sets it: a thread, or a guard. Or it is an effect
+        that has the guard of a user's."""
         if isinstance(thing, Effect):
             self.guards.ask(thing, self.building, self.unannounced is not None)
             return
@@ -151,6 +159,12 @@ class Program(Making):
             return
         if not check_guard(thing, who_looks()) and self.unannounced is not None:
             self.unannounced.looked(thing)
+
+    def judged(self, thing: Any) -> None:
+        """A predicate of `always` reads it, or sets it."""
+        check_predicate(thing)
+        if self.seen is not None:
+            self.seen(thing)
 
     def _tells(self, made: Any) -> None:
         """An object or thread that `k` may not have made: it asks, too, who reads it."""

@@ -66,7 +66,7 @@ class Run:
 
     __slots__ = (
         "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at",
-        "faults", "looked", "max_steps", "program", "repeated", "schedule", "stop_on_failure",
+        "faults", "judged", "looked", "max_steps", "program", "repeated", "schedule", "stop_on_failure",
         "wanted", "watched",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class Run:
     ) -> None:
         self.program = program
         self.looked = program.looked
+        self.judged = program.judged
         # What a program of ours may end in; None: whatever its threads raise is its own.
         self.earned: tuple[type[BaseException], ...] | None = getattr(program.build, "earned", None)
         self.wanted = wanted
@@ -159,7 +160,7 @@ class Run:
     def watch(self) -> bool:
         """Check what must always hold. False when the execution stops here."""
         looking = LOOK[0]
-        LOOK[0] = self.program.seen
+        LOOK[0] = self.judged
         try:
             for predicate in self.watched:
                 error = violation(predicate, "always")

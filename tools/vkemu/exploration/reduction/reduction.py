@@ -236,6 +236,7 @@ class Reduction(Path):
         self.names = names
         self.root = frontier.root
         self.shared = frontier.shared
+        run.program.unannounced = self.unannounced
         run.begin()
         run.settle()
         run.execution.on_spawn = self.trace.spawned

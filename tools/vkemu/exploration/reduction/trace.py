@@ -138,7 +138,8 @@ class Trace(Record):
 
         For effects with a guard, or with a footprint they compute.
         """
-        if type(effect.obj) is Together and effect.guard is not None:
+        unsure = self.objects.unsure
+        if type(effect.obj) is Together and effect.guard is not None and not unsure:
             return several.meet(self, tid, effect, footprint, past, met)
         n = len(self.tids)
         clocks = self.clocks
@@ -146,7 +147,7 @@ class Trace(Record):
         # Events that may have been what made the guard true: not all of them can come later.
         makers = 0
         commutes = False
-        if effect.guard is not None and not self.objects.unsure:
+        if effect.guard is not None and not unsure:
             makers = self.rivals[2 * effect.obj.index + effect.write]
             commutes = hasattr(effect.obj, "commute")
         late = False

@@ -1,8 +1,11 @@
-"""Reads that no effect announces, and whether the order of the effects settles them all the same.
+"""Accesses that no effect announces, and whether the order of the effects settles them all the same.
 
 A thread that looks at `x.value` when all who write x are done, or have not begun, and cannot have
 been, reads nothing new: what it reads is the same in every execution of the trace. Otherwise the
 trace does not say what it has read, and every step has to be taken for one that reads x.
+
+So it is with who sets `x.state`, and has not said so; but then every step counts, and it does where
+a guard or a predicate looks at x, whatever the order is.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 from vkprotocol.effects import Shared, Thread, key_text
 
 from vkemu.exploration.inside import is_fixed, loose
+from vkemu.exploration.looks import Writing
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.reduction.trace import Trace
 
@@ -26,7 +30,8 @@ class Unannounced:
         self.looks: list[tuple[int, Any]] = []
 
     def looked(self, thing: Any) -> None:
-        """A thread looks at it, with no effect that says so, in the step of the last event."""
+        """A thread looks at it, or sets it, with no effect that says so, in the step of the last
+        event."""
         if self.trace.tids:
             self.looks.append((len(self.trace) - 1, thing))
 
@@ -44,7 +49,9 @@ class Unannounced:
         trace = self.trace
         found = False
         for event, thing in self.looks:
-            if isinstance(thing, Thread):
+            if isinstance(thing, Writing):
+                found = self.written(event, thing.shared) or found
+            elif isinstance(thing, Thread):
                 own = trace.own[thing.tid] if thing.tid < len(trace.own) else 0
                 last = 1 << (own.bit_length() - 1) if own and thing.done else 0
                 if not self.objects.all_seen and open_to(trace, event, last):
@@ -53,6 +60,34 @@ class Unannounced:
             elif open_to(trace, event, writers(trace, self.objects, thing)):
                 found = self.objects.expose(thing.key) or found
         return found
+
+    def written(self, event: int, shared: Shared) -> bool:
+        """The step of an event has set it. True when more depends on that than was known."""
+        trace, objects = self.trace, self.objects
+        load = 2 * objects.number(shared)
+        said = trace.footprints[event]
+        if load + 1 in said or objects.unsure:
+            return False
+        if load in said and not hasattr(shared, "commute"):
+            return objects.order(shared.key)
+        touched = trace.rivals[load + 1] if load < len(trace.rivals) else 0
+        for other, thing in self.looks:
+            touched |= (thing is shared or thing == Writing(shared)) << other
+        judged = shared.key in objects.seen or shared.key in objects.exposed
+        if judged or awaited(trace, shared) or open_to(trace, event, touched):
+            objects.doubt(
+                f"{key_text(shared.key)} is set by a thread without an effect: every step counts; "
+                "await its store, or name it in k.step(...)"
+            )
+            return True
+        return False
+
+
+def awaited(trace: Trace, shared: Shared) -> bool:
+    """Whether anybody waits, or has waited, for it to change."""
+    guarded = (effect for effect in trace.effects if effect.guard is not None)
+    touched = (part for effect in guarded for part in (effect.obj, *dict(effect.also)))
+    return bool(shared.waiters) or any(part is shared for part in touched)
 
 
 def writers(trace: Trace, objects: Objects, thing: Shared) -> int:
