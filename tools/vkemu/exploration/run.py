@@ -66,8 +66,8 @@ class Run:
 
     __slots__ = (
         "blame", "blocked", "bound_fails", "cut", "earned", "error", "execution", "failed_at",
-        "faults", "judged", "looked", "max_steps", "program", "repeated", "schedule", "stop_on_failure",
-        "wanted", "watched",
+        "faults", "judged", "looked", "max_steps", "program", "repeated", "schedule",
+        "stop_on_failure", "wanted", "watched",
     )  # fmt: skip
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Accesses that no effect announces, and whether the order of the effects settles them all the same.
+"""Accesses that no effect announces, and whether the order of the effects settles them anyway.
 
 A thread that looks at `x.value` when all who write x are done, or have not begun, and cannot have
 been, reads nothing new: what it reads is the same in every execution of the trace. Otherwise the
