@@ -157,12 +157,10 @@ class Connection:
 
     def send(self, message: AnyMessage) -> bytes:
         """The bytes that say `message`. LocalProtocolError when it may not be said (now)."""
-        kind = kind_of(message)
-        wrong = self._judge(self.role, kind, message)
+        sent = frame(message)
+        wrong = self._take(self.role, message)
         if wrong is not None:
             raise LocalProtocolError(f"{self.role.value}: expected {wrong}, not {_name(message)}")
-        sent = frame(message)
-        self._commit(self.role, kind, message)
         self._sent[0] += 1
         self._sent[1] += len(sent)
         return sent
@@ -205,7 +203,7 @@ class Connection:
         )
 
     def _messages(self) -> Iterator[AnyMessage]:
-        buffer = self._buffer
+        buffer, header = self._buffer, HEADER.size
         while buffer and self.last_word is not self.role:
             if self.state is State.FAILED:
                 self._fail(self._offset, "nothing, the connection failed before", "more bytes")
@@ -213,69 +211,65 @@ class Connection:
                 self._fail(self._offset, "nothing after the last word", f"{len(buffer)} bytes")
             if buffer[0] != BIN32:
                 self._fail(self._offset, "a frame (0xc6)", f"{buffer[0]:#04x}")
-            if len(buffer) < HEADER.size:
+            if len(buffer) < header:
                 return
-            _, length = HEADER.unpack_from(buffer)
-            if length > limits.FRAME_BYTES:
+            end = header + HEADER.unpack_from(buffer)[1]
+            if end > header + limits.FRAME_BYTES:
                 expected = f"a frame of at most {limits.FRAME_BYTES} bytes"
-                self._fail(self._offset + 1, expected, f"one of {length}")
-            end = HEADER.size + length
+                self._fail(self._offset + 1, expected, f"one of {end - header}")
             if len(buffer) < end:
                 return
-            message = self._accept(buffer[HEADER.size : end])
+            try:
+                message = decode(buffer[header:end], self._union)
+            except ValueError as error:
+                self._fail(self._offset + header, self._awaited(), str(error))
+            wrong = self._take(self.peer, message)
+            if wrong is not None:
+                self._fail(self._offset + header, wrong, _name(message))
             del buffer[:end]
             self._offset += end
             self._received += 1
             yield message
 
-    def _accept(self, payload: bytearray) -> AnyMessage:
-        try:
-            message = decode(payload, self._union)
-        except ValueError as error:
-            self._fail(self._offset + HEADER.size, self._awaited(), str(error))
-        kind = kind_of(message)
-        wrong = self._judge(self.peer, kind, message)
-        if wrong is not None:
-            self._fail(self._offset + HEADER.size, wrong, _name(message))
-        self._commit(self.peer, kind, message)
-        return message
-
-    def _judge(self, speaker: Role, kind: Kind, message: Any) -> str | None:
-        """What was expected in place of the message, if it is out of place."""
-        if kind not in TRANSITIONS.get((self.state, speaker), _NOTHING):
+    def _take(self, speaker: Role, message: Any) -> str | None:
+        """Let it be said. What was expected in its place, and nothing has happened, if it is out of
+        place."""
+        kind = _KINDS.get(type(message)) or kind_of(message)
+        state = TRANSITIONS.get((self.state, speaker), _NOTHING).get(kind)
+        if state is None:
             return self._awaited(speaker)
-        if kind is Kind.REPLY or kind is Kind.REQUEST:
-            outstanding = self._outstanding
-            if message.lwp >= len(outstanding):
-                return f"an lwp below {len(outstanding)}"
-            seqs = outstanding[message.lwp]
-            if kind is Kind.REPLY:
-                if not seqs:
-                    return f"no reply to lwp {message.lwp}, which waits for none"
-                if seqs[0] != message.seq:
-                    return f"the reply to request {seqs[0]} of lwp {message.lwp}"
-            elif len(seqs) >= limits.OUTSTANDING_PER_LWP:
-                return f"at most {limits.OUTSTANDING_PER_LWP} requests of an lwp unanswered"
-            elif message.seq in seqs:
-                return f"another seq than {message.seq}, which waits for its reply"
-        elif kind is Kind.SIGNAL and message.lwp >= len(self._outstanding):
+        if kind is Kind.REQUEST or kind is Kind.REPLY:
+            return self._take_turn(kind, message.lwp, message.seq)
+        if kind is Kind.SIGNAL and message.lwp >= len(self._outstanding):
             return f"an lwp below {len(self._outstanding)}"
+        self.state = state
+        if kind is Kind.HELLO:
+            self.hello = message
+            self._outstanding = [deque() for _ in range(message.vcpus)]
+        elif state is State.CLOSED:
+            self.last_word = speaker
         return None
 
-    def _commit(self, speaker: Role, kind: Kind, message: Any) -> None:
-        if kind is Kind.REQUEST:
-            self._outstanding[message.lwp].append(message.seq)
-            self.unanswered += 1
-        elif kind is Kind.REPLY:
-            self._outstanding[message.lwp].popleft()
+    def _take_turn(self, kind: Kind, lwp: int, seq: int) -> str | None:
+        """`_take` of a request or a reply."""
+        if lwp >= len(self._outstanding):
+            return f"an lwp below {len(self._outstanding)}"
+        seqs = self._outstanding[lwp]
+        if kind is Kind.REPLY:
+            if not seqs:
+                return f"no reply to lwp {lwp}, which waits for none"
+            if seqs[0] != seq:
+                return f"the reply to request {seqs[0]} of lwp {lwp}"
+            seqs.popleft()
             self.unanswered -= 1
-        else:
-            self.state = TRANSITIONS[self.state, speaker][kind]
-            if kind is Kind.HELLO:
-                self.hello = message
-                self._outstanding = [deque() for _ in range(message.vcpus)]
-            elif self.state is State.CLOSED:
-                self.last_word = speaker
+            return None
+        if len(seqs) >= limits.OUTSTANDING_PER_LWP:
+            return f"at most {limits.OUTSTANDING_PER_LWP} requests of an lwp unanswered"
+        if seq in seqs:
+            return f"another seq than {seq}, which waits for its reply"
+        seqs.append(seq)
+        self.unanswered += 1
+        return None
 
     def _awaited(self, speaker: Role | None = None) -> str:
         kinds = TRANSITIONS.get((self.state, speaker or self.peer), _NOTHING)

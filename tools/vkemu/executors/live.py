@@ -129,7 +129,8 @@ class Live(Execution):
         mailbox.queue.append(message)
         mailbox.state = len(mailbox.queue)
         if mailbox.waiters:
-            self.changed(mailbox)
+            CLOCK[0] = self.clock
+            self._recheck(mailbox.waiters)
 
     def deliver(self, mail: Iterable[tuple[Mailbox, Any]]) -> None:
         """Post it all, and let the threads take the steps it leads to now, when they have nothing
@@ -229,11 +230,7 @@ class Live(Execution):
             if thread is None or not thread.runnable:
                 continue
             self._turns[tid] = self.steps
-            for _ in range(quantum):
-                self._take(thread)
-                now = spent()
-                if not thread.runnable or now >= end or self.over:
-                    break
+            now = self._take(thread, quantum, end)
             if thread.runnable:
                 ready.append(tid)
             if host.ready and account is not host:
@@ -256,38 +253,45 @@ class Live(Execution):
             if not self.steps % QUANTUM:
                 await checkpoint()
 
-    def _take(self, thread: Thread) -> None:
-        """`step` spelt out, as in `wander`."""
+    def _take(self, thread: Thread, quantum: int = 1, end: int = sys.maxsize) -> int:
+        """So many steps of it, if it can and it is not `end` before; what time it is then.
+        `step` spelt out, as in `wander`."""
         CLOCK[0] = self.clock
-        if self.steps >= self._late:
-            self.goes_on(self.steps)
-            self.clock = CLOCK[0]
-        self.steps += 1
-        if self.schedule is not None:
-            self.schedule.append(thread.tid)
-        effect = thread.pending
-        obj = effect.obj  # type: ignore[union-attr]
-        CURTHREAD[0] = thread
-        try:
-            upcoming = thread.coro.send(thread)
-            guarded = upcoming.guard is not None
-            if effect.guard is not None:  # type: ignore[union-attr]
-                self._leave(thread, effect)  # type: ignore[arg-type]
-            if guarded:
-                self._await(thread, upcoming)
-            else:
-                thread.pending = upcoming
-        except StopIteration:
-            if effect.guard is not None:  # type: ignore[union-attr]
-                self._leave(thread, effect)  # type: ignore[arg-type]
-            self._end(thread)
-        except BaseException as error:
-            self._stop(thread, effect, error)  # type: ignore[arg-type]
-        if obj.waiters:
-            self._recheck(obj.waiters)
-        CURTHREAD[0] = None
-        if self.failed is not None or not self.runnable or self.steps >= self.max_steps:
-            self._settle()
+        spent, schedule = self._spent, self.schedule
+        for _ in range(quantum):
+            if self.steps >= self._late:
+                self.goes_on(self.steps)
+                self.clock = CLOCK[0]
+            self.steps += 1
+            if schedule is not None:
+                schedule.append(thread.tid)
+            effect = thread.pending
+            obj = effect.obj  # type: ignore[union-attr]
+            CURTHREAD[0] = thread
+            try:
+                upcoming = thread.coro.send(thread)
+                guarded = upcoming.guard is not None
+                if effect.guard is not None:  # type: ignore[union-attr]
+                    self._leave(thread, effect)  # type: ignore[arg-type]
+                if guarded:
+                    self._await(thread, upcoming)
+                else:
+                    thread.pending = upcoming
+            except StopIteration:
+                if effect.guard is not None:  # type: ignore[union-attr]
+                    self._leave(thread, effect)  # type: ignore[arg-type]
+                self._end(thread)
+            except BaseException as error:
+                self._stop(thread, effect, error)  # type: ignore[arg-type]
+            if obj.waiters:
+                self._recheck(obj.waiters)
+            CURTHREAD[0] = None
+            if self.failed is not None or not self.runnable or self.steps >= self.max_steps:
+                self._settle()
+            now = spent()
+            if not thread.runnable or now >= end or self.over:
+                break
+        return now
 
     def _settle(self) -> None:
         """After a step, or a change from outside: is it over? If all wait for time, let it pass."""
@@ -342,12 +346,12 @@ class Live(Execution):
     def _mark(self, thread: Thread, runnable: bool) -> None:
         if runnable is thread.runnable:
             return
+        super()._mark(thread, runnable)
         if runnable and self._imposed is None:
             self.run_queue.add(thread.tid)
             if self._idle is not None:
                 self._idle.set()
                 self._idle = None
-        super()._mark(thread, runnable)
 
     def waiting_since(self, thread: Thread) -> int | None:
         """At which step it last got its turn; None: it can go on."""
