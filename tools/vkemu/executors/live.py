@@ -128,9 +128,7 @@ class Live(Execution):
         """Send from outside any kernel thread; whoever waits for mail can go on."""
         mailbox.queue.append(message)
         mailbox.state = len(mailbox.queue)
-        if mailbox.waiters:
-            CLOCK[0] = self.clock
-            self._recheck(mailbox.waiters)
+        self.changed(mailbox)
 
     def deliver(self, mail: Iterable[tuple[Mailbox, Any]]) -> None:
         """Post it all, and let the threads take the steps it leads to now, when they have nothing
@@ -216,10 +214,9 @@ class Live(Execution):
 
     def _turn(self, account: Account) -> None:
         """Steps of the account's threads until it has used what it may, or none can go on."""
-        spent, ready, threads = self._spent, account.ready, self.threads
-        host = self.run_queue.host
+        ready, threads, host = account.ready, self.threads, self.run_queue.host
         quantum = QUANTUM
-        now = began = spent()
+        now = began = self._spent()
         end = began + account.deficit
         while ready and now < end and not self.over:
             if self._random is not None:
@@ -239,8 +236,7 @@ class Live(Execution):
         account.used += now - began
 
     def _steps_ns(self) -> int:
-        step_ns = 4_000  # what a step is taken to cost when there is no real time
-        return self.steps * step_ns
+        return self.steps * 4_000  # what a step is taken to cost when there is no real time
 
     async def _impose(self, schedule: Iterator[int]) -> None:
         while not self.over:
@@ -254,8 +250,7 @@ class Live(Execution):
                 await checkpoint()
 
     def _take(self, thread: Thread, quantum: int = 1, end: int = sys.maxsize) -> int:
-        """So many steps of it, if it can and it is not `end` before; what time it is then.
-        `step` spelt out, as in `wander`."""
+        """`step` spelt out, so many times while it can, and until `end`; what time it is then."""
         CLOCK[0] = self.clock
         spent, schedule = self._spent, self.schedule
         for _ in range(quantum):
