@@ -28,10 +28,8 @@ from tests.exploration.generated import trace_of
 DFS_MAX = 400
 REDUCTIONS = ("dpor", "source-dpor")
 OTHERS = ("portfolio", "bounded")
-# Of these there are more executions than traces: every step has to count;
+# Of these there are more executions than traces: every step has to count.
 EVERY_STEP_COUNTS = {"look", "late"}
-# or what a cancelled thread does in its next step is not known before.
-UNKNOWN_BEFORE = {"cancel", "nursery"}
 
 
 class Truth:
@@ -48,7 +46,6 @@ class Truth:
         self.complete = self.found.exhausted
         # Where there are no more executions than traces.
         self.ordered = not source.always and not source.ops & EVERY_STEP_COUNTS
-        self.exact = self.ordered and not source.ops & UNKNOWN_BEFORE
         self.traces = self.classes(ends) if counted and self.complete and self.ordered else None
 
     def classes(self, ends: Ends) -> set[Any]:
@@ -67,8 +64,7 @@ class Truth:
             return
         assert self.classes(ends) == self.traces, self.source
         if strategy in REDUCTIONS:
-            more = found.executions - len(self.traces)
-            assert more == 0 or (more > 0 and not self.exact), (more, self.source)
+            assert found.executions == len(self.traces), self.source
 
     def compare(self, ends: Ends, found: Any) -> None:
         assert ends.states == self.ends.states, self.source

@@ -152,6 +152,7 @@ class Making:
         cancellation = Cancellation(("cancel", *thread.path))
         if cancellation.key not in self.numbers.cancelled:
             self.numbers.cancel(cancellation.key)
+            self.watched[thread] = None  # from the next execution on
         elif thread not in self.watched:
             self.numbers.expose(cancellation.key)  # every step might have been cancelled
         return cancellation.cancel(thread, self.execution.divert)

@@ -102,9 +102,11 @@ class Diverted(Between):
             (shared, True) for shared, _ in effect.also if not isinstance(shared, Cancellation)
         )
         # Of the same object, which the thread may have to be taken out of.
-        return Interruption(
+        found = Interruption(
             effect.obj, "cancelled", write=True, also=((self.cancellation, False), *also)
         )
+        found.was = None
+        return found
 
     def send(self, value: Any) -> Any:
         pending = curthread().pending if self.next is None else self.next
@@ -140,10 +142,12 @@ class Again(Effect):
 
 
 class Interruption(Effect):
-    """In the place of a thread's effect, when it was cancelled. What the thread does in its step
-    is not known before: it might have been the effect."""
+    """In the place of a thread's effect, when it was cancelled. Before that it would have been
+    `was`, where that had been announced: see `reduction.interrupted`."""
 
-    __slots__ = ()
+    __slots__ = ("was",)
+
+    was: Effect | None
 
     @property
     def write(self) -> bool:
@@ -173,7 +177,8 @@ class Cancellation(Shared):
         if me is thread:
             instead = None
         thread.coro = diverted = Diverted(thread.coro, self, instead)  # type: ignore[assignment]
-        if diverted.next is not instead:
+        if isinstance(diverted.next, Interruption):
+            diverted.next.was = instead
             divert(thread, diverted.next)
 
 

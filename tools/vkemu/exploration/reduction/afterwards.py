@@ -162,7 +162,11 @@ class Guesses(Reversals):
                 events ^= ahead
                 if leaf and events:
                     event = ahead.bit_length() - 1
-                    tree[n] = tid, self.trace.footprints[event], [self._branch(events, late, 0)]
+                    tree[n] = (
+                        tid,
+                        self.trace.footprints[event],
+                        [self._branch(events, late, footprint)],
+                    )
                 elif leaf and touched is not None:  # more than one guess
                     tree[n] = tid, tuple(sorted({*touched, *footprint})), below
                 if leaf or not events:
@@ -170,7 +174,7 @@ class Guesses(Reversals):
                 tree = below
                 break
             else:
-                tree.append(self._branch(events, late, 0))
+                tree.append(self._branch(events, late, footprint))
                 return True
 
     def ahead(self, node: Node, events: int, late: int, past: int) -> int | None:

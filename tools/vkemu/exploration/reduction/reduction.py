@@ -21,7 +21,7 @@ from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, r
 from vkemu.exploration.reduction.observation import View
 from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.reduction.unannounced import Unannounced, changeable
-from vkemu.exploration.reduction.wakeup import Tree
+from vkemu.exploration.reduction.wakeup import Node, Tree
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
@@ -159,10 +159,9 @@ class Reduction(Path):
                 trace.advanced()
             below: Tree = []
             if tree:
-                tid, _, below = tree.pop(0)
+                tid, _, below = node = tree.pop(0)
                 if tid not in runnable:
-                    # It depends on more than the race it comes from: any other will do.
-                    tid, below = awake(runnable, sleep), []
+                    tid, below = instead(node, tree, runnable, sleep)
             elif sleep:
                 tid = awake(runnable, sleep)
             elif tid < 0 or not threads[tid].runnable:
@@ -286,6 +285,16 @@ class Reduction(Path):
     def reverse_races(self) -> None:
         """See to it that the other order of every race is explored too."""
         raise NotImplementedError
+
+
+def instead(node: Node, tree: Tree, runnable: list[int], sleep: Tree) -> tuple[int, Tree]:
+    """For a thread that cannot run: its step depends on more than the race it comes from. Any other
+    will do, after those that are to be explored anyway."""
+    for n, (tid, _, below) in enumerate(tree):
+        if tid in runnable:
+            tree[n] = node
+            return tid, below
+    return awake(runnable, sleep), []
 
 
 def awake(runnable: list[int], sleep: Tree) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from vkprotocol.effects import CLOCK, Effect, Guard, Shared
 
 from vkemu.exploration.primitives.select import Lost
+from vkemu.exploration.primitives.together import Together
 from vkemu.exploration.reduction.footprint import Footprint, Objects, Race
 
 OPEN: Final = -1
@@ -49,7 +50,11 @@ def conditions_of(trace: Trace, effect: Effect) -> list[Condition]:
     due = was.deadline is not None and was.deadline <= CLOCK[0]
     found: list[Condition] = []
     every: Any = effect.guard
-    for (shared, _), guard in zip(effect.also, every.guards, strict=False):
+    parts: Any = [(effect.obj, every)]
+    if type(effect.obj) is Together and every is not None:
+        shares = (shared for shared, _ in effect.also)
+        parts = zip(shares, every.guards, strict=False)
+    for shared, guard in parts:
         if guard is not None:
             touching = hasattr(shared, "commute")
             code = 2 * trace.objects.number(shared) + touching
@@ -83,15 +88,15 @@ def meet(trace: Trace, tid: int, effect: Effect, footprint: Footprint, past: int
     return clock
 
 
-def waiting(trace: Trace, tid: int, effect: Effect, past: int, n: int) -> list[Race]:
-    """Races of a thread that cannot go on."""
+def waiting(trace: Trace, tid: int, effect: Effect, past: int, n: int, cuts: int = 0) -> list[Race]:
+    """Races of a thread that cannot go on; `cuts` have to come after it whatever it waits for."""
     conditions = conditions_of(trace, effect)
     for condition in conditions:
         if condition.touching:
-            events = touched(trace, condition) & ~past & ((1 << n) - 1)
+            events = touched(trace, condition) & ~past & ((1 << n) - 1) | cuts
             every = [event for event in range(n) if events >> event & 1]
             return [(event, n, tid, None, past, ()) for event in every]
-    cuts = 0  # what has to come after it, besides what happens after that
+    # What has to come after it, besides what happens after that.
     settled = False
     while not settled:
         settled = True

@@ -20,9 +20,10 @@ from vkprotocol.effects import Effect, Shared, Thread
 
 from vkemu.executors.announced import may_go_on
 from vkemu.executors.controlled import Execution
+from vkemu.exploration.primitives.scopes import Interruption
 from vkemu.exploration.primitives.together import States, Together
 from vkemu.exploration.record import Record
-from vkemu.exploration.reduction import commuting, several
+from vkemu.exploration.reduction import commuting, interrupted, several
 from vkemu.exploration.reduction.footprint import Footprint, Objects, Race
 
 Births: TypeAlias = Iterable[tuple[int, int]]  # a thread, and the event that spawned it or -1
@@ -141,6 +142,8 @@ class Trace(Record):
         unsure = self.objects.unsure
         if type(effect.obj) is Together and effect.guard is not None and not unsure:
             return several.meet(self, tid, effect, footprint, past, met)
+        if type(effect) is Interruption and not unsure:
+            return interrupted.meet(self, tid, effect, footprint, past, met)
         n = len(self.tids)
         clocks = self.clocks
         known = None if self.objects.computed(effect) else footprint

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from vkemu.exploration.reduction.footprint import Footprint, Race
+from vkemu.exploration.reduction.footprint import Footprint, Race, dependent
 from vkemu.exploration.reduction.trace import Trace
 
 Node: TypeAlias = tuple[int, Footprint | None, "Tree"]
@@ -40,6 +40,8 @@ class Reversals:
         _, second, _, footprint, past, _ = race
         late = 1 << second
         opaque = 0
+        # Most often what the second touches in its new place is what it touched in the old one.
+        other = footprint is not self.trace.footprints[second]
         if footprint is None:
             opaque = late
             past = free
@@ -66,6 +68,8 @@ class Reversals:
                     before = 0
                     for code in touched:
                         before |= rivals[code]
+                    if other and footprint is not None and not dependent(touched, footprint):
+                        before &= ~late
                 if before & events:
                     continue
                 if not below:
@@ -74,18 +78,18 @@ class Reversals:
                 nodes = tree = below
                 break
             else:
-                tree.append(self._branch(events, late, opaque))
+                tree.append(self._branch(events, late, footprint))
                 return True
         return False
 
-    def _branch(self, events: int, late: int, opaque: int) -> Node:
-        """What remains of the sequence, as a tree without forks."""
+    def _branch(self, events: int, late: int, footprint: Footprint | None) -> Node:
+        """What remains of the sequence, as a tree without forks; `footprint` is that of `late`."""
         trace = self.trace
         below: Tree = []
         if events & late:
             events ^= late
             second = late.bit_length() - 1
-            below = [(trace.tids[second], None if opaque else trace.footprints[second], below)]
+            below = [(trace.tids[second], footprint, below)]
         while events:
             event = events.bit_length() - 1
             events ^= 1 << event
