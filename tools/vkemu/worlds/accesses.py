@@ -19,8 +19,10 @@ from types import (
 from typing import Any, Final
 
 from vkemu.worlds.known import (
+    CHANGING,
     HARMLESS_TYPES,
     PURE_MODULES,
+    unfollowed,
 )
 from vkemu.worlds.noting import (
     CONTAINER_TYPES,
@@ -47,23 +49,36 @@ VIEWS: Final[tuple[type, ...]] = (type({}.keys()), type({}.values()), type({}.it
 
 
 def opaque(kind: type) -> bool:
-    """An object of a C type that nobody knows: whatever is done to it may change it."""
+    """An object of a type that nobody knows, of C or the standard library: whatever is done to it
+    may change it."""
     known = _opaque.get(kind)
     if known is None:
-        base = next(cls for cls in kind.__mro__ if not made_by_class_statement(cls))
-        known = _opaque[kind] = not (
+        order = kind.__mro__
+        at = next(n for n, cls in enumerate(order) if not made_by_class_statement(cls))
+        base = order[at]
+        module = base.__module__.lstrip("_")
+        known = _opaque[kind] = any(map(unfollowed, order[:at])) or not (
             base in IMMUTABLE
             or base in HARMLESS_TYPES
             or issubclass(kind, (*CONTAINERS, tuple, str, int, float, bytes, BaseException, type))
             or kind in ITERATORS
             or kind in VIEWS
-            or base.__module__.lstrip("_") in PURE_MODULES
+            or (module in PURE_MODULES and module not in CHANGING)
         )
     return known
 
 
 def made_by_class_statement(cls: type) -> bool:
-    return any(name in vars(cls) for name in ("__dict__", "__slots__", "__weakref__"))
+    """Or it keeps nothing that the class it derives from does not."""
+    if any(name in vars(cls) for name in ("__dict__", "__slots__", "__weakref__")):
+        return True
+    heap_type = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+    base = cls.__base__
+    return base is not None and bool(cls.__flags__ & heap_type) and layout(cls) == layout(base)
+
+
+def layout(cls: type) -> tuple[int, int]:
+    return cls.__basicsize__, cls.__itemsize__
 
 
 _opaque: dict[type, bool] = {}
@@ -97,6 +112,8 @@ def look(obj: Any, write: bool, depth: int = 3) -> None:
                 look(each, write, depth - 1)
     elif kind in ITERATORS or kind in VIEWS:
         behind(obj, write=kind in ITERATORS)
+    elif kind is memoryview:
+        look(obj.obj, write)
     elif opaque(kind):
         LOG.note(obj, "*", write)
 

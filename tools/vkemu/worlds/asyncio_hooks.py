@@ -13,13 +13,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from vkemu.worlds.accesses import written_late
 from vkemu.worlds.asyncio_loop import Future, PyFuture, Task, ordered_hash
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import instrument_late
+from vkemu.worlds.noting import HERE, touch
 from vkemu.worlds.workers import current
 
 C_TASK = asyncio.Task
 C_FUTURE = asyncio.Future
+ALL_TASKS = asyncio.all_tasks
 
 
 def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
@@ -35,6 +38,8 @@ def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
                 hooks.replace(module, name, Task)
             elif value is C_FUTURE:
                 hooks.replace(module, name, Future)
+            elif value is ALL_TASKS:
+                hooks.replace(module, name, all_tasks)
     gathering(hooks)
     results(hooks)
     if "anyio" in sys.modules:  # it keeps scopes in sets
@@ -49,6 +54,17 @@ def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
         return None if world is None or world.at < 0 else (world.loop, world.now)
 
     return now
+
+
+def all_tasks(loop: Any = None) -> Any:
+    from vkemu.worlds.asyncio_world import AsyncioWorld
+
+    world = AsyncioWorld.current
+    if world is None or not HERE.on:
+        return ALL_TASKS(loop)
+    written_late("all_tasks")  # by whoever starts a task
+    touch(world.loop, "all_tasks", write=False)
+    return {task for task in world.of_task if not task.done()}
 
 
 def worker_threads(hooks: Hooks, backend: Any) -> None:

@@ -9,7 +9,7 @@ import asyncio.tasks
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vkemu.worlds.asyncio_sockets import Networking
-from vkemu.worlds.noting import LOG
+from vkemu.worlds.noting import LOG, touch
 
 if TYPE_CHECKING:
     from vkemu.worlds.asyncio_world import AsyncioWorld
@@ -56,9 +56,23 @@ class Loop(Networking, BaseEventLoop):  # type: ignore[misc]
     def __del__(self) -> None:
         pass
 
-    def time(self) -> float:
-        from vkemu.worlds.noting import touch
+    def create_task(self, coro: Any, **named: Any) -> Any:
+        touch(self, "_task_factory", write=False)
+        return super().create_task(coro, **named)
 
+    def set_task_factory(self, factory: Any) -> None:
+        touch(self, "_task_factory", write=True)
+        super().set_task_factory(factory)
+
+    def set_exception_handler(self, handler: Any) -> None:
+        touch(self, "_exception_handler", write=True)
+        super().set_exception_handler(handler)
+
+    def get_exception_handler(self) -> Any:
+        touch(self, "_exception_handler", write=False)
+        return super().get_exception_handler()
+
+    def time(self) -> float:
         touch(self, "now", write=False)
         return float(self.world.now)
 

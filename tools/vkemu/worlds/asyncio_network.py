@@ -41,6 +41,7 @@ class Transport(asyncio.Transport):
 
     def watch(self) -> None:
         """Call back when something arrives."""
+        touch(self, "reading", write=False)
         if self.asked or self.paused or self.closing:
             return
         if self.sock.readable():
@@ -73,6 +74,7 @@ class Transport(asyncio.Transport):
                 self.close()
 
     def give(self, data: bytes) -> None:
+        touch(self, "protocol", write=False)
         if not isinstance(self.protocol, asyncio.BufferedProtocol):
             self.protocol.data_received(data)
             return
@@ -176,6 +178,7 @@ class Transport(asyncio.Transport):
     def fall(self, error: Exception | None) -> None:
         """The connection is no more."""
         touch(self, "reading", write=True)
+        touch(self, "writing", write=True)
         self.closing = True
         self.unsent.clear()
         self.end(error)
@@ -208,6 +211,7 @@ class Transport(asyncio.Transport):
         self.protocol = protocol
 
     def get_protocol(self) -> Any:
+        touch(self, "protocol", write=False)
         return self.protocol
 
 
@@ -224,6 +228,7 @@ class Server(asyncio.AbstractServer):
 
     @property
     def sockets(self) -> tuple[Any, ...]:
+        touch(self, "serving", write=False)
         return tuple(self.socks or ())
 
     def get_loop(self) -> Any:
@@ -248,6 +253,7 @@ class Server(asyncio.AbstractServer):
             sock.when_readable(lambda: self.loop.call_soon(self.accept, sock))
 
     def accept(self, sock: Socket) -> None:
+        touch(self, "serving", write=False)
         while self.socks is not None:
             try:
                 accepted, _ = sock.accept()

@@ -22,6 +22,7 @@ from sniffio import thread_local as sniffio_library
 from vkprotocol.effects import Thread
 
 from vkemu.exploration.reduction.footprint import Footprint
+from vkemu.worlds.accesses import WRITTEN
 from vkemu.worlds.asyncio_loop import Loop, PyTask
 from vkemu.worlds.asyncio_network import Transport
 from vkemu.worlds.instrumenting import reach
@@ -146,6 +147,8 @@ class AsyncioWorld(World):
         self.of_task[task] = thread
         self.task_of[thread.tid] = task
         LOG.name(task)
+        if "all_tasks" in WRITTEN:
+            touch(self.loop, "all_tasks", write=True)
         reach(coroutine)
         if self.cancel and (
             name == self.cancel or (self.cancel == "everywhere" and len(self.of_task) == 1)
@@ -267,6 +270,10 @@ class AsyncioWorld(World):
                 touch(self.loop, "callbacks", write=True)
             queue.remove(handle)
             must |= self.asked_for(handle)
+            self.woken.pop(id(handle), None)
+            seq = self.seqs.pop(id(handle), 0)
+            if self.inner.pop(seq, None) is not None and self.order == "arrival":
+                self.ran.append((seq, 1 << self.at))
             self.run_handle(handle, thread, queue)
         elif tid in self.workers:
             if self.workers[tid].step():
@@ -293,16 +300,17 @@ class AsyncioWorld(World):
 
     def asked_for(self, handle: Any) -> int:
         """The events that a handle comes after: what asked for it, and what keeps its order."""
-        must = self.woken.pop(id(handle), 0)
-        seq = self.seqs.pop(id(handle), 0)
+        must = self.woken.get(id(handle), 0)
+        seq = self.seqs.get(id(handle), 0)
         if self.order == "arrival":
             for other, event in self.ran:
                 if other < seq:
                     must |= event
-            if seq in self.inner:
-                self.ran.append((seq, 1 << self.at))
-        self.inner.pop(seq, None)
         return must
+
+    def past_of_next(self, tid: int) -> int:
+        queue = self.queues.get(tid)
+        return super().past_of_next(tid) | (self.asked_for(queue[0]) if queue else 0)
 
     def run_handle(self, handle: Any, thread: Thread, queue: Any) -> None:
         self.spinning.running = handle

@@ -64,7 +64,8 @@ class WorldAudit(Audit):
         tids = self.program.tids
         if len(self.paths) < len(tids):
             self.paths = sorted(tids, key=tids.__getitem__)
-        return form_of(trace, self.paths)
+        world: Any = self.program.execution
+        return form_of(trace, self.paths, failed=world.fell)
 
     def learned(self) -> bool:
         return bool(self.forms) and self.draw()
@@ -207,6 +208,8 @@ class Taken:
             self.before.append(before & ((1 << n) - 1))
             codes = frozenset((keys[code >> 1], code & 1) for code in turn.codes)
             self.steps.append(Step(thread.path, f"{thread.name} at {where}", codes))
+        if world.fell:  # and so nobody took a step any more
+            self.before[-1] = (1 << len(self.steps) - 1) - 1
 
     def order(self, random: Random) -> list[int]:
         """Another order of the same trace."""

@@ -6,10 +6,12 @@ given is known: functions of C and of the standard library change it, unless the
 
 from __future__ import annotations
 
+import asyncio.tasks
 import builtins
 import functools
 from collections.abc import Callable
 from types import (
+    AsyncGeneratorType,
     BuiltinFunctionType,
     FunctionType,
     GeneratorType,
@@ -127,6 +129,8 @@ def call_on(obj: Any, kind: type, name: str, args: tuple[Any, ...]) -> None:
             look(arg, False, 0)
     elif isinstance(obj, type):
         called(obj, *args)  # dict.fromkeys, say
+    elif kind in GENERATORS:
+        LOG.note(obj, "at", True)
     elif opaque(kind):
         LOG.note(obj, "*", True)
         for arg in args:
@@ -141,6 +145,8 @@ def call_wrapper(function: Any, args: tuple[Any, ...]) -> None:
         call_on(obj, type(obj), name, args)
     elif name == "__setattr__" and len(args) == 2:
         set_attribute(obj, *args)
+    elif name == "__next__" and function is not NAMES_TASKS:
+        takes_next(obj)
 
 
 def call_descriptor(function: Any, args: tuple[Any, ...]) -> None:
@@ -163,6 +169,9 @@ def call_class(kind: type, args: tuple[Any, ...]) -> None:
         name_all(arg)
         look(arg, False, 0)
 
+
+GENERATORS: Final = (GeneratorType, AsyncGeneratorType)
+NAMES_TASKS: Final = getattr(asyncio.tasks, "_task_name_counter", None)  # it has no meaning
 
 CALLS: Final[dict[type, Callable[[Any, tuple[Any, ...]], None]]] = {
     FunctionType: call_python,

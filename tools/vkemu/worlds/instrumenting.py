@@ -13,24 +13,12 @@ import gc
 import sys
 from collections.abc import Iterable, Iterator
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from typing import Any
 
 from vkemu.worlds import accesses, calls
-from vkemu.worlds.known import PURE_MODULES, RUNTIME
+from vkemu.worlds.known import PRIMITIVES, eligible
 from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG
 from vkemu.worlds.rewriting import INITIAL, UNSEEN, Rewriter, stores_of
-
-# Of the libraries that the worlds drive, and of the standard library: these are rewritten too.
-PRIMITIVES: Final = (
-    "trio._sync", "trio._channel", "trio._core._parking_lot", "trio._core._unbounded_queue",
-    "trio._core._local", "trio._threads", "trio._highlevel_generic", "trio._highlevel_socket",
-    "trio._highlevel_open_tcp_listeners", "trio._highlevel_open_tcp_stream",
-    "trio._highlevel_serve_listeners", "trio._socket",
-    "trio.testing._memory_streams", "trio.testing._sequencer",
-    "asyncio.locks", "asyncio.queues", "asyncio.futures", "asyncio.tasks", "asyncio.timeouts",
-    "asyncio.taskgroups", "asyncio.streams", "asyncio.staggered",
-    "anyio", "async_timeout", "collections", "contextlib", "copy", "heapq", "queue",
-)  # fmt: skip
 
 
 class Instruments:
@@ -172,16 +160,6 @@ def instrument_late(function: Any) -> None:
         function = inner
     if calls.LATE and id(function.__code__) not in calls.MADE:
         calls.LATE[0](function)
-
-
-def eligible(name: str) -> bool:
-    stem = name.partition(".")[0]
-    return not (
-        stem in PURE_MODULES
-        or stem in RUNTIME
-        or stem in sys.stdlib_module_names
-        or stem.startswith("_pytest")
-    ) or name.startswith(PRIMITIVES)
 
 
 def reachable(main: Any) -> list[str]:

@@ -9,6 +9,7 @@ import datetime
 import decimal
 import operator
 import re
+import sys
 import types
 import weakref
 from typing import Any, Final
@@ -88,13 +89,43 @@ PURE_MODULES: Final = frozenset(
         "pprint", "re", "reprlib", "signal", "sniffio", "sre_compile", "sre_parse", "ssl", "stat",
         "string", "stringprep", "struct", "sys", "textwrap", "time", "token", "tokenize",
         "traceback", "types", "typing", "typing_extensions", "unicodedata", "urllib", "uuid",
-        "warnings", "weakref", "zlib", "_abc", "_bisect_not", "_codecs", "_collections_abc",
-        "_contextvars", "_functools", "_json", "_operator", "_pydecimal", "_sre", "_struct",
-        "_thread", "_weakref", "_weakrefset", "pytest", "_pytest", "pluggy", "hypothesis",
+        "warnings", "zlib", "_abc", "_bisect_not", "_codecs", "_collections_abc", "_contextvars",
+        "_functools", "_json", "_operator", "_pydecimal", "_sre", "_struct", "_thread", "_weakref",
+        "pytest", "_pytest", "pluggy", "hypothesis",
         "bytecode", "vkemu", "vkprotocol", "vkhost", "vkguest",
         # To print is all they are for.
         "certifi", "click", "markdown_it", "mdurl", "pygments", "rich",
     ]
 )  # fmt: skip
+# Of those some have objects of C that do change.
+CHANGING: Final = frozenset(["io", "itertools", "hashlib", "zlib"])
 # Those whose insides the worlds note themselves: what they are given is passed on, not touched.
 RUNTIME: Final = frozenset(["anyio", "asyncio", "concurrent", "trio"])
+# Of the libraries that the worlds drive, and of the standard library: these are rewritten too.
+PRIMITIVES: Final = (
+    "trio._sync", "trio._channel", "trio._core._parking_lot", "trio._core._unbounded_queue",
+    "trio._core._local", "trio._threads", "trio._highlevel_generic", "trio._highlevel_socket",
+    "trio._highlevel_open_tcp_listeners", "trio._highlevel_open_tcp_stream",
+    "trio._highlevel_serve_listeners", "trio._socket",
+    "trio.testing._memory_streams", "trio.testing._sequencer",
+    "asyncio.locks", "asyncio.queues", "asyncio.futures", "asyncio.tasks", "asyncio.timeouts",
+    "asyncio.taskgroups", "asyncio.streams", "asyncio.staggered",
+    "anyio", "async_timeout", "collections", "contextlib", "copy", "heapq", "queue",
+)  # fmt: skip
+
+
+def eligible(name: str) -> bool:
+    stem = name.partition(".")[0]
+    return not (
+        stem in PURE_MODULES
+        or stem in RUNTIME
+        or stem in sys.stdlib_module_names
+        or stem.startswith("_pytest")
+    ) or name.startswith(PRIMITIVES)
+
+
+def unfollowed(cls: type) -> bool:
+    """A class of Python code that is not rewritten, and may change its objects."""
+    module = str(cls.__module__)
+    stem = module.partition(".")[0]
+    return not (stem in PURE_MODULES or stem in RUNTIME or eligible(module))

@@ -15,11 +15,11 @@ from vkprotocol.effects import Also, Effect, Shared, Thread
 
 from vkemu.executors.controlled import Tids
 from vkemu.executors.deadlock import Deadlock
-from vkemu.exploration.reduction.footprint import Footprint, Objects
+from vkemu.exploration.reduction.footprint import Footprint, Objects, dependent
 from vkemu.exploration.result import ExplorationError, Unseen
 from vkemu.exploration.stepwise import Seen, Stepwise
 from vkemu.worlds.network import Network
-from vkemu.worlds.noting import LOG
+from vkemu.worlds.noting import LOG, touch
 from vkemu.worlds.waiting import calling
 from vkemu.worlds.workers import Worker
 
@@ -102,6 +102,7 @@ class World(Stepwise):
         self.refused = ""
         self.outcome: Any = None
         self.ended = False
+        self.fell = False  # in a step: it failed
         self.anew = False  # the program was rewritten for this execution
         self.renewed = 0  # how often the program was rewritten before this execution
         self.teller: Any = None
@@ -274,7 +275,7 @@ class World(Stepwise):
 
     def form(self) -> frozenset[tuple[Any, ...]]:
         """The Mazurkiewicz trace of this execution: of every step, how many of each thread are
-        before it. For those who count traces."""
+        before it; of one that failed only of those before its end. For those who count traces."""
         clocks: list[dict[int, int]] = []
         last: dict[int, int] = {}
         touched: dict[int, list[int]] = {}
@@ -299,7 +300,8 @@ class World(Stepwise):
             clocks.append(clock)
             last[tid] = n
             found.append((tid, clock[tid], tuple(sorted(clock.items()))))
-        return frozenset(found)
+        end = clocks[-1] if self.fell else None
+        return frozenset(each for each in found if end is None or each[1] <= end.get(each[0], 0))
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -342,8 +344,34 @@ class World(Stepwise):
         LOG.told = None
 
     def fail(self, thread: Thread, error: BaseException) -> None:
+        """Nobody goes on. Who could have, could have before this step, and before those that it
+        depends on."""
         thread.error = error
         self.failed = thread
+        self.fell = True
+        if not self.tracking:
+            return
+        touch(self.network, "failed", write=True)
+        unknown = (2 * self.objects.number_of((LOG.name(self.network), "failed")) + 1,)
+        for tid in self.runnable:
+            turn: Any = self.threads[tid].pending
+            if turn is None or self.threads[tid] is self.acting:
+                continue
+            codes = turn.codes or unknown
+            past = self.past_of_next(tid)
+            for n, (_, other, *_) in enumerate(self.history):
+                if n == self.at or dependent(codes, other.codes):
+                    self.might.append((n, tid, codes, past))
+
+    def past_of_next(self, tid: int) -> int:
+        """The events that the next step of a thread that can run comes after."""
+        past = self.must.get(tid, 0)
+        if tid in self.network.posted:
+            past |= self.network.posted[tid][0][0]
+        for n, (thread, *_) in enumerate(self.history):
+            if thread.tid == tid:
+                past |= 1 << n
+        return past
 
 
 def readable(key: Any) -> str:

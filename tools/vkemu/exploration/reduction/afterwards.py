@@ -122,15 +122,17 @@ def same(touched: Touched, step: Step) -> None:
         )
 
 
-def form_of(trace: Trace, paths: list[tuple[int, ...]]) -> int:
-    """A number for the trace of an execution: of every event, what happens before it."""
+def form_of(trace: Trace, paths: list[tuple[int, ...]], *, failed: bool = False) -> int:
+    """A number for the trace of an execution: of every event, what happens before it. Of one that
+    failed only what happens before its end: how far the others got meanwhile is all one."""
     own = list(zip(paths, trace.own, strict=False))
     before = [
         frozenset((path, (clock & events).bit_count()) for path, events in own if clock & events)
         for clock in trace.clocks
     ]
-    tids = (paths[tid] for tid in trace.tids)
-    return hash(frozenset(zip(tids, before, strict=True)))
+    events = zip((paths[tid] for tid in trace.tids), before, strict=True)
+    past = trace.clocks[-1] if failed else -1
+    return hash(frozenset(event for n, event in enumerate(events) if past >> n & 1))
 
 
 class Guesses(Reversals):

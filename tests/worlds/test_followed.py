@@ -1,0 +1,118 @@
+"""What steps are seen to touch: no less, or a trace is left out, and no more than that."""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import hashlib
+import io
+import itertools
+import queue
+import threading
+import weakref
+from collections.abc import Generator
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from vkemu import explore
+from vkemu.worlds.accesses import opaque
+from vkemu.worlds.asyncio_loop import Loop
+
+from tests.worlds.test_worlds import ends
+
+
+def numbers() -> Generator[int, None, None]:
+    yield from range(2)
+
+
+def write_once(view: memoryview) -> int:
+    view[0] += 1
+    return view[0]
+
+
+# What the standard library keeps in its objects: how to make one, and what looks and changes.
+USES: dict[str, tuple[Any, Any]] = {
+    "count": (itertools.count, next),
+    "cycle": (lambda: itertools.cycle("ab"), next),
+    "generator": (numbers, lambda it: it.send(None)),
+    "file": (io.BytesIO, lambda file: (file.tell(), file.write(b"a"))),
+    "digest": (hashlib.md5, lambda digest: (digest.hexdigest(), digest.update(b"a"))),
+    "event": (threading.Event, lambda event: (event.is_set(), event.set())),
+    "queue": (queue.SimpleQueue, lambda items: (items.empty(), items.put(1))),
+    "weak": (weakref.WeakSet, lambda kept: (len(kept), kept.add(numbers))),
+    "parser": (configparser.ConfigParser, lambda c: (c.sections(), c.read_dict({"a": {}}))),
+    "view": (lambda: memoryview(bytearray(1)), write_once),
+}
+
+
+async def uses(which: str) -> None:
+    make, use = USES[which]
+    thing = make()
+    said = {}
+
+    async def ask(name: str) -> None:
+        said[name] = use(thing)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, "one")
+        nursery.start_soon(ask, "other")
+    assert said["one"] == use(make())
+
+
+async def fails_meanwhile() -> None:
+    """It fails while others could go on, whatever they do by then."""
+    done = []
+
+    async def work(n: int) -> None:
+        await asyncio.sleep(0)
+        done.append(n)
+
+    tasks = [asyncio.create_task(work(n)) for n in range(2)]
+    await asyncio.sleep(0)
+    assert not done, f"already done: {done}"
+    await asyncio.wait(tasks)
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param(which, marks=() if which in {"count", "event"} else pytest.mark.long)
+        for which in USES
+    ],
+)
+def test_what_objects_of_the_standard_library_hold_is_followed(which: str) -> None:
+    result, found = ends(partial(uses, which), "trio")
+
+    assert result.executions == len(found) == 2
+
+
+def test_objects_of_derived_classes_are_no_objects_of_c() -> None:
+    class Base:
+        pass
+
+    class Derived(Base):
+        pass
+
+    class Lock(type(threading.RLock())):  # type: ignore[misc]
+        pass
+
+    class More(Lock):
+        pass
+
+    assert [opaque(kind) for kind in (Derived, Loop, More)] == [False, False, True]
+
+
+def test_who_could_go_on_when_the_program_failed_could_have_before() -> None:
+    found = {}
+    for strategy in ("dpor", "dfs"):
+        forms: set[Any] = set()
+        result = explore(
+            fails_meanwhile, backend="asyncio", strategy=strategy, stop_on_failure=False,
+            each=lambda run, forms=forms: forms.add(run.execution.form()),
+        )  # fmt: skip
+        assert result.doubt == ""
+        found[strategy] = forms, result.failures < result.executions
+
+    assert found["dpor"] == found["dfs"]
