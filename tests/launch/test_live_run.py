@@ -132,6 +132,6 @@ def test_more_vcpus_than_a_word_has_bits(
     assert 1 << 64 < int(wide, 16) < 1 << guests * each
     assert main(["log", "check", "runs/latest"]) == 0
     asked = f"SELECT mask FROM events WHERE mask = '{wide}' LIMIT 1"
-    assert main(["log", "query", "runs/latest", asked]) == 0
+    assert main(["log", "query", "runs/latest", asked, "--csv"]) == 0
     assert main(["log", "show", "runs/latest", "event=cpu.active"]) == 0
     assert capsys.readouterr().out.count(wide) > 1

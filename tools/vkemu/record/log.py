@@ -25,6 +25,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 import orjson
@@ -52,8 +53,13 @@ def nowhere(_thread: Thread) -> Place:
 
 def timestamp(t: int) -> str:
     """The `ts` of virtual nanosecond `t`."""
-    moment = BASE + timedelta(microseconds=t // 1000)
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}{t % 1000:03d}Z"
+    seconds, ns = divmod(t, 1_000_000_000)
+    return f"{_date(seconds)}.{ns:09d}Z"
+
+
+@lru_cache(1)
+def _date(seconds: int) -> str:
+    return f"{BASE + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
 
 
 def plain(value: Any) -> str:
@@ -90,11 +96,16 @@ class Causality(Protocol):
     @property
     def clock(self) -> Mapping[str, int]: ...
 
+    @property
+    def text(self) -> Sequence[bytes]:
+        """The same as JSON, in pieces."""
+        ...
+
     def name(self, thread: Thread) -> str: ...
 
 
-# seq, step, t, actor, cpu, guest, vector clock.
-Head: TypeAlias = tuple[int, int, int, str, int | None, str | None, Mapping[str, int] | None]
+# seq, step, t, actor, cpu, guest.
+Head: TypeAlias = tuple[int, int, int, str, int | None, str | None]
 
 
 class EventLog:
@@ -135,11 +146,12 @@ class EventLog:
         self._at_once = not processors and renderer is None
 
     def emit(self, name: str, *args: Any) -> None:
-        level, fields = self._fields[name]
         self.counts[name] += 1
-        if self._at_once and not self._capture and not merge_contextvars(None, level, {}):
-            self._write(self._line(name, args, self._head()))
+        if self._at_once and not self._capture and not merge_contextvars(None, "", {}):
+            vc = () if self.causality is None else self.causality.text
+            self._write(self._line(name, args, self._head(), vc))
             return
+        level, fields = self._fields[name]
         event: Any = dict(zip(fields, args, strict=True))
         event["event"] = name
         # What a structlog.BoundLogger does, which copies the event twice on the way.
@@ -160,16 +172,15 @@ class EventLog:
             actor = thread.name if causality is None else causality.name(thread)
         seq = self.seq
         self.seq = seq + 1
-        clock = None if causality is None else causality.clock
-        return seq, len(self.schedule), CLOCK[0], actor, cpu, guest, clock
+        return seq, len(self.schedule), CLOCK[0], actor, cpu, guest
 
     def head(self, _logger: Any, level: str, event: EventDict) -> EventDict:
         """Put the head before the fields; a field of the same name wins, as `cpu` of ipi.send."""
-        seq, step, t, actor, cpu, guest, clock = self._head()
+        seq, step, t, actor, cpu, guest = self._head()
         if t != self._stamp[0]:
             self._stamp = (t, timestamp(t))
-        if clock is not None:
-            event["vc"] = clock
+        if self.causality is not None:
+            event["vc"] = self.causality.clock
         return {
             "seq": seq,
             "step": step,
@@ -206,8 +217,8 @@ class Line:
         self._who: dict[tuple[str, int | None, str | None], bytes] = {}
         self._what: dict[str, tuple[bytes, tuple[str, ...], int]] = {}
 
-    def __call__(self, name: str, args: tuple[Any, ...], head: Head) -> bytes:
-        seq, step, t, actor, cpu, guest, clock = head
+    def __call__(self, name: str, args: tuple[Any, ...], head: Head, vc: Sequence[bytes]) -> bytes:
+        seq, step, t, actor, cpu, guest = head
         if t != self._when[0]:
             when = b'"t":%d,"ts":"%b","run":%b,' % (t, timestamp(t).encode(), self._run)
             self._when = (t, when)
@@ -216,11 +227,12 @@ class Line:
             cpu = args[at]
             args = args[:at] + args[at + 1 :]
         who = self._who.get((actor, cpu, guest)) or self._acting(actor, cpu, guest)
-        body = dict(zip(fields, args, strict=True))
-        if clock is not None:
-            body["vc"] = clock
-        said = as_line(body)
-        return b'{"seq":%d,"step":%d,%b%b%b%b' % (seq, step, self._when[1], who, what, said[1:])
+        said = as_line(dict(zip(fields, args, strict=True)))[1:]
+        end: tuple[bytes, ...] = ()
+        if vc:
+            said, end = said[:-2], (b',"vc":' if fields else b'"vc":', *vc, b"}\n")
+        begin = b'{"seq":%d,"step":%d,' % (seq, step)
+        return b"".join((begin, self._when[1], who, what, said, *end))
 
     def _named(self, name: str) -> tuple[bytes, tuple[str, ...], int]:
         """How it begins, what comes then, and which of the fields is the CPU."""
