@@ -29,7 +29,7 @@ DFS_MAX = 400
 REDUCTIONS = ("dpor", "source-dpor")
 OTHERS = ("portfolio", "bounded")
 # Of these there are more executions than traces: every step has to count.
-EVERY_STEP_COUNTS = {"look", "late"}
+EVERY_STEP_COUNTS = {"look", "late", "set_state", "plain"}
 
 
 class Truth:

@@ -20,7 +20,7 @@ RARE = (
     "try_down", "up", "set", "clear", "wait", "put", "get", "try_put", "try_get", "cwait", "notify",
     "barrier", "limiter", "try_limiter", "send", "receive", "try_send", "try_receive", "close",
     "clone", "sleep", "timeout", "cancel", "nursery", "choose", "step", "local", "spawn", "raise",
-    "busy", "look", "late", "lazy", "join", "select",
+    "busy", "look", "late", "lazy", "join", "select", "set_state", "plain",
 )  # fmt: skip
 ALWAYS: dict[str, Callable[[Any], Callable[[], Any]]] = {
     "cells": lambda b: lambda: not (b.cells["x"].value == 1 and b.cells["y"].value == 0),
@@ -33,6 +33,7 @@ ALWAYS: dict[str, Callable[[Any], Callable[[], Any]]] = {
 AT_END: dict[str, Callable[[Any], Callable[[], Any]]] = {
     "cells": lambda b: lambda: b.cells["x"].value != 2 or b.cells["y"].value != 1,
     "seen": lambda b: lambda: sum(map(len, b.seen.values())) != 1,
+    "plain": lambda b: lambda: b.order != [1, 0],
 }
 
 
@@ -57,6 +58,8 @@ def draw(seed: int, size: int = 6) -> Source:
         rng.choice(bodies).append(op)
     always = rng.sample(sorted(ALWAYS), 1) if rng.random() < 0.3 else []
     at_end = rng.sample(sorted(AT_END), 1) if rng.random() < 0.2 else []
+    if any(name == "plain" for body in bodies for name, *_ in body):
+        at_end = ["plain"]  # else nobody sees it
     return Source(tuple(tuple(body) for body in bodies if body), tuple(always), tuple(at_end))
 
 
@@ -74,6 +77,7 @@ class Built:
         self.sender, self.receiver = k.channel("ch", 1)
         self.local = k.local()
         self.busy = False
+        self.order: list[int] = []
         self.seen: dict[Any, list[Any]] = {}
         self.threads: list[Any] = []
         k.joinable = "join" in source.ops
@@ -104,7 +108,7 @@ class Built:
             for thread in self.k.execution.threads.values()
             if thread.pending is not None
         )
-        return values, seen, tuple(stuck), self.busy
+        return values, seen, tuple(stuck), self.busy, tuple(self.order)
 
     async def thread(self, body: tuple[Op, ...]) -> None:
         log = self.seen[curthread().path] = []
@@ -299,6 +303,14 @@ class Built:
         log.append(x.value)
         if n:
             log.append(self.lock.state is None)
+
+    async def do_set_state(self, log: Any, x: Any, n: int) -> None:
+        await self.array[0].load()
+        x.state = n
+
+    async def do_plain(self, log: Any, x: Any, n: int) -> None:
+        await self.array[n % 2].load()
+        self.order.append(n)
 
     async def do_late(self, log: Any, x: Any, n: int) -> None:
         await self.array[1].load()

@@ -109,6 +109,27 @@ def test_what_is_there_to_look_sets_nothing(program: Any) -> None:
     assert "sets x (setting.py:" in said
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        setting.last_of_a_list, setting.last_in_a_dict, setting.last_of_a_variable,
+        setting.last_of_a_field, setting.inside_of_what_is_put_there, setting.lost_update,
+    ],
+)  # fmt: skip
+def test_at_end_sees_variables_that_steps_change(program: Any) -> None:
+    assert agreed(program)[0] == "fail"
+    (remark,) = explore(program, stop_on_failure=False).remarks
+    assert remark.startswith("at_end: <lambda> (setting.py:")
+    assert "reads variables that steps change: those that write what is there already" in remark
+
+
+def test_at_end_costs_nothing_where_steps_are_in_order_or_change_nothing() -> None:
+    found = explore(setting.one_after_the_other)
+    assert (found.verdict, found.executions) == ("pass", 2)
+    found = explore(setting.each_its_own)
+    assert (found.verdict, found.executions, found.remarks) == ("pass", 1, [ALONE])
+
+
 def joined(k: Any) -> None:
     k.joinable = True
     x = k.cell("x")

@@ -159,8 +159,10 @@ def concluded(
     """The verdict, and the failure shrunk and told. `ended`: all that was asked for was done."""
     witnesses = list(witnesses)
     result.kinds = sorted({witness.message for witness in witnesses})
-    result.remarks = run.program.numbers.learned().remarks()
-    if result.exhausted and result.executions == 1 and threads_of(run) > 1:
+    learned = run.program.numbers.learned()
+    result.remarks = learned.remarks()
+    alone = result.exhausted and result.executions == 1 and not learned.ended
+    if alone and threads_of(run) > 1:
         result.remarks.append(ALONE)
     if witnesses:
         from vkemu.exploration.failure.budget import INTERRUPTED

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dis
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from itertools import pairwise
@@ -212,11 +212,20 @@ class Guards:
         self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
         self._asked: dict[Any, None] = {}  # what those are like that were looked at
         self._code: Code | None = None
+        self._ends: list[int] | None = None
 
     def built(self) -> None:
         """Set-up is over, and has made what there is."""
         if self._code is None:
             self._code = Code(self.build)
+
+    def moving_ends(self, predicates: Sequence[Any]) -> list[int]:
+        """Which of what set-up has asked for at the end read what steps may change, besides shared
+        objects: the same in every execution."""
+        if self._ends is None:
+            code = self._code = self._code or Code(self.build)
+            self._ends = [n for n, predicate in enumerate(predicates) if moving(predicate, code)]
+        return self._ends
 
     def ask(self, effect: Effect, building: bool, reducing: bool) -> None:
         """Whether what somebody waits for is in one object alone. What is taken again was asked."""

@@ -36,10 +36,11 @@ class Learned(NamedTuple):
     unsure: bool = False
     whole: tuple[Key, ...] = ()
     loose: bool = False
+    ended: str = ""
 
     def remarks(self) -> list[str]:
-        """Why the search is larger than it had to be."""
-        found = [self.all_seen] if self.all_seen else []
+        """Why the search is larger than it had to be, or what it does not know."""
+        found = [why for why in (self.all_seen, self.ended) if why]
         return found + [
             f"{key_text(key)} is read by a thread without an effect, while others may write it: "
             "every step counts as a reader; await its load, or read it when they are done"
@@ -56,6 +57,7 @@ class Objects:
         "_numbers",
         "all_seen",
         "cancelled",
+        "ended",
         "exposed",
         "extent",
         "keys",
@@ -82,9 +84,9 @@ class Objects:
         self.extent = 0  # of both: how often there was one more
         self.unsure = False  # guards read what no footprint says
         self.loose = False  # what is held may be changed where it is: see `contents`
-        self.whole: dict[
-            Key, None
-        ] = {}  # dicts of async programs that somebody looks at as a whole
+        self.ended = ""  # why not all is known of what `at_end` sees: see `ending`
+        # Dicts of async programs that somebody looks at as a whole.
+        self.whole: dict[Key, None] = {}
         # By code: the footprint of an effect on that object alone.
         self.single: list[Footprint] = []
         self.number_of((STANDING[0],))
@@ -135,6 +137,15 @@ class Objects:
         self._compute(number)
         return True
 
+    def count(self, shared: Shared) -> bool:
+        """Whatever is done to it changes what a predicate sees. True when new."""
+        number = self.number(shared)
+        if self.seen.get(shared.key) or self.all_seen:
+            return False
+        self.seen[shared.key] = True
+        self._compute(number)
+        return True
+
     def see_all(self, why: str) -> None:
         """A predicate reads who knows what: every step may change what it says."""
         self.all_seen = why
@@ -174,8 +185,9 @@ class Objects:
         cancelled = tuple(self.cancelled)
         whole = tuple(self.whole)
         return Learned(
-            self.all_seen, seen, ordered, exposed, cancelled, self.unsure, whole, self.loose
-        )
+            self.all_seen, seen, ordered, exposed, cancelled, self.unsure, whole, self.loose,
+            self.ended,
+        )  # fmt: skip
 
     def learn(self, known: Learned) -> None:
         """What another process has found out."""
@@ -186,6 +198,7 @@ class Objects:
         self.whole.update(dict.fromkeys(known.whole))
         self.unsure = self.unsure or known.unsure
         self.loose = self.loose or known.loose
+        self.ended = self.ended or known.ended
         for key in known.exposed:
             self.exposed[key] = self.number_of((STANDING[1], key))
         self._compute_all()

@@ -6,7 +6,7 @@ for both belong to one process. Trees are flat lists: they can be as deep as an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from vkprotocol.effects import Key
@@ -174,11 +174,17 @@ def _among(positions: list[int], events: int) -> int:
 
 
 def retrace(
-    run: Run, names: Names, frontier: Frontier, record: Record
+    run: Run,
+    names: Names,
+    frontier: Frontier,
+    record: Record,
+    take: Callable[[int], bool] | None = None,
 ) -> Iterator[tuple[int, Step]]:
-    """Take the path of a frontier again: every step is yielded, to be recorded, and then taken;
-    it is taken first where only then is known what it touches."""
+    """Take the path of a frontier again: every step is yielded, to be recorded, and then taken, by
+    `take`; it is taken first where only then is known what it touches."""
     execution = run.execution
+    if take is None:
+        take = execution.step
     for position, step in enumerate(frontier.steps):
         if not execution.runnable and execution.advance():
             record.advanced()
@@ -191,7 +197,7 @@ def retrace(
         if not execution.late:
             yield tid, step
         run.schedule.append(tid)
-        if not execution.step(tid):
+        if not take(tid):
             run.thread_failed()
         if execution.late:
             yield tid, step

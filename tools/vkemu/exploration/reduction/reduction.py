@@ -16,6 +16,7 @@ from vkemu.exploration.inside import loose
 from vkemu.exploration.path import Path
 from vkemu.exploration.reduction import afterwards
 from vkemu.exploration.reduction.contents import Contents
+from vkemu.exploration.reduction.ending import Ending
 from vkemu.exploration.reduction.footprint import Objects, Race, dependent
 from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, retrace
 from vkemu.exploration.reduction.observation import View
@@ -57,6 +58,7 @@ class Reduction(Path):
         self.resumed = False
         self.unannounced = Unannounced(self.objects, self.trace)
         self.contents = Contents(self.objects, self.trace)
+        self.ending = Ending(self.objects, self.trace)
         # Steps that may be spent on what comes after executions that are cut: it is not known, and
         # so may depend on all that was.
         self.future_steps = 200_000
@@ -115,6 +117,8 @@ class Reduction(Path):
             loose(self.trace.befores[self.kept :]) or (unannounced.looks and unannounced.loose())
         ):
             self.objects.loose = self.stale = True
+        if self.ending.changes or self.ending.grown:
+            self.stale |= self.ending.unordered()
         if self.view.grown:
             self.view.grown = False
             self.stale = True
@@ -140,7 +144,7 @@ class Reduction(Path):
         runnable = execution.runnable
         add = trace.add
         befores = trace.befores
-        step = self.contents.stepping(run) if self.objects.loose else execution.step
+        step = self.stepping(run)
         sleeps = self.sleeps
         trees = self.trees
         sleep = self.sleep
@@ -198,6 +202,14 @@ class Reduction(Path):
                 return
         self.cut(run)
 
+    def stepping(self, run: Run) -> Callable[[int], bool]:
+        """New steps come now: what takes them, and sees what they do besides."""
+        program = run.program
+        step = self.contents.stepping(run) if self.objects.loose else run.execution.step
+        if program.ends and not program.only_ours:
+            step = self.ending.stepping(program, step)
+        return step
+
     def cut(self, run: Run) -> None:
         """The execution is as long as it may be. What would have come is not known."""
         trace = self.trace
@@ -243,7 +255,8 @@ class Reduction(Path):
         self.late = run.execution.late
         if self.late:
             add = afterwards.adding(self.trace, run.execution)
-        for tid, step in retrace(run, names, frontier, self.trace):
+        take = None if self.late else self.stepping(run)
+        for tid, step in retrace(run, names, frontier, self.trace, take):
             effect = run.execution.effect_of(tid)
             assert effect is not None
             add(tid, effect)
