@@ -22,14 +22,14 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
 from vkemu.workers.processes import Processes
 
-from tests.exploration.drawn import Built, Ends, Source, draw
+from tests.exploration.drawn import AT_END, Built, Ends, Source, draw
 from tests.exploration.generated import trace_of
 
 DFS_MAX = 400
 REDUCTIONS = ("dpor", "source-dpor")
 OTHERS = ("portfolio", "bounded")
-# Of these there are more executions than traces: every step has to count.
-EVERY_STEP_COUNTS = {"look", "late", "set_state", "plain"}
+# Of these there are more executions than traces: more has to count than effects say.
+EVERY_STEP_COUNTS = {"look", "late", "set_state", *AT_END}
 
 
 class Truth:
@@ -45,7 +45,7 @@ class Truth:
         )  # fmt: skip
         self.complete = self.found.exhausted
         # Where there are no more executions than traces.
-        self.ordered = not source.always and not source.ops & EVERY_STEP_COUNTS
+        self.ordered = not source.always and not {*source.ops, *source.at_end} & EVERY_STEP_COUNTS
         self.traces = self.classes(ends) if counted and self.complete and self.ordered else None
 
     def classes(self, ends: Ends) -> set[Any]:

@@ -10,19 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 from vkemu.exploration.inside import loose
-from vkemu.exploration.reach import Spot, holds
+from vkemu.exploration.reach import Reach, Spot, holds
 from vkemu.exploration.reduction.footprint import Objects
-from vkemu.exploration.reduction.observation import Sight
+from vkemu.exploration.reduction.observation import shut
 from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.run import named
+from vkemu.exploration.waits import MAKERS
 
 if TYPE_CHECKING:
     from vkemu.exploration.program import Program
 
 Step = Callable[[int], bool]
+
+
+def closed(thing: Any) -> bool:
+    """Not looked into; nor are those that have made what there is."""
+    return shut(thing) or (isinstance(thing, FunctionType) and thing.__name__ in MAKERS)
 
 
 class Ending:
@@ -66,11 +73,11 @@ class Ending:
         return taken
 
     def look(self, program: Program, n: int) -> list[Spot]:
-        sight = Sight(program.ends[n])
-        if sight.unknown:
-            why = f"reads {sight.unknown}, which cannot be followed: orders that differ in that"
+        reach = Reach(program.ends[n], closed)
+        if reach.unknown:
+            why = f"reads {reach.unknown}, which cannot be followed: orders that differ in that"
             self.say(program, n, f"{why} alone are taken for one")
-        return sight.spots
+        return reach.spots()
 
     def say(self, program: Program, n: int, why: str) -> None:
         if not self.objects.ended and not program.check:
