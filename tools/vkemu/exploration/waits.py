@@ -102,7 +102,7 @@ class Code:
 def askers() -> Iterator[FrameType]:
     """The coroutines of the thread that runs, innermost first."""
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_globals["__name__"] != EXECUTOR:
+    while frame is not None and frame.f_globals.get("__name__") != EXECUTOR:
         if frame.f_code.co_flags & CO_COROUTINE:
             yield frame
         frame = frame.f_back
