@@ -66,6 +66,7 @@ class Kernel:
         self.quirks = (quirks or Quirks()).on(self.tree)
         self.mutants = mutants
         self.injection = FaultInjection(self, faults) if faults else None
+        self.goes_on = False  # for ever, guests coming and going: nothing may be kept of any
         # Told of what a dead process has leaked, in place of the panic it is.
         self.on_leak: Callable[[Proc, str], None] | None = None
         self.vmstats = Vmstats()

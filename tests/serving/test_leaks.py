@@ -10,8 +10,27 @@ import anyio
 import pytest
 from vkemu.executors.backend import BACKENDS, on_backend
 from vkprotocol import insn
-from vkprotocol.messages import CpuOps, Mmap, VmspaceCreate, VmspaceDestroy
-from vkprotocol.mman import MAP_ANON, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
+from vkprotocol.insn import Trapframe
+from vkprotocol.messages import (
+    CpuOps,
+    Mmap,
+    VmspaceCreate,
+    VmspaceCtl,
+    VmspaceDestroy,
+    VmspaceMcontrol,
+    VmspaceMmap,
+)
+from vkprotocol.mman import (
+    MADV_SETMAP,
+    MAP_ANON,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_VPAGETABLE,
+    PROT_READ,
+    PROT_WRITE,
+)
+from vkprotocol.vpte import VPTE_V
 
 from tests.serving.test_hostile import FEW
 from tests.serving.test_server import Served, endless_run, peer, serving
@@ -29,9 +48,15 @@ async def come_and_go(served: Served, path: Path, number: int) -> None:
         await guest.greet(name=f"g{number}", vcpus=2)
         for flags, fd in ((MAP_SHARED, 3), (MAP_ANON | MAP_PRIVATE, -1)):
             mapped = await guest.ask(Mmap, 0, 8 * 4096, RW, flags, fd, 0)
-            ops = tuple(insn.store(mapped.value + n * 4096, n) for n in range(8))
+            word = mapped.value + 8 * number  # of a page: another than anybody's before
+            ops = tuple(insn.store(word + n * 4096, n) for n in range(8))
             await guest.ask(CpuOps, ops)
         await guest.ask(VmspaceCreate, 0x1000)
+        size, flags = 1 << 46, MAP_SHARED | MAP_VPAGETABLE | MAP_FIXED
+        await guest.ask(VmspaceMmap, 0x1000, 0, size, RW, flags, 3, 0)
+        await guest.ask(VmspaceMcontrol, 0x1000, 0, size, MADV_SETMAP, VPTE_V)
+        walk = Trapframe(text=(insn.li(1, number << 39), insn.ld(2, 1)))  # by a word of its own
+        assert not (await guest.ask(VmspaceCtl, 0x1000, 1, walk)).errno
         await guest.ask(VmspaceCreate, 0x2000)
         await guest.ask(VmspaceDestroy, 0x2000)
         if number % 3:

@@ -334,6 +334,11 @@ class Cpu:
         result: int = await self.fault_results.recv()
         return result
 
+    def forget_accesses(self) -> None:
+        """Of who ran here: they are made anew."""
+        self._loads.clear()
+        self._stores.clear()
+
     def _remember(self, accesses: dict[int, Access], access: Access) -> Access:
         remembered_accesses = 1 << 16  # effects kept for reuse, per CPU
         if len(accesses) >= remembered_accesses:

@@ -54,6 +54,10 @@ class Frame:
             word = self._word[idx] = Word(self, idx)
         return word
 
+    def forget_words(self) -> None:
+        """As units of dependence: they are made anew. Their values stay."""
+        self._word.clear()
+
     @coroutine
     def load(self, idx: int) -> Step:
         yield self.word(idx).read

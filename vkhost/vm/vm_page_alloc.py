@@ -179,5 +179,7 @@ async def vm_page_free(m: VmPage) -> None:
     else:
         await vm_page_enqueue(m, PQ_FREE)
         kernel.emit("page.free", m.pfn, m.frame.generation)
+        if kernel.goes_on:
+            m.frame.forget_words()
     await vm_page_wakeup(m)
     await vm_page_free_wakeup(kernel)

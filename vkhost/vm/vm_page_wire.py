@@ -69,3 +69,5 @@ async def vm_page_unhold(m: VmPage) -> None:
             free.insert_tail(m)
             m.kernel.emit("page.queue", m.pfn, PQ_HOLD, PQ_FREE)
             m.kernel.emit("page.free", m.pfn, m.frame.generation)
+            if m.kernel.goes_on:
+                m.frame.forget_words()

@@ -75,6 +75,7 @@ class Server:
     ) -> None:
         self.live = live
         self.kernel = kernel
+        kernel.goes_on = True
         self.tell = tell
         self.guests = guests
         self.limits = limits or Limits()
@@ -297,6 +298,8 @@ class Server:
         for proc in procs[:-1]:
             if proc.zombie:
                 self._forget(proc.pid)
+                for lwp in proc.lwps:
+                    lwp.cpu.forget_accesses()
         procs[:-1] = [proc for proc in procs[:-1] if not proc.zombie]
 
     def _unique(self, name: str) -> str:
