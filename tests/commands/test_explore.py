@@ -191,7 +191,7 @@ def test_a_scenario_is_explored(explore: Shell) -> None:
         (["p.py:lost", "--replay", "vkx1.AAAA"], "replay: damaged token"),
         (["p.py:lost", "--report", "p.py"], "--report p.py: .*, expected a folder"),
         (["p.py:lost", "--runs", "r"], "--runs r: expected a scenario or a litmus test"),
-        (["W07", "--runs", "r", "--check"], "--runs r: expected .*, without --check or --livelock"),
+        (["W07", "--runs", "r", "--check"], "--runs r: expected .*, without --check"),
         (["p.py:lost", "--registers"], "--registers: expected a litmus test"),
         (["quickstart", "--witnesses"], "--witnesses: expected a litmus test"),
         (["W07", "--witnesses", "--jobs", "2"], "--witnesses: expected without --jobs"),
@@ -321,10 +321,15 @@ def test_the_keys_of_json_are_those_the_documentation_lists() -> None:
 
 def test_a_litmus_test_that_must_end_fails_at_its_bound(explore: Shell) -> None:
     """It said unknown: the file's on_step_bound was not passed on."""
-    status, out, err = explore("W30")
+    status, out, err = explore("W30", "--runs", "found")
 
     assert (status, err) == (1, "")
     assert "Verdict fail" in out
+    summary = json.loads(Path("found/latest/summary.json").read_text())
+    assert summary["failure"] == "no end within 600 steps"
+    assert main(["replay", summary["token"], "--runs", "again"]) == 1
+    for name in ("events.ndjson", "summary.json", "failure.txt"):
+        assert Path("again/latest", name).read_bytes() == Path("found/latest", name).read_bytes()
 
 
 def test_a_scenario_is_searched_by_a_portfolio(explore: Shell) -> None:

@@ -132,8 +132,7 @@ def run_subject(subject: Subject, args: argparse.Namespace) -> int:
         raise UsageError("--witnesses: expected without --jobs, --on, --checkpoint and --tree")
     if args.runs is not None and subject.keep is None:
         raise UsageError(
-            f"--runs {args.runs}: expected a scenario or a litmus test that ends, without --check "
-            "or --livelock"
+            f"--runs {args.runs}: expected a scenario or a litmus test, without --check"
         )
     if args.replay is not None:
         return replay_token(subject, args.replay, args)

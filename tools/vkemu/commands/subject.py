@@ -124,9 +124,11 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
     def keep(failure: Failure, runs: Path) -> Record:
         from vkemu.report.explored import keep_litmus
 
-        word = token(failure)
-        return keep_litmus(litmus, policy, failure.schedule, runs, word, tell(failure))
+        word, found = token(failure), failure.schedule
+        told = subject.tell(failure)
+        return keep_litmus(litmus, policy, found, runs, word, told, livelock=livelock)
 
+    livelock = args.livelock or litmus.file.litmus.on_step_bound == "fail"
     subject = Subject(
         name=f"{litmus.name}[{policy}]",
         program=test,
@@ -137,16 +139,15 @@ def litmus_subject(args: Namespace, litmus: Litmus) -> Subject:
         replay=replay,
         tell=tell,
         max_steps=litmus.file.litmus.max_steps,
-        livelock=litmus.file.litmus.on_step_bound == "fail",
+        livelock=livelock,
         policy=policy,
         outcomes=lambda: outcomes_of(test.outcomes, witness),
         unmet=lambda result: Decision(test, result).told,
         keep=keep,
     )
-    if litmus.file.litmus.on_step_bound == "fail" or args.livelock:
+    if livelock:
         # A schedule that never ends has no step at which it fails.
         subject.tell = partial(narrated, subject)
-        subject.keep = None
     if args.check:
         # A race is none without the check: the schedule alone would not fail.
         subject.token = attrgetter("token")

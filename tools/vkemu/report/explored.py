@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vkemu.executors.controlled import Choose, Execution
+from vkemu.executors.controlled import Choose, Execution, StepBound
 from vkemu.exploration.program import Program
 from vkemu.exploration.run import violation
 from vkemu.launch.outcome import Outcome, headline, recorded
@@ -95,10 +95,14 @@ class Observed(Program):
         return error
 
 
-def watched(make: Make, schedule: Sequence[int], max_steps: int) -> tuple[BaseException, Recording]:
-    """A failing schedule, and how it fails."""
+def watched(
+    make: Make, schedule: Sequence[int], max_steps: int, *, livelock: bool = False
+) -> tuple[BaseException, Recording]:
+    """A failing schedule, and how it fails. `livelock`: one that does not end fails by that."""
     observed = Observed(make, recorded(schedule), record=True)
-    error = observed.run(max_steps)
+    error = observed.run(len(schedule) if livelock else max_steps)
+    if observed.cut and livelock:
+        error = StepBound(f"no end within {len(schedule)} steps")
     if error is None:
         raise NoFailure("the schedule does not fail")
     assert observed.recording is not None
@@ -138,10 +142,13 @@ def keep_litmus(
     root: Path,
     token: str,
     told: Told,
+    *,
+    livelock: bool = False,
 ) -> Record:
     """The failure as a run folder, with its log."""
     max_steps = litmus.file.litmus.max_steps
-    error, recording = watched(lambda emit: Test(litmus, policy, emit), schedule, max_steps)
+    test = partial(Test, litmus, policy)
+    error, recording = watched(test, schedule, max_steps, livelock=livelock)
     outcome = Outcome("fail", array("H", recording.schedule), error)
     heading = summary_of(litmus, policy, token) | {"verdict": "fail", "failure": headline(error)}
     try:
