@@ -30,6 +30,7 @@ from vkemu.worlds.noting import (
     HERE,
     IMMUTABLE,
     LOG,
+    TOUCHED,
     item,
     name_all,
     whole,
@@ -137,16 +138,16 @@ def reader(name: str) -> Hook:
     classes: dict[type, Any] = {}  # True: code, a method or property; a class: data of that class
 
     def read(obj: Any) -> None:
-        if not HERE.on:
+        if (id(obj), name) in TOUCHED:
             return
         kind = type(obj)
         holder = classes.get(kind)
         if holder is None:
             holder = classes[kind] = holder_of(kind, name)
-        if holder is True or (holder is local and current() is not None):
+        if holder is True or not HERE.on or (holder is local and current() is not None):
             return
         LOG.note(obj, name, False)
-        if holder is not False and holder is not local:
+        if name in OF_CLASSES and holder is not False and holder is not local:
             LOG.note(holder, name, False)
 
     return read
@@ -173,7 +174,10 @@ def holder_of(kind: type, name: str) -> Any:
 def writer(name: str) -> Hook:
     def write(obj: Any, value: Any) -> None:
         if HERE.on:
-            name_all(value)
+            if type(value) not in IMMUTABLE:
+                name_all(value)
+            if isinstance(obj, type):
+                written_on_class(name)
             if not isinstance(obj, local) or current() is None:
                 LOG.note(obj, name, True)
 
@@ -187,7 +191,8 @@ def first_writer(name: str) -> Hook:
         if HERE.on:
             if LOG.name(obj)[:2] != LOG.step:
                 written_late(name)
-            name_all(value)
+            if type(value) not in IMMUTABLE:
+                name_all(value)
 
     return write
 
@@ -200,6 +205,14 @@ def written_late(name: str) -> None:
 
 
 WRITTEN: Final[set[str]] = set()  # attributes that are followed
+OF_CLASSES: Final[set[str]] = set()  # those of them that somebody writes on a class
+
+
+def written_on_class(name: str) -> None:
+    """Whoever reads `name` of an object that has none reads that of its class."""
+    if name not in OF_CLASSES:
+        OF_CLASSES.add(name)
+        LOG.stale = True
 
 
 # -- items ---------------------------------------------------------------------------------------
@@ -305,22 +318,20 @@ def born(obj: Any) -> None:
 
 def combines(one: Any, other: Any) -> None:
     """Compared, added, ...: both are looked at."""
-    if HERE.on:
-        if type(one) not in IMMUTABLE:
-            look(one, False)
-        if type(other) not in IMMUTABLE:
-            look(other, False)
+    if type(one) not in IMMUTABLE and HERE.on:
+        look(one, False)
+    if type(other) not in IMMUTABLE and HERE.on:
+        look(other, False)
 
 
 def combines_in_place(one: Any, other: Any) -> None:
-    if HERE.on:
-        if type(one) not in IMMUTABLE:
-            look(one, True)
-        if type(other) not in IMMUTABLE:
-            look(other, False)
+    if type(one) not in IMMUTABLE and HERE.on:
+        look(one, True)
+    if type(other) not in IMMUTABLE and HERE.on:
+        look(other, False)
 
 
 def tested(obj: Any) -> None:
     """Whether it is true."""
-    if HERE.on and type(obj) not in IMMUTABLE:
+    if type(obj) not in IMMUTABLE and HERE.on:
         look(obj, False, 0)

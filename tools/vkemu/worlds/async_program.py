@@ -137,8 +137,8 @@ class AsyncProgram:
             if world is not None:  # an error has left it in the middle
                 world.close()
             HERE.on = False
+            LOG.base = {}
             LOG.clear()
-            LOG.base.clear()
             LOG.kept.clear()
             LOG.ordered = {}
             LOG.stale = LOG.timed = False
@@ -146,6 +146,7 @@ class AsyncProgram:
             if self.instruments is not None:
                 self.instruments.remove()
             accesses.WRITTEN.clear()
+            accesses.OF_CLASSES.clear()
             self.instruments = None
             if hooks is not None:
                 hooks.remove()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio.tasks
 import builtins
+import collections
 import functools
 from collections.abc import Callable
 from types import (
     AsyncGeneratorType,
     BuiltinFunctionType,
+    CoroutineType,
     FunctionType,
     GeneratorType,
     MethodType,
@@ -29,15 +31,20 @@ from vkemu.worlds.accesses import (
     holder_of,
     look,
     opaque,
+    tested,
     written_late,
+    written_on_class,
 )
 from vkemu.worlds.known import (
+    BLIND,
     ITEM_READS,
     ITEM_WRITES,
     MUTATING,
     PURE_MODULES,
+    PUTTING,
     READING,
     RUNTIME,
+    TAKING,
 )
 from vkemu.worlds.noting import CONTAINERS, HERE, IMMUTABLE, LOG, item, name_all, whole
 
@@ -48,8 +55,17 @@ LATE: Final[list[Callable[[Any], bool]]] = []
 
 
 def called(function: Any, *args: Any) -> None:
+    kind = type(function)
+    if kind is MethodType:  # what is rewritten notes for itself
+        if id(getattr(function.__func__, "__code__", None)) in MADE:
+            return
+    elif kind is FunctionType:
+        if id(function.__code__) in MADE:
+            return
+    elif kind is BuiltinFunctionType and function in BLIND:
+        return
     if HERE.on:
-        handler = CALLS.get(type(function))
+        handler = CALLS.get(kind)
         if handler is not None:
             handler(function, args)
         elif isinstance(function, type):
@@ -69,7 +85,10 @@ def called_with(function: Any, args: Any, named: Any = None) -> None:
 def call_python(function: Any, args: tuple[Any, ...]) -> None:
     if id(function.__code__) in MADE:
         return
-    stem = (function.__globals__.get("__name__") or "").partition(".")[0]
+    module = function.__globals__.get("__name__") or ""
+    stem = _stems.get(module)
+    if stem is None:
+        stem = _stems[module] = module.partition(".")[0]
     if stem in RUNTIME:
         for arg in args:
             name_all(arg)
@@ -79,6 +98,10 @@ def call_python(function: Any, args: tuple[Any, ...]) -> None:
     elif not (LATE and LATE[0](function)):
         for arg in args:
             look(arg, True)
+
+
+_stems: dict[str, str] = {}
+LISTS: Final = (list, collections.deque, set)
 
 
 def call_method(function: Any, args: tuple[Any, ...]) -> None:
@@ -116,6 +139,13 @@ def call_on(obj: Any, kind: type, name: str, args: tuple[Any, ...]) -> None:
     if kind in IMMUTABLE:
         for arg in args:
             look(arg, False, 0)
+        return
+    if kind is CoroutineType:
+        return
+    if (name in PUTTING or name in TAKING) and isinstance(obj, LISTS):
+        LOG.note(obj, "[]", True)
+        if name in PUTTING and args:
+            name_all(args[-1])
         return
     if isinstance(obj, CONTAINERS):
         if isinstance(obj, dict) and args and name in ITEM_READS:
@@ -192,6 +222,8 @@ def get_attribute(obj: Any, name: Any = "", *default: Any) -> None:
 
 def set_attribute(obj: Any, name: Any = "", value: Any = None) -> None:
     name_all(value)
+    if isinstance(obj, type):
+        written_on_class(name)
     if name in WRITTEN:
         LOG.note(obj, name, True)
     elif LOG.name(obj)[:2] != LOG.step:
@@ -218,4 +250,5 @@ SPECIAL: Final[dict[Any, Callable[..., None]]] = {
     builtins.delattr: set_attribute,
     builtins.vars: dictionary_of,
     builtins.next: takes_next,
+    builtins.len: tested,
 }

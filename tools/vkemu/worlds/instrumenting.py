@@ -18,7 +18,7 @@ from typing import Any
 from vkemu.worlds import accesses, calls
 from vkemu.worlds.known import PRIMITIVES, eligible
 from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG
-from vkemu.worlds.rewriting import INITIAL, UNSEEN, Rewriter, stores_of
+from vkemu.worlds.rewriting import INITIAL, Rewriter, stores_of, unseen
 
 
 class Instruments:
@@ -73,7 +73,7 @@ class Instruments:
             for operation, name, inside in stores_of(original_of(function)):
                 if operation.endswith("GLOBAL"):
                     into.add(name)
-                elif inside not in INITIAL and name not in UNSEEN:
+                elif inside not in INITIAL and not unseen(name, module):
                     written.add(name)
         accesses.WRITTEN.update(written)
         rewriters: dict[int, Rewriter] = {}

@@ -23,6 +23,11 @@ MUTATING: Final = frozenset(
         "__iand__", "__init__", "__setstate__",
     ]
 )  # fmt: skip
+# Of those, what puts in one object, the last argument, and what puts in none.
+PUTTING: Final = frozenset(["append", "appendleft", "insert", "add"])
+TAKING: Final = frozenset(
+    ["pop", "popleft", "popitem", "remove", "discard", "clear", "reverse", "rotate"]
+)
 ITEM_READS: Final = frozenset(["get", "__getitem__", "__contains__"])
 ITEM_WRITES: Final = frozenset(["pop", "setdefault", "__setitem__", "__delitem__"])
 
@@ -59,6 +64,13 @@ READING: Final[frozenset[Any]] = frozenset(
         "__build_class__",
     ]
 ) | frozenset(f for f in vars(operator).values() if type(f) is type(len))
+
+# Functions of C that look at nothing their arguments hold.
+BLIND: Final[frozenset[Any]] = frozenset([isinstance, issubclass, callable, id]) | frozenset(
+    function
+    for name in ("enter", "leave", "register", "unregister")
+    if (function := getattr(asyncio.tasks, f"_{name}_task", None)) is not None
+)
 
 # Types of C whose objects do not change, or change only what belongs to one task.
 HARMLESS_TYPES: Final[frozenset[type]] = frozenset(

@@ -48,12 +48,15 @@ class Log:
     """Of the execution under way. Invariant: everything in `names` is in `keep`."""
 
     __slots__ = (
-        "all_ordered", "base", "born", "cur", "filled", "keep", "kept", "keys", "names", "ordered",
-        "stale", "step", "timed", "told",
+        "all_ordered", "base", "based", "born", "codes", "filled", "keep", "kept", "keys", "names",
+        "ordered", "stale", "step", "timed", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.base: dict[int, Name] = {}  # what is there before the program starts
+        self.based: dict[int, Name] | None = None  # that `names` has all of, but for what is kept
+        self.keep: list[Any] = []
+        self.names: dict[int, Name] = {}
         self.kept: list[Any] = []
         self.ordered: dict[Name, None] = {}  # dicts that somebody looks at as a whole
         self.all_ordered = False  # EVERY is one of them
@@ -64,9 +67,15 @@ class Log:
 
     def clear(self) -> None:
         """Before an execution."""
-        self.names: dict[int, Name] = dict(self.base)
-        self.keep: list[Any] = []
-        self.cur: dict[tuple[int, Field], bool] = {}
+        if self.based is self.base:
+            for obj in self.keep:
+                del self.names[id(obj)]
+        else:
+            self.names = dict(self.base)
+            self.based = self.base
+        self.keep = []
+        self.codes: dict[tuple[int, Field], int] = {}  # of reads
+        TOUCHED.clear()
         setup = ()  # the path of what happens before the first step
         self.step: tuple[Any, int] = (setup, 0)
         self.born = 0
@@ -75,7 +84,7 @@ class Log:
 
     def begin(self, path: tuple[int, ...], count: int) -> None:
         """A step begins: the `count`-th of the thread at `path`."""
-        self.cur = {}
+        TOUCHED.clear()
         self.step = (path, count)
         self.born = 0
 
@@ -88,24 +97,27 @@ class Log:
         return name
 
     def note(self, obj: Any, field: Field, write: bool) -> None:
-        i = id(obj)
-        if i not in self.names:
-            self.names[i] = (*self.step, self.born)
-            self.born += 1
-            self.keep.append(obj)
-        if write:
-            self.cur[i, field] = True
-        else:
-            self.cur.setdefault((i, field), False)
+        place = id(obj), field
+        was = TOUCHED.get(place)
+        if was or was is write:
+            return
+        TOUCHED[place] = write
+        if place[0] not in self.names:
+            self.name(obj)
         if self.told is not None:
             self.told(obj, field, write)
 
     def footprint(self, objects: Objects) -> Footprint:
         """Of the step that is over."""
         self.name_contents()
-        names = self.names
-        number = objects.number_of
-        codes = [2 * number((names[i], field)) + write for (i, field), write in self.cur.items()]
+        known = self.codes
+        codes = []
+        for place, write in TOUCHED.items():
+            code = known.get(place)
+            if code is None:
+                i, field = place
+                code = known[place] = 2 * objects.number_of((self.names[i], field))
+            codes.append(code + write)
         codes.sort()
         return tuple(codes)
 
@@ -120,15 +132,18 @@ class Log:
         """The execution is over: let go of what only we kept alive. What finalizers then write of
         what steps had touched they would have written in the middle of it."""
         touched = dict(self.names)
-        self.cur = {}
+        TOUCHED.clear()
+        self.based = None
         HERE.on = True
         self.keep = []  # here they run
         HERE.on = False
         return [
-            (touched[i], field) for (i, field), write in self.cur.items() if write and i in touched
+            (touched[i], field) for (i, field), write in TOUCHED.items() if write and i in touched
         ]
 
 
+# By the step under way: places, by id of the object, and whether it wrote them.
+TOUCHED: Final[dict[tuple[int, Field], bool]] = {}
 LOG: Final = Log()
 
 
@@ -156,6 +171,11 @@ def name_all(value: Any, depth: int = 6) -> None:
         for default in value.__defaults__ or ():
             name_all(default, depth)
         return
+    if kind is MethodType:  # made anew wherever it is looked up
+        if depth:
+            name_all(value.__self__, depth - 1)
+            name_all(value.__func__, depth - 1)
+        return
     LOG.name(value)
     if not depth:
         return
@@ -164,9 +184,6 @@ def name_all(value: Any, depth: int = 6) -> None:
             name_all(value.cell_contents, depth - 1)
         except ValueError:
             pass
-    elif kind is MethodType:
-        name_all(value.__self__, depth - 1)
-        name_all(value.__func__, depth - 1)
     elif isinstance(value, dict):
         for item in list(value.values()):
             name_all(item, depth - 1)

@@ -39,6 +39,12 @@ MAKES_BOOL: Final = frozenset(["COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT"
 UNSEEN: Final = frozenset(["_Future__log_traceback", "_log_destroy_pending"])
 STORES: Final = frozenset(["STORE_ATTR", "DELETE_ATTR"])
 
+
+def unseen(attribute: str, module: str) -> bool:
+    """asyncio gives an object its loop once, late or not, and there is no other."""
+    return attribute in UNSEEN or (attribute == "_loop" and module.startswith("asyncio."))
+
+
 Operand = Any  # a depth on the stack (1 is the top), an Instr, or ("const", value)
 Code = list[Any]
 
@@ -122,7 +128,8 @@ class Rewriter:
             return self.attribute(name, arg)
         if name in STORES:
             attribute = str(arg)
-            if attribute in UNSEEN:
+            module = self.names.get("__name__", "")
+            if attribute not in accesses.WRITTEN and unseen(attribute, module):
                 return [], [], []
             value: Operand = 2 if name == "STORE_ATTR" else ("const", None)
             first = code.co_name in INITIAL and attribute not in accesses.WRITTEN
