@@ -91,7 +91,7 @@ class Batches:
         numbers, self.numbers = self.numbers, []
         stale = Learned("a test") if self.stale else None
         self.stale = False
-        return [Report(n, executions=1, stale=stale) for n in numbers]
+        return [Report(n, executions=1, left=Frontier(), stale=stale) for n in numbers]
 
     def close(self) -> None:
         pass

@@ -16,9 +16,8 @@ from vkemu.exploration.reduction.footprint import Learned
 from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
 from vkemu.exploration.sharing.division import Division, Part
-from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task, joins
-from vkemu.exploration.sharing.joining import Joining
-from vkemu.exploration.sharing.parallel import Coordinator, Dividing
+from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task
+from vkemu.exploration.sharing.parallel import Coordinator
 from vkemu.workers.processes import Here
 
 from tests.exploration.divided import broken, lastzero, locks, lost_update, naps, opaque, watched
@@ -41,21 +40,14 @@ class Torn(Here):
         return super().results()
 
 
-class Shattered(Division):
-    """Divides whatever can be."""
-
-    def _worth_dividing(self, *_: Any) -> bool:
-        return True
-
-
 def torn(program: Any, strategy: str, seed: int, count: int = 3) -> Result:
     """The whole search, in as many parts as can be."""
     task = Task(strategy, 0, 10_000, False, "unknown", False)
-    division = Joining() if joins(program, task) else Shattered()
+    division = Division(late=getattr(program, "late", False))
     return divided(Torn(program, task, Random(seed)), count, division)
 
 
-def divided(workers: Here, count: int, division: Dividing) -> Result:
+def divided(workers: Here, count: int, division: Division) -> Result:
     result = Result("", 0)
     coordinator = Coordinator(
         workers,
@@ -93,15 +85,11 @@ class Even(Here):
         super().submit(job._replace(executions=60, seconds=60.0))
 
 
-def test_what_is_soon_done_is_not_divided_at_the_price_of_abandoned_executions() -> None:
+def test_nothing_is_abandoned_in_parts() -> None:
     task = Task("dpor", 0, 10_000, False, "unknown", False)
     program = partial(lastzero, n=9)
-    sparing, all_of_it = (
-        divided(Even({b"": Hand(program, task)}), 2, division)
-        for division in (Division(), Shattered())
-    )
-    assert sparing.executions == all_of_it.executions == 1536
-    assert sparing.blocked < all_of_it.blocked
+    found = divided(Even({b"": Hand(program, task)}), 2, Division())
+    assert (found.executions, found.blocked) == (1536, 0)
 
 
 class Learning(Here):
@@ -116,7 +104,7 @@ class Learning(Here):
         job: Any = self._jobs.popleft()
         self.known.append(job.learned)
         stale = Learned(exposed=((self.finds.pop(),),)) if self.finds else None
-        return [Report(job.number, stale=stale)]
+        return [Report(job.number, executions=1, left=Frontier(), stale=stale)]
 
 
 def test_what_two_find_out_at_once_is_known_to_all() -> None:

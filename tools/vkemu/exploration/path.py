@@ -23,6 +23,7 @@ class Path(Strategy):
     def __init__(self, record: Record) -> None:
         self.record = record
         self.kept = 0
+        self.root = 0  # the states before it are explored by somebody else
         self.begun = False
         self.wrong: list[Fault] = []  # on the path
         # By position: how many alternatives of the step there are done. 0 from its end on.
@@ -59,7 +60,7 @@ class Path(Strategy):
         left = self.left()
         # An execution that could not go on from where the path was turned is shorter than that.
         done = (self.done + [0] * (len(left) - len(self.done)))[: len(left)]
-        for behind, ahead in zip(done, left, strict=True):
+        for behind, ahead in zip(done[self.root :], left[self.root :], strict=True):
             alternatives = behind + 1 + len(ahead)
             if alternatives > 1:
                 weight /= alternatives

@@ -25,7 +25,7 @@ from vkprotocol.effects import Effect, key_text
 from vkemu.executors.controlled import Execution
 from vkemu.exploration.reduction.footprint import Footprint, Race, dependent
 from vkemu.exploration.reduction.trace import Trace
-from vkemu.exploration.reduction.wakeup import ELSEWHERE, Node, Reversals, Tree
+from vkemu.exploration.reduction.wakeup import Node, Reversals, Tree
 from vkemu.exploration.result import Unseen
 
 if TYPE_CHECKING:
@@ -182,12 +182,12 @@ class Guesses(Reversals):
     def ahead(self, node: Node, events: int, late: int, past: int) -> int | None:
         """The event that the node takes in front of all others, 0 when it takes none of them; None
         when it cannot go in front."""
-        tid, touched, below = node
+        tid, touched, _ = node
         first = self.trace.own[tid] & events
         first &= -first
         if first and first != late:
             before = self.trace.clocks[first.bit_length() - 1] ^ first
-        elif touched is None or (not first and below is ELSEWHERE):
+        elif touched is None:
             before = events ^ first
         else:
             before = self.rivals_of(touched) & ~first
@@ -216,7 +216,6 @@ def uncovered(tree: Tree, sleep: Tree) -> Tree:
                 asleep.append(sleeper)
         else:
             left = uncovered(below, asleep) if below and asleep else below
-            done = [sleeper for sleeper in asleep if sleeper[2] is not ELSEWHERE]
-            if left or not (below or done):
+            if left or not (below or asleep):
                 found.append((tid, touched, left))
     return found

@@ -39,15 +39,13 @@ class Step(NamedTuple):
 class Frontier(NamedTuple):
     """What is left of a search: from the states at `root` and below, and from the path's end.
 
-    What turns up for the states above `root` is somebody else's to explore. Where the state at
-    `root` is `shared`, so is what turns up there, unless it begins as something in the tree.
+    What turns up for the states above `root` is somebody else's to explore.
     """
 
     root: int = 0
     steps: tuple[Step, ...] = ()
     sleep: Flat = ()
     tree: Flat = ()
-    shared: bool = False
 
 
 class Event(NamedTuple):

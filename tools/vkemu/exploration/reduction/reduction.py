@@ -22,7 +22,7 @@ from vkemu.exploration.reduction.frontier import Found, Frontier, Names, Step, r
 from vkemu.exploration.reduction.observation import View
 from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.reduction.unannounced import Unannounced, changeable
-from vkemu.exploration.reduction.wakeup import Node, Tree
+from vkemu.exploration.reduction.wakeup import ELSEWHERE, Node, Tree
 
 if TYPE_CHECKING:
     from vkemu.exploration.run import Run
@@ -51,8 +51,7 @@ class Reduction(Path):
         self.stale = False  # more depends on each other than was known: `restart`
         self.late = False  # what steps touch is known after them: see `afterwards`
         self.extent = self.objects.extent
-        self.root = 0  # the states before it are explored by somebody else,
-        self.shared = False  # and the one at it too
+        self.floor: int | None = 0  # it does not turn back beyond it; None: to be seen
         self.outbox: dict[Found, None] = {}  # what turned up for those
         self.names: Names | None = None  # once the search has been resumed
         self.resumed = False
@@ -67,15 +66,24 @@ class Reduction(Path):
         if self.resumed:
             self.resumed = False
             return True
+        if self.floor is None:
+            self.floor = self.lowest()
         trees = self.trees
         at = len(trees) - 1
-        while at >= self.root and not (trees[at] and self.wanted(at)):
+        while at >= self.floor and not (trees[at] and self.wanted(at)):
             at -= 1
-        if at < self.root:
+        if at < self.floor:
             return False
         self.turned(at)
         self.turn(at)
         return True
+
+    def lowest(self) -> int:
+        """Where something sleeps that is explored elsewhere, more may have to be explored than is
+        known yet."""
+        sleeps = self.sleeps if len(self.sleeps) > self.kept else [*self.sleeps, self.sleep]
+        held = [any(below is ELSEWHERE for _, _, below in sleep) for sleep in sleeps]
+        return max([self.root, *(n + 1 for n, here in enumerate(held) if here)])
 
     def turn(self, at: int) -> None:
         """Shorten the path to the state at `at`: the step it took there is explored."""
@@ -232,12 +240,15 @@ class Reduction(Path):
             )
         )
         sleep, tree = names.asleep(self.sleep), names.flat(self.tree)
-        return Frontier(self.root, steps, sleep, tree, self.shared)
+        return Frontier(self.root, steps, sleep, tree)
 
-    def at_root(self, names: Names) -> Frontier:
-        """What is known of the state at `root`, when all is explored from there on."""
-        if len(self.trace) > self.root:
-            self.turn(self.root)
+    def at_floor(self, names: Names) -> Frontier:
+        """What is known of the state at `floor`, when all is explored from there on."""
+        assert self.floor is not None
+        if len(self.trace) > self.floor:
+            self.turn(self.floor)
+        else:
+            self.tree = []  # of the last execution: its end is reached
         return self.export(names)
 
     def resume(self, run: Run, names: Names, frontier: Frontier) -> None:
@@ -246,7 +257,8 @@ class Reduction(Path):
         self.begun = True
         self.names = names
         self.root = frontier.root
-        self.shared = frontier.shared
+        self.floor = None
+        self.kept = len(frontier.steps)
         run.program.unannounced = self.unannounced
         run.begin()
         run.settle()

@@ -17,7 +17,7 @@ Node: TypeAlias = tuple[int, Footprint | None, "Tree"]
 Tree: TypeAlias = list[Node]
 
 # Below a thread of a sleep set whose subtree is being explored elsewhere, at the same time: what
-# it leads to is not known yet, so it covers only what begins with its own step.
+# it leads to is not known yet, and so a state where it sleeps is not done with.
 ELSEWHERE: Final[Tree] = []
 
 
@@ -62,7 +62,7 @@ class Reversals:
                 if first:
                     first &= -first
                     before = past if first == late else clocks[first.bit_length() - 1] ^ first
-                elif touched is None or events & opaque or below is ELSEWHERE:
+                elif touched is None or events & opaque:
                     continue
                 else:
                     before = 0

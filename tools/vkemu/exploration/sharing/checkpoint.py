@@ -21,10 +21,11 @@ from vkemu.exploration.sharing.identity import identity_of
 
 if TYPE_CHECKING:
     from vkemu.exploration.failure.origin import Build
+    from vkemu.exploration.sharing.division import Division
     from vkemu.exploration.sharing.jobs import Task
-    from vkemu.exploration.sharing.parallel import Coordinator, Dividing
+    from vkemu.exploration.sharing.parallel import Coordinator
 
-VERSION: Final = 5
+VERSION: Final = 6
 ALLOWED: Final = {
     ("vkemu.exploration.reduction.footprint", "Learned"),
     ("vkemu.exploration.reduction.frontier", "Frontier"),
@@ -33,8 +34,6 @@ ALLOWED: Final = {
     ("vkemu.exploration.reduction.frontier", "Event"),
     ("vkemu.exploration.sharing.jobs", "Task"),
     ("vkemu.exploration.sharing.division", "Part"),
-    ("vkemu.exploration.sharing.division", "State"),
-    ("vkemu.exploration.sharing.joining", "Share"),
     ("vkemu.exploration.failure.witness", "Witness"),
 }
 
@@ -50,7 +49,7 @@ class Checkpoint:
     """The file, and the search it belongs to."""
 
     def __init__(
-        self, file: str, build: Build, task: Task, coordinator: Coordinator, division: Dividing
+        self, file: str, build: Build, task: Task, coordinator: Coordinator, division: Division
     ) -> None:
         self.file = Path(file)
         self.task = task

@@ -1,180 +1,217 @@
 """The parts of an exhaustive search, and what they find for each other.
 
-For `dfs` the parts have nothing to do with each other. For `dpor` a race may have its first event
-above the subtree it was found in. So the states above any subtree given away are kept here
-(`State`): a reversal found for one of them is checked against all that was begun from it, and when
-nothing covers it a new subtree begins. Everything begun from a state is in the sleep set of what
-begins there later, done or not: each trace is in exactly one part, and how many there are does not
-depend on who was faster. But what optimal DPOR gains from finishing one subtree before it begins
-the next - no execution that finds, too late, that all it can do is explored elsewhere - is lost
-between parts: `blocked` may be more than 0, as for `source-dpor`. Therefore the ways on from a
-state are divided in two and not into as many as there are, and what would soon be done anyhow is
-not divided unless that costs nothing (`_worth_dividing`).
+Given away is what comes after a step that was taken, at the shallowest state with other ways on.
+Who gave it keeps the states before that step. They stay as they are until what was given is done: a
+reversal that is found there for one of them is put where it would have been, had one process found
+it first. Meanwhile the giver is at the other ways on. As long as the step sleeps there (it is
+`ELSEWHERE` in the sleep sets) what it leads to matters, and the giver does not turn back to such a
+state; below the first step that wakes it nobody has to hear of anybody. Hence all executions are
+those of one process, and none is abandoned that would not be there.
 
-Where only a step that was taken tells what it touches it is `joining` that divides.
+For `dfs` nothing sleeps, nothing is found for others, and nobody waits.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any
 
-from vkemu.exploration.reduction.footprint import Objects, dependent
-from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
+from vkemu.exploration.reduction.afterwards import Guesses
+from vkemu.exploration.reduction.footprint import Objects
+from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Step, Touched
 from vkemu.exploration.reduction.wakeup import Reversals, Tree
 from vkemu.exploration.sharing.jobs import Report
 
 ELSEWHERE = -1  # the depth, in a sleep set, of what is being explored elsewhere
-SMALL = 0.2  # of an even share: a part that is soon done
 
 
-class State:
-    """A state that several parts begin from or pass through: what has been begun there, done or
-    not. Nothing needs to begin with it any more."""
+class Part:
+    """A part of the search. Invariant: the states before what was `given`, and where its first step
+    sleeps, are on the path of `frontier`."""
 
-    __slots__ = ("begun",)
+    def __init__(self, frontier: Frontier, giver: Part | None = None, share: float = 1.0) -> None:
+        self.frontier = frontier
+        self.root = frontier.root
+        self.giver = giver
+        self.given: list[Part] = []  # the deepest last; some may be done
+        self.found: list[Found] = []  # while it was under way
+        self.under_way = False
+        self.begun = giver is not None
+        self.share = share  # of all there is, about
 
-    def __init__(self, sleep: Flat) -> None:
-        self.begun: Flat = tuple((0, thread, touched) for _, thread, touched in sleep)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a checkpoint."""
+        vars(self).update(state, under_way=False)
 
-    def begin(self, thread: Path, touched: Touched) -> None:
-        if all(thread != other for _, other, _ in self.begun):
-            self.begun = (*self.begun, (0, thread, touched))
+    @property
+    def floor(self) -> int:
+        """The state it may not turn back beyond."""
+        sleeps = [*(step.sleep for step in self.frontier.steps), self.frontier.sleep]
+        return max([self.root, *(n + 1 for n, sleep in enumerate(sleeps) if held(sleep))])
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to explore, or to turn back from."""
+        return not self.begun or bool(self.frontier.tree) or len(self.frontier.steps) > self.floor
+
+    @property
+    def done(self) -> bool:
+        return not (self.under_way or self.given or self.ready)
+
+    def holder(self, position: int) -> Part:
+        """Who has a state of the path."""
+        part = self
+        while position < part.root:
+            assert part.giver is not None
+            part = part.giver
+        return part
+
+    def give(self) -> Part | None:
+        left = self.frontier
+        for position in range(self.floor, len(left.steps)):
+            step = left.steps[position]
+            if step.tree:
+                self.share /= 2
+                known = step._replace(tree=asleep(step.tree, step))
+                steps = (*left.steps[:position], known, *left.steps[position + 1 :])
+                given = Part(left._replace(root=position + 1, steps=steps), self, self.share)
+                self.given.append(given)
+                sleep = (*step.sleep, (ELSEWHERE, step.thread, step.touched))
+                self.frontier = Frontier(self.root, left.steps[:position], sleep, step.tree)
+                return given
+        return None
+
+    def release(self) -> None:
+        """What the deepest that was given led to is known."""
+        while self.given and self.given[-1].done:
+            at = self.given.pop().root - 1
+            left = self.frontier
+            steps = (step._replace(sleep=explored(step.sleep)) for step in left.steps[at:])
+            self.frontier = left._replace(
+                steps=(*left.steps[:at], *steps), sleep=explored(left.sleep)
+            )
 
 
-class Part(NamedTuple):
-    """A part of the search that nobody is at. `above`: the states before its root, in order, and
-    the one at its root where that is shared."""
+def held(sleep: Flat) -> bool:
+    return any(depth == ELSEWHERE for depth, _, _ in sleep)
 
-    frontier: Frontier
-    above: tuple[State, ...] = ()
-    share: float = 1.0  # of all there is, about
+
+def explored(sleep: Flat) -> Flat:
+    return tuple((0, thread, touched) for _, thread, touched in sleep)
 
 
 class Division:
-    """The parts of an exhaustive search that nobody is at."""
+    """The parts that nobody is at, and that can be gone on with. `late`: only a step that was taken
+    tells what it touches (`afterwards`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool = False) -> None:
         self.names = Names({}, Objects())
+        self.reversals = Guesses if late else Reversals
         self.restart()
 
     def restart(self) -> None:
         self.parts: deque[Part] = deque([Part(Frontier())])
         self.done = 0.0  # of all there is, about (Knuth 1975)
 
-    def take_back(self, part: Part, report: Report, idle: int, workers: int) -> None:
-        """What is left of a part, and what it found for others. Split it where that is not enough
-        to give the `idle` of the `workers` something to do."""
-        for found in report.found:
-            self._found(part, found)
-        self.done += part.share * report.share
-        if report.left is not None:
-            left = Part(report.left, part.above, part.share * (1 - report.share))
-            while idle > len(self.parts) + 1:
-                divided = self._split(left, workers)
-                if divided is None:
-                    break
-                left, rest = divided
-                self.parts.append(rest)
-            self.parts.append(left)
-
-    def _split(self, part: Part, workers: int) -> tuple[Part, Part] | None:
-        """At the shallowest state with more than one way on: the first of them, and the others.
-
-        Those stay together: what is explored of one of them shows how the next must begin.
-        """
-        frontier, above, share = part
-        share /= 2
-        steps = frontier.steps
-        for position in range(frontier.root, len(steps)):
-            step = steps[position]
-            above = _down_to(position, above, step.sleep)
-            above[position].begin(step.thread, step.touched)
-            if step.tree:
-                if not self._worth_dividing(part.share * workers, step.touched, step.tree):
-                    return None
-                alone = (*steps[:position], step._replace(tree=()), *steps[position + 1 :])
-                going_on = frontier._replace(root=position + 1, steps=alone, shared=False)
-                others = self._others(steps[:position], above, step, share)
-                return Part(going_on, above, share), others
-        ways = branches(frontier.tree)
-        if len(ways) < 2:
-            return None
-        first = ways[0]
-        _, thread, touched = first[0]
-        if not self._worth_dividing(part.share * workers, touched, frontier.tree[len(first) :]):
-            return None
-        above = _down_to(len(steps), above, frontier.sleep)
-        above[-1].begin(thread, touched)
-        begun = frontier._replace(root=len(steps) + 1, tree=first, shared=False)
-        step = Step(thread, touched, frontier.sleep, frontier.tree[len(first) :])
-        return Part(begun, above, share), self._others(steps, above, step, share)
-
-    def _worth_dividing(self, share: float, first: Touched, others: Flat) -> bool:
-        """Whether a part of so many times an even share is large, or of unknown size; or else what
-        is explored elsewhere is out of the sleep set of the others after their first step, so that
-        they abandon nothing."""
-        if not 0 < share < SMALL * self.done:
-            return True
-        footprint = self.names.footprint
-        woken = footprint(first)
-        return woken is not None and all(
-            (begins := footprint(touched)) is not None and dependent(begins, woken)
-            for _, _, touched in roots(others)
-        )
-
-    def _others(
-        self, steps: tuple[Step, ...], above: tuple[State, ...], step: Step, share: float
-    ) -> Part:
-        """All ways of the step's tree, from the state before it."""
-        for _, thread, touched in roots(step.tree):
-            above[-1].begin(thread, touched)
-        # What was explored before the split is so with all it led to: that is in the tree.
-        sleep = (*step.sleep, (ELSEWHERE, step.thread, step.touched))
-        return Part(Frontier(len(steps), steps, sleep, step.tree, shared=True), above, share)
-
     def first(self) -> Part:
-        """The part to be explored next, with what has been begun by now in the states above it."""
-        frontier, above, _ = self.parts[0]
-        root, steps = frontier.root, frontier.steps
-        told = (
-            step._replace(sleep=state.begun, tree=())
-            for step, state in zip(steps[:root], above, strict=False)
-        )
-        return self.parts[0]._replace(frontier=frontier._replace(steps=(*told, *steps[root:])))
+        part = self.parts[0]
+        part.under_way = True
+        return part
 
-    def _found(self, part: Part, found: Found) -> None:
-        """A reversal for a state above a part: begin there, unless that was begun."""
-        state = part.above[found.position]
-        names = self.names
-        begun: Tree = names.sleep(state.begun)
-        trace, race = names.trace(found.events)
-        for tid, _, _ in begun:
-            trace.past_of(tid)  # makes room for the thread
-        fresh: Tree = []
-        free = (1 << (len(trace) - 1)) - 1
-        if Reversals(trace).explore(race, free, begun, fresh):
-            (branch,) = branches(names.flat(fresh))
-            steps = part.frontier.steps[: found.position]
-            sleep = tuple((ELSEWHERE, thread, touched) for _, thread, touched in state.begun)
-            _, thread, touched = branch[0]
-            state.begin(thread, touched)
-            frontier = Frontier(len(steps) + 1, steps, sleep, branch)
-            # Nobody has foreseen it: that it is there says nothing of how much is done.
-            self.parts.append(Part(frontier, part.above[: found.position + 1], 0.0))
+    def take_back(self, part: Part, report: Report, wanted: int) -> None:
+        """What is left of a part, and what it found. Give away of it until there are as many parts
+        as `wanted`."""
+        assert report.left is not None
+        part.under_way = False
+        part.frontier = report.left
+        part.begun |= report.executions + report.blocked + report.cut > 0
+        self.done += part.share * report.share
+        part.share *= 1 - report.share
+        turned_up: dict[tuple[Part, int], list[Found]] = {}
+        for found in (*part.found, *report.found):
+            holder = part.holder(found.position)
+            if holder.under_way:
+                holder.found.append(found)
+            else:
+                turned_up.setdefault((holder, found.position), []).append(found)
+        part.found = []
+        for (holder, at), several in turned_up.items():
+            self._insert(holder, at, several)
+        part.release()
+        giver = part
+        while wanted > len(self.parts) + 1 and (given := giver.give()) is not None:
+            self.parts.append(given)
+            giver = given
+        for one in (*(holder for holder, _ in turned_up), part):
+            self._go_on(one)
+
+    def _go_on(self, part: Part) -> None:
+        """It is explored further, or waits for what it gave, or is done."""
+        if part.under_way:
+            return
+        part.release()
+        if part in self.parts:
+            return
+        if part.ready:
+            self.parts.append(part)
+        elif part.done and part.giver is not None:
+            self._go_on(part.giver)
+
+    def _insert(self, part: Part, at: int, several: list[Found]) -> None:
+        """Reversals, into the tree of the state at `at`, as if the part had not gone on from there.
+
+        What begins as its path does comes off the path where it leaves it; but where nothing sleeps
+        any more that is explored elsewhere the part finds it by itself.
+        """
+        names, left = self.names, part.frontier
+        count = len(left.steps)
+        last = at
+        while last + 1 < count + bool(left.tree) and held(sleep_at(left, last + 1)):
+            last += 1
+        asleep = names.sleep(sleep_at(left, at))
+        below: Tree = []
+        for n in reversed(range(at, last + 1)):
+            ways = names.tree(tree_at(left, n))
+            if n < count:
+                thread, touched = left.steps[n][:2]
+                ways.insert(0, (names.tid(thread), names.footprint(touched), below))
+            below = ways
+        for found in several:
+            trace, race = names.trace(found.events)
+            trace.past_of(len(names.tids))  # makes room for all threads
+            free = (1 << (len(trace) - 1)) - 1
+            self.reversals(trace).explore(race, free, asleep, below)
+        steps = list(left.steps)
+        for n in range(at, min(last + 1, count)):
+            (_, _, under), *others = below
+            steps[n] = steps[n]._replace(tree=names.flat(others))
+            below = under
+        tree = names.flat(below) if last == count else left.tree
+        part.frontier = left._replace(steps=tuple(steps), tree=tree)
 
 
-def _down_to(position: int, above: tuple[State, ...], sleep: Flat) -> tuple[State, ...]:
-    return above if position < len(above) else (*above, State(sleep))
+def asleep(tree: Flat, sleeper: Step) -> Flat:
+    """A tree, down to where it wakes the sleeper: what begins so is found there."""
+    found = []
+    woken_at = 1 << 60
+    for node in tree:
+        depth, thread, touched = node
+        if depth > woken_at:
+            continue
+        found.append(node)
+        wakes = thread == sleeper.thread or meet(touched, sleeper.touched)
+        woken_at = depth if wakes else 1 << 60
+    return tuple(found)
 
 
-def roots(tree: Flat) -> Iterator[tuple[int, Path, Touched]]:
-    return (node for node in tree if not node[0])
+def meet(one: Touched, other: Touched) -> bool:
+    """Whether two steps are known to depend on each other."""
+    return any(a == b and (x or y) for a, x in one or () for b, y in other or ())
 
 
-def branches(tree: Flat) -> list[Flat]:
-    """The trees of one root each."""
-    starts = [n for n, (depth, _, _) in enumerate(tree) if not depth]
-    return [tree[a:b] for a, b in pairwise([*starts, len(tree)])]
+def sleep_at(left: Frontier, position: int) -> Flat:
+    return left.steps[position].sleep if position < len(left.steps) else left.sleep
+
+
+def tree_at(left: Frontier, position: int) -> Flat:
+    return left.steps[position].tree if position < len(left.steps) else left.tree

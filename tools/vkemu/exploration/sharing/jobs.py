@@ -38,11 +38,6 @@ def counting_of(program: object) -> Counting | None:
     return program if isinstance(program, Counting) else None
 
 
-def joins(build: object, task: Task) -> bool:
-    """Whether the search is divided as `joining` says."""
-    return bool(getattr(build, "late", False)) and task.strategy == "dpor"
-
-
 class Task(NamedTuple):
     """What all jobs of a search have in common."""
 
@@ -117,7 +112,6 @@ class Hand:
         self.program = program_for(build, {}, check=task.check)
         self.counting = counting_of(build)
         self.endings: Counter[Any] = Counter()  # of the job at hand
-        self.joins = joins(build, task)
         # Of all jobs: what the program keeps may show in the hundredth, and not within any.
         self.audit = audit_of(self.run())
 
@@ -172,16 +166,11 @@ class Hand:
         stale = objects.learned() if search.stale else None
         left = None
         share = 1.0
-        if isinstance(job.part, Frontier) and not search.finished and stale is None:
-            stopped = result.failures and task.stop_on_failure
+        if isinstance(job.part, Frontier) and stale is None:
             share = strategy.share()
-            if not stopped and strategy.start():
-                with uncollected():
-                    left = strategy.export(names)
-        if left is None:
-            share = 1.0
-            if self.joins:
-                left = strategy.at_root(names)
+            going_on = not search.finished and strategy.start()
+            with uncollected():
+                left = strategy.export(names) if going_on else strategy.at_floor(names)
         return Report(
             job.number,
             result.executions,

@@ -6,10 +6,10 @@ comes back as a frontier; when somebody is idle it is split (`division`), else i
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from vkemu.exploration.failure.origin import Build
 from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
@@ -23,10 +23,8 @@ from vkemu.exploration.sharing.jobs import (
     Report,
     Task,
     counting_of,
-    joins,
     search_of,
 )
-from vkemu.exploration.sharing.joining import Joining
 from vkemu.exploration.strategies.sampling import BLOCK
 from vkemu.workers.job import Workers, WorkersError, count_of
 from vkemu.workers.processes import Here, Processes
@@ -42,20 +40,6 @@ def slice_seconds(age: float, under_way: int, somebody_idle: bool) -> float:
     last_slice_seconds = 5.0
     report_seconds = 0.01  # twice what handing out a job and taking it back keeps us, with Dask
     return max(least, min(age / 20, last_slice_seconds), under_way * report_seconds)
-
-
-class Dividing(Protocol):
-    """The parts of a search that nobody is at."""
-
-    parts: deque[Any]
-    done: float
-
-    def first(self) -> Any:
-        """The part to be explored next, as it is handed out."""
-
-    def take_back(self, part: Any, report: Report, idle: int, workers: int, /) -> None: ...
-
-    def restart(self) -> None: ...
 
 
 class Coordinator:
@@ -136,7 +120,7 @@ class Coordinator:
     def out_of_time(self) -> bool:
         return self.deadline is not None and perf_counter() >= self.deadline
 
-    def exhaustive(self, division: Dividing, save: Callable[[], None] | None = None) -> None:
+    def exhaustive(self, division: Division, save: Callable[[], None] | None = None) -> None:
         """`dfs` or `dpor`, from wherever `division` stands."""
         under_way = self.under_way
         if self.witnesses and self.stop_on_failure:
@@ -175,7 +159,7 @@ class Coordinator:
                 self.account(report, granted)
                 alone = self.result.executions < self.alone
                 idle = 0 if alone else self.count - len(under_way) + 1
-                division.take_back(part, report, idle, self.count)
+                division.take_back(part, report, idle)
                 self.result.share = min(division.done, 1.0)
                 del under_way[report.number]
                 self.show()
@@ -185,7 +169,7 @@ class Coordinator:
                 save()
         self.finished = not division.parts
 
-    def _begin_again(self, division: Dividing, reports: list[Report]) -> None:
+    def _begin_again(self, division: Division, reports: list[Report]) -> None:
         """More depends on each other than was known: what has been done does not count.
 
         Who has found something out knows it from then on and does not say it again, so what the
@@ -261,10 +245,6 @@ def refuse_errors(reports: list[Report]) -> None:
             raise report.error
 
 
-def division_of(program: Build, task: Task) -> Dividing:
-    return Joining() if joins(program, task) else Division()
-
-
 def explore_in_parts(
     program: Build,
     task: Task,
@@ -305,7 +285,7 @@ def explore_in_parts(
     )
     try:
         if task.strategy in {"dfs", "dpor"}:
-            division = division_of(program, task)
+            division = Division(late=getattr(program, "late", False))
             saved = None
             if checkpoint is not None:
                 saved = Checkpoint(checkpoint, program, task, coordinator, division)

@@ -28,7 +28,6 @@ class Dfs(Path):
         # At every step, the threads still to be tried in place of the one taken.
         self.untried: list[list[int]] = []
         self.upcoming: list[int] = NOBODY  # who to try where the path ends
-        self.root = 0  # the states before it are explored by somebody else
         self.resumed = False
 
     def backtrack(self) -> bool:
@@ -60,6 +59,12 @@ class Dfs(Path):
             for tid, rest in zip(self.record.tids, self.untried, strict=True)
         )
         return Frontier(self.root, steps, (), flat(self.upcoming))
+
+    def at_floor(self, names: Names) -> Frontier:
+        """All is explored from the state at `root` on."""
+        self.record.truncate(self.root)
+        self.upcoming = NOBODY
+        return self.export(names)
 
     def resume(self, run: Run, names: Names, frontier: Frontier) -> None:
         """Go on from there: take the path again, to know its effects."""

@@ -29,7 +29,6 @@ class Dpor(Reduction):
         trace = self.trace
         fresh = self.kept
         root = self.root
-        elsewhere = root + self.shared  # the states before it are explored by others, too
         sleeps = self.sleeps
         trees = self.trees
         reverse = (Guesses if self.late else Reversals)(trace).explore
@@ -52,12 +51,9 @@ class Dpor(Reduction):
             footprint = race[3]
             if not events and footprint == covered.get(first, nowhere):
                 continue
-            if first < elsewhere:
-                tree = trees[first] if first == root else []
-                branches = len(tree)
-                reverse(race, events, sleeps[first], tree)
-                if len(tree) > branches:
-                    tree.pop()
+            if first < root:
+                # Those trees are only known not to say the same twice; of guesses not even that.
+                if reverse(race, events, sleeps[first], [] if self.late else trees[first]):
                     self.send(first, events, race)
                 continue
             reverse(race, events, sleeps[first], trees[first])
