@@ -1,6 +1,6 @@
 """The parts of an exhaustive search, and what they find for each other.
 
-Given away is what comes after a step that was taken, at the shallowest state with other ways on.
+Given away is what comes after a step that was taken, at a state with other ways on.
 Who gave it keeps the states before that step. They stay as they are until what was given is done: a
 reversal that is found there for one of them is put where it would have been, had one process found
 it first. Meanwhile the giver is at the other ways on. As long as the step sleeps there (it is
@@ -18,7 +18,7 @@ from typing import Any
 
 from vkemu.exploration.reduction.afterwards import Guesses
 from vkemu.exploration.reduction.footprint import Objects
-from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Step, Touched
+from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
 from vkemu.exploration.reduction.wakeup import Reversals, Tree
 from vkemu.exploration.sharing.jobs import Report
 
@@ -67,19 +67,22 @@ class Part:
         return part
 
     def give(self) -> Part | None:
-        left = self.frontier
-        for position in range(self.floor, len(left.steps)):
-            step = left.steps[position]
-            if step.tree:
-                self.share /= 2
-                known = step._replace(tree=asleep(step.tree, step))
-                steps = (*left.steps[:position], known, *left.steps[position + 1 :])
-                given = Part(left._replace(root=position + 1, steps=steps), self, self.share)
-                self.given.append(given)
-                sleep = (*step.sleep, (ELSEWHERE, step.thread, step.touched))
-                self.frontier = Frontier(self.root, left.steps[:position], sleep, step.tree)
-                return given
-        return None
+        """Where there are other ways on, what comes after the step that was taken."""
+        frontier = self.frontier
+        forks = [n for n in range(self.floor, len(frontier.steps)) if frontier.steps[n].tree]
+        if not forks:
+            return None
+        at = next((n for n in forks if wakes_all(frontier.steps[n])), forks[0])
+        step = frontier.steps[at]
+        self.share /= 2
+        # That the other ways are there is no news; what comes after they wake the step is theirs.
+        known = step._replace(tree=asleep(step.tree, step))
+        steps = (*frontier.steps[:at], known, *frontier.steps[at + 1 :])
+        given = Part(frontier._replace(root=at + 1, steps=steps), self, self.share)
+        self.given.append(given)
+        sleep = (*step.sleep, (ELSEWHERE, step.thread, step.touched))
+        self.frontier = Frontier(self.root, frontier.steps[:at], sleep, step.tree)
+        return given
 
     def release(self) -> None:
         """What the deepest that was given led to is known."""
@@ -191,22 +194,29 @@ class Division:
 
 
 def asleep(tree: Flat, sleeper: Step) -> Flat:
-    """A tree, down to where it wakes the sleeper: what begins so is found there."""
+    """A tree, down to where it wakes the sleeper."""
     found = []
-    woken_at = 1 << 60
+    woken_at = None
     for node in tree:
         depth, thread, touched = node
-        if depth > woken_at:
-            continue
-        found.append(node)
-        wakes = thread == sleeper.thread or meet(touched, sleeper.touched)
-        woken_at = depth if wakes else 1 << 60
+        if woken_at is None or depth <= woken_at:
+            found.append(node)
+            woken_at = depth if wakes(thread, touched, sleeper) else None
     return tuple(found)
 
 
-def meet(one: Touched, other: Touched) -> bool:
-    """Whether two steps are known to depend on each other."""
-    return any(a == b and (x or y) for a, x in one or () for b, y in other or ())
+def wakes_all(step: Step) -> bool:
+    """Whether all other ways begin with what wakes the step."""
+    return all(wakes(thread, touched, step) for depth, thread, touched in step.tree if not depth)
+
+
+def wakes(thread: Path, touched: Touched, sleeper: Step) -> bool:
+    """Whether a step is known to."""
+    return thread == sleeper.thread or any(
+        one == other and (writes or written)
+        for one, writes in touched or ()
+        for other, written in sleeper.touched or ()
+    )
 
 
 def sleep_at(left: Frontier, position: int) -> Flat:
