@@ -27,10 +27,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(ROOT / "tools")]
 
-from vkemu.exploration.reduction.frontier import Frontier  # noqa: E402
 from vkemu.exploration.result import Result  # noqa: E402
 from vkemu.exploration.sharing import parallel  # noqa: E402
-from vkemu.exploration.sharing.division import SMALL, Division, Part  # noqa: E402
+from vkemu.exploration.sharing.division import Division  # noqa: E402
 from vkemu.exploration.sharing.jobs import Hand, Job, Task, search_of  # noqa: E402
 from vkemu.exploration.sharing.parallel import Coordinator  # noqa: E402
 from vkemu.litmus.decide import Test  # noqa: E402
@@ -103,18 +102,25 @@ def split_shares(program: Any) -> list[float]:
     task = Task("dpor", 0, 10_000, False, "unknown", False)
     found = []
     for executions in range(20, 400, 40):
-        hand = Hand(program, task)
-        report = hand.perform(Job(1, Frontier(), executions, 60.0))
-        if report.left is None:
+        hand, division = Hand(program, task), Division()
+        explored(hand, division, executions, 2)
+        if len(division.parts) < 2:
             break
-        divided = Division()._split(Part(report.left), 2)
-        if divided is None:
-            continue
-        left, rest = (hand.perform(Job(2, part.frontier, 1 << 60, 60.0)) for part in divided)
-        both = left.executions + rest.executions
-        if both:
-            found.append(rest.executions / both)
+        given = explored(hand, division, 1 << 60, 0)
+        rest = 0
+        while division.parts:
+            rest += explored(hand, division, 1 << 60, 0)
+        found.append(rest / (given + rest))
     return found
+
+
+def explored(hand: Hand, division: Division, most: int, wanted: int) -> int:
+    """Executions of the next part."""
+    part = division.first()
+    division.parts.popleft()
+    report = hand.perform(Job(1, part.frontier, most, 60.0))
+    division.take_back(part, report, wanted)
+    return report.executions
 
 
 def dask_overhead() -> float:
@@ -196,9 +202,7 @@ class Searching:
             free = max(free, clock) + self.service / 2
             if left > 0:
                 idle = self.workers - len(self.under_way)
-                done = work - sum(self.parts) - left - sum(part for _, _, part in self.under_way)
-                least = max(parallel.FIRST_SLICE_SECONDS, SMALL * done / self.workers)
-                while idle > len(self.parts) + 1 and left > least:
+                while idle > len(self.parts) + 1 and left > parallel.FIRST_SLICE_SECONDS:
                     others = left * self.rng.choice(self.shares)
                     self.parts.append(others)
                     left -= others

@@ -78,6 +78,19 @@ def test_no_trace_is_lost_or_had_twice(program: Any, traces: int, seed: int) -> 
     assert torn(program, "dpor", seed).executions == traces
 
 
+def test_what_two_parts_take_for_each_others_is_not_lost() -> None:
+    """A step that slept, being explored elsewhere, once counted as explored two parts further on;
+    it takes many parts."""
+
+    def program(k: Any) -> None:
+        reads = ("load", "x")
+        Built(k, Source(((reads,), (("spawn", [("store", "x", 1)]), reads), (reads,))))
+
+    whole = explore(program)
+    for seed in range(3):
+        assert torn(program, "dpor", seed, count=8).executions == whole.executions
+
+
 class Even(Here):
     """Every job is so many executions."""
 
