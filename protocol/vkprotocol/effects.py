@@ -153,13 +153,12 @@ class Lock(Shared):
     a smaller rank (None: unordered).
     """
 
-    __slots__ = ("_acquire", "_release", "_try", "rank")
+    __slots__ = ("_acquire", "_release", "rank")
 
     def __init__(self, key: Key, rank: int | None = None) -> None:
         super().__init__(key, None)
         self.rank = rank
         self._acquire = Effect(self, "acquire", write=True, guard=is_none)
-        self._try = Effect(self, "try_acquire", write=True)
         self._release = Effect(self, "release", write=True)
 
     def holders(self) -> tuple[int, ...]:
@@ -176,7 +175,7 @@ class Lock(Shared):
 
     @coroutine
     def try_acquire(self) -> Step:
-        me = yield self._try
+        me = yield Effect(self, "try_acquire", write=True)
         if self.state is not None:
             return False
         if me.held is not None:

@@ -210,7 +210,7 @@ class Cpu:
         """bzero of a page, in one step."""
         frame = yield from self._page(va, "zero", VM_PROT_WRITE, bytes(4096))
         if frame is not None:
-            frame.put_bytes(bytes(4096))
+            frame.put_zeroes()
             self.kernel.emit("page.zero", frame.pfn)
 
     @coroutine

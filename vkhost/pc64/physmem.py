@@ -13,7 +13,7 @@ from typing import Final
 from vkprotocol.effects import Effect, Shared, Step
 from vkprotocol.param import PAGE_SIZE
 
-_ZEROES: Final = bytes(PAGE_SIZE)
+_ZEROES: Final = array("Q", bytes(PAGE_SIZE))
 
 
 class Word(Shared):
@@ -45,7 +45,7 @@ class Frame:
         # Memory nobody has touched takes no memory.
         if name != "words":
             raise AttributeError(name)
-        self.words = array("Q", _ZEROES)
+        self.put_zeroes()
         return self.words
 
     def word(self, idx: int) -> Word:
@@ -88,7 +88,7 @@ class Frame:
     def zero(self) -> Step:
         """pmap_zero_page."""
         yield Effect(self.bulk, "zero", write=True)
-        self.put_bytes(_ZEROES)
+        self.put_zeroes()
 
     @coroutine
     def read_bytes(self) -> Step:
@@ -106,8 +106,11 @@ class Frame:
         yield Effect(self.bulk, "write_bytes", write=True)
         self.put_bytes(source.ljust(PAGE_SIZE, b"\0"))
 
+    def put_zeroes(self) -> None:
+        self.words = _ZEROES[:]
+
     def put_bytes(self, page: bytes) -> None:
-        self.words = array("Q", page)
+        self.words = array("Q", page)[:]  # which takes no more than it needs
 
 
 class Frames(dict[int, Frame]):

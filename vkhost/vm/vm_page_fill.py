@@ -14,7 +14,7 @@ from vkhost.vm.vm_page import VM_PAGE_BITS_ALL, VmPage
 def vm_page_zero_fill(m: VmPage) -> Step:
     """Page busied."""
     yield Effect(m.frame.bulk, "zero", write=True)
-    m.frame.put_bytes(bytes(8 * len(m.frame.words)))
+    m.frame.put_zeroes()
     m.kernel.emit("page.zero", m.pfn)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final
 
 from vkprotocol.events import NO_OBJECT, QUEUES
@@ -19,6 +18,8 @@ PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
 
 PQ_NONE: Final = QUEUES.index("none")
 PQ_ACTIVE: Final = QUEUES.index("active")
+
+HISTORY: Final = 24  # happenings remembered for each frame
 
 Id = int | str
 
@@ -73,5 +74,10 @@ class Frame:
         self.was = 0  # what the word of the last store held before it
         self.stamp = 0  # the step of the last change of them
         self.ptes: dict[tuple[Id, int], Translation] = {}
-        history = 24  # happenings remembered for each frame
-        self.history: deque[Happening] = deque(maxlen=history)
+        self.history: list[Happening] = []  # the latest
+
+    def remember(self, happening: Happening) -> None:
+        history = self.history
+        history.append(happening)
+        if len(history) > HISTORY:
+            del history[0]

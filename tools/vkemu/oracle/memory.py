@@ -204,7 +204,7 @@ class Memory:
         self.stored[obj, pindex] = dict(frame.words)
         self._stored.setdefault(obj, set()).add(pindex)
         frame.changed = None
-        frame.history.append(self.shadow.now())
+        frame.remember(self.shadow.now())
 
     def object_destroy(self, obj: Id) -> None:
         for pindex in self._stored.pop(obj, ()):

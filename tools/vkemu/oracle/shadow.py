@@ -112,14 +112,14 @@ class Shadow:
         frame.dirty = 0
         frame.changed = None
         frame.initialised = False
-        frame.history.append(self.now())
+        frame.remember(self.now())
         if obj != NO_OBJECT:
             self.resident[obj, pindex] = frame
 
     def page_free(self, pfn: int, gen: int) -> None:
         frame = self.frame(pfn)
         frame.freed = self.now()
-        frame.history.append(frame.freed)
+        frame.remember(frame.freed)
         frame.previous = (frame.object, frame.pindex)
         if self.resident.get(frame.previous) is frame:
             del self.resident[frame.previous]
@@ -131,17 +131,17 @@ class Shadow:
         frame = self.frame(pfn)
         frame.queue = QUEUES[new]
         if new != PQ_NONE and new != PQ_ACTIVE:  # it comes and goes with every fault
-            frame.history.append(self.now())
+            frame.remember(self.now())
 
     def page_flags(self, pfn: int, on: int, off: int) -> None:
         frame = self.frame(pfn)
         frame.flags = frame.flags & ~off | on
-        frame.history.append(self.now())
+        frame.remember(self.now())
 
     def page_dirty(self, pfn: int, value: int) -> None:
         frame = self.frame(pfn)
         frame.dirty = value
-        frame.history.append(self.now())
+        frame.remember(self.now())
 
     def pte_write(self, pmap: Id, va: int, old: int, new: int, why: str) -> None:
         vpn = va >> 12
@@ -152,14 +152,14 @@ class Shadow:
                 del ptes[vpn]
                 frame = self.frame(before.pfn)
                 frame.ptes.pop((pmap, vpn), None)
-                frame.history.append(self.now())
+                frame.remember(self.now())
             return
         pfn = (new & PTE_FRAME) >> 12
         if before is not None and before.pfn == pfn:
             # The same mapping: A and M, or permissions. Its generation stays what it was.
             before.bits = new & ~PTE_FRAME
             if why != "walk":
-                self.frame(pfn).history.append(self.now())
+                self.frame(pfn).remember(self.now())
             return
         if before is not None:
             self.frame(before.pfn).ptes.pop((pmap, vpn), None)
@@ -168,7 +168,7 @@ class Shadow:
         t = Translation(pmap, vpn, frame, new & ~PTE_FRAME, frame.gen, now)
         ptes[vpn] = t
         frame.ptes[pmap, vpn] = t
-        frame.history.append(now)
+        frame.remember(now)
 
     def tlb_fill(self, cpu: int, pmap: Id, va: int, pfn: int, bits: int) -> None:
         vpn = va >> 12
