@@ -19,8 +19,6 @@ PTE_FRAME: Final = 0x000F_FFFF_FFFF_F000
 PQ_NONE: Final = QUEUES.index("none")
 PQ_ACTIVE: Final = QUEUES.index("active")
 
-HISTORY: Final = 24  # happenings remembered for each frame
-
 Id = int | str
 
 
@@ -77,7 +75,7 @@ class Frame:
         self.history: list[Happening] = []  # the latest
 
     def remember(self, happening: Happening) -> None:
-        history = self.history
-        history.append(happening)
-        if len(history) > HISTORY:
-            del history[0]
+        self.history.append(happening)
+        most = 24
+        if len(self.history) > most:
+            del self.history[0]
