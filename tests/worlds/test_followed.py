@@ -14,6 +14,8 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 import trio
 from vkemu import explore
@@ -42,6 +44,7 @@ USES: dict[str, tuple[Any, Any]] = {
     "event": (threading.Event, lambda event: (event.is_set(), event.set())),
     "queue": (queue.SimpleQueue, lambda items: (items.empty(), items.put(1))),
     "weak": (weakref.WeakSet, lambda kept: (len(kept), kept.add(numbers))),
+    "values": (weakref.WeakValueDictionary, lambda d: ("a" in d, d.setdefault("a", numbers))),
     "parser": (configparser.ConfigParser, lambda c: (c.sections(), c.read_dict({"a": {}}))),
     "view": (lambda: memoryview(bytearray(1)), write_once),
 }
@@ -86,6 +89,28 @@ def test_what_objects_of_the_standard_library_hold_is_followed(which: str) -> No
     result, found = ends(partial(uses, which), "trio")
 
     assert result.executions == len(found) == 2
+
+
+async def tallied() -> None:
+    totals = {"seen": 0}
+
+    async def tally() -> None:
+        seen = totals["seen"]
+        await anyio.lowlevel.checkpoint()
+        totals["seen"] = seen + 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(tally)
+        group.start_soon(tally)
+    assert totals == {"seen": 2}
+
+
+def test_a_failure_on_anyio_is_told_in_the_programs_own_words() -> None:
+    told = str(explore(tallied, backend="anyio+asyncio").failure).splitlines()
+
+    said = [line.split()[2:5] for line in told if "tally." in line and "totals" in line]
+    assert said[:2] == [[f"tally.{n}:", "reads", "totals['seen']"] for n in range(2)]
+    assert said[2][1:] == said[3][1:] == ["writes", "totals['seen']"]
 
 
 def test_objects_of_derived_classes_are_no_objects_of_c() -> None:

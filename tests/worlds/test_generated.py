@@ -81,6 +81,10 @@ def test_a_guess_hides_no_trace(seed: int, classes: int, strategy: str) -> None:
     assert result.executions == found == classes
 
 
+def test_a_timer_could_fire_when_it_was_not_so_late() -> None:
+    assert compare(49, "asyncio", time="any")
+
+
 def test_a_search_begins_again_when_the_program_is_rewritten() -> None:
     with AsyncProgram(in_trio(drawn(11)), "trio").entered() as program:
         result = exploring.explore(program, stop_on_failure=False, max_executions=14)

@@ -29,6 +29,7 @@ from vkemu.worlds.noting import (
     CONTAINERS,
     HERE,
     IMMUTABLE,
+    KEYED,
     LOG,
     TOUCHED,
     item,
@@ -103,7 +104,7 @@ def look(obj: Any, write: bool, depth: int = 3) -> None:
     if kind in CONTAINER_TYPES or isinstance(obj, CONTAINERS):
         whole(obj, write)
         if depth and not isinstance(obj, bytearray):
-            inner = obj.values() if isinstance(obj, dict) else obj
+            inner = obj.values() if isinstance(obj, KEYED) else obj
             for each in list(inner):
                 if type(each) in CONTAINER_TYPES:
                     look(each, False, depth - 1)
@@ -220,7 +221,7 @@ def written_on_class(name: str) -> None:
 
 def read_item(container: Any, key: Any) -> None:
     if HERE.on:
-        if isinstance(container, dict):
+        if isinstance(container, KEYED):
             item(container, key, False)
             if type(container) is collections.defaultdict and key not in container:
                 item(container, key, True, structure=True)
@@ -233,7 +234,7 @@ def read_item(container: Any, key: Any) -> None:
 def write_item(container: Any, key: Any, value: Any = None) -> None:
     if HERE.on:
         name_all(value)
-        if isinstance(container, dict):
+        if isinstance(container, KEYED):
             item(container, key, True, structure=key not in container)
         elif isinstance(container, CONTAINERS):
             whole(container, True)
@@ -243,7 +244,7 @@ def write_item(container: Any, key: Any, value: Any = None) -> None:
 
 def delete_item(container: Any, key: Any) -> None:
     if HERE.on:
-        if isinstance(container, dict):
+        if isinstance(container, KEYED):
             item(container, key, True, structure=True)
         else:
             write_item(container, key)
@@ -251,7 +252,7 @@ def delete_item(container: Any, key: Any) -> None:
 
 def contains(container: Any, key: Any) -> None:
     if HERE.on:
-        if isinstance(container, dict):
+        if isinstance(container, KEYED):
             item(container, key, False)
         else:
             look(container, False, 0)

@@ -28,7 +28,7 @@ from vkemu.worlds.asyncio_network import Transport
 from vkemu.worlds.instrumenting import reach
 from vkemu.worlds.noting import HERE, LOG, touch
 from vkemu.worlds.spinning import Spinning
-from vkemu.worlds.waiting import place_of, standing
+from vkemu.worlds.waiting import own, place_of, standing
 from vkemu.worlds.workers import Worker
 from vkemu.worlds.world import Unsupported, World, leaf
 
@@ -142,7 +142,11 @@ class AsyncioWorld(World):
     def new_task(self, task: Any) -> Thread:
         coroutine = task.get_coro()
         thread = self.born("", coroutine)
-        name = getattr(coroutine, "__qualname__", "task").rpartition(".")[2]
+        name = getattr(coroutine, "__qualname__", "task")
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is not None and not own(frame) and not task._name.startswith("Task-"):
+            name = task._name  # AnyIO's, which wraps what it starts
+        name = name.rpartition(".")[2]
         thread.name = name + "".join(f".{n}" for n in thread.path[1:])
         self.of_task[task] = thread
         self.task_of[thread.tid] = task
@@ -336,10 +340,10 @@ class AsyncioWorld(World):
                     self.might.append((here, timer.tid, self.codes_of(other), must))
         del self.timers[handle]
         must |= self.past_of(handle)
+        self.could_come_earlier(handle, thread.tid)  # when it was not that late
         touch(self.loop, "now", write=passes)
         touch(handle, "fired", write=True)
         self.now = max(self.now, handle._when)
-        self.could_come_earlier(handle, thread.tid)
         self.gone.append((handle._when, 1 << here, self.registered[handle]))
         self.over(thread)
         if not handle._cancelled:

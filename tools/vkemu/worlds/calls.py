@@ -46,7 +46,7 @@ from vkemu.worlds.known import (
     RUNTIME,
     TAKING,
 )
-from vkemu.worlds.noting import CONTAINERS, HERE, IMMUTABLE, LOG, item, name_all, whole
+from vkemu.worlds.noting import CONTAINERS, HERE, IMMUTABLE, KEYED, LOG, item, name_all, whole
 
 # Rewritten code, by id: to hash a code object is to hash all of it. And what to do about a function
 # that is called and not rewritten, yet.
@@ -57,7 +57,8 @@ LATE: Final[list[Callable[[Any], bool]]] = []
 def called(function: Any, *args: Any) -> None:
     kind = type(function)
     if kind is MethodType:  # what is rewritten notes for itself
-        if id(getattr(function.__func__, "__code__", None)) in MADE:
+        inner = function.__func__
+        if type(inner) is FunctionType and id(inner.__code__) in MADE:
             return
     elif kind is FunctionType:
         if id(function.__code__) in MADE:
@@ -106,7 +107,9 @@ LISTS: Final = (list, collections.deque, set)
 
 def call_method(function: Any, args: tuple[Any, ...]) -> None:
     inner = function.__func__
-    if type(inner) is FunctionType:
+    if isinstance(function.__self__, KEYED) and type(function.__self__) in CONTAINERS:
+        call_on(function.__self__, type(function.__self__), function.__name__, args)
+    elif type(inner) is FunctionType:
         call_python(inner, (function.__self__, *args))
     else:
         called(inner, function.__self__, *args)
@@ -148,9 +151,9 @@ def call_on(obj: Any, kind: type, name: str, args: tuple[Any, ...]) -> None:
             name_all(args[-1])
         return
     if isinstance(obj, CONTAINERS):
-        if isinstance(obj, dict) and args and name in ITEM_READS:
+        if isinstance(obj, KEYED) and args and name in ITEM_READS:
             item(obj, args[0], False)
-        elif isinstance(obj, dict) and args and name in ITEM_WRITES:
+        elif isinstance(obj, KEYED) and args and name in ITEM_WRITES:
             item(obj, args[0], True, structure=(args[0] in obj) == (name == "pop"))
         else:
             whole(obj, name in MUTATING)

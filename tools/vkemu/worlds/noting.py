@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import threading
+import weakref
 from collections.abc import Callable
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, Final, TypeAlias
@@ -24,7 +25,8 @@ Name: TypeAlias = tuple[Any, ...]
 Field: TypeAlias = Any  # a name, "[]" for all of a container, ("k", key) for an item of a dict
 
 EVERY: Final[Name] = ("every dict",)  # there are too many to begin again for each
-CONTAINERS: Final = (list, dict, set, collections.deque, bytearray)
+KEYED: Final = (dict, weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
+CONTAINERS: Final = (list, *KEYED, set, collections.deque, bytearray)
 CONTAINER_TYPES: Final = frozenset(
     [*CONTAINERS, collections.OrderedDict, collections.defaultdict, collections.Counter]
 )
@@ -124,7 +126,7 @@ class Log:
     def name_contents(self) -> None:
         """What functions of C put into containers, named by whose step it was."""
         for obj in self.filled:
-            for value in list(obj.values() if isinstance(obj, dict) else obj):
+            for value in list(obj.values() if isinstance(obj, KEYED) else obj):
                 name_all(value)
         self.filled.clear()
 
@@ -184,7 +186,7 @@ def name_all(value: Any, depth: int = 6) -> None:
             name_all(value.cell_contents, depth - 1)
         except ValueError:
             pass
-    elif isinstance(value, dict):
+    elif isinstance(value, KEYED):
         for item in list(value.values()):
             name_all(item, depth - 1)
     elif isinstance(value, (list, collections.deque)):
@@ -216,13 +218,13 @@ def whole(obj: Any, write: bool) -> None:
     LOG.note(obj, "[]", write)
     if write and not isinstance(obj, (set, bytearray)):
         LOG.filled.append(obj)
-    if isinstance(obj, dict):
+    if isinstance(obj, KEYED):
         name = LOG.names[id(obj)]
         if name not in LOG.ordered and not LOG.all_ordered:
             LOG.ordered[name] = None
             LOG.stale = True
         known = LOG.keys.setdefault(id(obj), {})
-        for key in dict.keys(obj):
+        for key in list(dict.keys(obj) if isinstance(obj, dict) else obj.keys()):
             known.setdefault(place(key))
         for key in known:
             LOG.note(obj, ("k", key), write)
@@ -242,7 +244,7 @@ def place(key: Any) -> Any:
     return LOG.name(key) if kind.__hash__ is by_identity else None
 
 
-def item(container: dict[Any, Any], key: Any, write: bool, *, structure: bool = False) -> None:
+def item(container: Any, key: Any, write: bool, *, structure: bool = False) -> None:
     """One item of a dict. `structure`: it comes or goes, which whoever looks at all of it sees."""
     known = place(key)
     if known is None:

@@ -150,7 +150,18 @@ class Rewriter:
         if name in TESTS:
             needless = bool(out) and getattr(out[-1], "name", "") in MAKES_BOOL
             return [] if needless else call(accesses.tested, 1), [], []
+        if name == "COMPARE_OP" and out and self.is_text(out[-1]):
+            return [], [], []  # what is equal to a text changes no more than that does
         return operation(name, arg, code), [], []
+
+    def is_text(self, at: Any) -> bool:
+        """A constant, or a global that no function assigns."""
+        if is_named(at, "LOAD_CONST"):
+            return type(at.arg) is str
+        if not is_named(at, "LOAD_GLOBAL"):
+            return False
+        name = at.arg[1] if isinstance(at.arg, tuple) else at.arg
+        return name not in self.written and type(self.names.get(name)) is str
 
     def attribute(self, name: str, arg: Any) -> tuple[Code, Code, Code]:
         """A method is loaded like any attribute, so that a call finds what it calls on the stack,

@@ -13,7 +13,13 @@ from typing import Any, Final, NamedTuple
 from vkemu.worlds.noting import CONTAINERS, Field
 from vkemu.worlds.waiting import line_of, own
 
-HIDDEN: Final = frozenset(["_abort_func", "turn", "ready", "callbacks"])
+# What the libraries keep for themselves, whoever goes on.
+HIDDEN: Final = frozenset(
+    [
+        "_abort_func", "turn", "ready", "callbacks", "_fut_waiter", "_callbacks", "fired",
+        "_asyncio_future_blocking", "_cancelled_exc", "_exception_tb", "_num_cancels_requested",
+    ]
+)  # fmt: skip
 CANCELS: Final = frozenset(["effectively_cancelled", "_cancel_called", "_must_cancel"])
 
 
@@ -40,11 +46,11 @@ class Teller:
     def told(self, obj: Any, field: Field, write: bool) -> None:
         if not self.steps or field in HIDDEN:
             return
-        frame = sys._getframe(2)
+        frame = within = sys._getframe(2)
         while frame.f_back is not None and "/vkemu/worlds/" in frame.f_code.co_filename:
             frame = frame.f_back
         text = described(obj, field, frame)
-        where = line_of(frame)
+        where = line_of(within)
         here = self.steps[-1]
         known = here.get((id(obj), field))
         if known is None or (write and not known.write):
@@ -66,10 +72,10 @@ class Teller:
             shared = [
                 place for key, place in places.items() if len(users[key]) > 1 and writers.get(key)
             ]
-            shared.sort(key=lambda place: (not place.own, place.key[1] in CANCELS, not place.write))
+            shared.sort(key=lambda p: (not p.own, p.where == "?", p.key[1] in CANCELS, not p.write))
             said = [
                 f"{'writes' if p.write else 'reads'} {p.text} {p.where}".removesuffix(" ?")
-                for p in shared
+                for p in [p for p in shared if p.own] or shared
             ]
             said = list(dict.fromkeys(said))
             more = f", {len(said) - shown} more" if len(said) > shown else ""
@@ -83,8 +89,10 @@ def described(obj: Any, field: Field, frame: FrameType) -> str:
         return variable_of(frame) or "a variable"
     if isinstance(field, tuple) and field[0] == "g":
         return str(field[1])
-    if field == "effectively_cancelled":
+    if field in {"effectively_cancelled", "_must_cancel"}:
         return "whether it is cancelled"
+    if field == "now":
+        return "the time"
     if isinstance(obj, CONTAINERS):
         name = name_of(obj, frame) or f"a {type(obj).__name__}"
         if isinstance(field, tuple):
@@ -116,10 +124,10 @@ def variable_of(frame: FrameType) -> str:
 def name_of(obj: Any, frame: FrameType) -> str:
     local = frame.f_locals
     for name, value in local.items():
-        if value is obj:
+        if value is obj and not name.startswith("@"):  # pytest's, in an assert
             return name
-    this = local.get("self")
-    for name, value in getattr(this, "__dict__", {}).items():
-        if value is obj:
-            return f"{type(this).__name__}.{name}"
+    for owner in local.values():
+        for name, value in getattr(owner, "__dict__", {}).items():
+            if value is obj:
+                return f"{type(owner).__name__}.{name}"
     return ""

@@ -18,6 +18,8 @@ LIBRARIES: Final = (
     "/threading.py",
     "/sniffio/",
     "/outcome/",
+    "/_pytest/",
+    "/pluggy/",
 )
 
 

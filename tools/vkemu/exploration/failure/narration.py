@@ -67,7 +67,9 @@ def narrate(
     `details` are lines for those who read on."""
     head = [message, *(f"  {detail}" for detail in details)]
     told = table(steps)
-    if 0 < columns < max(map(len, told)):
+    wide = 160  # columns of a page, for steps that have much to say
+    most = columns or (wide if any(not step.op for step in steps) else 0)
+    if 0 < most < max(map(len, told)):
         told = list(listed(steps))
     lines = [*head, "", *told]
     if columns:
