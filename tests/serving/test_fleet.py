@@ -57,6 +57,22 @@ def test_host_and_guests_of_a_scenario(
         assert told["guests"]["one"]["said"]["results"]["1"]["comm"] == "touch"
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_sixteen_guests_of_sixty_four_vcpus(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guests = "".join(
+        GUEST.format(f"g{n}", 64).replace("256K", "2M") + 'workloads = ["touch:pages=1,rounds=1"]\n'
+        for n in range(16)
+    )
+    file.write_text(f"[host]\npages = 9000\n{guests}")
+
+    assert main(["fleet", str(file), "--json"]) == Status.PASS
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["host"]["said"]["guests"] == 16
+    assert [guest["status"] for guest in told["guests"].values()] == [0] * 16
+
+
 @pytest.mark.slow
 def test_a_guest_that_dies_is_said_and_a_signal_ends_the_rest(file: Path) -> None:
     file.write_text(HEAD + GUEST.format("dies", 1) + SPIN + GUEST.format("spins", 1) + SPIN)
