@@ -98,11 +98,30 @@ class Even(Here):
         super().submit(job._replace(executions=60, seconds=60.0))
 
 
+class Kept(Division):
+    """Counts the frontiers that there are at a time."""
+
+    most = 0
+
+    def take_back(self, part: Part, report: Report, wanted: int) -> None:
+        super().take_back(part, report, wanted)
+        found: dict[Part, None] = {}
+        left = [part, *self.parts]
+        while left:
+            one = left.pop()
+            if one not in found:
+                found[one] = None
+                left += one.given if one.giver is None else [*one.given, one.giver]
+        self.most = max(self.most, len(found))
+
+
 def test_nothing_is_abandoned_in_parts() -> None:
     task = Task("dpor", 0, 10_000, False, "unknown", False)
     program = partial(lastzero, n=9)
-    found = divided(Even({b"": Hand(program, task)}), 2, Division())
+    kept = Kept()
+    found = divided(Even({b"": Hand(program, task)}), 8, kept)
     assert (found.executions, found.blocked) == (1536, 0)
+    assert kept.most <= 12  # of those who wait, too
 
 
 class Learning(Here):

@@ -64,7 +64,7 @@ def workers_of(args: argparse.Namespace, preload: Sequence[str] = ()) -> Iterato
         if args.on:
             from vkemu.workers.cluster import connected
 
-            with connected(args.on) as there:
+            with connected(args.on, preload) as there:
                 yield there
         else:
             workers: Workers = Here() if args.jobs == 1 else Processes(args.jobs, preload)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pickle
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 COUNTED_SECONDS: Final = 1.0  # for so long it is known how many workers there are
 PATIENCE_SECONDS: Final = 30.0  # for a scheduler to answer, and for a worker to be there
 REMOTE: Final = "dask://"
+# Of a cluster of our own. Its processes are copies of one that has imported what they need; nobody
+# looks at a profile of them; one that dies while it starts again is waited for.
+OWN: Final = {
+    "distributed.worker.multiprocessing-method": "forkserver",
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.deploy.lost-worker-timeout": "5 minutes",
+}
 
 
 class DaskWorkers:
@@ -119,20 +127,20 @@ def perform_there(code: str, number: int, packed: bytes, alone: bytes = b"") -> 
 
 
 @contextmanager
-def connected(where: str) -> Iterator[DaskWorkers]:
+def connected(where: str, preload: Sequence[str] = ()) -> Iterator[DaskWorkers]:
     """The workers at `dask://HOST:PORT`, or those of a cluster of our own, `dask-local[:N]`."""
     extra = "dask is not installed, expected `pip install 'vkemu[cluster]'`"
     try:
         from distributed import Client
     except ImportError:
         raise WorkersError(f"{where}: {extra}") from None
+    cluster: AbstractContextManager[Client]
     if where.startswith(REMOTE):
         with _no_cluster(where):
-            client = Client(_address(where), timeout=PATIENCE_SECONDS, set_as_default=False)
-        close: Callable[[], None] = client.close
+            cluster = Client(_address(where), timeout=PATIENCE_SECONDS, set_as_default=False)
     else:
-        client, close = _own_cluster(int(where.partition(":")[2] or 0))
-    try:
+        cluster = _own_cluster(int(where.partition(":")[2] or 0), preload)
+    with cluster as client:
         with _no_cluster(where, "no worker has come"):
             client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
         workers = DaskWorkers(client)
@@ -140,8 +148,6 @@ def connected(where: str) -> Iterator[DaskWorkers]:
             yield workers
         finally:
             workers.close()
-    finally:
-        close()
 
 
 @contextmanager
@@ -161,24 +167,24 @@ def _address(where: str) -> str:
     return f"{'tls' if secure else 'tcp'}://{where.removeprefix(REMOTE)}"
 
 
-def _own_cluster(wanted: int) -> tuple[Client, Callable[[], None]]:
+@contextmanager
+def _own_cluster(wanted: int, preload: Sequence[str]) -> Iterator[Client]:
+    import dask
     from distributed import Client, LocalCluster
+    from distributed.utils import get_mp_context
 
-    # Ctrl-C is ours to handle: the processes of the cluster inherit that they do not.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        own = LocalCluster(
-            n_workers=wanted or None, threads_per_worker=1, processes=True, memory_limit=0,
-            dashboard_address=None, silence_logs=50,
-            # It serves HTTP all the same, and warns when its port is another cluster's.
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        )  # fmt: skip
-    finally:
-        signal.signal(signal.SIGINT, before)
-    client = Client(own, set_as_default=False)
-
-    def close() -> None:
-        client.close()
-        own.close()
-
-    return client, close
+    with dask.config.set(OWN):
+        get_mp_context().set_forkserver_preload(["distributed", "vkemu.workers.cluster", *preload])
+        # Ctrl-C is ours to handle: the processes of the cluster inherit that they do not.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            own = LocalCluster(
+                n_workers=wanted or None, threads_per_worker=1, processes=True, memory_limit=0,
+                dashboard_address=None, silence_logs=50,
+                # It serves HTTP all the same, and warns when its port is another cluster's.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, before)
+        with own, Client(own, set_as_default=False) as client:
+            yield client
