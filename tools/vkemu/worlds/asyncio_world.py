@@ -196,14 +196,13 @@ class AsyncioWorld(World):
         if thread is None:
             return
         if self.at >= 0:
-            first = min(other._when for other in self.timers)
+            earlier = {other for other in self.timers if other._when < handle._when}
             strikes = self.time == "any" or handle._when <= self.now
-            if strikes and self.tracking and handle._when == first:
-                self.might.append(
-                    (self.at, thread.tid, self.codes_of(handle), self.past_of(handle))
-                )
+            if strikes and self.tracking:
+                might = self.at, thread.tid, self.codes_of(handle), self.past_of(handle)
+                self.later.append((might, earlier))
             self.could_come_earlier(handle, thread.tid)
-            self.gone.append((handle._when, 1 << self.at, self.registered[handle]))
+            self.is_gone(handle, handle._when)
         del self.timers[handle]
         self.over(thread)
 
@@ -223,7 +222,8 @@ class AsyncioWorld(World):
     def could_come_earlier(self, handle: Any, tid: int) -> None:
         """What set an earlier timer could have come after this one."""
         if self.time == "any" and self.tracking:
-            for when, _, setting in self.gone:
+            live = [(other._when, 0, self.registered[other]) for other in self.timers]
+            for when, _, setting in [*self.gone, *live]:
                 if when < handle._when and setting:
                     past = self.past_of(handle, without=setting)
                     first = setting.bit_length() - 1
@@ -344,7 +344,7 @@ class AsyncioWorld(World):
         touch(self.loop, "now", write=passes)
         touch(handle, "fired", write=True)
         self.now = max(self.now, handle._when)
-        self.gone.append((handle._when, 1 << here, self.registered[handle]))
+        self.is_gone(handle, handle._when)
         self.over(thread)
         if not handle._cancelled:
             handle._run()

@@ -21,8 +21,8 @@ from vkemu.exploration.reduction.reduction import Reduction
 from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.result import Unseen
 from vkemu.exploration.run import Run
-from vkemu.worlds.noting import LOG
-from vkemu.worlds.world import World, readable
+from vkemu.worlds.noting import LOG, readable
+from vkemu.worlds.world import World
 
 
 class WorldAudit(Audit):

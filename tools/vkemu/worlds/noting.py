@@ -254,3 +254,18 @@ def item(container: Any, key: Any, write: bool, *, structure: bool = False) -> N
     LOG.note(container, ("k", known), write)
     if structure and (LOG.all_ordered or LOG.names[id(container)] in LOG.ordered):
         LOG.note(container, "[]", True)
+
+
+def readable(key: Any) -> str:
+    """The key of a place, for a message."""
+    if isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], tuple):
+        name, field = key
+        if name and isinstance(name[0], str):
+            owner = ".".join(str(part) for part in name)
+        else:
+            owner = f"an object of step {name[1]} of thread {'.'.join(map(str, name[0]))}"
+        what = (
+            "all of it" if field == "[]" else str(field[-1] if isinstance(field, tuple) else field)
+        )
+        return f"{owner} ({what})"
+    return str(key)

@@ -276,11 +276,12 @@ def lapse(world: TrioWorld, scope: Any, deadline: float) -> None:
     if world.at < 0:
         return
     if world.expiring is not scope and world.strikes(deadline):
-        first = all(deadline <= other._registered_deadline for other in world.live())
-        if first and not world.status[scope].effectively_cancelled:
+        earlier = {other for other in world.live() if other._registered_deadline < deadline}
+        if not world.status[scope].effectively_cancelled:
             past = world.past_of(scope, deadline)
-            world.might.append((world.at, thread.tid, world.codes_of(scope, deadline), past))
-    world.gone.append((deadline, 1 << world.at, world.registered[scope]))
+            might = world.at, thread.tid, world.codes_of(scope, deadline), past
+            world.later.append((might, earlier))
+    world.is_gone(scope, deadline)
     world.over(thread)
 
 

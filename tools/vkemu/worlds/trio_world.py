@@ -321,7 +321,8 @@ class TrioWorld(World):
         """What set an earlier deadline could have come after this one."""
         if self.time == "any" and self.tracking:
             tid = self.timers[scope].tid
-            for when, _, setting in self.gone:
+            live = [(x._registered_deadline, 0, self.registered[x]) for x in self.live()]
+            for when, _, setting in [*self.gone, *live]:
                 if when < deadline and setting:
                     past = self.past_of(scope, deadline, without=setting)
                     first = setting.bit_length() - 1

@@ -19,7 +19,7 @@ from vkemu.exploration.reduction.footprint import Footprint, Objects, dependent
 from vkemu.exploration.result import ExplorationError, Unseen
 from vkemu.exploration.stepwise import Seen, Stepwise
 from vkemu.worlds.network import Network
-from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.noting import LOG, readable, touch
 from vkemu.worlds.waiting import calling
 from vkemu.worlds.workers import Worker
 
@@ -115,6 +115,8 @@ class World(Stepwise):
         self.registered: dict[Any, int] = {}  # by the same: the event that set its deadline
         # Deadlines that are no more: since which event, and which had set them.
         self.gone: list[tuple[float, int, int]] = []
+        # Who could have passed before an event, once these others had, which were earlier.
+        self.later: list[tuple[Might, set[Any]]] = []
         self.barrier = 0
         self.cancels: dict[int, Any] = {}  # by thread: the task or scope it cancels
 
@@ -152,6 +154,19 @@ class World(Stepwise):
         """The next step of a thread comes after the one under way."""
         if self.at >= 0:
             self.must[tid] = self.must.get(tid, 0) | 1 << self.at
+
+    def is_gone(self, timer: Any, when: float) -> None:
+        """A deadline passed, or is withdrawn, in this step."""
+        self.gone.append((when, 1 << self.at, self.registered[timer]))
+        later, self.later = self.later, []
+        for (first, tid, codes, past), earlier in later:
+            if timer in earlier:
+                earlier.remove(timer)
+                past |= 1 << self.at
+            if earlier:
+                self.later.append(((first, tid, codes, past), earlier))
+            else:
+                self.might.append((first, tid, codes, past))
 
     def refuse(self, what: str) -> NoReturn:
         where = calling()
@@ -372,21 +387,6 @@ class World(Stepwise):
             if thread.tid == tid:
                 past |= 1 << n
         return past
-
-
-def readable(key: Any) -> str:
-    """The key of a place, for a message."""
-    if isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], tuple):
-        name, field = key
-        if name and isinstance(name[0], str):
-            owner = ".".join(str(part) for part in name)
-        else:
-            owner = f"an object of step {name[1]} of thread {'.'.join(map(str, name[0]))}"
-        what = (
-            "all of it" if field == "[]" else str(field[-1] if isinstance(field, tuple) else field)
-        )
-        return f"{owner} ({what})"
-    return str(key)
 
 
 def leaf(error: BaseException) -> BaseException:
