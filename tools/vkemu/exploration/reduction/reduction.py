@@ -125,8 +125,8 @@ class Reduction(Path):
             loose(self.trace.befores[self.kept :]) or (unannounced.looks and unannounced.loose())
         ):
             self.objects.loose = self.stale = True
-        if self.ending.changes or self.ending.grown:
-            self.stale |= self.ending.unordered()
+        if program.ends and self.ending.unordered():
+            self.stale = True
         if self.view.grown:
             self.view.grown = False
             self.stale = True
@@ -152,7 +152,9 @@ class Reduction(Path):
         runnable = execution.runnable
         add = trace.add
         befores = trace.befores
-        step = self.stepping(run)
+        step: Callable[[int], bool] = execution.step
+        if self.objects.loose or run.program.ends:
+            step = self.stepping(run)
         sleeps = self.sleeps
         trees = self.trees
         sleep = self.sleep

@@ -38,22 +38,23 @@ class Reversals:
         its own first event there has nothing before it, or it has none and touches nothing of it.
         """
         _, second, _, footprint, past, _ = race
+        trace = self.trace
         late = 1 << second
         opaque = 0
         # Most often what the second touches in its new place is what it touched in the old one.
-        other = footprint is not self.trace.footprints[second]
+        other = footprint is not trace.footprints[second]
         if footprint is None:
             opaque = late
             past = free
         elif free:
             for code in footprint:
-                past |= self.trace.rivals[code]
+                past |= trace.rivals[code]
             past &= free
         else:
             past = 0
-        own = self.trace.own
-        rivals = self.trace.rivals
-        clocks = self.trace.clocks
+        own = trace.own
+        rivals = trace.rivals
+        clocks = trace.clocks
         events = free | late
         nodes = explored + tree
         while events:
