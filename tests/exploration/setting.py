@@ -296,3 +296,62 @@ def each_its_own(k: Any) -> None:
     for cell in cells:
         k.spawn(f"t{cell.key[1]}", cell.store, cell.key[1])
     k.at_end(lambda: sum(cell.value for cell in cells) == expected)
+
+
+# What a search does not see, and the race check does: the list of the README.
+
+
+def out_of_every_object(k: Any) -> None:
+    """A list that was in a queue, and that two threads have kept."""
+    queue, x, y = k.queue("q"), k.cell("x"), k.cell("y")
+
+    async def child(held: list[int]) -> None:
+        await x.load()
+        assert held
+
+    async def take() -> None:
+        held = await queue.get()
+        k.spawn("child", child, held)
+        await y.load()
+        held.append(1)
+
+    k.spawn("b", take)
+    k.spawn("a", queue.put, [])
+
+
+def read_by_a_thread(k: Any) -> None:
+    """A variable that another sets."""
+    x, y = k.cell("x"), k.cell("y")
+    ready = False
+
+    async def work() -> None:
+        nonlocal ready
+        await x.load()
+        ready = True
+
+    async def look() -> None:
+        await y.load()
+        assert ready
+
+    k.spawn("a", work)
+    k.spawn("b", look)
+
+
+def written_as_it_is(k: Any) -> None:
+    """A variable, by a thread that was first, in the order that was taken."""
+    x, y = k.cell("x"), k.cell("y")
+    last = ""
+
+    async def reset() -> None:
+        nonlocal last
+        await x.load()
+        last = ""
+
+    async def work() -> None:
+        nonlocal last
+        await y.load()
+        last = "work"
+
+    k.spawn("a", reset)
+    k.spawn("b", work)
+    k.at_end(lambda: last == "work")

@@ -130,6 +130,17 @@ def test_at_end_costs_nothing_where_steps_are_in_order_or_change_nothing() -> No
     assert (found.verdict, found.executions, found.remarks) == ("pass", 1, [ALONE])
 
 
+@pytest.mark.parametrize(
+    "program", [setting.out_of_every_object, setting.read_by_a_thread, setting.written_as_it_is]
+)
+def test_what_a_search_does_not_see_the_race_check_does(program: Any) -> None:
+    """The list of misses: one that is none any more goes from here and from the README."""
+    found = verdicts(program)
+    assert [found[name][0] for name in STRATEGIES] == ["fail", "pass", "pass"]
+    (kind,) = explore(program, check=True).kinds
+    assert ": DataRace: data race on " in kind
+
+
 def joined(k: Any) -> None:
     k.joinable = True
     x = k.cell("x")
