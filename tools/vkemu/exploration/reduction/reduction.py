@@ -152,9 +152,8 @@ class Reduction(Path):
         runnable = execution.runnable
         add = trace.add
         befores = trace.befores
-        step: Callable[[int], bool] = execution.step
-        if self.objects.loose or run.program.ends:
-            step = self.stepping(run)
+        told = self.objects.loose or run.program.ends
+        step = self.stepping(run) if told else execution.step
         sleeps = self.sleeps
         trees = self.trees
         sleep = self.sleep
