@@ -21,6 +21,7 @@ import trio
 from vkemu import explore
 from vkemu.worlds.accesses import opaque
 from vkemu.worlds.asyncio_loop import Loop
+from vkemu.worlds.instrumenting import Instruments
 
 from tests.worlds.test_worlds import ends
 
@@ -111,6 +112,11 @@ def test_a_failure_on_anyio_is_told_in_the_programs_own_words() -> None:
     said = [line.split()[2:5] for line in told if "tally." in line and "totals" in line]
     assert said[:2] == [[f"tally.{n}:", "reads", "totals['seen']"] for n in range(2)]
     assert said[2][1:] == said[3][1:] == ["writes", "totals['seen']"]
+
+
+@pytest.mark.parametrize("backend", ["anyio+asyncio", "anyio+trio"])
+def test_anyio_is_followed_wherever_it_is_imported(backend: str) -> None:
+    assert "anyio" in Instruments(tallied, backend, None).primitives([])
 
 
 def test_objects_of_derived_classes_are_no_objects_of_c() -> None:

@@ -82,7 +82,7 @@ class AsyncProgram:
         hooks = Hooks()
         extra = self.options.get("instrument")
         self.instruments = Instruments(
-            self.main, self.library, None if extra is None else tuple(extra)
+            self.main, self.backend, None if extra is None else tuple(extra)
         )
         now: Any
         if self.library == "trio":

@@ -24,9 +24,10 @@ from vkemu.worlds.rewriting import INITIAL, Rewriter, stores_of, unseen
 class Instruments:
     """Of one search. Invariant: `original` holds every function whose code is not its own."""
 
-    def __init__(self, main: Any, library: str, extra: tuple[str, ...] | None) -> None:
+    def __init__(self, main: Any, backend: str, extra: tuple[str, ...] | None) -> None:
         self.main = main
-        self.library = library  # trio or asyncio
+        self.library = "trio" if backend.endswith("trio") else "asyncio"
+        self.anyio = backend.startswith("anyio")
         self.extra = extra
         self.original: dict[FunctionType, CodeType] = {}
         self.modules: dict[str, None] = {}
@@ -50,6 +51,8 @@ class Instruments:
             for name in PRIMITIVES
             if name.startswith(self.library) or not name.startswith(("trio", "asyncio", "anyio"))
         ]
+        if self.anyio:
+            return [*stems, "anyio"]
         for name in found:
             values = vars(sys.modules[name]).values() if name in sys.modules else ()
             if any(
