@@ -45,6 +45,38 @@ def test_a_shared_lock_does_not_let_two_write() -> None:
     assert race.variable == "items"
 
 
+def test_spawning_and_time_order() -> None:
+    """What a child does before its first step, it does in the step of its parent."""
+
+    def spawns(k: Any) -> None:
+        items: list[int] = []
+        x = k.cell("x")
+
+        async def child() -> None:
+            items.append(2)
+            await x.load()
+
+        async def parent() -> None:
+            await x.load()
+            items.append(1)
+            k.spawn("child", child)
+
+        k.spawn("parent", parent)
+
+    def sleeps(k: Any) -> None:
+        items: list[int] = []
+
+        async def late(seconds: int) -> None:
+            await k.sleep(seconds)
+            items.append(seconds)
+
+        k.spawn("a", late, 1)
+        k.spawn("b", late, 2)
+
+    assert race_of(spawns) is None
+    assert race_of(sleeps) is None
+
+
 def test_readers_and_items_of_their_own_do_not_race() -> None:
     def program(k: Any) -> None:
         known = {"a": 1, "b": 2}

@@ -42,6 +42,20 @@ SET_WRITES = (
     "s |= {'b'}", "s -= {'a'}", "s &= set()", "s ^= {'a'}", "s.difference_update('a')",
     "s.intersection_update('b')", "s.symmetric_difference_update('a')",
 )  # fmt: skip
+AWAITED = (
+    "len(await box.load())",
+    "(await box.load())[0]",
+    "for i in await box.load(): pass",
+    "[i for i in await box.load()]",
+    "'a' in await box.load()",
+    "await box.load() == []",
+    "if await box.load(): pass",
+    "f'{await box.load()}'",
+    "sorted(await box.load())",
+    "first, *rest = await box.load()",
+    "len(await through(box))",
+    "[].__eq__(await box.load() + (await box.load())[:1])",
+)
 OTHERS = (
     ("o.a", "o.a = 2"), ("o.a", "del o.a"), ("getattr(o, 'a')", "o.a = 2"),
     ("o.a += 1", "o.a += 1"), ("n", "n = 2"), ("n += 1", "n += 1"), ("[n for _ in 'x']", "n = 2"),
@@ -52,6 +66,10 @@ OTHERS = (
     ("h(l)", "l.append('b')"), ("o.m()", "o.a = 2"), ("o.p", "o.a = 2"), ("K.c", "K.c = 2"),
     ("setattr(o, 'a', 2)", "o.a"), ("next(iter(l))", "l.append('b')"),
     ("(await box.load()).append('c')", "l.append('b')"),
+    *((read, "(await box.load()).append('b')") for read in AWAITED),
+    ("hasattr(o, 'z')", "o.z = 1"), ("partial(l.append, 'c')()", "len(l)"),
+    ("o.__dict__['a']", "o.a = 2"), ("K().c", "K.c = 2"),
+    ("o.a", "(await held.load()).a = 2"), ("(await held.load()).a += 1", "o.a"),
 )  # fmt: skip
 PAIRS = (
     *((read, "l.append('b')") for read in LIST_READS),
@@ -63,9 +81,10 @@ PAIRS = (
     *OTHERS,
 )
 # What is not seen; docs/explore.md has the same list.
-MISSED = {"G / globals()['G'] = 2"}
+MISSED = {"G / globals()['G'] = 2", "o.__dict__['a'] / o.a = 2", "K().c / K.c = 2"}
 SETUP = """
 from collections import deque
+from functools import partial
 class Null:
     @staticmethod
     def write(text): pass
@@ -85,7 +104,8 @@ def program(k, locked):
     x, y, lock = k.cell("x"), k.cell("y"), k.lock("lock")
     l, d, s, n, o = ["a"], {"a": 1}, {"a"}, 1, K()
     q, b = deque([1]), bytearray(b"a")
-    box = k.cell("box", l)
+    box, held = k.cell("box", l), k.cell("held", o)
+    async def through(box): return await box.load()
     async def one():
         nonlocal n
         mine, e, t = [], {}, set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from vkprotocol.effects import Effect, Shared, Thread
+from vkprotocol.effects import CLOCK, Effect, Shared, Thread
 
 from vkemu.executors.controlled import Tids
 
@@ -75,6 +75,8 @@ class Order:
         self.threads: dict[int, Clock] = {}
         self.written: dict[Shared, Clock] = {}
         self.read: dict[Shared, Clock] = {}
+        self.now = 0
+        self.past: Clock = {}  # all that was done before the time that it is
 
     def clock_of(self, thread: Thread) -> Clock:
         clock = self.threads.get(thread.tid)
@@ -93,6 +95,11 @@ class Order:
     def perform(self, thread: Thread, effect: Effect) -> None:
         """The thread is about to take the step it announced."""
         clock = self.clock_of(thread)
+        if self.now != CLOCK[0]:  # time passes when nobody can run
+            self.now = CLOCK[0]
+            for other in self.threads.values():
+                _join(self.past, other)
+        _join(clock, self.past)
         touched = [(effect.obj, effect.write), *effect.also]
         for shared, write in touched:
             _join(clock, self.written.get(shared))

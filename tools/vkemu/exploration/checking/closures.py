@@ -12,7 +12,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from inspect import getattr_static
+from inspect import CO_COROUTINE, CO_ITERABLE_COROUTINE, getattr_static
 from types import (
     CellType,
     CodeType,
@@ -32,6 +32,7 @@ from vkemu.exploration.inside import HEAP_TYPE, OURS, is_foreign, is_ours
 
 Touch: TypeAlias = Callable[["Frame", tuple[Access, ...]], None]
 
+COROUTINE: Final = CO_COROUTINE | CO_ITERABLE_COROUTINE
 NOTHING: Final = object()  # no value: unknown, or not to be had without running code
 CONSTANT: Final = (int, float, complex, str, bytes, bool, type(None), range, ModuleType, Shared)
 
@@ -39,7 +40,7 @@ CONSTANT: Final = (int, float, complex, str, bytes, bool, type(None), range, Mod
 class Frame:
     """One frame of the program, from its first step to its last."""
 
-    __slots__ = ("_cells", "closures", "code", "frame", "plan")
+    __slots__ = ("_cells", "awaited", "closures", "code", "frame", "plan")
 
     def __init__(self, closures: Closures, frame: FrameType) -> None:
         self.closures = closures
@@ -47,6 +48,7 @@ class Frame:
         self.code = frame.f_code
         self.plan = accesses_of(frame.f_code)
         self._cells: dict[str, CellType] = {}
+        self.awaited: dict[int, Any] = {}  # by the offset of the await: what it has come to
 
     def opcode(self, frame: FrameType, event: str, arg: object) -> Any:
         """The local trace function: the instruction at f_lasti is the next."""
@@ -54,6 +56,8 @@ class Frame:
             accesses = self.plan.get(frame.f_lasti)
             if accesses is not None:
                 self.closures.touch(self, accesses)
+        elif event == "return":
+            returned(frame, event, arg)
         return self.opcode
 
     def value(self, term: Term) -> Any:
@@ -72,6 +76,8 @@ class Frame:
                 return item(self.value(inner), self.value(key))
             case ("iter", inner):
                 return self.value(inner)
+            case ("awaited", offset):
+                return self.awaited.get(offset, NOTHING)
             case _:
                 return NOTHING
 
@@ -110,9 +116,14 @@ class Closures:
         local = frame.f_trace
         if local is not None:
             return local
-        if event != "call" or is_ours(frame.f_globals) or is_foreign(frame.f_code):
+        if event != "call":
+            return None
+        ours = is_ours(frame.f_globals) or is_foreign(frame.f_code)
+        if ours and not frame.f_code.co_flags & COROUTINE:
             return None
         frame.f_trace_lines = False
+        if ours:
+            return returned
         frame.f_trace_opcodes = True
         return Frame(self, frame).opcode
 
@@ -193,6 +204,15 @@ class Closures:
             for thing in gc.get_referents(coro):
                 if isinstance(thing, FunctionType) and thing.__code__ is coro.cr_code:
                     self._of_frame[frame] = thing
+
+
+def returned(frame: FrameType, event: str, arg: object) -> Any:
+    """Who awaits a coroutine has what it returns on its stack; and what it yields, for a while."""
+    if event == "return" and frame.f_code.co_flags & COROUTINE and frame.f_back is not None:
+        above = getattr(frame.f_back.f_trace, "__self__", None)
+        if isinstance(above, Frame):
+            above.awaited[frame.f_back.f_lasti] = arg
+    return returned
 
 
 class _Same:

@@ -163,6 +163,11 @@ class Taken:
         if name.startswith(("BUILD_", "CALL", "UNPACK_", "MAKE_", "FORMAT_")):
             self._counted(name, at.arg or 0)
             return None
+        if name == "SEND":
+            self.pop(2)
+            over = (*self.stack, ("awaited", at.offset))
+            self.push(None, None)
+            return over
         return self._other(name, at.arg or 0)
 
     def _variable(self, name: str, at: dis.Instruction) -> None:
@@ -259,11 +264,6 @@ class Taken:
                 over = tuple(self.stack)
                 self.push(term, None)
                 return over
-            case "SEND":
-                receiver, _ = self.pop(2)
-                over = (*self.stack, None)
-                self.push(receiver, None)
-                return over
             case "JUMP_IF_TRUE_OR_POP" | "JUMP_IF_FALSE_OR_POP":
                 kept = tuple(self.stack)
                 self.use(*self.pop())
@@ -308,5 +308,7 @@ def text_of(term: Term) -> str:
             return f"{text_of(inner)}[{text_of(key)}]"
         case ("iter", inner):
             return text_of(inner)
+        case ("awaited", _):
+            return "what was awaited"
         case _:
             return "..."

@@ -17,6 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -74,8 +75,8 @@ READING_ARGUMENTS: Final = frozenset(
         "symmetric_difference_update", "issubset", "issuperset", "isdisjoint", "subtract",
     ]
 )  # fmt: skip
-BY_NAME: Final = (getattr, setattr, delattr)
-NOT_READING: Final = (isinstance, id, type, callable, issubclass, hasattr, super)
+BY_NAME: Final = (getattr, hasattr, setattr, delattr)
+NOT_READING: Final = (isinstance, id, type, callable, issubclass, super)
 EXECUTORS: Final = (id(CURTHREAD), id(CLOCK))  # lists that programs may look into
 PLAIN: Final = (int, float, complex, str, bytes, bool, type(None))
 
@@ -92,6 +93,7 @@ class CheckedExecution(Stepwise):
         self._places: dict[Any, dict[Any, History]] = {}
         self._kept: list[Any] = []  # so that no id names two things
         self._names: dict[int, str] = {}  # of containers
+        self._written: set[int] = set()  # seen to be written in this step
         self._looked: dict[int, tuple[Any, Any, Place, str]] = {}  # containers read in this step
 
     # Every way a step can be taken.
@@ -227,12 +229,14 @@ class CheckedExecution(Stepwise):
             owner = term[1]
         else:
             called = frame.value(term)
+            while isinstance(called, partial):
+                called = called.func
             container, method = getattr(called, "__self__", None), getattr(called, "__name__", "")
             owner = ("local", self._names.get(id(container), "..."))
         if any(called is known for known in BY_NAME) and len(access.key) > 1:
             name = frame.value(access.key[1])
             if isinstance(name, str):
-                write = called is not getattr
+                write = called in (setattr, delattr)
                 by_name = Access("attr", write, name, access.key[0])
                 self._attribute(frame, by_name, here._replace(write=write))
             return
@@ -260,14 +264,10 @@ class CheckedExecution(Stepwise):
 
     def _compare(self) -> None:
         for container, before, here, name in self._looked.values():
-            if _shallow(container) != before:
-                history = self._places.get(id(container), {})
-                if not any(
-                    known.written is not None and known.written[1:3] == here[1:3]
-                    for known in history.values()
-                ):
-                    self._access(container, ALL, here._replace(write=True), name)
+            if _shallow(container) != before and id(container) not in self._written:
+                self._access(container, ALL, here._replace(write=True), name)
         self._looked = {}
+        self._written = set()
 
     def _access(self, thing: Any, key: Any, here: Place, name: str) -> None:
         """The place is `key` of `thing`. ALL of it conflicts with every key."""
@@ -290,6 +290,8 @@ class CheckedExecution(Stepwise):
             if rival is not None and self.race is None:
                 self.race = DataRace(name, rival, here)
         history.note(here)
+        if here.write:
+            self._written.add(id(thing))
 
 
 def is_exact(key: Any) -> bool:
@@ -327,7 +329,7 @@ def _owner(thing: Any, name: str, *, write: bool) -> Any:
     if hasattr(type(found), "__set__"):
         return NOTHING  # a property: its own code is traced
     inside = getattr(thing, "__dict__", None)
-    if isinstance(inside, dict) and (write or name in inside):
+    if isinstance(inside, dict) and (write or name in inside or home is None):
         return thing
     return home if home is not None and not _is_code(found) else NOTHING
 
