@@ -69,6 +69,7 @@ def test_an_unknown_strategy_is_a_value_error_too() -> None:
         {"max_executions": 0},
         {"max_seconds": 0},
         {"max_seconds": float("inf")},
+        {"max_seconds": 1e30},
         {"max_steps": 0},
         {"seed": -1},
         {"strategy": Choosing(), "max_executions": 1},

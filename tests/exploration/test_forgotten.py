@@ -26,6 +26,7 @@ OPERATIONS: dict[str, Operation] = {
     "Event.set": lambda k: k.event("e").set(),
     "Queue.put": lambda k: k.queue("q").put(1),
     "k.sleep": lambda k: k.sleep(1),
+    "k.choose": lambda k: k.choose(2),
     "k.step": lambda k: k.step(k.cell("x")),
     "Condition.notify": lambda k: k.condition("c").notify(),
 }

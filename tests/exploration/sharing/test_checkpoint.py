@@ -197,6 +197,17 @@ def test_a_scenario_is_known_by_all_that_it_says() -> None:
     assert beginning_of(ScenarioProgram(said)) == beginning_of(ScenarioProgram(scenario))
 
 
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "search"
+    explore(compiled(SOURCE), checkpoint=file)
+    with pytest.raises(ExplorationError, match=f"^checkpoint {file}: made with strategy='dpor'$"):
+        explore(compiled(SOURCE), strategy="dfs", checkpoint=file)
+    file.write_bytes(file.read_bytes()[:50])
+    said = f"^checkpoint {file}: cannot be read: no checkpoint, or damaged: "
+    with pytest.raises(ExplorationError, match=said):
+        explore(compiled(SOURCE), checkpoint=file)
+
+
 def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     file = tmp_path / "none" / "search"
     with pytest.raises(ExplorationError, match=f"^checkpoint {file}: cannot be written: no folder"):

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Final
 
 set_handler: Final = signal.signal  # an async program under search is refused it
+YEAR: Final = 3.2e7  # seconds; a timer takes no infinity
 GRACE: Final = 0.25  # seconds that an execution has to come to its end
 STRUCK: Final[list[KeyboardInterrupt]] = []  # since the execution began
 
@@ -59,7 +60,7 @@ def within(seconds: float | None, steps: Callable[[], object]) -> Iterator[None]
 
     began = time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), GRACE)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1e-3), YEAR), GRACE)
     try:
         yield
     finally:

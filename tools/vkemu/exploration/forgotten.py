@@ -42,7 +42,7 @@ def noticing() -> Iterator[None]:
             if never is None:
                 show(message, category, filename, lineno, file)
                 return
-            name, source, line = never["name"], filename, str(lineno)
+            name, source, line = never["name"].replace("Making.", "k."), filename, str(lineno)
             for made in reversed([*_FRAME.finditer(str(message))]):
                 source, line = made["file"], made["line"]
                 if not source.startswith(_OURS):

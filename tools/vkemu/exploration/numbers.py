@@ -1,4 +1,4 @@
-"""Numbers as arguments: everything but a number that will do is one line that says what was."""
+"""Arguments: what will not do is one line that says what it was, and what was expected."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ def duration(name: str, value: Any) -> None:
 def flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise wrong(name, value, "True or False", TypeError)
+
+
+def several(name: str, value: Any) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        raise wrong(name, value, "a list of shared objects", TypeError) from None
 
 
 def wrong(

@@ -29,7 +29,7 @@ from vkemu.exploration.looks import (
     telling,
     who_looks,
 )
-from vkemu.exploration.numbers import wrong
+from vkemu.exploration.numbers import several
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.primitives.scopes import Cancellation, Watched
@@ -273,7 +273,7 @@ class Program(Making):
         self, pool: list[Any], made: Shared | None, kind: type[Made], name: str, state: Any
     ) -> Made:
         """What this call of set-up made last time, when that is one, else a new object, to keep."""
-        if not isinstance(name, str | tuple):
+        if not isinstance(name, str | tuple) or not name:
             raise TypeError(f"{kind.__name__.lower()}: {name!r}, expected its name")
         if self._fields and "state" in self._fields:
             kind = telling(kind)  # type: ignore[arg-type]
@@ -326,9 +326,7 @@ class Program(Making):
         """
         if not callable(predicate):
             raise TypeError(f"always: {predicate!r}, expected a function")
-        if isinstance(reads, Shared):
-            raise wrong("always: reads", reads, "a list of shared objects", TypeError)
-        declared = None if reads is None else list(reads)
+        declared = None if reads is None else several("always: reads", reads)
         for read in declared or ():
             if not isinstance(read, Shared):
                 raise TypeError(f"always: reads {read!r}, expected shared objects")

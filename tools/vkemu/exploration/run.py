@@ -16,6 +16,7 @@ from vkemu.executors.deadline import STRUCK
 from vkemu.executors.deadlock import Deadlock
 from vkemu.exploration.checking.access_order import DataRace
 from vkemu.exploration.forgotten import FORGOTTEN, refused
+from vkemu.exploration.inside import is_ours
 from vkemu.exploration.looks import GuardError, awake
 from vkemu.exploration.program import Predicate, Program, never_runs
 
@@ -245,7 +246,7 @@ def message_of(error: BaseException, blame: str) -> str:
         if isinstance(error, RecursionError):  # it also says in which C function
             text = TOO_DEEP
         elif text and not blame and not isinstance(error, AssertionError):
-            place = line_of(error).rpartition("/")[2]
+            place = line_of(error, of_program=True).rpartition("/")[2]
             text += f" ({place})" if place else ""  # of a predicate: no thread tells where
         text = f"{kind}: {text}" if text else f"{kind}{_asserted(error)}"
     if blame:
@@ -260,20 +261,23 @@ def kind_of(error: BaseException) -> str:
     if isinstance(error, PredicateError):
         return str(error)
     name = type(error).__name__
-    said = getattr(error, "kind", None)  # which check of the oracle, say
-    if isinstance(said, str):
-        return f"{name} {said}"
+    if isinstance(error, AssertionError):
+        said = getattr(error, "kind", None)  # which check of the oracle
+        if isinstance(said, str):
+            return f"{name} {said}"
     if isinstance(error, AssertionError):
         return f"{name} {line_of(error)}"
     return name
 
 
-def line_of(error: BaseException) -> str:
-    """Where it was raised."""
+def line_of(error: BaseException, *, of_program: bool = False) -> str:
+    """Where it was raised; or the last line on the way there that is none of ours."""
     place = ""
     traceback = error.__traceback__
     while traceback is not None:
-        place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        frame = traceback.tb_frame
+        if not (of_program and is_ours(frame.f_globals)):
+            place = f"{frame.f_code.co_filename}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return place
 

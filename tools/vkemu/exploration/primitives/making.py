@@ -22,7 +22,7 @@ from vkprotocol.effects import (
 )
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.numbers import duration, flag, whole, wrong
+from vkemu.exploration.numbers import duration, flag, several, whole, wrong
 from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
 from vkemu.exploration.primitives.meeting import Barrier, Limiter
 from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
@@ -50,12 +50,14 @@ class Making:
 
     def lock(self, name: str, rank: int | None = None) -> Lock:
         """A mutex: `acquire`, `try_acquire`, `release`, `async with`."""
+        check_rank(f"lock {name!r}", rank)
         lock = self._make(Lock, name, None)
         lock.rank = rank
         return lock
 
     def rwlock(self, name: str, rank: int | None = None) -> RWLock:
         """A shared/exclusive lock: `acquire_shared`, `acquire_exclusive`, `release`, ..."""
+        check_rank(f"rwlock {name!r}", rank)
         lock = self._make(RWLock, name, (None, (), 0))
         lock.rank = rank
         return lock
@@ -162,9 +164,8 @@ class Making:
     def step(self, *writes: Any, reads: Iterable[Any] = ()) -> Awaitable[None]:
         """A step in which the thread, up to its next await, may change `writes` and look at
         `reads`: their `state`."""
-        if isinstance(reads, Shared):
-            raise wrong("step: reads", reads, "a list of shared objects", TypeError)
-        touched = (*((shared, True) for shared in writes), *((shared, False) for shared in reads))
+        looked_at = several("step: reads", reads)
+        touched = (*((shared, True) for shared in writes), *((s, False) for s in looked_at))
         for shared, _ in touched:
             if not isinstance(shared, Shared):
                 raise TypeError(f"step: {shared!r}, expected a shared object")
@@ -194,6 +195,11 @@ class Making:
             self.spawn(f"{name} {number}", chosen(take, made, number), daemon=True)
         await made.wait(is_made)
         return int(made.state)
+
+
+def check_rank(name: str, rank: int | None) -> None:
+    if rank is not None:
+        whole(f"{name}: rank", rank, None)
 
 
 @coroutine

@@ -94,14 +94,20 @@ class Checkpoint:
                 state = _Unpickler(source).load()
         except FileNotFoundError:
             return
+        except OSError as error:
+            why = error.strerror
+            raise ExplorationError(f"checkpoint {self.file}: cannot be read: {why}") from None
         except Exception as error:
-            raise ExplorationError(f"checkpoint {self.file}: cannot be read: {error}") from None
+            why = f"no checkpoint, or damaged: {error}"
+            raise ExplorationError(f"checkpoint {self.file}: cannot be read: {why}") from None
         if not isinstance(state, dict) or state.get("version") != VERSION:
             raise ExplorationError(f"checkpoint {self.file}: of another version")
         if state["beginning"] != self.beginning:
             raise ExplorationError(f"checkpoint {self.file}: the program is another one")
         if state["task"] != self.task:
-            raise ExplorationError(f"checkpoint {self.file}: made with {state['task']}")
+            made, asked = state["task"]._asdict(), self.task._asdict()
+            other = ", ".join(f"{n}={made[n]!r}" for n in made if made[n] != asked[n])
+            raise ExplorationError(f"checkpoint {self.file}: made with {other}")
         self.division.parts.clear()
         self.division.parts.extend(state["parts"])
         self.division.done = state["done"]
