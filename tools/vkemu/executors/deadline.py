@@ -23,7 +23,6 @@ from types import FrameType
 from typing import Final
 
 set_handler: Final = signal.signal  # an async program under search is refused it
-YEAR: Final = 3.2e7  # seconds; a timer takes no infinity
 GRACE: Final = 0.25  # seconds that an execution has to come to its end
 STRUCK: Final[list[KeyboardInterrupt]] = []  # since the execution began
 
@@ -58,9 +57,10 @@ def within(seconds: float | None, steps: Callable[[], object]) -> Iterator[None]
         STRUCK.append(TimeIsUp(place_of(frame, caller) if seen[0] == steps() else ""))
         raise STRUCK[-1]
 
+    year = 3.2e7  # seconds: a timer takes no infinity
     began = time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1e-3), YEAR), GRACE)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1e-3), year), GRACE)
     try:
         yield
     finally:
