@@ -227,10 +227,9 @@ class Line:
         if at >= 0:  # a field that wins over the head's
             cpu = args[at]
             args = args[:at] + args[at + 1 :]
-        event = kind(
-            seq, step, t, self._when[1], self._run, actor, cpu, guest, name, level, *args
-        )  # fmt: skip
-        for value in args:
+        when, run = self._when[1], self._run
+        event = kind(seq, step, t, when, run, actor, cpu, guest, name, level, *args)
+        for value in args:  # is there one that only `as_line` knows how to write?
             if value.__class__ is int:
                 if not -(1 << 63) <= value < 1 << 64:
                     break
