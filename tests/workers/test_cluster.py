@@ -56,7 +56,8 @@ class Killer:
         self.at = monotonic()
 
     def __call__(self, result: Result) -> None:
-        if monotonic() < self.at + self.seconds:
+        # A slice is a twentieth of the age: on a slow machine too it is done before the next time.
+        if monotonic() < self.at + max(self.seconds, result.seconds / 4):
             return
         pids = sorted(self.workers._client.run(os.getpid, on_error="ignore").values())
         if len(pids) > 1:

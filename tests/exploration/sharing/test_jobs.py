@@ -91,6 +91,29 @@ def test_what_two_parts_take_for_each_others_is_not_lost() -> None:
         assert torn(program, "dpor", seed, count=8).executions == whole.executions
 
 
+def test_steps_that_count_as_readers_of_everything_add_up_in_parts() -> None:
+    """What is written without being said makes every step meet it: much is abandoned."""
+
+    def program(k: Any) -> None:
+        x, q, p = k.cell("x"), k.queue("q"), k.queue("p")
+
+        async def a() -> None:
+            await k.select(q.get(), p.get())
+            x.state = 1
+
+        async def b() -> None:
+            await q.put(1)
+            await p.put(1)
+
+        k.spawn("a", a)
+        k.spawn("b", b)
+        k.spawn("c", x.load)
+
+    whole = explore(program)
+    found = [torn(program, "dpor", seed) for seed in range(3)]
+    assert {(one.executions, one.blocked) for one in found} == {(whole.executions, whole.blocked)}
+
+
 class Even(Here):
     """Every job is so many executions."""
 
