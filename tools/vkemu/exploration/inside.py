@@ -92,7 +92,12 @@ def inside(thing: Any) -> Inside | None:
 
 def is_ours(names: Mapping[str, Any]) -> bool:
     """Whether these are the globals of one of our own modules."""
-    return str(names.get("__name__", "")).partition(".")[0] in OURS
+    return ours(str(names.get("__name__", "")))
+
+
+@cache
+def ours(module: str) -> bool:
+    return module.partition(".")[0] in OURS
 
 
 def is_foreign(code: CodeType) -> bool:
