@@ -310,10 +310,10 @@ class Slots(Mapping[str, Any]):
             raise KeyError(name) from None
 
     def __iter__(self) -> Any:
-        return iter(self.slots)
+        return filter(self.__contains__, self.slots)
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return sum(map(self.__contains__, self.slots))
 
 
 KNOWN: Final[Mapping[type, Callable[[Any], Inside | None]]] = {

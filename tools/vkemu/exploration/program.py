@@ -56,7 +56,7 @@ class Program(Making):
     __slots__ = (
         "_cells", "_cells_left", "_ends", "_fields", "_lazy", "_names", "_others",
         "_others_left", "_roots", "_roots_left", "_special", "begun", "build", "building",
-        "check", "ends", "execution", "guards", "invariants", "joinable", "late",
+        "check", "ends", "execution", "fresh", "guards", "invariants", "joinable", "late",
         "numbers", "only_ours", "reads", "seen", "tids", "unannounced", "watched",
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ class Program(Making):
         self.joinable = False
         self._ends: dict[Thread, End] = {}
         self.watched = {}
+        self.fresh: list[Shared] = []  # made in this execution, where it is to be known
         # The threads and objects of set-up, in order: cells, of which there are many, and others.
         self._roots: list[Thread] = []
         self._cells: list[Cell] = []
@@ -110,7 +111,8 @@ class Program(Making):
         fields = self._fields
         if fields is None:
             fields = self._fields = named_by(self.build)
-        if fields:
+        if fields or self.numbers.loose:
+            self.fresh = []
             MADE[0] = self._tells
         execution.deferred = True
         self._roots_left = iter(self._roots)
@@ -169,6 +171,8 @@ class Program(Making):
     def _tells(self, made: Any) -> None:
         """An object or thread that `k` may not have made: it asks, too, who reads it."""
         assert self._fields is not None
+        if self.numbers.loose and isinstance(made, Shared):
+            self.fresh.append(made)
         field, slot = ("done", DONE) if isinstance(made, Thread) else ("state", STATE)
         if field in self._fields and getattr(type(made), field) is slot:
             made.__class__ = telling(type(made))  # type: ignore[arg-type]
@@ -307,8 +311,8 @@ class Program(Making):
         return shared
 
     def made(self) -> list[Shared]:
-        """The objects of set-up."""
-        return [*self._cells, *self._others]
+        """The objects that there are."""
+        return [*self._cells, *self._others, *self.fresh]
 
     # -- what must hold --------------------------------------------------------------------------
 

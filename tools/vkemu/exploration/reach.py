@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from vkemu.exploration.inside import CONSTANT, Parts, inside
@@ -23,6 +23,24 @@ OPEN: Final = frozenset(
     ]
 )  # fmt: skip
 Shut: TypeAlias = Callable[[Any], bool]
+
+
+class Kinds(NamedTuple):
+    """Objects, each of which may be given another class, or another dictionary."""
+
+    of: list[Any]
+
+    def parts(self) -> list[Any]:
+        return [*map(type, self.of), *(vars(one) for one in self.of if type(one).__dictoffset__)]
+
+
+class Whole(NamedTuple):
+    """Fields, named by whomever."""
+
+    fields: Mapping[str, Any]
+
+    def parts(self) -> list[Any]:
+        return [*self.fields, *self.fields.values()]
 
 
 class Spot(NamedTuple):
@@ -41,6 +59,8 @@ class Spot(NamedTuple):
 def holds(thing: Any, names: tuple[str, ...] | None) -> list[Any]:
     if names is not None:
         return [thing.get(name, MISSING) for name in names]
+    if isinstance(thing, (Kinds, Whole)):
+        return thing.parts()
     if type(thing) is FunctionType:
         return [cell.cell_contents for cell in thing.__closure__ or ()]
     found = inside(thing)
@@ -69,6 +89,7 @@ class Reach:
         self.names = dict.fromkeys(names)
         self._fields: list[Mapping[str, Any]] = []
         self._changing: list[Any] = []
+        self._objects: list[Any] = []
         self._globals: list[tuple[Any, tuple[str, ...]]] = []
         self._todo: Parts = [("", root)]
         seen: dict[int, Any] = {}
@@ -101,7 +122,9 @@ class Reach:
             self._name(fields, fresh)
         for fields in found.fields:
             self._fields.append(fields)
-            self._name(fields, all_names(fields) if self.whole else self.names)
+            self._name(fields, names_of(thing, fields) if self.whole else self.names)
+        if found.fields and not isinstance(thing, (FunctionType, type, ModuleType)):
+            self._objects.append(thing)
 
     def _name(self, fields: Mapping[str, Any], names: Iterable[str]) -> None:
         self._todo += [(name, fields[name]) for name in names if name in fields]
@@ -109,13 +132,17 @@ class Reach:
     def spots(self) -> list[Spot]:
         """Where what is reached can become something else."""
         names = tuple(self.names)
-        places = [
+        places: list[tuple[Any, tuple[str, ...] | None]] = [
             *((thing, None) for thing in self._changing),
-            *((fields, names) for fields in self._fields),
+            *((Whole(own), None) if self.whole else (own, names) for own in self._fields),
             *self._globals,
         ]
+        if self._objects:
+            places.append((Kinds(self._objects), None))
         return [Spot(thing, which, holds(thing, which)) for thing, which in places]
 
 
-def all_names(fields: Mapping[str, Any]) -> list[str]:
-    return [name for name in fields if not name.startswith("__")]
+def names_of(thing: Any, fields: Mapping[str, Any]) -> list[str]:
+    """All of its fields, but what every class and module has."""
+    own = not isinstance(thing, (type, ModuleType))
+    return [name for name in fields if own or not name.startswith("__")]

@@ -25,7 +25,7 @@ from vkemu.exploration.inside import is_ours, not_its_own
 from vkemu.exploration.primitives.channel import Receiver, Sender
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import Condition
-from vkemu.exploration.reach import OPEN, Reach, Spot
+from vkemu.exploration.reach import OPEN, Kinds, Reach, Spot
 
 EXECUTOR: Final = Execution.__module__
 GOES_ON: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
@@ -200,6 +200,9 @@ def moved(spot: Spot, code: Code) -> str:
         if is_ours(thing.__globals__):
             return ""
         return next((v for v in thing.__code__.co_freevars if code.moves(thing, v)), "")
+    if isinstance(thing, Kinds):
+        fixed = not (code.unknown or {"__class__", "__dict__"} & code.assigned)
+        return "" if fixed else f"the class of a {type(thing.of[0]).__name__}"
     return f"a {type(thing).__name__}"
 
 

@@ -80,15 +80,16 @@ class Contents:
         self.kept = {}
         for shared in run.program.made():
             self.hold(shared, -1)
-        execution = run.execution
+        execution, fresh = run.execution, run.program.fresh
 
         def step(tid: int) -> bool:
             effect = execution.threads[tid].pending
             assert effect is not None
             touched = effect.obj, *(shared for shared, _ in effect.also)
+            there = len(fresh)
             going = execution.step(tid)
             self.stepped(tid)
-            for shared in touched:
+            for shared in (*touched, *fresh[there:]):
                 self.hold(shared, tid)
             return going
 
