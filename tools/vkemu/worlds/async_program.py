@@ -141,7 +141,7 @@ class AsyncProgram:
             LOG.clear()
             LOG.kept.clear()
             LOG.ordered = {}
-            LOG.stale = LOG.timed = False
+            LOG.stale = False
             calls.LATE.clear()
             if self.instruments is not None:
                 self.instruments.remove()

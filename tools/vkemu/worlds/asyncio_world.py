@@ -176,7 +176,6 @@ class AsyncioWorld(World):
         thread.name = f"timer {thread.path[-1]} of {owner.name if owner else 'nobody'}"
         LOG.name(handle)
         self.timers[handle] = thread
-        LOG.timed = LOG.timed or len(self.timers) > 1
         self.registered[handle] = 1 << self.at if self.at >= 0 else 0
 
     def overtaken(self, when: float) -> None:
@@ -200,7 +199,7 @@ class AsyncioWorld(World):
             strikes = self.time == "any" or handle._when <= self.now
             if strikes and self.tracking:
                 might = self.at, thread.tid, self.codes_of(handle), self.past_of(handle)
-                self.later.append((might, earlier))
+                self.could_have_passed(might, earlier)
             self.could_come_earlier(handle, thread.tid)
             self.is_gone(handle, handle._when)
         del self.timers[handle]

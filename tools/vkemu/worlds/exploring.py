@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from vkemu.exploration import exploring, replaying
 from vkemu.exploration.result import Failure, Result, Unseen
-from vkemu.worlds.noting import LOG
-
-NOT_SURE: Final = (
-    'time="any" with several deadlines at once: dpor may leave a trace out, dfs does not'
-)
 
 
 def explore(program: Callable[..., Any], *, backend: str | None = None, **options: Any) -> Result:
@@ -29,15 +24,9 @@ def explore(program: Callable[..., Any], *, backend: str | None = None, **option
     from vkemu.worlds.async_program import OPTIONS, AsyncProgram
 
     of_world = {name: options.pop(name) for name in OPTIONS if name in options}
-    reducing = ("dpor", "source-dpor", "portfolio")
     with AsyncProgram(program, backend, **of_world).entered() as build:
         try:
-            result = exploring.explore(build, **options)
-            timed = build.options.get("time") == "any" and LOG.timed
-            if timed and result.verdict == "pass" and result.strategy in reducing:
-                result.verdict = "unknown"
-                result.doubt = NOT_SURE
-            return result
+            return exploring.explore(build, **options)
         except Unseen as error:  # of a search in parts
             result = Result(str(options.get("strategy", "dpor")), int(options.get("seed", 0)))
             result.doubt = str(error)

@@ -51,7 +51,7 @@ class Log:
 
     __slots__ = (
         "all_ordered", "base", "based", "born", "codes", "filled", "keep", "kept", "keys", "names",
-        "ordered", "stale", "step", "timed", "told",
+        "ordered", "stale", "step", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,7 +62,6 @@ class Log:
         self.kept: list[Any] = []
         self.ordered: dict[Name, None] = {}  # dicts that somebody looks at as a whole
         self.all_ordered = False  # EVERY is one of them
-        self.timed = False  # two deadlines were there at once
         self.stale = False  # more is known than when the search began: it begins again
         self.told: Callable[[Any, Field, bool], None] | None = None
         self.clear()

@@ -189,16 +189,11 @@ def noted_recalculation(world: TrioWorld, status: Any, recalculates: Any) -> Non
         todo.extend(each._children)
     if status._parent is not None:
         touch(status._parent, "effectively_cancelled", write=False)
-    live = world.live()
-    first = min((scope._registered_deadline for scope in live), default=0.0)
-    due = [s for s in live if s._registered_deadline == first and s is not world.expiring]
+    live = [scope for scope in world.live() if scope is not world.expiring]
     recalculates(status)
-    if world.strikes(first) and world.at >= 0:
-        for scope in due:
-            if world.status[scope].effectively_cancelled and scope in world.timers:
-                past = world.past_of(scope, first)
-                tid = world.timers[scope].tid
-                world.might.append((world.at, tid, world.codes_of(scope, first), past))
+    for scope in live if world.at >= 0 else ():
+        if world.status[scope].effectively_cancelled and scope in world.timers:
+            withdrawn(world, scope, world.timers[scope], scope._registered_deadline, live)
     for each, was in before.items():
         if each.effectively_cancelled != was:
             touch(each, "effectively_cancelled", write=True)
@@ -218,7 +213,6 @@ def deadlines(hooks: Hooks) -> None:
                 thread = world.born("")
                 thread.name = f"deadline {thread.path[-1]} of {world.acting.name}"
                 world.timers[scope] = thread
-                LOG.timed = LOG.timed or len(world.timers) > 1
         adds(self, deadline, scope)
 
     adds = hooks.replace(_run.Deadlines, "add", add)
@@ -266,23 +260,29 @@ def overtaken(world: TrioWorld, deadline: float) -> None:
 
 
 def lapse(world: TrioWorld, scope: Any, deadline: float) -> None:
-    """A deadline is removed. Unless it passed, it could have passed before."""
+    """A deadline is removed, or passed. Whose scope was cancelled is gone since."""
     thread = world.timers.get(scope)
     if thread is None:
         return
-    if world.expiring is not scope and world.at >= 0:
-        world.could_come_earlier(scope, deadline)
     del world.timers[scope]
     if world.at < 0:
         return
-    if world.expiring is not scope and world.strikes(deadline):
-        earlier = {other for other in world.live() if other._registered_deadline < deadline}
-        if not world.status[scope].effectively_cancelled:
-            past = world.past_of(scope, deadline)
-            might = world.at, thread.tid, world.codes_of(scope, deadline), past
-            world.later.append((might, earlier))
-    world.is_gone(scope, deadline)
+    if world.expiring is scope:
+        world.is_gone(scope, deadline)
+    elif not world.status[scope].effectively_cancelled:
+        withdrawn(world, scope, thread, deadline, world.live())
     world.over(thread)
+
+
+def withdrawn(world: TrioWorld, scope: Any, thread: Any, deadline: float, live: list[Any]) -> None:
+    """It passes no more, and could have passed before, once those that are earlier had."""
+    world.could_come_earlier(scope, thread.tid, deadline)
+    if world.strikes(deadline):
+        earlier = {other for other in live if other._registered_deadline < deadline}
+        past = world.past_of(scope, deadline)
+        might = world.at, thread.tid, world.codes_of(scope, deadline), past
+        world.could_have_passed(might, earlier)
+    world.is_gone(scope, deadline)
 
 
 def nurseries(hooks: Hooks) -> None:

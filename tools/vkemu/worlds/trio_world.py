@@ -301,7 +301,7 @@ class TrioWorld(World):
                     codes = self.codes_of(other, deadline)
                     self.might.append((here, self.timers[other].tid, codes, must))
         must |= self.past_of(scope, deadline)
-        self.could_come_earlier(scope, deadline)
+        self.could_come_earlier(scope, thread.tid, deadline)
         touch(self.clock, "now", write=passes)
         self.clock.now = max(self.clock.now, deadline)
         self.expiring = scope
@@ -317,10 +317,9 @@ class TrioWorld(World):
                 must |= events
         return must
 
-    def could_come_earlier(self, scope: Any, deadline: float) -> None:
+    def could_come_earlier(self, scope: Any, tid: int, deadline: float) -> None:
         """What set an earlier deadline could have come after this one."""
         if self.time == "any" and self.tracking:
-            tid = self.timers[scope].tid
             live = [(x._registered_deadline, 0, self.registered[x]) for x in self.live()]
             for when, _, setting in [*self.gone, *live]:
                 if when < deadline and setting:

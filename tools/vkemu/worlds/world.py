@@ -155,6 +155,13 @@ class World(Stepwise):
         if self.at >= 0:
             self.must[tid] = self.must.get(tid, 0) | 1 << self.at
 
+    def could_have_passed(self, might: Might, earlier: set[Any]) -> None:
+        """Before an event, once these others had."""
+        if earlier:
+            self.later.append((might, earlier))
+        else:
+            self.might.append(might)
+
     def is_gone(self, timer: Any, when: float) -> None:
         """A deadline passed, or is withdrawn, in this step."""
         self.gone.append((when, 1 << self.at, self.registered[timer]))
@@ -163,10 +170,7 @@ class World(Stepwise):
             if timer in earlier:
                 earlier.remove(timer)
                 past |= 1 << self.at
-            if earlier:
-                self.later.append(((first, tid, codes, past), earlier))
-            else:
-                self.might.append((first, tid, codes, past))
+            self.could_have_passed((first, tid, codes, past), earlier)
 
     def refuse(self, what: str) -> NoReturn:
         where = calling()
