@@ -110,6 +110,23 @@ def of_a_lock(k: Any) -> None:
     k.spawn("b", work)
 
 
+def of_an_event_that_is_waited_for(k: Any) -> None:
+    """Who waits by then is not asked again; who comes later goes on."""
+    event, y, z = k.event("e"), k.cell("y"), k.cell("z")
+
+    async def wait() -> None:
+        await z.load()
+        await event.wait()
+        raise ValueError
+
+    async def work() -> None:
+        await y.load()
+        event.state = True
+
+    k.spawn("b", wait)
+    k.spawn("a", work)
+
+
 def before_the_first_await(k: Any) -> None:
     """Of a thread that is started by a step of another."""
     x, y = k.cell("x"), k.cell("y")
@@ -296,6 +313,31 @@ def each_its_own(k: Any) -> None:
     for cell in cells:
         k.spawn(f"t{cell.key[1]}", cell.store, cell.key[1])
     k.at_end(lambda: sum(cell.value for cell in cells) == expected)
+
+
+def swapped_away(k: Any) -> None:
+    """A list that one thread has out of a cell, and another had a look at before."""
+    x, y, z = k.cell("x", [0]), k.cell("y"), k.cell("z")
+
+    async def look() -> None:
+        held = await x.load()
+        await z.load()
+        assert not (held and held[0])
+
+    async def take() -> None:
+        held = await x.swap(None)
+        await y.load()
+        held[0] = 1
+
+    k.spawn("a", look)
+    k.spawn("b", take)
+
+
+def select_that_looks_elsewhere(k: Any) -> None:
+    """In the guard of a branch."""
+    x, y, queue = k.cell("x"), k.cell("y"), k.queue("q")
+    k.spawn("a", lambda: k.select(x.wait(lambda _: y.value), queue.get()))
+    k.spawn("b", y.store, 1)
 
 
 # What a search does not see, and the race check does: the list of the README.

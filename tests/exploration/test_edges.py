@@ -85,7 +85,7 @@ def test_a_read_without_an_effect_is_an_access_of_its_step(program: Any) -> None
         setting.assigned, setting.added_to, setting.by_setattr, setting.set_to_what_it_is,
         setting.undeclared, setting.element_of_a_list, setting.of_a_queue, setting.of_a_lock,
         setting.before_the_first_await, setting.cleaning_up, setting.looked_at_and_set,
-        setting.what_must_always_hold,
+        setting.what_must_always_hold, setting.of_an_event_that_is_waited_for,
     ],
 )  # fmt: skip
 def test_a_write_without_an_effect_is_an_access_of_its_step(program: Any) -> None:
@@ -101,6 +101,16 @@ def test_that_a_write_without_an_effect_counts_is_said_in_one_line() -> None:
     assert remark.startswith("y is set by a thread without an effect: every step counts; await its")
     found = explore(setting.in_order)
     assert (found.verdict, found.executions, found.remarks) == ("pass", 2, [])
+
+
+def test_what_one_has_taken_out_another_may_have_seen_before() -> None:
+    assert agreed(setting.swapped_away)[0] == "fail"
+
+
+def test_a_guard_of_a_select_looks_at_its_own_object_alone() -> None:
+    _, kinds = agreed(setting.select_that_looks_elsewhere)
+    assert all(": GuardError: a guard of " in kind for kind in kinds), kinds
+    assert kinds
 
 
 @pytest.mark.parametrize("program", [setting.by_a_guard, setting.by_a_predicate])
