@@ -4,9 +4,10 @@ by names that are put together, by what a class or a module answers.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from enum import Enum
-from functools import partial
+from functools import partial, singledispatch
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +43,77 @@ def class_that_is_asked(k: Any) -> None:
 
 def module_that_is_asked(k: Any) -> None:
     set_and_set_back(k, lambda value: kept.update(flag=value), lambda: asking.flag)
+
+
+class Placed:
+    __match_args__ = ("flag",)
+    flag: Any = 0
+
+
+class Set(Placed):
+    flag = 1
+
+
+def by_pattern(k: Any) -> None:
+    own = Kept()
+
+    def sees() -> bool:
+        match own:
+            case Kept(flag=1):
+                return True
+        return False
+
+    set_and_set_back(k, partial(setattr, own, "flag"), sees)
+
+
+def by_place(k: Any) -> None:
+    own = Placed()
+
+    def sees() -> bool:
+        match own:
+            case Placed(1):
+                return True
+        return False
+
+    set_and_set_back(k, partial(setattr, own, "flag"), sees)
+
+
+def by_format(k: Any) -> None:
+    own = Kept()
+    sees = lambda: "{.flag}".format(own) == "1"  # noqa: E731, UP032
+    set_and_set_back(k, partial(setattr, own, "flag"), sees)
+
+
+def by_its_own_method(k: Any) -> None:
+    own, name = Kept(), "fl"
+    sees = lambda: own.__getattribute__(name + "ag")  # noqa: E731
+    set_and_set_back(k, partial(setattr, own, "flag"), sees)
+
+
+def by_default(k: Any) -> None:
+    own = Kept()
+    made: dict[str, Any] = defaultdict(lambda: own.flag)
+    set_and_set_back(k, partial(setattr, own, "flag"), lambda: (made["x"], made.popitem())[0])
+
+
+def by_class(k: Any) -> None:
+    own = Placed()
+    put = lambda value: setattr(own, "__class__", Set if value else Placed)  # noqa: E731
+    set_and_set_back(k, put, lambda: own.flag)
+
+
+def by_kind(k: Any) -> None:
+    own = Kept()
+
+    @singledispatch
+    def sees(thing: object) -> Any:
+        return None
+
+    @sees.register
+    def _(thing: int) -> Any:
+        return own.flag
+
+    set_and_set_back(k, partial(setattr, own, "flag"), lambda: sees(1))
 
 
 def in_a_cell(k: Any, held: Any, put: Callable[[Any, int], object], sees: Any) -> None:

@@ -22,7 +22,8 @@ SET_AND_SET_BACK = [
     edges.module_attribute, edges.imported, edges.text_with_attributes, edges.bound_builtin,
     edges.bound_count, edges.instance, edges.filled_dict, edges.by_name, hidden.member_of_an_enum,
     hidden.class_that_is_asked, hidden.module_that_is_asked, hidden.list_in_a_cell,
-    hidden.object_in_a_cell, hidden.list_in_a_queue,
+    hidden.object_in_a_cell, hidden.list_in_a_queue, hidden.by_pattern, hidden.by_place,
+    hidden.by_format, hidden.by_its_own_method, hidden.by_default, hidden.by_class, hidden.by_kind,
 ]  # fmt: skip
 
 

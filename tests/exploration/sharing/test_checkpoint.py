@@ -133,8 +133,19 @@ def by_name(k: Any, limits: Any, name: str) -> None:
     k.at_end(lambda: x.value != getattr(limits, name + "ue"))
 
 
-def test_what_a_name_that_is_put_together_leads_to_is_part_of_a_program() -> None:
-    identities = [identity_of(partial(by_name, limits=Limits(n), name="val")) for n in (1, 2, 1)]
+def by_pattern(k: Any, limits: Any) -> None:
+    match limits:
+        case Limits(value=2):
+            k.at_end(lambda: False)
+
+
+def by_format(k: Any, limits: Any) -> None:
+    k.at_end(lambda: "{.value}".format(limits) == "1")  # noqa: UP032
+
+
+@pytest.mark.parametrize("program", [partial(by_name, name="val"), by_pattern, by_format])
+def test_whatever_names_a_field_it_is_part_of_a_program(program: Any) -> None:
+    identities = [identity_of(partial(program, limits=Limits(n))) for n in (1, 2, 1)]
     assert identities[0] == identities[2] != identities[1]
 
 

@@ -10,6 +10,7 @@ import builtins
 import dis
 import operator
 import os
+import re
 import sys
 import sysconfig
 import types
@@ -21,7 +22,7 @@ from collections import (  # type: ignore[attr-defined]
     defaultdict,
     deque,
 )
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -120,15 +121,17 @@ def not_its_own(thing: Any) -> bool:
 
 
 def _function(function: FunctionType) -> Inside | None:
-    if function.__module__ in PURE:
-        return NOTHING_INSIDE
     code = function.__code__
+    if function.__module__ in PURE and not code.co_freevars:
+        return NOTHING_INSIDE
     found: Parts = []
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
             found.append((name, cell.cell_contents))
         except ValueError:  # nothing in it yet
             return None
+    if function.__module__ in PURE:
+        return Inside(found)
     found += [(f"{function.__name__}()", value) for value in function.__defaults__ or ()]
     found += (function.__kwdefaults__ or {}).items()
     names = names_in(code)
@@ -136,8 +139,8 @@ def _function(function: FunctionType) -> Inside | None:
     for name in names:
         if name in space:
             found.append((name, space[name]))
-        elif hasattr(builtins, name):
-            found.append((name, getattr(builtins, name)))
+        elif name in vars(builtins):
+            found.append((name, vars(builtins)[name]))
     for name in imported_in(code):
         if name not in sys.modules:
             return None
@@ -148,13 +151,20 @@ def _function(function: FunctionType) -> Inside | None:
 @cache
 def names_in(code: CodeType) -> tuple[str, ...]:
     """Of globals and attributes, also as texts, in this and in the functions inside of it."""
-    found = dict.fromkeys(code.co_names)
-    for const in code.co_consts:
+    return tuple(dict.fromkeys((*code.co_names, *_named(code.co_consts))))
+
+
+def _named(consts: Iterable[Any]) -> Iterator[str]:
+    for const in consts:
         if isinstance(const, CodeType):
-            found.update(dict.fromkeys(names_in(const)))
-        elif isinstance(const, str) and len(const) < 100:
-            found.update(dict.fromkeys(part for part in const.split(".") if part.isidentifier()))
-    return tuple(found)
+            yield from names_in(const)
+        elif isinstance(const, tuple):  # the fields of a pattern
+            yield from _named(const)
+        elif isinstance(const, str):
+            if "{" in const:  # a format
+                yield from re.findall(r"[.[]([^\W\d]\w*)", const)
+            elif len(const) < 100:
+                yield from filter(str.isidentifier, const.split("."))
 
 
 @cache
@@ -207,6 +217,11 @@ def _mapping(things: Any) -> Inside:
     return Inside(keys + values, changes=True)
 
 
+def _defaulting(things: Any) -> Inside:
+    found = _mapping(things)
+    return found._replace(parts=[("default_factory", things.default_factory), *found.parts])
+
+
 def _module(module: ModuleType) -> Inside:
     if module.__name__ in PURE:
         return NOTHING_INSIDE
@@ -235,7 +250,8 @@ def _class(kind: type) -> Inside | None:
     ]
     if not not_its_own(type(kind)):
         special.append(("class", type(kind)))
-    return Inside(special, tuple(vars(base) for base in own))
+    places = [name for base in own for name in vars(base).get("__match_args__", ())]
+    return Inside(special, tuple(vars(base) for base in own), tuple(places))
 
 
 def is_fixed(thing: Any) -> bool:
@@ -336,6 +352,6 @@ KNOWN: Final[Mapping[type, Callable[[Any], Inside | None]]] = {
     dict: _mapping,
     Counter: _mapping,
     OrderedDict: _mapping,
-    defaultdict: _mapping,
+    defaultdict: _defaulting,
     types.MappingProxyType: _mapping,
 }

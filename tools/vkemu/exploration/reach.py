@@ -19,7 +19,7 @@ MISSING: Final = object()
 OPEN: Final = frozenset(
     [
         "getattr", "setattr", "delattr", "attrgetter", "methodcaller", "vars", "globals", "exec",
-        "eval", "__dict__", "__import__", "import_module",
+        "eval", "__dict__", "__getattribute__", "__import__", "import_module",
     ]
 )  # fmt: skip
 Shut: TypeAlias = Callable[[Any], bool]
@@ -117,6 +117,8 @@ class Reach:
         if isinstance(thing, FunctionType):
             self._globals.append((thing.__globals__, found.names))
         fresh = [name for name in found.names if name not in self.names]
+        if not self.whole and self.unknown is None:  # of what is no function, and asked by name
+            self.unknown = next(filter(("__dict__", "__getattribute__").__contains__, fresh), None)
         self.names.update(dict.fromkeys(fresh))
         for fields in self._fields:
             self._name(fields, fresh)
