@@ -244,6 +244,12 @@ def last_of_a_list(k: Any) -> None:
     both_change(k, log.append, lambda: log == ["a", "b"])
 
 
+def last_cell_of_a_list(k: Any) -> None:
+    cells = [k.cell("c")]
+    named = {name: k.cell(name, name) for name in "ab"}
+    both_change(k, lambda name: cells.append(named[name]), lambda: cells[-1].value == "b")
+
+
 def last_in_a_dict(k: Any) -> None:
     found: dict[str, str] = {}
     both_change(k, lambda name: found.update(last=name), lambda: found["last"] == "b")

@@ -123,7 +123,7 @@ def test_what_is_there_to_look_sets_nothing(program: Any) -> None:
 @pytest.mark.parametrize(
     "program",
     [
-        setting.last_of_a_list, setting.last_in_a_dict, setting.last_of_a_variable,
+        setting.last_of_a_list, setting.last_cell_of_a_list, setting.last_in_a_dict, setting.last_of_a_variable,
         setting.last_of_a_field, setting.inside_of_what_is_put_there, setting.lost_update,
     ],
 )  # fmt: skip

@@ -61,6 +61,8 @@ def holds(thing: Any, names: tuple[str, ...] | None) -> list[Any]:
         return [thing.get(name, MISSING) for name in names]
     if isinstance(thing, (Kinds, Whole)):
         return thing.parts()
+    if type(thing) is list:
+        return thing[:]
     if type(thing) is FunctionType:
         return [cell.cell_contents for cell in thing.__closure__ or ()]
     found = inside(thing)

@@ -206,6 +206,29 @@ def moved(spot: Spot, code: Code) -> str:
     return f"a {type(thing).__name__}"
 
 
+def lists(predicate: Any) -> list[Spot] | None:
+    """Those of shared objects that a function has, where it has nothing else but shared objects."""
+    found = []
+    for cell in getattr(predicate, "__closure__", None) or ():
+        held = cell.cell_contents
+        if type(held) is list and all(isinstance(part, Shared) for part in held):
+            found.append(Spot(held, None, held[:]))
+        elif not isinstance(held, Shared):
+            return None
+    return found
+
+
+def only_lists(predicate: Any, code: Code) -> bool:
+    """Whether nothing that moves is read but `lists`."""
+    known = lists(predicate)
+    if not known:
+        return False
+    reach = Reach(predicate, shut)
+    things = [spot.thing for spot in known]
+    others = (spot for spot in reach.spots() if not any(spot.thing is one for one in things))
+    return reach.unknown is None and not any(moved(spot, code) for spot in others)
+
+
 class Guards:
     """What is known of the guards of a program."""
 
@@ -215,19 +238,22 @@ class Guards:
         self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
         self._asked: dict[Any, None] = {}  # what those are like that were looked at
         self._code: Code | None = None
-        self._ends: list[int] | None = None
+        self._ends: dict[int, bool] | None = None
 
     def built(self) -> None:
         """Set-up is over, and has made what there is."""
         if self._code is None:
             self._code = Code(self.build)
 
-    def moving_ends(self, predicates: Sequence[Any]) -> list[int]:
+    def moving_ends(self, predicates: Sequence[Any]) -> dict[int, bool]:
         """Which of what set-up has asked for at the end read what steps may change, besides shared
-        objects: the same in every execution."""
+        objects; and whether that is in `lists` alone. The same in every execution."""
         if self._ends is None:
             code = self._code = self._code or Code(self.build)
-            self._ends = [n for n, predicate in enumerate(predicates) if moving(predicate, code)]
+            self._ends = {}
+            for n, predicate in enumerate(predicates):
+                if moving(predicate, code):
+                    self._ends[n] = only_lists(predicate, code)
         return self._ends
 
     def ask(self, effect: Effect, building: bool, reducing: bool) -> None:

@@ -19,7 +19,7 @@ from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.reduction.observation import shut
 from vkemu.exploration.reduction.trace import Trace
 from vkemu.exploration.run import named
-from vkemu.exploration.waits import MAKERS
+from vkemu.exploration.waits import MAKERS, lists
 
 if TYPE_CHECKING:
     from vkemu.exploration.program import Program
@@ -48,7 +48,9 @@ class Ending:
             changes.pop()
         seen: list[tuple[int, list[Spot]]] = []
         if not self.objects.all_seen:
-            seen = [(n, self.look(program, n)) for n in program.guards.moving_ends(program.ends)]
+            ends = program.ends
+            moving = program.guards.moving_ends(ends).items()
+            seen = [(n, (flat and lists(ends[n])) or self.look(program, n)) for n, flat in moving]
         if not any(spots for _, spots in seen):
             return step
 
