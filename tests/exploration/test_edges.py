@@ -14,7 +14,7 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
 from vkemu.exploration.strategies.dpor import Dpor
 
-from tests.exploration import corners, edges, hidden, setting, waiting
+from tests.exploration import corners, edges, ending, hidden, setting, waiting
 
 STRATEGIES = ("dfs", "dpor", "source-dpor")
 SET_AND_SET_BACK = [
@@ -123,26 +123,27 @@ def test_what_is_there_to_look_sets_nothing(program: Any) -> None:
 @pytest.mark.parametrize(
     "program",
     [
-        setting.last_of_a_list, setting.last_cell_of_a_list, setting.last_in_a_dict, setting.last_of_a_variable,
-        setting.last_of_a_field, setting.inside_of_what_is_put_there, setting.lost_update,
+        ending.last_of_a_list, ending.last_cell_of_a_list, ending.last_in_a_dict,
+        ending.last_of_a_variable,
+        ending.last_of_a_field, ending.inside_of_what_is_put_there, ending.lost_update,
     ],
 )  # fmt: skip
 def test_at_end_sees_variables_that_steps_change(program: Any) -> None:
     assert agreed(program)[0] == "fail"
     (remark,) = explore(program, stop_on_failure=False).remarks
-    assert remark.startswith("at_end: <lambda> (setting.py:")
+    assert remark.startswith("at_end: <lambda> (ending.py:")
     assert "reads variables that steps change: those that write what is there already" in remark
 
 
 def test_at_end_costs_nothing_where_steps_are_in_order_or_change_nothing() -> None:
-    found = explore(setting.one_after_the_other)
+    found = explore(ending.one_after_the_other)
     assert (found.verdict, found.executions) == ("pass", 2)
-    found = explore(setting.each_its_own)
+    found = explore(ending.each_its_own)
     assert (found.verdict, found.executions, found.remarks) == ("pass", 1, [ALONE])
 
 
 @pytest.mark.parametrize(
-    "program", [setting.out_of_every_object, setting.read_by_a_thread, setting.written_as_it_is]
+    "program", [ending.out_of_every_object, ending.read_by_a_thread, ending.written_as_it_is]
 )
 def test_what_a_search_does_not_see_the_race_check_does(program: Any) -> None:
     """The list of misses: one that is none any more goes from here and from the README."""
