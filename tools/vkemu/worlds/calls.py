@@ -10,6 +10,7 @@ import asyncio.tasks
 import builtins
 import collections
 import functools
+import sys
 from collections.abc import Callable
 from types import (
     AsyncGeneratorType,
@@ -241,6 +242,9 @@ def dictionary_of(obj: Any = None) -> None:
 
 
 def takes_next(iterator: Any = None, *default: Any) -> None:
+    threads = sys.modules.get("trio._threads")
+    if threads is not None and iterator is threads._thread_counter:  # names, as NAMES_TASKS
+        return
     if type(iterator) in ITERATORS or type(iterator) is GeneratorType or opaque(type(iterator)):
         LOG.note(iterator, "at", True)
         behind(iterator, write=False)
