@@ -286,6 +286,7 @@ class Reduction(Path):
             self.trace.past_of(tid)  # makes room for the thread
         self.remember(run)
         run.finish()
+        run.program.unannounced = None  # what is looked at on the path is noted
 
     def look(self, run: Run) -> None:
         """New steps come now: what can `always` see, and what do threads look at?"""
