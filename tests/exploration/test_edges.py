@@ -73,7 +73,11 @@ def test_that_every_step_counts_is_said_in_one_line() -> None:
     [
         edges.looks_at_a_cell, edges.looks_at_a_lock, edges.looks_at_a_thread,
         edges.looks_after_a_choice, edges.looks_at_what_it_has_made_itself, hidden.looks_by_name,
-        hidden.looks_by_a_name_that_is_put_together,
+        hidden.looks_by_a_name_that_is_put_together, hidden.looks_by_a_pattern,
+        hidden.looks_by_a_format, hidden.looks_by_a_slot, hidden.made_anew,
+        hidden.asks_by_a_pattern, hidden.asks_whether_it_failed, hidden.asks_whether_time_is_out,
+        hidden.asks_for_children, hidden.asks_for_errors, hidden.two_enter_a_timeout,
+        hidden.two_enter_a_nursery, hidden.started_from_outside, hidden.keys_like_our_own,
     ],
 )  # fmt: skip
 def test_a_read_without_an_effect_is_an_access_of_its_step(program: Any) -> None:
@@ -95,6 +99,20 @@ def test_a_write_without_an_effect_is_an_access_of_its_step(program: Any) -> Non
         found = explore(program, stop_on_failure=False, **options)
         assert (found.verdict, found.exhausted) == ("fail", True)
         assert ALONE not in found.remarks
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (hidden.asks_for_what_is_pending, "b uses pending of a (hidden.py:"),
+        (hidden.asks_who_waits, "b uses waiters of q (hidden.py:"),
+        (hidden.makes_it_anew, "b uses __init__ of q (hidden.py:"),
+        (hidden.limits_in_a_thread, "b calls limit of q (hidden.py:"),
+    ],
+)
+def test_what_is_not_for_threads_is_refused_where_it_is_used(program: Any, said: str) -> None:
+    _, (kind,) = agreed(program)
+    assert kind.startswith(f"b: TypeError: {said}")
 
 
 def test_that_a_write_without_an_effect_counts_is_said_in_one_line() -> None:

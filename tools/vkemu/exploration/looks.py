@@ -5,27 +5,37 @@ in the middle of one, what a thread sees there depends on who was faster, and no
 search that reduces asks what was looked at, by which step (`reduction.unannounced`). A guard may
 look at its own object alone: who waits is asked again when that one changes, and not otherwise.
 
-`.value` tells by itself. `.state` and `.done` do in programs whose code names them, where all
-objects of `k` are of classes that ask who reads and who writes.
+`.value` tells by itself. `.state` and the fields of threads do in programs whose code names them,
+or may name what it does not say: there all objects of `k` are of classes that ask who reads and who
+writes. What is the executor's own is refused: it is not kept where a prefix is replayed.
 """
 
 from __future__ import annotations
 
+import dis
 import sys
 from functools import cache
 from inspect import CO_COROUTINE
-from types import FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, NamedTuple
 
-from vkprotocol.effects import LOOK, Cell, Shared, Thread, key_text
+from vkprotocol.effects import CURTHREAD, LOOK, Cell, Shared, Thread, key_text
 
 from vkemu.executors.announced import may_go_on
 from vkemu.executors.place import source_of
 from vkemu.exploration.inside import is_ours, not_its_own
 from vkemu.exploration.reach import OPEN, Reach
 
-STATE: Final[Any] = Shared.__dict__["state"]
-DONE: Final[Any] = Thread.__dict__["done"]
+COUNTED: Final = frozenset(["state", "done", "error"])
+INNER: Final = frozenset(
+    ["waiters", "pending", "runnable", "coro", "held", "tokens", "born", "children"]
+)  # fmt: skip
+# Who calls one of these with a text may look at any field that the text names.
+TEXTS: Final = frozenset(["format", "format_map", "vformat"])
+MATCH: Final = dis.opmap["MATCH_CLASS"]
+LOADS: Final = ("LOAD_ATTR", "LOAD_METHOD")
+SLOT: Final = frozenset(["__get__", "__set__", "__delete__"])
+ANEW: Final = frozenset(["__init__"])
 WAIT: Final[Any] = Cell.wait
 GUARDED: Final = (may_go_on.__code__, WAIT.__code__)
 
@@ -40,15 +50,64 @@ class Writing(NamedTuple):
     shared: Shared
 
 
-def named_by(program: Any) -> frozenset[str]:
-    """Which of FIELDS its code names, or may name. Where all code is ours nobody looks."""
+class Asked(NamedTuple):
+    """What is told of who asks what has become of a thread; None: of who knows which."""
+
+    thread: Thread | None
+    what: str
+
+
+class Inner(NamedTuple):
+    """What is told of who looks at, or sets, what is the executor's."""
+
+    of: Any
+    field: str
+
+
+class Named(NamedTuple):
+    """What the code of a program names, of what can be looked at."""
+
+    fields: frozenset[str] = frozenset()
+    past: str = ""  # a function that gets at fields without anybody being told
+
+
+def named_by(program: Any) -> Named:
+    """What its code names, or may name. Where all code is ours nobody looks."""
     if getattr(program, "only_ours", False):
-        return frozenset()
+        return Named()
     reach = Reach(program, not_its_own)
-    fields = ("state", "done")
-    if reach.unknown is not None or OPEN & reach.names.keys():
-        return frozenset(fields)
-    return frozenset(name for name in fields if name in reach.names)
+    named = (COUNTED | INNER).intersection(reach.names)
+    functions = [thing for _, thing in reach.things if isinstance(thing, FunctionType)]
+    codes = [code for made in functions if not not_its_own(made) for code in within(made.__code__)]
+    hidden = (OPEN | TEXTS) & reach.names.keys() or any(map(matches, codes))
+    anew = [code.co_name for code in codes if loads(code, ANEW)]
+    if hidden or anew or reach.unknown is not None:
+        named |= COUNTED
+    past = [code.co_name for code in codes if loads(code, SLOT)]
+    if any(isinstance(thing, type) and issubclass(thing, Shared) for _, thing in reach.things):
+        past += anew
+    return Named(named, past[0] if past else "")
+
+
+@cache
+def within(code: CodeType) -> tuple[CodeType, ...]:
+    """It, and those of the functions inside of it."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return (code, *(found for const in inner for found in within(const)))
+
+
+@cache
+def matches(code: CodeType) -> bool:
+    """Whether it has a pattern that looks at fields."""
+    return MATCH in code.co_code[::2]
+
+
+@cache
+def loads(code: CodeType, methods: frozenset[str]) -> bool:
+    """Whether it gets at special methods by their names, other than from one of them."""
+    if methods.isdisjoint(code.co_names) or code.co_name in methods:
+        return False
+    return any(at.opname in LOADS and at.argval in methods for at in dis.get_instructions(code))
 
 
 def guard_of(frame: FrameType | None) -> Any:
@@ -80,6 +139,27 @@ def check_guard(thing: Any, frame: FrameType) -> bool:
     return True
 
 
+def check_thread_looks(thing: Any, frame: FrameType) -> None:
+    """TypeError when a thread looks at what is the executor's."""
+    me = CURTHREAD[0]
+    if isinstance(thing, Inner) and me is not None:
+        raise TypeError(
+            f"{me.name} uses {thing.field} of {_name(thing.of)} ({place_of(frame)}), "
+            "which is not for programs"
+        )
+
+
+def check_setup(shared: Shared, method: str) -> None:
+    """TypeError when a thread calls what is for set-up, of an object that is there already."""
+    me = CURTHREAD[0]
+    frame = sys._getframe(2)
+    if me is not None and not is_ours(frame.f_globals):
+        raise TypeError(
+            f"{me.name} calls {method} of {_name(shared)} ({place_of(frame)}), "
+            "which is for set-up only"
+        )
+
+
 def check_predicate(thing: Any) -> None:
     if isinstance(thing, Writing):
         raise sets("always: a predicate", thing, place_of(who_looks()))
@@ -103,30 +183,53 @@ def awake(thread: Thread) -> GuardError:
 
 
 def _name(thing: Any) -> str:
+    if isinstance(thing, (Asked, Inner)):
+        thing = thing[0]
+    if thing is None:
+        return "what another thread does"
     return str(thing.name) if isinstance(thing, Thread) else key_text(thing.key)
 
 
 @cache
-def telling(kind: Any, /) -> Any:
-    """The class, but that who wants to know is told of reading and writing `state` or `done`."""
-    if issubclass(kind, Thread):
-        return type(kind.__name__, (kind,), {"__slots__": (), "done": _told(DONE)})
-    space = {"__slots__": (), "__module__": kind.__module__, "state": _told(STATE)}
+def telling(kind: Any, fields: frozenset[str], /) -> Any:
+    """The class, but that who wants to know is told of reading and writing these of its fields."""
+    base = Thread if issubclass(kind, Thread) else Shared
+    known = [name for name in sorted(fields) if name in base.__dict__]
+    if not known or hasattr(kind, "tells"):
+        return kind
+    space: dict[str, Any] = {name: _told(name, base.__dict__[name]) for name in known}
+    space |= {"__slots__": (), "__module__": kind.__module__, "tells": fields}
+    space["__init__"] = _made(kind)
     return type(kind.__name__, (kind,), space)
 
 
-def _told(slot: Any) -> property:
+def _made(kind: Any) -> Any:
+    def made(thing: Any, *given: Any, **named: Any) -> None:
+        if LOOK[0] is not None and hasattr(thing, "name" if issubclass(kind, Thread) else "key"):
+            LOOK[0](Inner(thing, "__init__"))
+        kind.__init__(thing, *given, **named)
+
+    return made
+
+
+def _told(name: str, slot: Any) -> property:
     def read(thing: Any) -> Any:
         if LOOK[0] is not None and not is_ours(sys._getframe(1).f_globals):
-            LOOK[0](thing)
+            LOOK[0](_read(thing, name))
         return slot.__get__(thing)
 
     def write(thing: Any, value: Any) -> None:
         if LOOK[0] is not None and not is_ours(sys._getframe(1).f_globals):
-            LOOK[0](Writing(thing))
+            LOOK[0](Writing(thing) if name == "state" else Inner(thing, name))
         slot.__set__(thing, value)
 
     return property(read, write)
+
+
+def _read(thing: Any, name: str) -> Any:
+    if name == "state":
+        return thing
+    return Asked(thing, name) if name in COUNTED else Inner(thing, name)
 
 
 def place_of(frame: FrameType) -> str:

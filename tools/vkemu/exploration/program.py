@@ -21,15 +21,16 @@ from vkprotocol.step import MADE
 
 from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.looks import (
-    DONE,
-    STATE,
+    Named,
     check_guard,
     check_predicate,
+    check_thread_looks,
     named_by,
     telling,
     who_looks,
 )
 from vkemu.exploration.numbers import several
+from vkemu.exploration.own import CANCEL, THREAD
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End
 from vkemu.exploration.primitives.scopes import Cancellation, Watched
@@ -54,7 +55,7 @@ class Program(Making):
     """
 
     __slots__ = (
-        "_cells", "_cells_left", "_ends", "_fields", "_lazy", "_names", "_others",
+        "_cells", "_cells_left", "_ends", "_lazy", "_named", "_names", "_others",
         "_others_left", "_roots", "_roots_left", "_special", "begun", "build", "building",
         "check", "ends", "execution", "fresh", "guards", "invariants", "joinable", "late",
         "numbers", "only_ours", "reads", "seen", "tids", "unannounced", "watched",
@@ -95,7 +96,7 @@ class Program(Making):
         self.late = False  # something was to hold always, from the middle of an execution on
         self.building = False
         self._special = False  # something is noted of each thread
-        self._fields: frozenset[str] | None = None  # that its code names: see `looks`
+        self._named: Named | None = None  # by its code: see `looks`
         self.guards = Guards(build)
 
     def begin(self, noting: bool = False) -> Execution:
@@ -108,10 +109,15 @@ class Program(Making):
         else:
             execution = Execution(self.tids)
         self.execution = execution
-        fields = self._fields
-        if fields is None:
-            fields = self._fields = named_by(self.build)
-        if fields or self.numbers.loose:
+        named = self._named
+        if named is None:
+            named = self._named = named_by(self.build)
+            if named.past:
+                self.numbers.doubt(
+                    f"{named.past} calls __get__, __set__ or __init__ by name, of which nobody is "
+                    "told: every step counts"
+                )
+        if named.fields or self.numbers.loose:
             self.fresh = []
             MADE[0] = self._tells
         execution.deferred = True
@@ -159,7 +165,11 @@ class Program(Making):
             return
         if self.building:
             return
-        if not check_guard(thing, who_looks()) and self.unannounced is not None:
+        frame = who_looks()
+        if check_guard(thing, frame):
+            return
+        check_thread_looks(thing, frame)
+        if self.unannounced is not None:
             self.unannounced.looked(thing)
 
     def judged(self, thing: Any) -> None:
@@ -170,12 +180,10 @@ class Program(Making):
 
     def _tells(self, made: Any) -> None:
         """An object or thread that `k` may not have made: it asks, too, who reads it."""
-        assert self._fields is not None
+        assert self._named is not None
         if self.numbers.loose and isinstance(made, Shared):
             self.fresh.append(made)
-        field, slot = ("done", DONE) if isinstance(made, Thread) else ("state", STATE)
-        if field in self._fields and getattr(type(made), field) is slot:
-            made.__class__ = telling(type(made))  # type: ignore[arg-type]
+        made.__class__ = telling(type(made), self._named.fields)  # type: ignore[arg-type]
 
     def _returned(self, made: object) -> None:
         if iscoroutine(made):
@@ -230,10 +238,10 @@ class Program(Making):
         it once it is there."""
         parent = CURTHREAD[0]
         path = (self.execution.roots,) if parent is None else (*parent.path, parent.children)
-        end = End(("thread", *path), name) if self.joinable and not daemon else None
+        end = End((THREAD, *path), name) if self.joinable and not daemon else None
         if end is not None:
             coro = end.after(coro)
-        key = ("cancel", *path)
+        key = (CANCEL, *path)
         watched = key in self.numbers.cancelled
         if watched:
             coro = Watched(coro, Cancellation(key))  # type: ignore[assignment]
@@ -279,8 +287,8 @@ class Program(Making):
         """What this call of set-up made last time, when that is one, else a new object, to keep."""
         if not isinstance(name, str | tuple) or not name:
             raise TypeError(f"{kind.__name__.lower()}: {name!r}, expected its name")
-        if self._fields and "state" in self._fields:
-            kind = telling(kind)  # type: ignore[arg-type]
+        if self._named is not None and self._named.fields:
+            kind = telling(kind, self._named.fields)  # type: ignore[arg-type]
         if CURTHREAD[0] is not None:  # made while threads run: never by the n-th call again
             key: Key = fresh_key(name)
             while key in self._names:  # as set-up has called something

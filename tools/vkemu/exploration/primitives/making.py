@@ -23,6 +23,7 @@ from vkprotocol.effects import (
 
 from vkemu.executors.controlled import Execution
 from vkemu.exploration.numbers import duration, flag, several, whole, wrong
+from vkemu.exploration.own import CANCEL, Own
 from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
 from vkemu.exploration.primitives.meeting import Barrier, Limiter
 from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
@@ -98,7 +99,7 @@ class Making:
         """A meeting of `parties` threads: `wait`, which returns who I was, from 0."""
         whole(f"barrier {name!r}: parties", parties, 1)
         barrier = self._make(Barrier, name, (0, 0))
-        barrier.parties = parties
+        barrier.limit(parties)
         return barrier
 
     def limiter(self, name: str, tokens: int) -> Limiter:
@@ -123,9 +124,7 @@ class Making:
         """`async with`: threads that `start(name, body, *args)` starts end before the block."""
         nursery = self._make(Nursery, name, 0)
         nursery.k = self
-        nursery.parent = None
-        nursery.children = []
-        nursery.errors = []
+        nursery.renew()
         return nursery
 
     def local(self) -> Local:
@@ -151,7 +150,7 @@ class Making:
         """A step: `Cancelled` is raised in `thread` in place of its next effect."""
         if not isinstance(thread, Thread):
             raise TypeError(f"cancel: {thread!r}, expected a thread")
-        cancellation = Cancellation(("cancel", *thread.path))
+        cancellation = Cancellation((CANCEL, *thread.path))
         if cancellation.key not in self.numbers.cancelled:
             self.numbers.cancel(cancellation.key)
             self.watched[thread] = None  # from the next execution on
@@ -189,7 +188,7 @@ class Making:
     async def choose(self, count: int, name: str = "choice") -> int:
         """A choice that is not the scheduler's: each of 0 to `count` - 1 is explored."""
         whole("choose", count, 1)
-        made = Cell(fresh_key(name), None)
+        made = Cell(fresh_key(Own(name)), None)
         take = Effect(made, "choose", write=True, guard=is_none)
         for number in range(count):
             self.spawn(f"{name} {number}", chosen(take, made, number), daemon=True)

@@ -16,27 +16,38 @@ from vkprotocol.effects import (
     not_held,
 )
 
+from vkemu.exploration.looks import check_setup
+
 
 class Barrier(Shared):
     """`parties` threads wait for each other; `state` is (generation, how many have arrived)."""
 
-    __slots__ = ("_arrive", "parties")
+    __slots__ = ("_arrive", "_parties")
 
     def __init__(self, key: Key, parties: int = 1) -> None:
         super().__init__(key, (0, 0))
-        self.parties = parties
+        self.limit(parties)
         self._arrive = Effect(self, "arrive", write=True)
+
+    def limit(self, parties: int) -> None:
+        """Set-up only."""
+        check_setup(self, "limit")
+        self._parties = parties
+
+    @property
+    def parties(self) -> int:
+        return self._parties
 
     def said(self) -> str:
         """How far it is; for messages."""
-        return f"{look_at(self)[1]} of {self.parties} have arrived"
+        return f"{look_at(self)[1]} of {self._parties} have arrived"
 
     @coroutine
     def wait(self) -> Step:
         """Arrive, and go on when all have; returns which was I, from 0."""
         yield self._arrive
         generation, arrived = self.state
-        if arrived + 1 == self.parties:
+        if arrived + 1 == self._parties:
             self.state = (generation + 1, 0)
             return arrived
         self.state = (generation, arrived + 1)
@@ -47,7 +58,7 @@ class Barrier(Shared):
 class Limiter(Shared):
     """At most `tokens` threads hold it at a time, each once; `state` is the tuple of their tids."""
 
-    __slots__ = ("_acquire", "_release", "_try", "tokens")
+    __slots__ = ("_acquire", "_release", "_tokens", "_try")
 
     def __init__(self, key: Key, tokens: int = 1) -> None:
         super().__init__(key, ())
@@ -57,9 +68,14 @@ class Limiter(Shared):
 
     def limit(self, tokens: int) -> None:
         """Set-up only."""
-        self.tokens = tokens
+        check_setup(self, "limit")
+        self._tokens = tokens
         room = lambda holders: len(holders) < tokens  # noqa: E731
         self._acquire = Effect(self, "acquire", write=True, guard=room)
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens
 
     def holders(self) -> tuple[int, ...]:
         """The tids of who holds it; for messages."""
@@ -82,7 +98,7 @@ class Limiter(Shared):
     def try_acquire(self) -> Step:
         self._free_of("tries to acquire")
         me = yield self._try
-        if len(self.state) >= self.tokens:
+        if len(self.state) >= self._tokens:
             return False
         self.state = (*self.state, me.tid)
         return True

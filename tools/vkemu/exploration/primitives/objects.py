@@ -25,6 +25,7 @@ from vkprotocol.effects import (
     took,
 )
 
+from vkemu.exploration.looks import check_setup
 from vkemu.exploration.primitives.scopes import Again
 
 
@@ -107,7 +108,7 @@ class Event(Shared):
 class Queue(Shared):
     """A FIFO, bounded when `maxsize` is not 0; `state` is the tuple of its items."""
 
-    __slots__ = ("_get", "_put", "_try_get", "_try_put", "maxsize")
+    __slots__ = ("_get", "_maxsize", "_put", "_try_get", "_try_put")
 
     def __init__(self, key: Key, maxsize: int = 0) -> None:
         super().__init__(key, ())
@@ -118,9 +119,14 @@ class Queue(Shared):
 
     def limit(self, maxsize: int) -> None:
         """Set-up only."""
-        self.maxsize = maxsize
+        check_setup(self, "limit")
+        self._maxsize = maxsize
         room = (lambda items: len(items) < maxsize) if maxsize else None
         self._put = Effect(self, "put", write=True, guard=room)
+
+    @property
+    def maxsize(self) -> int:
+        return self._maxsize
 
     @property
     def value(self) -> Any:
@@ -144,7 +150,7 @@ class Queue(Shared):
     def try_put(self, item: Any) -> Step:
         """False when the queue is full."""
         yield self._try_put
-        if self.maxsize and len(self.state) >= self.maxsize:
+        if self._maxsize and len(self.state) >= self._maxsize:
             return False
         self.state = (*self.state, item)
         return True

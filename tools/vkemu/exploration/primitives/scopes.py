@@ -13,6 +13,7 @@ from typing import Any, Final
 from vkprotocol.effects import (
     CLOCK,
     CURTHREAD,
+    LOOK,
     Body,
     Effect,
     Interrupted,
@@ -23,7 +24,11 @@ from vkprotocol.effects import (
     coroutine,
     curthread,
     key_text,
+    look_at,
 )
+
+from vkemu.exploration.looks import Asked, Writing
+from vkemu.exploration.own import BLOCK, SCOPE
 
 SECOND: Final = 1_000_000_000  # ns of virtual time
 
@@ -190,12 +195,28 @@ class Timeout:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.expired = False
+        self.out = False
         self.deadline = 0
         self.timed: Timed | None = None
+        self.owner: Thread | None = None  # who waits inside
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has ended what was inside."""
+        me = CURTHREAD[0]
+        if LOOK[0] is not None and me is not None and me is not self.owner:
+            LOOK[0](Asked(self.owner, "expired"))
+        return self.out
 
     async def __aenter__(self) -> Timeout:
-        me = curthread()
+        me, owner = curthread(), self.owner
+        if owner is not None:
+            if LOOK[0] is not None and me is not owner:
+                LOOK[0](Asked(owner, "timeout"))
+            raise RuntimeError(
+                f"{me.name} enters a timeout that {owner.name} has entered; each is for one block"
+            )
+        self.owner = me
         self.deadline = CLOCK[0] + round(self.seconds * SECOND)
         self.timed = Timed(me.coro, self)
         me.coro = self.timed  # type: ignore[assignment]
@@ -217,7 +238,7 @@ class Timeout:
 def enter() -> Step:
     """A step that touches nothing another thread knows."""
     me = curthread()
-    yield Effect(Shared(("scope", *me.path)), "enter", write=True)
+    yield Effect(Shared((SCOPE, *me.path)), "enter", write=True)
 
 
 class Timed(Between):
@@ -233,7 +254,7 @@ class Timed(Between):
         asked, self.asked = self.asked, None
         late = asked is not None and CLOCK[0] >= self.scope.deadline and not self.over
         if late and not open_now(asked):
-            self.scope.expired = True
+            self.scope.out = True
             return self._timed(self.inner.throw(TimedOut(self.scope)))
         return self._timed(self.inner.send(value))
 
@@ -242,7 +263,7 @@ class Timed(Between):
         return self._timed(self.inner.throw(error))
 
     def _timed(self, effect: Any) -> Any:
-        if self.over or self.scope.expired or type(effect) is not Effect or effect.guard is None:
+        if self.over or self.scope.out or type(effect) is not Effect or effect.guard is None:
             return effect
         deadline = self.scope.deadline
         if effect.deadline is not None and effect.deadline <= deadline:
@@ -271,28 +292,50 @@ class Nursery(Shared):
     raised, several as an ExceptionGroup.
     """
 
-    __slots__ = ("_count", "_wait", "children", "errors", "k", "parent")
+    __slots__ = ("_children", "_count", "_errors", "_wait", "block", "k", "parent")
 
     def __init__(self, key: Key) -> None:
         super().__init__(key, 0)
         self._count = Effect(self, "count", write=True)
         self._wait = Effect(self, "wait", write=False, guard=lambda left: not left)
         self.k: Any = None  # the program
+        self.block = Shared((BLOCK, key))  # whether a thread is in it; set without an effect
+        self.renew()
+
+    def renew(self) -> None:
         self.parent: Thread | None = None
-        self.children: list[Thread] = []
-        self.errors: list[Exception] = []
+        self._children: list[Thread] = []
+        self._errors: list[Exception] = []
+
+    @property
+    def children(self) -> list[Thread]:
+        look_at(self)
+        return self._children
+
+    @property
+    def errors(self) -> list[Exception]:
+        """What children have raised."""
+        look_at(self)
+        return self._errors
 
     def said(self) -> str:
         """Who is left; for messages."""
-        return f"left: {', '.join(child.name for child in self.children if not child.done)}"
+        return f"left: {', '.join(child.name for child in self._children if not child.done)}"
+
+    def enter(self, parent: Thread | None) -> None:
+        if LOOK[0] is not None:
+            LOOK[0](Writing(self.block))
+        self.parent = parent
 
     async def start(self, name: str, body: Any, *args: Any) -> Thread:
         """A step, and a thread more."""
+        if curthread() is not self.parent:
+            look_at(self.block)
         if self.parent is None:
             raise RuntimeError(f"{key_text(self.key)}: start({name!r}) outside its block")
         await self._add(1)
         thread: Thread = self.k.spawn(name, self._child(body(*args) if callable(body) else body))
-        self.children.append(thread)
+        self._children.append(thread)
         return thread
 
     async def _child(self, coro: Body) -> None:
@@ -300,7 +343,7 @@ class Nursery(Shared):
             await coro
         except Exception as error:
             await self._add(0)
-            self.errors.append(error)
+            self._errors.append(error)
             await self._cancel(curthread())
             await self.k.cancel(self.parent)
         except Interrupted:
@@ -309,7 +352,7 @@ class Nursery(Shared):
 
     async def _cancel(self, but: Thread | None) -> None:
         await self._add(0)
-        for child in self.children[:]:
+        for child in self._children[:]:
             if child is not but:
                 await self.k.cancel(child)
 
@@ -323,7 +366,13 @@ class Nursery(Shared):
         yield self._wait
 
     async def __aenter__(self) -> Nursery:
-        self.parent = curthread()
+        me = curthread()
+        if self.parent is not None:
+            look_at(self.block)
+            raise RuntimeError(
+                f"{me.name} enters {key_text(self.key)}, in whose block {self.parent.name} is"
+            )
+        self.enter(me)
         return self
 
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
@@ -337,11 +386,11 @@ class Nursery(Shared):
                 await self._empty()
                 break
             except Interrupted as stopped:  # by a child that failed, or from outside
-                if not self.errors:
+                if not self._errors:
                     interrupted = stopped
                     await self._cancel(None)
-        self.parent = None
-        errors = self.errors
+        self.enter(None)
+        errors = self._errors
         if isinstance(error, Exception):
             errors = [error, *errors]
         if len(errors) > 1:

@@ -26,6 +26,7 @@ from vkprotocol.effects import (
     look_at,
 )
 
+from vkemu.exploration.own import SELECT
 from vkemu.exploration.primitives.together import All, Together
 
 
@@ -98,7 +99,7 @@ def is_taken(state: Any) -> bool:
 async def select(k: Any, operations: tuple[Any, ...]) -> tuple[int, Any]:
     """See `Making.select`."""
     started: list[tuple[Any, Effect]] = []
-    selection = Selection(fresh_key("select"))
+    selection = Selection(fresh_key(SELECT))
     try:
         for number, operation in enumerate(operations):
             started.append((operation, first_of(number, operation)))

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from vkprotocol.effects import Effect, Key, Shared, key_text
 
+from vkemu.exploration.own import CANCEL, Own
+
 Footprint: TypeAlias = tuple[int, ...]
 # (first, second, tid, footprint, past, without): step `second` of thread `tid` could have come
 # before event `first`. `second` is an event, or `len(trace)` for the step of a thread that could
@@ -22,7 +24,8 @@ Race: TypeAlias = tuple[int, int, int, Footprint | None, int, tuple[int, ...]]
 # that no two states the predicate can tell apart are taken for one.
 VIEW: Final = 0
 SEEN: Final = 2 * VIEW + 1
-STANDING: Final = ("view of always", "looked at")  # how the keys of what is no object begin
+# How the keys of what is no object begin.
+STANDING: Final = (Own("view of always"), Own("looked at"))
 
 
 class Learned(NamedTuple):
@@ -45,7 +48,7 @@ class Learned(NamedTuple):
             f"{key_text(key)} is read by a thread without an effect, while others may write it: "
             "every step counts as a reader; await its load, or read it when they are done"
             for key in self.exposed
-            if key[0] != "cancel"  # of a thread that `k` has not made
+            if key[0] != CANCEL  # of a thread that `k` has not made
         ]
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from vkprotocol.effects import Shared, Thread, key_text
+from vkprotocol.effects import Shared, key_text
 
 from vkemu.exploration.inside import is_fixed, loose
-from vkemu.exploration.looks import Writing
+from vkemu.exploration.looks import Asked, Writing
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.reduction.trace import Trace
 
@@ -51,15 +51,28 @@ class Unannounced:
         for event, thing in self.looks:
             if isinstance(thing, Writing):
                 found = self.written(event, thing.shared) or found
-            elif isinstance(thing, Thread):
-                own = trace.own[thing.tid] if thing.tid < len(trace.own) else 0
-                last = 1 << (own.bit_length() - 1) if own and thing.done else 0
-                if not self.objects.all_seen and open_to(trace, event, last):
-                    self.objects.see_all(f"a thread asks whether {thing.name} is done")
-                    found = True
+            elif isinstance(thing, Asked):
+                found = self.asked(event, thing) or found
             elif open_to(trace, event, writers(trace, self.objects, thing)):
                 found = self.objects.expose(thing.key) or found
         return found
+
+    def asked(self, event: int, asked: Asked) -> bool:
+        """The step of an event has asked what has become of a thread. True when more depends on
+        that than was known."""
+        trace, objects = self.trace, self.objects
+        thread, what = asked
+        if objects.all_seen:
+            return False
+        if thread is not None:
+            own = trace.own[thread.tid] if thread.tid < len(trace.own) else 0
+            if what == "done" or what == "error":
+                own = 1 << (own.bit_length() - 1) if own and thread.done else 0
+            if not open_to(trace, event, own):
+                return False
+        name = "another" if thread is None else thread.name
+        objects.see_all(f"a thread asks for {what} of {name}: every step counts")
+        return True
 
     def written(self, event: int, shared: Shared) -> bool:
         """The step of an event has set it. True when more depends on that than was known."""
