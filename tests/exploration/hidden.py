@@ -30,6 +30,7 @@ class Asked(metaclass=Asking):
 
 
 kept: dict[str, int] = {}
+SHARED: Any = Shared
 asking: Any = ModuleType("edges_of_a_module_that_is_asked")
 asking.__getattr__ = kept.get
 
@@ -226,7 +227,7 @@ def looks_by_a_format(k: Any) -> None:
 
 
 def looks_by_a_slot(k: Any) -> None:
-    looks_while_it_is_taken(k, lambda lock: Shared.state.__get__(lock) is None)
+    looks_while_it_is_taken(k, lambda lock: SHARED.state.__get__(lock) is None)
 
 
 def made_anew(k: Any) -> None:

@@ -33,7 +33,6 @@ INNER: Final = frozenset(
 # Who calls one of these with a text may look at any field that the text names.
 TEXTS: Final = frozenset(["format", "format_map", "vformat"])
 MATCH: Final = dis.opmap["MATCH_CLASS"]
-LOADS: Final = ("LOAD_ATTR", "LOAD_METHOD")
 SLOT: Final = frozenset(["__get__", "__set__", "__delete__"])
 ANEW: Final = frozenset(["__init__"])
 WAIT: Final[Any] = Cell.wait
@@ -107,7 +106,8 @@ def loads(code: CodeType, methods: frozenset[str]) -> bool:
     """Whether it gets at special methods by their names, other than from one of them."""
     if methods.isdisjoint(code.co_names) or code.co_name in methods:
         return False
-    return any(at.opname in LOADS and at.argval in methods for at in dis.get_instructions(code))
+    ops = ("LOAD_ATTR", "LOAD_METHOD")
+    return any(at.opname in ops and at.argval in methods for at in dis.get_instructions(code))
 
 
 def guard_of(frame: FrameType | None) -> Any:
