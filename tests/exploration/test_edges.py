@@ -14,7 +14,7 @@ from vkemu.exploration.program import Program
 from vkemu.exploration.run import Run
 from vkemu.exploration.strategies.dpor import Dpor
 
-from tests.exploration import corners, edges, ending, hidden, setting, waiting
+from tests.exploration import asking, corners, edges, ending, hidden, setting, waiting
 
 STRATEGIES = ("dfs", "dpor", "source-dpor")
 SET_AND_SET_BACK = [
@@ -73,11 +73,11 @@ def test_that_every_step_counts_is_said_in_one_line() -> None:
     [
         edges.looks_at_a_cell, edges.looks_at_a_lock, edges.looks_at_a_thread,
         edges.looks_after_a_choice, edges.looks_at_what_it_has_made_itself, hidden.looks_by_name,
-        hidden.looks_by_a_name_that_is_put_together, hidden.looks_by_a_pattern,
-        hidden.looks_by_a_format, hidden.looks_by_a_slot, hidden.made_anew,
-        hidden.asks_by_a_pattern, hidden.asks_whether_it_failed, hidden.asks_whether_time_is_out,
-        hidden.asks_for_children, hidden.asks_for_errors, hidden.two_enter_a_timeout,
-        hidden.two_enter_a_nursery, hidden.started_from_outside, hidden.keys_like_our_own,
+        hidden.looks_by_a_name_that_is_put_together, asking.looks_by_a_pattern,
+        asking.looks_by_a_format, asking.looks_by_a_slot, asking.made_anew,
+        asking.asks_by_a_pattern, asking.asks_whether_it_failed, asking.asks_whether_time_is_out,
+        asking.asks_for_children, asking.asks_for_errors, asking.two_enter_a_timeout,
+        asking.two_enter_a_nursery, asking.started_from_outside, asking.keys_like_our_own,
     ],
 )  # fmt: skip
 def test_a_read_without_an_effect_is_an_access_of_its_step(program: Any) -> None:
@@ -104,10 +104,10 @@ def test_a_write_without_an_effect_is_an_access_of_its_step(program: Any) -> Non
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        (hidden.asks_for_what_is_pending, "b uses pending of a (hidden.py:"),
-        (hidden.asks_who_waits, "b uses waiters of q (hidden.py:"),
-        (hidden.makes_it_anew, "b uses __init__ of q (hidden.py:"),
-        (hidden.limits_in_a_thread, "b calls limit of q (hidden.py:"),
+        (asking.asks_for_what_is_pending, "b uses pending of a (asking.py:"),
+        (asking.asks_who_waits, "b uses waiters of q (asking.py:"),
+        (asking.makes_it_anew, "b uses __init__ of q (asking.py:"),
+        (asking.limits_in_a_thread, "b calls limit of q (asking.py:"),
     ],
 )
 def test_what_is_not_for_threads_is_refused_where_it_is_used(program: Any, said: str) -> None:

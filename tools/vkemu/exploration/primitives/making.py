@@ -26,8 +26,8 @@ from vkemu.exploration.numbers import duration, flag, several, whole, wrong
 from vkemu.exploration.own import CANCEL, Own
 from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
 from vkemu.exploration.primitives.meeting import Barrier, Limiter
-from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
 from vkemu.exploration.primitives.nursery import Nursery
+from vkemu.exploration.primitives.objects import Condition, Event, Queue, Semaphore
 from vkemu.exploration.primitives.scopes import SECOND, Cancellation, Local, Timeout
 from vkemu.exploration.primitives.select import select
 from vkemu.exploration.primitives.together import Together

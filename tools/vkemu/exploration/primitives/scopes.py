@@ -14,7 +14,6 @@ from vkprotocol.effects import (
     CLOCK,
     CURTHREAD,
     LOOK,
-    Body,
     Effect,
     Interrupted,
     Key,
