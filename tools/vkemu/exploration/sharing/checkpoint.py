@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from vkemu.exploration.sharing.jobs import Task
     from vkemu.exploration.sharing.parallel import Coordinator
 
-VERSION: Final = 6
+VERSION: Final = 7
 ALLOWED: Final = {
+    ("vkemu.exploration.own", "Own"),
     ("vkemu.exploration.reduction.footprint", "Learned"),
     ("vkemu.exploration.reduction.frontier", "Frontier"),
     ("vkemu.exploration.reduction.frontier", "Step"),
