@@ -270,6 +270,23 @@ def test_what_a_guard_is_given_counts_where_it_can_change() -> None:
     assert remark.startswith("a guard looks into what x holds, which can be changed without x")
 
 
+@pytest.mark.parametrize(
+    ("program", "executions"),
+    [
+        (waiting.opened_list, 21),
+        (waiting.opened_variable, 21),
+        (waiting.opened_event, 21),
+        (partial(waiting.opened_list, sleeps=True), 21),
+    ],
+)
+def test_who_was_not_asked_is_not_when_a_prefix_is_taken_again(
+    program: Any, executions: int
+) -> None:
+    for strategy in ("dfs", "bounded", "dpor", "source-dpor"):
+        found = explore(program, strategy=strategy)
+        assert (found.verdict, found.executions) == ("pass", executions), strategy
+
+
 def test_what_a_guard_is_given_costs_nothing() -> None:
     found = explore(waiting.numbers)
     assert (found.verdict, found.executions, found.remarks) == ("pass", 1, [ALONE])

@@ -225,3 +225,48 @@ def given_by_another(k: Any) -> None:
     """Who makes one thing changes another."""
     made = Made(0)
     set_before_or_after(k, lambda: Made(1, made), lambda: made.ready)
+
+
+def opened(k: Any, put: Any, wait: Any, say: Any, *, sleeps: bool = False) -> None:
+    """Who waits could go on after `put`, and is asked when somebody has said so."""
+    y, z = k.cell("y"), k.cell("z")
+
+    async def work() -> None:
+        await (k.sleep(1) if sleeps else y.load())
+        put()
+        await y.load()
+        await say()
+
+    async def waiter() -> None:
+        await wait()
+        await y.swap(1)
+
+    async def other() -> None:
+        await (k.sleep(1) if sleeps else z.load())
+        await z.load()
+
+    k.spawn("a", work)
+    k.spawn("b", waiter)
+    k.spawn("c", other)
+
+
+def opened_list(k: Any, *, sleeps: bool = False) -> None:
+    held: list[int] = []
+    x = k.cell("x", held)
+    wait = partial(x.wait, lambda held: len(held) == 1)
+    opened(k, partial(held.append, 1), wait, partial(x.store, held), sleeps=sleeps)
+
+
+def opened_variable(k: Any) -> None:
+    x, ready = k.cell("x"), [0]
+    put = partial(ready.__setitem__, 0, 1)
+    opened(k, put, partial(x.wait, lambda _: ready[0]), partial(x.store, 0))
+
+
+def opened_event(k: Any) -> None:
+    event = k.event("e")
+
+    def put() -> None:
+        event.state = True
+
+    opened(k, put, event.wait, event.set)

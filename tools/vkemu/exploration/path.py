@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vkprotocol.effects import CLOCK, key_text
 
+from vkemu.executors.announced import same_effect
 from vkemu.exploration.record import Record
 from vkemu.exploration.result import NondeterminismError, differs
 from vkemu.exploration.strategies.strategy import Strategy
@@ -72,14 +73,17 @@ class Path(Strategy):
         run.schedule = tids = record.tids
         self.kept = kept = len(tids)
         execution = run.execution
-        if record.advances:
+        if kept and self.asks(run) and not execution.late:
+            self.replay_asking(run)
+        elif record.advances:
             self.replay_timed(run)
         else:
             position = execution.replay(tids, record.effects, 0, kept)
             if position < kept:
                 raise diverged(run, record, position)
         if kept:
-            execution.settle()
+            if execution.deferred:
+                execution.settle()
             if execution.failed is not None:
                 execution.failed = None
                 execution.failed_too = ()
@@ -102,6 +106,27 @@ class Path(Strategy):
             if position < at:
                 raise diverged(run, record, position)
             CLOCK[0] = max(clock, CLOCK[0])
+
+    def asks(self, run: Run) -> bool:
+        """Whether a guard may have come to hold with nobody asking it."""
+        return run.program.guards.silent
+
+    def replay_asking(self, run: Run) -> None:
+        """The steps of the path again, and who waits is asked when he was: later his guard may have
+        come to hold, and nobody would have said so."""
+        record = self.record
+        execution = run.execution
+        execution.settle()
+        moved = [at for at, _ in record.advances]
+        for position, (tid, effect) in enumerate(zip(record.tids, record.effects, strict=True)):
+            for _ in range(moved.count(position)):
+                execution.advance()
+            thread = execution.threads.get(tid)
+            if thread is None or not thread.runnable or not same_effect(thread.pending, effect):
+                raise diverged(run, record, position)
+            execution.step(tid)
+        for _ in range(moved.count(len(record))):
+            execution.advance()
 
     def remember(self, run: Run) -> None:
         self.wrong = run.faults[:]

@@ -22,6 +22,7 @@ from vkprotocol.step import MADE
 from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.looks import (
     Named,
+    Writing,
     check_guard,
     check_predicate,
     check_thread_looks,
@@ -113,6 +114,7 @@ class Program(Making):
         if named is None:
             named = self._named = named_by(self.build)
             if named.past:
+                self.guards.silent = True
                 self.numbers.doubt(
                     f"{named.past} calls __get__, __set__ or __init__ by name, of which nobody is "
                     "told: every step counts"
@@ -131,7 +133,7 @@ class Program(Making):
             self.invariants = []
             self.reads = []
         if self.guards.awaited:
-            self.guards.awaited = {}
+            self.guards.begin()
         self.joinable = False
         if self.numbers.cancelled:
             self._special = True
@@ -169,6 +171,8 @@ class Program(Making):
         if check_guard(thing, frame):
             return
         check_thread_looks(thing, frame)
+        if isinstance(thing, Writing):
+            self.guards.silent = True
         if self.unannounced is not None:
             self.unannounced.looked(thing)
 

@@ -8,6 +8,7 @@ what is inside of a list, dict or set by nothing.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import sys
 from collections import deque
@@ -21,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from vkprotocol.effects import Effect, Shared
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.inside import is_ours, not_its_own
+from vkemu.exploration.inside import is_fixed, is_ours, not_its_own
 from vkemu.exploration.primitives.channel import Receiver, Sender
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import Condition
@@ -229,16 +230,34 @@ def only_lists(predicate: Any, code: Code) -> bool:
     return reach.unknown is None and not any(moved(spot, code) for spot in others)
 
 
+def settled(guard: Any, state: Any) -> bool:
+    """Whether it plainly reads nothing but a state that is there to stay."""
+    if type(guard) is FunctionType:
+        code, space = guard.__code__, guard.__globals__
+        bound = code.co_freevars or guard.__defaults__ or guard.__kwdefaults__
+        if bound or any(name in space or name not in vars(builtins) for name in code.co_names):
+            return False
+    elif guard is not len and guard is not bool:
+        return False
+    return is_fixed(state)
+
+
 class Guards:
     """What is known of the guards of a program."""
 
     def __init__(self, build: Any) -> None:
         self.build = build
         self.moving = ""  # that one reads more than its object, when one does
+        self.silent = False  # one may come to hold with nobody asking it: see `Path.replay_asking`
         self.awaited: dict[Shared, None] = {}  # in this execution, with a guard of the user's
         self._asked: dict[Any, None] = {}  # what those are like that were looked at
         self._code: Code | None = None
         self._ends: dict[int, bool] | None = None
+
+    def begin(self) -> None:
+        """Another execution; the last has left the objects as they are."""
+        self.silent = self.silent or not all(is_fixed(shared.state) for shared in self.awaited)
+        self.awaited = {}
 
     def built(self) -> None:
         """Set-up is over, and has made what there is."""
@@ -262,6 +281,7 @@ class Guards:
         if self.moving or is_ours(getattr(guard, "__globals__", {})):
             return
         self.awaited[effect.obj] = None
+        self.silent = self.silent or not settled(guard, effect.obj.state)
         if not reducing and not (building and self._code is None):
             return
         alike = likeness(guard)

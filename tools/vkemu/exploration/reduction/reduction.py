@@ -140,6 +140,9 @@ class Reduction(Path):
         if self.waiting:
             self.trace.truncate(end)
 
+    def asks(self, run: Run) -> bool:
+        return self.objects.unsure
+
     def extend(self, run: Run) -> None:
         self.look(run)
         trace = self.trace
