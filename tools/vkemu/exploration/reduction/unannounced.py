@@ -85,22 +85,17 @@ class Unannounced:
             return objects.order(shared.key)
         touched = trace.rivals[load + 1] if load < len(trace.rivals) else 0
         for other, thing in self.looks:
-            touched |= (thing is shared or thing == Writing(shared)) << other
+            at = thing.shared if isinstance(thing, Writing) else thing
+            touched |= (isinstance(at, Shared) and at.key == shared.key) << other
         judged = shared.key in objects.seen or shared.key in objects.exposed
-        if judged or awaited(trace, shared) or open_to(trace, event, touched):
+        # Who waits for it is not asked again, and might have come later.
+        if judged or shared.waiters or open_to(trace, event, touched):
             objects.doubt(
                 f"{key_text(shared.key)} is set by a thread without an effect: every step counts; "
                 "await its store, or name it in k.step(...)"
             )
             return True
         return False
-
-
-def awaited(trace: Trace, shared: Shared) -> bool:
-    """Whether anybody waits, or has waited, for it to change."""
-    guarded = (effect for effect in trace.effects if effect.guard is not None)
-    touched = (part for effect in guarded for part in (effect.obj, *dict(effect.also)))
-    return bool(shared.waiters) or any(part is shared for part in touched)
 
 
 def writers(trace: Trace, objects: Objects, thing: Shared) -> int:
