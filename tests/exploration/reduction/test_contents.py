@@ -83,6 +83,21 @@ def loaded_and_taken_away(k: Any) -> None:
     k.spawn("b", take)
 
 
+def held_by_another_later(k: Any) -> None:
+    held: list[int] = []
+    x, q = k.cell("x", held), k.queue("q")
+
+    async def add() -> None:
+        (await x.load()).append(1)
+
+    async def hand_on() -> None:
+        await q.put(held)
+        assert await q.get()
+
+    k.spawn("a", add)
+    k.spawn("b", hand_on)
+
+
 async def made_by_the_first_thread(k: Any) -> None:
     x = k.cell("x", [])
 
@@ -179,8 +194,9 @@ def a_class(k: Any) -> None:
 
 PROGRAMS = [
     appends, appends_later, counts, is_given_away_and_kept, loaded_and_taken_away,
-    made_by_the_first_thread, made_and_kept, made_without_k, a_field, a_field_of_no_dictionary,
-    a_field_that_goes, a_field_of_another_dictionary, a_field_of_a_class, a_class,
+    held_by_another_later, made_by_the_first_thread, made_and_kept, made_without_k,
+    a_field, a_field_of_no_dictionary, a_field_that_goes, a_field_of_another_dictionary,
+    a_field_of_a_class, a_class,
 ]  # fmt: skip
 
 

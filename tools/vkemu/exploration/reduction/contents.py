@@ -70,6 +70,7 @@ class Contents:
         self.trace = trace
         self.kept: dict[tuple[int, int], Kept] = {}  # by object and thing, which stay what they are
         self.changes: list[tuple[int, Shared]] = []
+        self.changed: list[tuple[int, Any]] = []  # events of this execution, and things
         self.grown = False  # more is taken for a write than was
 
     def stepping(self, run: Run) -> Callable[[int], bool]:
@@ -78,6 +79,7 @@ class Contents:
         while changes and changes[-1][0] >= len(self.trace):
             changes.pop()
         self.kept = {}
+        self.changed = []
         for shared in run.program.made():
             self.hold(shared, -1)
         execution, fresh = run.execution, run.program.fresh
@@ -103,7 +105,14 @@ class Contents:
                 # Who has loaded what a cell held has it too.
                 kept.owner = -1 if isinstance(shared, Cell) else tid
         for name, thing in here.items():
-            kept = self.kept.setdefault((id(shared), name), Kept(shared, thing))
+            at = id(shared), name
+            if at not in self.kept:  # a step that changed it may come after
+                self.kept[at] = Kept(shared, thing)
+                before = self.trace.clocks[-1] if self.changed else 0
+                self.changes += [
+                    (n, shared) for n, one in self.changed if one is thing and not before >> n & 1
+                ]
+            kept = self.kept[at]
             kept.owner = -1
             if not kept.spots and kept.look() is not None:
                 self.grown |= self.objects.order(shared.key)
@@ -114,6 +123,7 @@ class Contents:
             if not kept.changed():
                 continue
             kept.look()
+            self.changed.append((len(self.trace) - 1, kept.thing))
             load = 2 * self.objects.number(kept.shared)
             if load in footprint:
                 self.grown |= self.objects.order(kept.shared.key)
