@@ -69,14 +69,15 @@ class Contents:
         self.objects = objects
         self.trace = trace
         self.kept: dict[tuple[int, int], Kept] = {}  # by object and thing, which stay what they are
-        self.changes: list[tuple[int, Shared]] = []
+        # The event, what holds the thing, and the event after which that was known.
+        self.changes: list[tuple[int, Shared, int]] = []
         self.changed: list[tuple[int, Any]] = []  # events of this execution, and things
         self.grown = False  # more is taken for a write than was
 
     def stepping(self, run: Run) -> Callable[[int], bool]:
         """New steps come now, with this: `execution.step`, and what has become of what is held."""
         changes = self.changes
-        while changes and changes[-1][0] >= len(self.trace):
+        while changes and changes[-1][2] >= len(self.trace):
             changes.pop()
         self.kept = {}
         self.changed = []
@@ -108,9 +109,12 @@ class Contents:
             at = id(shared), name
             if at not in self.kept:  # a step that changed it may come after
                 self.kept[at] = Kept(shared, thing)
-                before = self.trace.clocks[-1] if self.changed else 0
+                last = len(self.trace) - 1
+                before = self.trace.clocks[last] if self.changed else 0
                 self.changes += [
-                    (n, shared) for n, one in self.changed if one is thing and not before >> n & 1
+                    (n, shared, last)
+                    for n, one in self.changed
+                    if one is thing and not before >> n & 1
                 ]
             kept = self.kept[at]
             kept.owner = -1
@@ -118,25 +122,26 @@ class Contents:
                 self.grown |= self.objects.order(shared.key)
 
     def stepped(self, tid: int) -> None:
-        footprint = self.trace.footprints[-1]
+        last = len(self.trace) - 1
+        footprint = self.trace.footprints[last]
         for kept in self.kept.values():
             if not kept.changed():
                 continue
             kept.look()
-            self.changed.append((len(self.trace) - 1, kept.thing))
+            self.changed.append((last, kept.thing))
             load = 2 * self.objects.number(kept.shared)
             if load in footprint:
                 self.grown |= self.objects.order(kept.shared.key)
             elif load + 1 not in footprint and kept.owner != tid:
-                self.changes.append((len(self.trace) - 1, kept.shared))
+                self.changes.append((last, kept.shared, last))
 
     def unordered(self) -> bool:
         """The execution is over. True when more depends on what was changed than was known."""
         trace = self.trace
-        for event, shared in self.changes:
+        for event, shared, _ in self.changes:
             code = 2 * self.objects.number(shared) + 1
             touched = trace.rivals[code] if code < len(trace.rivals) else 0
-            for other, changed in self.changes:
+            for other, changed, _ in self.changes:
                 touched |= (changed is shared) << other
             if not self.objects.all_seen and open_to(trace, event, touched):
                 key = key_text(shared.key)
