@@ -351,12 +351,14 @@ class AsyncioWorld(World):
 
     def finish(self) -> None:
         """When main is done, what is left is cancelled, as asyncio.run does it."""
-        # Their states as they are: to look at them is no step of anybody's.
+        # Its state as it is: to look at it is no step of anybody's.
         if self.ended or self.task._state == "PENDING":
             return
         left = [task for task in self.of_task if task._state == "PENDING"]
         if not self.ending:
             self.ending = True
+            for task in self.of_task:
+                touch(task, "_state", write=False)  # who is done by then is not cancelled
             for task in left:
                 task.cancel()
             error: BaseException | None = None
