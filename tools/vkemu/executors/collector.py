@@ -16,5 +16,8 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
+        # What was made counts as old, or it would be looked at now, all of it.
+        gc.freeze()
+        gc.unfreeze()
         if enabled:
             gc.enable()

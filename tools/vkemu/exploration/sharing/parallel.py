@@ -39,7 +39,7 @@ def slice_seconds(age: float, under_way: int, somebody_idle: bool) -> float:
     least = FIRST_SLICE_SECONDS if somebody_idle else usual_seconds
     last_slice_seconds = 5.0
     report_seconds = 0.01  # twice what handing out a job and taking it back keeps us, with Dask
-    return max(least, min(age / 20, last_slice_seconds), under_way * report_seconds)
+    return max(least, min(age / 8, last_slice_seconds), under_way * report_seconds)
 
 
 class Coordinator:
