@@ -56,7 +56,7 @@ class Killer:
         self.at = monotonic()
 
     def __call__(self, result: Result) -> None:
-        # A slice is a twentieth of the age: on a slow machine too it is done before the next time.
+        # A slice is an eighth of the age: on a slow machine too it is done before the next time.
         if monotonic() < self.at + max(self.seconds, result.seconds / 4):
             return
         pids = sorted(self.workers._client.run(os.getpid, on_error="ignore").values())
