@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any, Final
 
-from vkemu.exploration.numbers import flag, seconds, whole, wrong
+from vkemu.exploration.expected import flag, seconds, whole, wrong
 from vkemu.exploration.strategies import NAMES
 
 TOKEN: Final = "a token as explore prints it, vkx1...."

@@ -20,6 +20,7 @@ from vkprotocol.effects import (
 from vkprotocol.step import MADE
 
 from vkemu.executors.controlled import Execution, Tids
+from vkemu.exploration.expected import several
 from vkemu.exploration.looks import (
     Named,
     Writing,
@@ -30,7 +31,6 @@ from vkemu.exploration.looks import (
     telling,
     who_looks,
 )
-from vkemu.exploration.numbers import several
 from vkemu.exploration.own import CANCEL, THREAD
 from vkemu.exploration.primitives.making import Making
 from vkemu.exploration.primitives.objects import End

@@ -22,7 +22,7 @@ from vkprotocol.effects import (
 )
 
 from vkemu.executors.controlled import Execution
-from vkemu.exploration.numbers import duration, flag, several, whole, wrong
+from vkemu.exploration.expected import duration, flag, several, whole, wrong
 from vkemu.exploration.own import CANCEL, Own
 from vkemu.exploration.primitives.channel import Channel, Held, Receiver, Sender
 from vkemu.exploration.primitives.meeting import Barrier, Limiter
