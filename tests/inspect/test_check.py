@@ -19,7 +19,7 @@ from vkemu.litmus.decide import Test as LitmusTest
 from vkemu.litmus.decide import decide
 from vkemu.litmus.file import Litmus, load_litmus, shipped
 from vkemu.oracle.violation import Violation
-from vkemu.record.log import plain
+from vkemu.record.line import plain
 from vkemu.record.rundir import new_run
 from vkemu.report.explored import Observed
 from vkemu.verdict import UsageError

@@ -202,9 +202,10 @@ def emit_to(oracle: Oracle, log: Log | None) -> Emit:
     """The log first: it shall hold the event at which the oracle stops the run."""
     if log is None:
         return oracle
+    note = log.emit
 
     def emit(name: str, /, *fields: Any) -> None:
-        log.emit(name, *fields)
+        note(name, *fields)
         oracle(name, *fields)
 
     return emit

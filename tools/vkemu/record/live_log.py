@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from io import FileIO
 from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 from structlog.typing import Processor
+from vkprotocol.effects import Thread
 
 from vkemu.record.log import EventLog, Shown, renderer_for
 from vkemu.record.rundir import DROPPED, RunFolder
@@ -74,11 +74,11 @@ class Writer:
         self._end = end
         self._again = again
         self._reopening = False
-        # Lines that wait. Whoever writes takes no lock for it: a counter has one thread that
-        # adds to it, and what waits is put at one end and taken from the other.
-        self._waiting: deque[bytes] = deque()
-        self._put = [0, 0]  # lines and bytes, so far
-        self._done = [0, 0]  # of them, written
+        # Lines that wait, and those that are being written. Whoever puts one down takes no lock for
+        # it: one thread adds at the end, the other takes from the beginning, each in one go.
+        self._waiting = bytearray()
+        self._taken = b""
+        self._lost = 0  # lines that waited when the writing ended
         self._asleep = False
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -87,22 +87,19 @@ class Writer:
 
     @property
     def full(self) -> bool:
-        return self._put[1] - self._done[1] >= self.limit or self.error is not None
+        return len(self._waiting) + len(self._taken) >= self.limit or self.error is not None
 
     @property
     def lines(self) -> int:
         """Those that are not written yet."""
-        return self._put[0] - self._done[0]
+        return self._waiting.count(b"\n") + self._taken.count(b"\n") + self._lost
 
     def write(self, line: bytes) -> None:
         """Put it down. It is not looked whether there is room."""
         if self.error is not None:
             self.refused += 1
             return
-        put = self._put
-        put[0] += 1
-        put[1] += len(line)
-        self._waiting.append(line)
+        self._waiting += line
         if self._asleep:
             with self._changed:
                 self._changed.notify_all()
@@ -149,7 +146,13 @@ class Writer:
         except Exception as error:  # of the file, the stream or the compressor
             with self._changed:
                 self.error = error
-                self._waiting.clear()
+            left = self._take()
+            self._lost += left.count(b"\n")
+
+    def _take(self) -> bytes:
+        taken = bytes(self._waiting)
+        del self._waiting[: len(taken)]
+        return taken
 
     def _batch(self) -> bool:
         with self._changed:
@@ -162,15 +165,15 @@ class Writer:
         with self._changed:
             last = self._closing.is_set()
             reopening, self._reopening = self._reopening, False
-        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        rest = memoryview(self._pack(b"".join(lines), last=last or reopening))
+        self._taken = self._take()
+        rest = memoryview(self._pack(self._taken, last=last or reopening))
         while rest:
             rest = rest[self._write_some(rest) :]  # type: ignore[arg-type]
         if reopening and not last:
             assert self._again is not None
             self._end()
             self._write_some, self._pack, self._end = self._again()
-        self._done = [self._done[0] + len(lines), self._done[1] + sum(map(len, lines))]
+        self._taken = b""
         return not last
 
 
@@ -192,20 +195,25 @@ class LiveLog(EventLog):
         self._gap = 0  # how many were dropped since the last line
         self._missing: str | None = None  # once closed
 
-    def emit(self, name: str, *args: Any) -> None:
+    def _look(self, thread: Thread | None) -> bool:
+        """Whether there is room is seen once a turn, which is short."""
+        self._tid = -1
+        return not self.writer.full and not self._gap and super()._look(thread)
+
+    def _process(self, name: str, args: tuple[Any, ...]) -> None:
         if self.writer.full:
-            self.counts[name] += 1
             self.seq += 1
             self.dropped += 1
             self._gap += 1
             return
         if self._gap:
             self._say_gap()
-        super().emit(name, *args)
+        super()._process(name, args)
 
     def _say_gap(self) -> None:
         count, self._gap = self._gap, 0
-        super().emit(DROPPED, count, self.seq - count, self.seq - 1)
+        self.counts[DROPPED] += 1
+        super()._process(DROPPED, (count, self.seq - count, self.seq - 1))
 
     def tell(self, line: str) -> None:
         """A line for standard error, in the midst of no event that is shown there."""

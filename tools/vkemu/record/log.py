@@ -15,23 +15,17 @@ The chain of processors, in this order:
 4. `processors`, the user's own: each may change the event, or raise `structlog.DropEvent`;
 5. `render` makes the line, or `Console` one for a terminal.
 
-Where nobody has anything to say in 2 to 4, `Line` makes the same line at once.
+Where nobody has anything to say in 2 to 4, `Line` makes the same line without them.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, Final, Protocol, TextIO, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TextIO
 
-import msgspec
 import orjson
 import structlog
-from msgspec import Struct
 from structlog import DropEvent
 from structlog.contextvars import merge_contextvars
 from structlog.testing import LogCapture
@@ -39,8 +33,13 @@ from structlog.typing import EventDict, Processor
 from vkprotocol.effects import CLOCK, CURTHREAD, Thread
 from vkprotocol.events import EVENTS
 
-BASE = datetime(2000, 1, 1, tzinfo=UTC)
+from vkemu.record.line import Around, Line, plain, timestamp, wide_text
+
 KERNEL = "kernel"  # the actor of what happens outside any thread, at boot
+
+# Every variable that was ever bound. In most runs there is none, which `merge_contextvars` finds
+# out by a look at all that anybody has set.
+_BOUND: Final = getattr(structlog.contextvars, "_CONTEXT_VARS", True)
 
 # On a terminal: what is the same on every line, or says in more characters what `t` says.
 UNSHOWN: Final = frozenset({"seq", "step", "ts", "run", "vc"})
@@ -53,37 +52,12 @@ def nowhere(_thread: Thread) -> Place:
     return None, None
 
 
-def timestamp(t: int) -> str:
-    """The `ts` of virtual nanosecond `t`."""
-    seconds, ns = divmod(t, 1_000_000_000)
-    return f"{_date(seconds)}.{ns:09d}Z"
-
-
-@lru_cache(1)
-def _date(seconds: int) -> str:
-    return f"{BASE + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
-
-
-def plain(value: Any) -> str:
-    """What JSON has no type for: page contents, compressed (`vkemu.inspect.check` reads them)."""
-    if isinstance(value, bytes):
-        return "z:" + base64.b64encode(zlib.compress(value, 1)).decode()
-    raise TypeError(f"{type(value).__name__} in an event")
-
-
 def as_line(fields: EventDict) -> bytes:
     try:
         return orjson.dumps(fields, default=plain, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a mask of more than 64 CPUs
         narrow = {name: wide_text(value) for name, value in fields.items()}
         return orjson.dumps(narrow, default=plain, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def wide_text(value: Any) -> Any:
-    """A number of more than 64 bits as text, which is how all readers of JSON take it."""
-    word_bits = 64
-    wide = isinstance(value, int) and value.bit_length() > word_bits
-    return hex(value) if wide else value
 
 
 class Out(Protocol):
@@ -106,10 +80,6 @@ class Causality(Protocol):
     def name(self, thread: Thread) -> str: ...
 
 
-# seq, step, t, actor, cpu, guest.
-Head: TypeAlias = tuple[int, int, int, str, int | None, str | None]
-
-
 class EventLog:
     """`emit` for a Kernel: names the positional fields and logs them."""
 
@@ -128,7 +98,6 @@ class EventLog:
         self.causality = causality
         self.place: Callable[[Thread], Place] = nowhere
         self.counts: dict[str, int] = dict.fromkeys(EVENTS, 0)
-        self._stamp = (-1, "")
         # The list that capture_logs changes in place.
         self._configured: list[Processor] = structlog.get_config()["processors"]
         self.processors: list[Any] = [
@@ -145,14 +114,47 @@ class EventLog:
             for event in EVENTS.values()
         }
         self._line = Line(run)
+        self._around = Around(b"", b"", b"", b"")  # of the events of this thread, step and time
+        self._tid = self._step = self._t = -1
         self._at_once = not processors and renderer is None
 
     def emit(self, name: str, *args: Any) -> None:
         self.counts[name] += 1
-        if self._at_once and not self._capture and not merge_contextvars(None, "", {}):
-            vc = () if self.causality is None else self.causality.text
-            self._write(self._line(name, args, self._head(), vc))
+        thread = CURTHREAD[0]
+        if (
+            thread is None
+            or thread.tid != self._tid
+            or CLOCK[0] != self._t
+            or len(self.schedule) != self._step
+        ) and not self._look(thread):
+            self._process(name, args)
             return
+        seq = self.seq
+        self.seq = seq + 1
+        self._write(self._line[name](seq, self._around, args))
+
+    def _look(self, thread: Thread | None) -> bool:
+        """See whose turn it is, and whether nobody has anything to say but `head` and `render`.
+        That is so, and who acts is where it is, to the end of its turn or of its step."""
+        self._tid = -1
+        if not self._at_once or (_BOUND and merge_contextvars(None, "", {})) or self._captures:
+            return False
+        actor, cpu, guest = self._actor(thread)
+        end: Iterable[bytes] = ()
+        if self.causality is not None:
+            end = (b',"vc":', *self.causality.text)
+        self._step, self._t = len(self.schedule), CLOCK[0]
+        self._around = self._line.around(self._step, self._t, actor, cpu, guest, end)
+        if thread is not None:
+            self._tid = thread.tid
+        return True
+
+    @property
+    def _captures(self) -> bool:
+        configured = self._configured
+        return bool(configured) and isinstance(configured[-1], LogCapture)
+
+    def _process(self, name: str, args: tuple[Any, ...]) -> None:
         level, fields = self._fields[name]
         event: Any = dict(zip(fields, args, strict=True))
         event["event"] = name
@@ -164,30 +166,25 @@ class EventLog:
             return
         self._out.write(event)
 
-    def _head(self) -> Head:
-        thread = CURTHREAD[0]
-        cpu, guest = (None, None) if thread is None else self.place(thread)
-        causality = self.causality
+    def _actor(self, thread: Thread | None) -> tuple[str, int | None, str | None]:
+        """Who acts, on which CPU, for which guest."""
         if thread is None:
-            actor = KERNEL
-        else:
-            actor = thread.name if causality is None else causality.name(thread)
-        seq = self.seq
-        self.seq = seq + 1
-        return seq, len(self.schedule), CLOCK[0], actor, cpu, guest
+            return KERNEL, None, None
+        name = thread.name if self.causality is None else self.causality.name(thread)
+        return name, *self.place(thread)
 
     def head(self, _logger: Any, level: str, event: EventDict) -> EventDict:
         """Put the head before the fields; a field of the same name wins, as `cpu` of ipi.send."""
-        seq, step, t, actor, cpu, guest = self._head()
-        if t != self._stamp[0]:
-            self._stamp = (t, timestamp(t))
+        actor, cpu, guest = self._actor(CURTHREAD[0])
+        seq, t = self.seq, CLOCK[0]
+        self.seq = seq + 1
         if self.causality is not None:
             event["vc"] = self.causality.clock
         return {
             "seq": seq,
-            "step": step,
+            "step": len(self.schedule),
             "t": t,
-            "ts": self._stamp[1],
+            "ts": timestamp(t),
             "run": self.run,
             "actor": actor,
             "cpu": cpu,
@@ -197,60 +194,11 @@ class EventLog:
             **event,
         }
 
-    @property
-    def _capture(self) -> bool:
-        configured = self._configured
-        return bool(configured) and isinstance(configured[-1], LogCapture)
-
     def captured(self, logger: Any, level: str, event: EventDict) -> EventDict:
-        if self._capture:
+        if self._captures:
             for process in self._configured:
                 event = process(logger, level, event)  # type: ignore[assignment]
         return event
-
-
-class Line:
-    """What `head` and `render` make of an event of this run, by a Struct for each kind of event: a
-    live host has 40 events for a fault."""
-
-    def __init__(self, run: str) -> None:
-        self._run = run
-        self._when = (-1, "")
-        self._kinds: dict[str, tuple[Callable[..., Struct], str, int]] = {}
-        self._encode = msgspec.json.Encoder().encode
-
-    def __call__(self, name: str, args: tuple[Any, ...], head: Head, vc: Sequence[bytes]) -> bytes:
-        seq, step, t, actor, cpu, guest = head
-        if t != self._when[0]:
-            self._when = (t, timestamp(t))
-        kind, level, at = self._kinds.get(name) or self._kind(name)
-        if at >= 0:  # a field that wins over the head's
-            cpu = args[at]
-            args = args[:at] + args[at + 1 :]
-        when, run = self._when[1], self._run
-        event = kind(seq, step, t, when, run, actor, cpu, guest, name, level, *args)
-        for value in args:  # is there one that only `as_line` knows how to write?
-            if value.__class__ is int:
-                if not -(1 << 63) <= value < 1 << 64:
-                    break
-            elif value.__class__ is not str and value.__class__ is not bool:
-                break
-        else:
-            said = self._encode(event)
-            return b"".join((said[:-1], b',"vc":', *vc, b"}\n")) if vc else said + b"\n"
-        said = as_line(msgspec.structs.asdict(event))
-        return b"".join((said[:-2], b',"vc":', *vc, b"}\n")) if vc else said
-
-    def _kind(self, name: str) -> tuple[Callable[..., Struct], str, int]:
-        """How it is made, its level, and which of its fields is the CPU."""
-        event = EVENTS[name]
-        own = [field.name for field in event.fields]
-        at = own.index("cpu") if "cpu" in own else -1
-        head = ["seq", "step", "t", "ts", "run", "actor", "cpu", "guest", "event", "level"]
-        fields = head + [field for field in own if field != "cpu"]
-        kind = msgspec.defstruct(name, [(field, Any) for field in fields], gc=False)
-        self._kinds[name] = kind, event.level, at
-        return self._kinds[name]
 
 
 class Console:

@@ -10,7 +10,8 @@ from typing import Any
 from vkprotocol.events import EVENTS
 
 from vkemu.record import rundir
-from vkemu.record.log import render, timestamp
+from vkemu.record.line import timestamp
+from vkemu.record.log import render
 from vkemu.report.recording import Recording
 from vkemu.report.told import Told
 
