@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from vkemu.workers.answers import Answers
-from vkemu.workers.calls import AHEAD, answered
+from vkemu.workers.calls import AHEAD, Answer, answered
 from vkemu.workers.code import code_digest
-from vkemu.workers.job import Failed, WorkersError, performed
+from vkemu.workers.job import Failed, Kept, WorkersError, performed
 from vkemu.workers.processes import Here, Processes
 
-from tests.workers.calls import die, refuse, square
+from tests.workers.calls import Waiting, die, refuse, square
 
 QUESTIONS = [(n,) for n in range(20)]
 
@@ -64,6 +64,10 @@ def test_an_error_of_a_call_is_raised() -> None:
 @pytest.mark.slow
 def test_processes_answer_and_their_death_is_one_line() -> None:
     workers = Processes(2)
+    workers.submit(Waiting(7))
+    workers.recall()
+    workers.recall()
+    assert workers.results() == [Answer(7)]
     assert list(answered(square, QUESTIONS, workers)) == [n * n for n in range(20)]
     with pytest.raises(WorkersError, match="a worker process died"):
         list(answered(die, QUESTIONS, workers))
@@ -73,7 +77,7 @@ def test_processes_answer_and_their_death_is_one_line() -> None:
 def test_a_job_that_cannot_be_unpickled_fails_with_its_number() -> None:
     import pickle
 
-    report = pickle.loads(performed(5, b"cno_such_module\nf\n.", {}))
+    report = pickle.loads(performed(5, b"cno_such_module\nf\n.", Kept()))
     assert isinstance(report, Failed)
     assert report.number == 5
     assert isinstance(report.error, ModuleNotFoundError)

@@ -147,6 +147,48 @@ def test_nothing_is_abandoned_in_parts() -> None:
     assert kept.most <= 12  # of those who wait, too
 
 
+def test_a_checkpoint_has_what_was_found_for_who_waits(tmp_path: Path) -> None:
+    program = partial(lastzero, n=5)
+    task = Task("dpor", 0, 10_000, False, "unknown", False)
+    for bound in range(5, 70, 5):
+        workers = Torn(program, task, Random(bound))
+        found = explore(
+            program, workers=workers, jobs=4, max_executions=bound, checkpoint=tmp_path / "search"
+        )
+    assert (found.executions, found.blocked, found.exhausted) == (64, 0, True)
+
+
+class Recalling(Here):
+    """Whoever is done at once."""
+
+    recalled = 0
+
+    def recall(self) -> None:
+        self.recalled += len(self._jobs)
+
+    def results(self) -> list[Report]:
+        job: Any = self._jobs.popleft()
+        assert job.most > job.seconds
+        return [Report(job.number, executions=1, left=Frontier())]
+
+
+def test_who_has_all_the_work_is_recalled_for_who_has_none() -> None:
+    workers = Recalling()
+    assert divided(workers, 2, Division()).executions == 1
+    assert workers.recalled == 1
+    division = Division()
+    division.parts.append(Part(Frontier()))
+    assert divided(workers, 2, division).executions == 2
+    assert workers.recalled == 2  # of the two, when the other was done
+
+
+def test_a_job_that_is_recalled_comes_back_with_what_is_left() -> None:
+    hand = Hand(partial(lastzero, n=4), Task("dpor", 0, 10_000, False, "unknown", False))
+    job = Job(1, Frontier(), 100, 0.0, 1e9)
+    assert hand.perform(job, lambda: True).executions == 0
+    assert hand.perform(job).executions == 28
+
+
 class Learning(Here):
     """The first two jobs find out something each, and say it one after the other."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ class Search:
         *,
         max_executions: int | None = None,
         max_seconds: float | None = None,
+        more: Callable[[], float] | None = None,
         progress: Progress | None = None,
         each: Callable[[Run], None] | None = None,
         audit: Audit | None = None,
@@ -38,6 +40,7 @@ class Search:
         self.result = result
         self.max_executions = max_executions
         self.max_seconds = max_seconds
+        self.more = more  # seconds, when those are over
         self.progress = progress
         self.each = each
         self.audit = audit or audit_of(run)
@@ -46,6 +49,7 @@ class Search:
         self.stale = False  # a part of a search may not restart: all of it has to
         self.finished = False  # the strategy has nothing left
         self.began = 0.0
+        self.deadline = inf
 
     def go(self) -> None:
         """Until nothing is left, a failure stops it, or the budget is used up."""
@@ -55,6 +59,8 @@ class Search:
         if thresholds[0]:
             gc.set_threshold(max(garbage_objects, thresholds[0]), *thresholds[1:])
         self.began = perf_counter()
+        if self.max_seconds is not None:
+            self.deadline = self.began + self.max_seconds
         try:
             with noticing():
                 self._go()
@@ -78,13 +84,12 @@ class Search:
         finish = getattr(strategy, "finish", None)
         exhaustive = getattr(strategy, "exhaustive", False)
         conduct = getattr(strategy, "conduct", None) or by_choice(strategy)
-        deadline = self.began + self.max_seconds if self.max_seconds is not None else None
         progress_seconds = 0.2
         look = self.began + progress_seconds if self.progress is not None else None
         left = self.budget()
         first = True
         while True:  # CPython 3.11 does not take `while left` for a loop, and is slow
-            if not left or (deadline is not None and perf_counter() >= deadline):
+            if not left or (perf_counter() >= self.deadline and not self.prolonged()):
                 break
             if not start():
                 if self.may_restart and not result.cut and audit.learned():
@@ -139,6 +144,11 @@ class Search:
                 look = perf_counter() + progress_seconds
         audit.conclude()
         self.show(self.began)
+
+    def prolonged(self) -> bool:
+        more = 0.0 if self.more is None else self.more()
+        self.deadline = perf_counter() + more
+        return more > 0
 
     def budget(self) -> int:
         """Executions there may be, -1 for any number."""

@@ -40,7 +40,7 @@ class Alone:
 
 
 def labour(jobs: BinaryIO, reports: BinaryIO) -> None:
-    kept: Kept = {}
+    kept = Kept()
     while True:
         try:
             number, packed = pickle.load(jobs)

@@ -104,7 +104,7 @@ def _one_line(error: Any) -> str:
 # Of a worker process. A kernel thread is known by module state, so there is one job at a time,
 # however many threads Dask gives the process.
 _one = Lock()
-_kept: Kept = {}
+_kept = Kept()
 _alone: dict[bytes, Alone] = {}  # for one search
 
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
-# What a worker keeps from one job to the next, under keys of the jobs' choice.
-Kept: TypeAlias = dict[Any, Any]
+
+def never() -> bool:
+    return False
+
+
+class Kept(dict[Any, Any]):
+    """What a worker keeps from one job to the next, under keys of the jobs' choice."""
+
+    def __init__(
+        self, kept: Mapping[Any, Any] | None = None, recalled: Callable[[], bool] = never
+    ) -> None:
+        super().__init__(kept or {})
+        self.recalled = recalled  # whether the job at hand is, see `Workers`
 
 
 class WorkersError(Exception):
@@ -24,7 +36,8 @@ class Job(Protocol):
 
 
 class Workers(Protocol):
-    """Where jobs are done. Those that know how many they are say so in `count`."""
+    """Where jobs are done. Those that know how many they are say so in `count`; where jobs can be
+    told that somebody has nothing to do, `recall()` tells those under way."""
 
     def submit(self, job: Any) -> None:
         """Have a job done, now or later."""

@@ -6,7 +6,8 @@ import multiprocessing
 import pickle
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -16,8 +17,8 @@ from vkemu.workers.job import Job, Kept, WorkersError, performed
 class Here:
     """In this process, one job when results are asked for."""
 
-    def __init__(self, kept: Kept | None = None) -> None:
-        self._kept: Kept = {} if kept is None else kept
+    def __init__(self, kept: Mapping[Any, Any] | None = None) -> None:
+        self._kept = Kept(kept)
         self._jobs: deque[Job] = deque()
 
     def submit(self, job: Job) -> None:
@@ -40,6 +41,7 @@ class Processes:
         self._jobs: deque[tuple[int, bytes]] = deque()
         self._idle: list[Connection] = []
         self._busy: list[Connection] = []
+        self._recalled: list[Connection] = []
         self._processes = []
         for _ in range(count):
             ours, theirs = context.Pipe()
@@ -71,9 +73,17 @@ class Processes:
             except (EOFError, ConnectionResetError):
                 raise _died() from None
             self._busy.remove(connection)
+            self._recalled = [other for other in self._recalled if other is not connection]
             self._idle.append(connection)
         self._hand_out()
         return reports
+
+    def recall(self) -> None:
+        for connection in self._busy:
+            if connection not in self._recalled:
+                self._recalled.append(connection)
+                with suppress(BrokenPipeError):  # `results` will say so
+                    connection.send(None)
 
     def close(self) -> None:
         for process in self._processes:
@@ -99,10 +109,12 @@ def labour(connection: Connection) -> None:
     """The life of a worker process."""
     # Ctrl-C is the coordinator's to handle; it ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    kept: Kept = {}
+    kept = Kept(recalled=connection.poll)
     while True:
         try:
-            number, packed = connection.recv()
+            job = connection.recv()
         except EOFError:
             return
-        connection.send_bytes(performed(number, packed, kept))
+        if job is not None:  # else a recall of what is done
+            number, packed = job
+            connection.send_bytes(performed(number, packed, kept))

@@ -48,19 +48,12 @@ class Frontier(NamedTuple):
     tree: Flat = ()
 
 
-class Event(NamedTuple):
-    """One event of a reversal."""
-
-    thread: Path
-    touched: Touched
-    past: int  # the events of the reversal before it in happens-before, as bits
-
-
 class Found(NamedTuple):
     """A reversal of a race, to be explored from the state before `position` of the path."""
 
     position: int
-    events: tuple[Event, ...]
+    events: Flat
+    pasts: tuple[int, ...]  # of each, the events of these before it in happens-before, as bits
 
 
 class Names:
@@ -91,17 +84,24 @@ class Names:
             return None
         return tuple(2 * self.objects.number_of(key) + write for key, write in touched)
 
+    def node(self, tid: int, footprint: Footprint | None, depth: int = 0) -> FlatNode:
+        node = self._nodes.get((depth, tid, footprint))
+        if node is None:
+            node = (depth, self.path(tid), self.touched(footprint))
+            self._nodes[depth, tid, footprint] = node
+        return node
+
+    def numbered(self, node: FlatNode) -> tuple[int, Footprint | None]:
+        _, path, touched = node
+        return self.tid(path), self.footprint(touched)
+
     def flat(self, tree: Tree) -> Flat:
         found = []
         known = self._nodes
         stack: list[tuple[int, Node]] = [(0, node) for node in reversed(tree)]
         while stack:
             depth, (tid, footprint, below) = stack.pop()
-            node = known.get((depth, tid, footprint))
-            if node is None:
-                node = (depth, self.path(tid), self.touched(footprint))
-                known[depth, tid, footprint] = node
-            found.append(node)
+            found.append(known.get((depth, tid, footprint)) or self.node(tid, footprint, depth))
             if below:
                 stack += [(depth + 1, node) for node in reversed(below)]
         return tuple(found)
@@ -112,8 +112,7 @@ class Names:
         for node in flat:
             found = known.get(id(node))
             if found is None:
-                _, path, touched = node
-                found = known[id(node)] = self.tid(path), self.footprint(touched)
+                found = known[id(node)] = self.numbered(node)
             below: Tree = []
             depth = node[0]
             del levels[depth + 1 :]
@@ -133,42 +132,48 @@ class Names:
             for depth, path, touched in flat
         ]
 
-    def reversal(self, trace: Trace, events: int, race: Race) -> tuple[Event, ...]:
+    def reversal(self, trace: Trace, events: int, race: Race) -> Found:
         """The events independent of the first of a race, and its second."""
-        _, second, tid, footprint, past, _ = race
-        positions = [n for n in range(events.bit_length()) if events >> n & 1]
-        found = [
-            Event(
-                self.path(trace.tids[n]),
-                self.touched(trace.footprints[n]),
-                _among(positions, trace.clocks[n] & ~(1 << n)),
-            )
-            for n in positions
-        ]
+        first, _, tid, footprint, past, _ = race
+        nodes = []
+        pasts = []
+        places: dict[int, int] = {}  # in the trace, and in what is found, as bits
+        left = events
+        while left:
+            event = left & -left
+            left ^= event
+            n = event.bit_length() - 1
+            nodes.append(self.node(trace.tids[n], trace.footprints[n]))
+            pasts.append(_placed(trace.clocks[n] & (events ^ event), places))
+            places[event] = 1 << len(places)
         if footprint is None:
             past = events
         else:
             for code in footprint:
                 past |= trace.rivals[code]
-        found.append(Event(self.path(tid), self.touched(footprint), _among(positions, past)))
-        return tuple(found)
+        nodes.append(self.node(tid, footprint))
+        pasts.append(_placed(past & events, places))
+        return Found(first, tuple(nodes), tuple(pasts))
 
-    def trace(self, events: tuple[Event, ...]) -> tuple[Trace, Race]:
-        """A reversal as a trace of its own, and as the race it is the reversal of."""
-        trace = Trace(self.objects)
-        for n, event in enumerate(events):
-            tid = self.tid(event.thread)
-            footprint = self.footprint(event.touched)
-            trace.place(tid, footprint or (), event.past | 1 << n)
-        trace.rivals += [0] * (len(self.objects.single) - len(trace.rivals))
-        last = events[-1]
-        second = len(events) - 1
-        return trace, (-1, second, tid, self.footprint(last.touched), last.past, ())
+    def traces(self, several: list[Found]) -> Iterator[tuple[Trace, Race]]:
+        """Reversals, each as a trace of its own and as the race it is the reversal of."""
+        nodes = {id(node): node for found in several for node in found.events}
+        known = {key: self.numbered(node) for key, node in nodes.items()}
+        for found in several:
+            trace = Trace(self.objects)
+            for n, (node, past) in enumerate(zip(found.events, found.pasts, strict=True)):
+                tid, footprint = known[id(node)]
+                trace.place(tid, footprint or (), past | 1 << n)
+            yield trace, (-1, n, tid, footprint, past, ())
 
 
-def _among(positions: list[int], events: int) -> int:
-    """Which of the `positions` are in `events`."""
-    return sum(1 << n for n, position in enumerate(positions) if events >> position & 1)
+def _placed(events: int, places: dict[int, int]) -> int:
+    found = 0
+    while events:
+        event = events & -events
+        events ^= event
+        found |= places[event]
+    return found
 
 
 def retrace(

@@ -297,12 +297,13 @@ class Trace(Record):
         n = len(self.tids)
         bit = 1 << n
         self.own[tid] |= bit
-        top = max(footprint, default=-1) | 1
-        self.rivals += [0] * (top + 1 - len(self.rivals))
+        rivals = self.rivals
+        if len(rivals) < len(self.objects.single):
+            rivals += [0] * (len(self.objects.single) - len(rivals))
         for code in footprint:
-            self.rivals[code | 1] |= bit
+            rivals[code | 1] |= bit
             if code & 1:
-                self.rivals[code - 1] |= bit
+                rivals[code - 1] |= bit
         self.tids.append(tid)
         self.footprints.append(footprint)
         self.clocks.append(clock)

@@ -25,14 +25,13 @@ if TYPE_CHECKING:
     from vkemu.exploration.sharing.jobs import Task
     from vkemu.exploration.sharing.parallel import Coordinator
 
-VERSION: Final = 7
+VERSION: Final = 8
 ALLOWED: Final = {
     ("vkemu.exploration.own", "Own"),
     ("vkemu.exploration.reduction.footprint", "Learned"),
     ("vkemu.exploration.reduction.frontier", "Frontier"),
     ("vkemu.exploration.reduction.frontier", "Step"),
     ("vkemu.exploration.reduction.frontier", "Found"),
-    ("vkemu.exploration.reduction.frontier", "Event"),
     ("vkemu.exploration.sharing.jobs", "Task"),
     ("vkemu.exploration.sharing.division", "Part"),
     ("vkemu.exploration.failure.witness", "Witness"),
@@ -66,6 +65,10 @@ class Checkpoint:
         self.saved_at = monotonic()
         coordinator = self.coordinator
         parts = [part for part, _ in coordinator.under_way.values()]
+        for part in (*parts, *self.division.parts):
+            while part is not None:
+                part.settle(self.division.names)
+                part = part.giver
         counts = ("executions", "blocked", "cut", "failures", "steps", "depth")
         state = {
             "version": VERSION,

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from vkemu.executors.collector import uncollected
 from vkemu.exploration.reduction.afterwards import Guesses
 from vkemu.exploration.reduction.footprint import Objects
 from vkemu.exploration.reduction.frontier import Flat, Found, Frontier, Names, Path, Step, Touched
@@ -32,10 +33,13 @@ class Part:
     def __init__(self, frontier: Frontier, giver: Part | None = None, share: float = 1.0) -> None:
         self.frontier = frontier
         self.root = frontier.root
+        # By state, where something was found since: the way that was taken, and those to be.
+        self.added: dict[int, Tree] = {}
         self.giver = giver
         self.given: list[Part] = []  # the deepest last; some may be done
         self.found: list[Found] = []  # while it was under way
         self.under_way = False
+        self.tells = giver is not None  # whether, most likely, it will find something for others
         self.begun = giver is not None
         self.share = share  # of all there is, about
 
@@ -52,7 +56,9 @@ class Part:
     @property
     def ready(self) -> bool:
         """Whether there is something to explore, or to turn back from."""
-        return not self.begun or bool(self.frontier.tree) or len(self.frontier.steps) > self.floor
+        count = len(self.frontier.steps)
+        tree = self.added.get(count, self.frontier.tree)
+        return not self.begun or bool(tree) or count > self.floor
 
     @property
     def done(self) -> bool:
@@ -72,7 +78,7 @@ class Part:
         forks = [n for n in range(self.floor, len(frontier.steps)) if frontier.steps[n].tree]
         if not forks:
             return None
-        at = next((n for n in forks if wakes_all(frontier.steps[n])), forks[0])
+        at = max(forks, key=self.worth)  # the first of those that are worth as much
         step = frontier.steps[at]
         self.share /= 2
         # That the other ways are there is no news; what comes after they wake the step is theirs.
@@ -84,8 +90,29 @@ class Part:
         self.frontier = Frontier(self.root, frontier.steps[:at], sleep, step.tree)
         return given
 
-    def release(self) -> None:
+    def worth(self, at: int) -> int:
+        """How much both would have to do at once, as far as is known, if one went on with what
+        comes after the step and the other with the other ways."""
+        frontier = self.frontier
+        after = 1 + len(frontier.tree) + sum(len(step.tree) for step in frontier.steps[at + 1 :])
+        return min(after, awake(frontier.steps[at]))
+
+    def settle(self, names: Names) -> None:
+        """Make what was added part of the frontier."""
+        if self.added:
+            left = self.frontier
+            steps = tuple(
+                step._replace(tree=names.flat(self.added[n][1:])) if n in self.added else step
+                for n, step in enumerate(left.steps)
+            )
+            tree = names.flat(self.added[len(steps)])
+            self.frontier = left._replace(steps=steps, tree=tree)
+            self.added = {}
+
+    def release(self, names: Names) -> None:
         """What the deepest that was given led to is known."""
+        if self.given and self.given[-1].done:
+            self.settle(names)
         while self.given and self.given[-1].done:
             at = self.given.pop().root - 1
             left = self.frontier
@@ -118,6 +145,7 @@ class Division:
 
     def first(self) -> Part:
         part = self.parts[0]
+        part.settle(self.names)
         part.under_way = True
         return part
 
@@ -127,32 +155,35 @@ class Division:
         assert report.left is not None
         part.under_way = False
         part.frontier = report.left
+        part.tells = bool(report.found)
         part.begun |= report.executions + report.blocked + report.cut > 0
         self.done += part.share * report.share
         part.share *= 1 - report.share
-        turned_up: dict[tuple[Part, int], list[Found]] = {}
+        turned_up: dict[Part, dict[int, list[Found]]] = {}
         for found in (*part.found, *report.found):
             holder = part.holder(found.position)
             if holder.under_way:
                 holder.found.append(found)
             else:
-                turned_up.setdefault((holder, found.position), []).append(found)
+                turned_up.setdefault(holder, {}).setdefault(found.position, []).append(found)
         part.found = []
-        for (holder, at), several in turned_up.items():
-            self._insert(holder, at, several)
-        part.release()
+        with uncollected():
+            for holder, several in turned_up.items():
+                self._insert(holder, several)
+        part.settle(self.names)
+        part.release(self.names)
         giver = part
         while wanted > len(self.parts) + 1 and (given := giver.give()) is not None:
             self.parts.append(given)
             giver = given
-        for one in (*(holder for holder, _ in turned_up), part):
+        for one in (*turned_up, part):
             self._go_on(one)
 
     def _go_on(self, part: Part) -> None:
         """It is explored further, or waits for what it gave, or is done."""
         if part.under_way:
             return
-        part.release()
+        part.release(self.names)
         if part in self.parts:
             return
         if part.ready:
@@ -160,37 +191,27 @@ class Division:
         elif part.done and part.giver is not None:
             self._go_on(part.giver)
 
-    def _insert(self, part: Part, at: int, several: list[Found]) -> None:
-        """Reversals, into the tree of the state at `at`, as if the part had not gone on from there.
+    def _insert(self, part: Part, several: dict[int, list[Found]]) -> None:
+        """Reversals, into the trees of their states, as if the part had not gone on from there.
 
         What begins as its path does comes off the path where it leaves it; but where nothing sleeps
         any more that is explored elsewhere the part finds it by itself.
         """
-        names, left = self.names, part.frontier
-        count = len(left.steps)
-        last = at
-        while last + 1 < count + bool(left.tree) and held(sleep_at(left, last + 1)):
-            last += 1
-        asleep = names.sleep(sleep_at(left, at))
-        below: Tree = []
-        for n in reversed(range(at, last + 1)):
-            ways = names.tree(tree_at(left, n))
-            if n < count:
+        names, left, trees = self.names, part.frontier, part.added
+        if not trees:
+            count = len(left.steps)
+            trees[count] = names.tree(left.tree)
+            for n in reversed(range(part.root, count)):
                 thread, touched = left.steps[n][:2]
-                ways.insert(0, (names.tid(thread), names.footprint(touched), below))
-            below = ways
-        for found in several:
-            trace, race = names.trace(found.events)
-            trace.past_of(len(names.tids))  # makes room for all threads
-            free = (1 << (len(trace) - 1)) - 1
-            self.reversals(trace).explore(race, free, asleep, below)
-        steps = list(left.steps)
-        for n in range(at, min(last + 1, count)):
-            (_, _, under), *others = below
-            steps[n] = steps[n]._replace(tree=names.flat(others))
-            below = under
-        tree = names.flat(below) if last == count else left.tree
-        part.frontier = left._replace(steps=tuple(steps), tree=tree)
+                below = trees[n + 1] if held(sleep_at(left, n + 1)) else []
+                path = (names.tid(thread), names.footprint(touched), below)
+                trees[n] = [path, *names.tree(left.steps[n].tree)]
+        for at, those in several.items():
+            asleep = names.sleep(sleep_at(left, at))
+            for trace, race in names.traces(those):
+                trace.past_of(len(names.tids))  # makes room for all threads
+                free = (1 << (len(trace) - 1)) - 1
+                self.reversals(trace).explore(race, free, asleep, trees[at])
 
 
 def asleep(tree: Flat, sleeper: Step) -> Flat:
@@ -205,9 +226,21 @@ def asleep(tree: Flat, sleeper: Step) -> Flat:
     return tuple(found)
 
 
-def wakes_all(step: Step) -> bool:
-    """Whether all other ways begin with what wakes the step."""
-    return all(wakes(thread, touched, step) for depth, thread, touched in step.tree if not depth)
+def awake(step: Step) -> int:
+    """How many steps of the other ways can be taken before it is known what the step leads to:
+    those after what wakes it, up to where it is still asleep and would have to be turned back to.
+    """
+    found = 0
+    woken_at = None
+    held = False
+    for depth, thread, touched in step.tree:
+        if held and not depth:
+            break
+        if woken_at is None or depth <= woken_at:
+            woken_at = depth if wakes(thread, touched, step) else None
+            held |= woken_at is None
+        found += woken_at is not None
+    return found
 
 
 def wakes(thread: Path, touched: Touched, sleeper: Step) -> bool:
@@ -221,7 +254,3 @@ def wakes(thread: Path, touched: Touched, sleeper: Step) -> bool:
 
 def sleep_at(left: Frontier, position: int) -> Flat:
     return left.steps[position].sleep if position < len(left.steps) else left.sleep
-
-
-def tree_at(left: Frontier, position: int) -> Flat:
-    return left.steps[position].tree if position < len(left.steps) else left.tree

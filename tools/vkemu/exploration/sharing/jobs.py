@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from secrets import token_bytes
+from time import perf_counter
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from vkemu.executors.collector import uncollected
@@ -20,7 +22,7 @@ from vkemu.exploration.result import Result
 from vkemu.exploration.run import Run
 from vkemu.exploration.search import Search
 from vkemu.exploration.strategies import strategy_named
-from vkemu.workers.job import Kept, portable
+from vkemu.workers.job import Kept, never, portable
 
 
 @runtime_checkable
@@ -56,6 +58,7 @@ class Job(NamedTuple):
     part: Frontier | int
     executions: int  # at most
     seconds: float  # about
+    most: float = 0.0  # seconds, about, for as long as it is not recalled
     learned: Learned = Learned()  # about its objects, by others
     search: bytes = b""  # which program and task, see `search_of`; empty for a `Hand` that is there
     alone: bytes = b""  # the same, where no process that has threads may do it
@@ -69,7 +72,7 @@ class Job(NamedTuple):
                 return Report(self.number, error=portable(error))
             kept.clear()  # one is enough: it holds all of a machine
             kept[self.search] = hand
-        return hand.perform(self)
+        return hand.perform(self, kept.recalled)
 
 
 class Report(NamedTuple):
@@ -128,14 +131,14 @@ class Hand:
         assert self.counting is not None
         self.endings[self.counting.ending(run)] += 1
 
-    def perform(self, job: Job) -> Report:
+    def perform(self, job: Job, recalled: Callable[[], bool] = never) -> Report:
         try:
             with guards(self.build) if self.task.check else nullcontext():
-                return self._perform(job)
+                return self._perform(job, recalled)
         except Exception as error:
             return Report(job.number, error=portable(error))
 
-    def _perform(self, job: Job) -> Report:
+    def _perform(self, job: Job, recalled: Callable[[], bool]) -> Report:
         task = self.task
         objects = self.program.numbers
         if job.learned != Learned():
@@ -152,12 +155,20 @@ class Hand:
         result = Result(task.strategy, task.seed)
         self.endings.clear()
         self.audit.forms.clear()
+        began = perf_counter()
+
+        def more() -> float:
+            over = recalled() or perf_counter() >= began + job.most
+            look_seconds = 0.03
+            return 0.0 if over else look_seconds
+
         search = Search(
             run,
             strategy,
             result,
             max_executions=job.executions,
             max_seconds=job.seconds,
+            more=more,
             each=self.note if self.counting is not None else None,
             audit=self.audit,
         )

@@ -16,7 +16,7 @@ from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
 from vkemu.exploration.reduction.footprint import Learned, Objects
 from vkemu.exploration.result import ExplorationError, Result
 from vkemu.exploration.sharing.checkpoint import Checkpoint
-from vkemu.exploration.sharing.division import Division
+from vkemu.exploration.sharing.division import Division, Part
 from vkemu.exploration.sharing.jobs import (
     Hand,
     Job,
@@ -40,6 +40,19 @@ def slice_seconds(age: float, under_way: int, somebody_idle: bool) -> float:
     last_slice_seconds = 5.0
     report_seconds = 0.01  # twice what handing out a job and taking it back keeps us, with Dask
     return max(least, min(age / 8, last_slice_seconds), under_way * report_seconds)
+
+
+def recalled_seconds(age: float, part: Part, somebody_idle: bool) -> tuple[float, float]:
+    """Of a job that can be recalled: at least, and when nobody recalls it."""
+    node_seconds = 5e-6  # a few times what it takes to carry one of its trees
+    frontier = part.frontier
+    nodes = len(frontier.tree) + sum(len(step.tree) for step in frontier.steps)
+    least = FIRST_SLICE_SECONDS
+    if not somebody_idle:
+        least = max(least, nodes * node_seconds)
+    usual_seconds = 0.25
+    last_slice_seconds = 0.5 if part.tells else 5.0  # what is told is put in place meanwhile
+    return least, max(usual_seconds, min(age / 2, last_slice_seconds), 4 * least)
 
 
 class Coordinator:
@@ -123,6 +136,7 @@ class Coordinator:
     def exhaustive(self, division: Division, save: Callable[[], None] | None = None) -> None:
         """`dfs` or `dpor`, from wherever `division` stands."""
         under_way = self.under_way
+        recall = getattr(self.workers, "recall", None)
         if self.witnesses and self.stop_on_failure:
             return  # a checkpoint of a search that a failure has ended
         while True:
@@ -138,15 +152,19 @@ class Coordinator:
                 spread = len(under_way) + len(division.parts) < self.count
                 alone = self.result.executions < self.alone
                 age = perf_counter() - self.began
-                seconds = slice_seconds(age, len(under_way), spread and not alone)
+                seconds = most = slice_seconds(age, len(under_way), spread and not alone)
+                if recall is not None and not alone:
+                    seconds, most = recalled_seconds(age, part, spread)
                 self.workers.submit(
                     Job(
-                        self.number, part.frontier, granted, seconds, **self.options,
-                        **self.common,
+                        self.number, part.frontier, granted, seconds, most,
+                        **self.options, **self.common,
                     )
                 )  # fmt: skip
             if not under_way:
                 break
+            if recall is not None and len(under_way) < self.count:
+                recall()
             reports = self.workers.results()
             refuse_errors(reports)
             if any(report.stale is not None for report in reports):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from vkemu.exploration.reduction.afterwards import Guesses
 from vkemu.exploration.reduction.footprint import Footprint, Race
-from vkemu.exploration.reduction.frontier import Found
 from vkemu.exploration.reduction.reduction import Reduction
 from vkemu.exploration.reduction.wakeup import Reversals
 
@@ -54,15 +53,14 @@ class Dpor(Reduction):
             if first < root:
                 # Those trees are only known not to say the same twice; of guesses not even that.
                 if reverse(race, events, sleeps[first], [] if self.late else trees[first]):
-                    self.send(first, events, race)
+                    self.send(events, race)
                 continue
             reverse(race, events, sleeps[first], trees[first])
             if not events and not root and footprint is not None and not footprint[0] & 1:
                 # Loads of one object do not depend on each other: what covers one covers all.
                 covered[first] = footprint if len(footprint) == 1 else nowhere
 
-    def send(self, first: int, events: int, race: Race) -> None:
+    def send(self, events: int, race: Race) -> None:
         """A reversal for a state that is explored elsewhere."""
         assert self.names is not None
-        found = Found(first, self.names.reversal(self.trace, events, race))
-        self.outbox[found] = None
+        self.outbox[self.names.reversal(self.trace, events, race)] = None
