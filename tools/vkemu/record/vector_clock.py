@@ -141,6 +141,7 @@ class Clocked:
         self._actor = ""  # whose step is under way; "" during the set-up
         self._clock: dict[str, int] | None = {}  # of it, once it was asked for
         self._texts: dict[str, tuple[Clock, bytes, bytes]] = {}
+        self._keys: list[bytes] = []  # of the actors in JSON, in a format
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
         self._t = CLOCK[0]
@@ -165,8 +166,19 @@ class Clocked:
         learnt = self.clocks.learnt(actor)
         known = self._texts.get(actor)
         if known is None or known[0] is not learnt:
-            known = self._texts[actor] = (learnt, *_around(actor, self.clocks.of(actor)))
+            known = self._texts[actor] = (learnt, *self._around(actor, learnt))
         return known[1], b"%d" % self.clocks.count(actor), known[2]
+
+    def _around(self, actor: str, learnt: Clock) -> tuple[bytes, bytes]:
+        """The clock as JSON, before and after what the actor knows of itself."""
+        actors, keys = self.clocks.actors, self._keys
+        for name in list(actors)[len(keys) :]:
+            keys.append(orjson.dumps(name).replace(b"%", b"%%") + b":")
+        me = actors[actor]
+        before = _said(keys, learnt[:me])
+        after = _said(keys[me + 1 :], learnt[me + 1 :])
+        own = keys[me] % ()
+        return b"{" + before + b"," * bool(before) + own, b"," * bool(after) + after + b"}"
 
     def name(self, thread: Thread) -> str:
         """Its name, made unique: an actor each."""
@@ -206,11 +218,10 @@ class Clocked:
         self._clock = None
 
 
-def _around(actor: str, clock: dict[str, int]) -> tuple[bytes, bytes]:
-    """The clock as JSON, before and after what the actor knows of itself."""
-    name = orjson.dumps(actor) + b":"
-    before, _, after = orjson.dumps({**clock, actor: -1}).partition(name + b"-1")
-    return before + name, after
+def _said(keys: list[bytes], counts: Clock) -> bytes:
+    """What is known, without the braces."""
+    known = list(compress(keys, counts))
+    return b"%d,".join([*known, b""])[:-1] % tuple(filter(None, counts))
 
 
 def happens_before(one: dict[str, int], actor: str, other: dict[str, int]) -> bool:
