@@ -64,26 +64,49 @@ class VectorClocks:
         """`actor` takes a step with this footprint."""
         me = self._number(actor)
         accesses = self._accesses
+        touched = []
         for key, write in footprint:
             known = accesses.get(key)
             if known is None:
-                accesses[key] = Accesses()
-                continue
-            if known.write is not None:
+                known = accesses[key] = Accesses()
+            elif known.write is not None:
                 self._learn(me, known.write)
             if write and known.reads:
                 for seen in known.reads.values():
                     self._learn(me, seen)
-        self._counts[me] += 1
-        now = (me, self._counts[me], self._clocks[me])
-        for key, write in footprint:
-            known = accesses[key]
+            touched.append((known, write))
+        count = self._counts[me] = self._counts[me] + 1
+        now = (me, count, self._clocks[me])
+        for known, write in touched:
             if not write:
                 known.reads[me] = now
             else:
                 known.write = now
                 if known.reads:
                     known.reads = {}
+
+    def step_on(self, actor: str, key: Key, write: bool) -> None:
+        """A step that touches one object, as most do: `step` spelt out."""
+        me = self.actors.get(actor)
+        if me is None:
+            me = self._number(actor)
+        known = self._accesses.get(key)
+        if known is None:
+            known = self._accesses[key] = Accesses()
+        seen = known.write
+        if seen is not None and seen[0] != me:
+            self._learn(me, seen)
+        reads = known.reads
+        if write and reads:
+            for seen in reads.values():
+                self._learn(me, seen)
+            known.reads = {}
+        count = self._counts[me] = self._counts[me] + 1
+        now = (me, count, self._clocks[me])
+        if write:
+            known.write = now
+        else:
+            reads[me] = now
 
     def _learn(self, me: int, seen: Seen) -> None:
         actor, count, _ = seen
@@ -210,11 +233,13 @@ class Clocked:
         if CLOCK[0] != self._t:
             self._t = CLOCK[0]
             self.clocks.advanced()
-        footprint = [(effect.obj.key, effect.write)]
+        actor = self._actor = self._names.get(thread.tid) or self.name(thread)
         if also := effect.also:
+            footprint = [(effect.obj.key, effect.write)]
             footprint += [(shared.key, write) for shared, write in also]
-        self._actor = self.name(thread)
-        self.clocks.step(self._actor, footprint)
+            self.clocks.step(actor, footprint)
+        else:
+            self.clocks.step_on(actor, effect.obj.key, effect.write)
         self._clock = None
 
 
