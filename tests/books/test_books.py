@@ -61,6 +61,14 @@ def forget_mapping(kernel: Kernel) -> None:
     mapped(kernel).pv_list.ptes.popitem()
 
 
+def forget_queue(kernel: Kernel) -> None:
+    m = mapped(kernel)
+    kernel.vmstats.queue_count[m.queue].state -= 1
+    queue = kernel.queues.of_page(m)
+    assert queue is not None
+    queue.remove(m)
+
+
 def lose_wire(kernel: Kernel) -> None:
     assert isinstance(kernel.rmap, Wired)
     kernel.rmap._owed[1] = [kernel.pages[0]]
@@ -69,6 +77,11 @@ def lose_wire(kernel: Kernel) -> None:
 def keep_in_filter(kernel: Kernel) -> None:
     assert isinstance(kernel.rmap, Bloom)
     next(iter(kernel.rmap._filters.values())).counters[0] += 1
+
+
+def count_in_filter(kernel: Kernel) -> None:
+    assert isinstance(kernel.rmap, Bloom)
+    next(iter(kernel.rmap._filters.values())).state += 1
 
 
 def keep_invalidating(kernel: Kernel) -> None:
@@ -116,9 +129,11 @@ FALSE = [
     ("pv_entry", lambda k: unmapped(k).dirty.__setattr__("state", 1), "dirt of"),
     ("pv_entry", lambda k: unmapped(k).hold_count.__setattr__("state", 1), "hold_count of"),
     ("pv_entry", forget_mapping, "pv_entries of"),
+    ("pv_entry", forget_queue, "of an object, is on a queue"),
     ("vpte_list", lambda k: k.objects["object.image"].backing_list.pop(), "backings of"),
     ("vpte_list", add_to("rmap.bytes"), "rmap_bytes"),
     ("bloom", keep_in_filter, "counters of the filter"),
+    ("bloom", count_in_filter, "mappings of the filter"),
     ("notifier", keep_invalidating, "invalidations in progress"),
     ("nested", lose_user, "roots of"),
     ("wired", lose_wire, "wires owed"),

@@ -14,7 +14,7 @@ from vkprotocol.effects import CURTHREAD
 
 from vkguest.kernel import Vkernel
 from vkguest.vm.vm_map import VmMapEntry
-from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, VmPage
+from vkguest.vm.vm_page import PG_MAPPED, PG_WRITEABLE, PQ_NONE, VmPage
 from vkguest.vm.vmspace import Vmspace
 from vkhost.vm.vm_page import PG_MAPPED as HOST_PG_MAPPED
 
@@ -72,6 +72,7 @@ GUEST_FALSE: list[tuple[Callable[[Vkernel], object], str]] = [
     (lambda g: g.vm_page_queues.free.pop(), "free frames"),
     (lambda g: setattr(free(g), "object", g.allproc), "which is free"),
     (lambda g: g.vm_page_queues.queues["active"].clear(), "pages on active"),
+    (lambda g: setattr(mapped(g), "queue", PQ_NONE), "of an object, is on a queue"),
 ]
 
 

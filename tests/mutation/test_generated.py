@@ -14,7 +14,7 @@ from vkemu.mutation import generate
 from vkemu.mutation.generate import Generated, fate, sample
 from vkemu.mutation.operators import applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, sources
-from vkemu.mutation.reach import Asked, Looked, Reach, look, reaching, shares
+from vkemu.mutation.reach import EARLY, Asked, Looked, Reach, look, nearby, reaching, shares
 from vkemu.mutation.reviewed import EQUIVALENT
 
 SEEDS = 60
@@ -115,6 +115,30 @@ def test_the_checks_of_a_line_come_cheap_ones_first() -> None:
     assert found[-1].executions > found[-4].executions
 
 
+def test_a_line_that_nothing_reaches_is_tried_with_what_comes_near() -> None:
+    path = "vkhost/vm/vm_fault_page.py"
+    lines = (ROOT / path).read_text().splitlines()
+
+    def at(text: str) -> int:
+        return next(n for n, line in enumerate(lines, 1) if text in line)
+
+    def of(check: str, text: str) -> Reach:
+        return Reach(check, "pass", 1.0, {path: [at(text)]})
+
+    inside, elsewhere = (
+        of("litmus W01 pv_entry", "await _finish("),
+        of("litmus W02 pv_entry", "_try("),
+    )
+
+    def near(text: str) -> set[str]:
+        checks = {asked.check for asked in nearby([inside, elsewhere], path, at(text))}
+        return {check for check in checks if check.startswith("litmus")}
+
+    assert near("fs.first_shared = False") == {inside.check, elsewhere.check}, "its function"
+    assert near("import annotations") == {inside.check, elsewhere.check}, "its file"
+    assert {asked.check for asked in nearby([], path, 1)} == {asked.check for asked in EARLY}
+
+
 @pytest.mark.parametrize("key", EQUIVALENT)
 def test_what_was_reviewed_can_still_be_made(key: str) -> None:
     path, _, rest = key.partition(":")
@@ -125,7 +149,7 @@ def test_what_was_reviewed_can_still_be_made(key: str) -> None:
 
 
 def planted(path: str, text: str, checks: list[str], **more: object) -> Told:
-    asked = {"path": str(ROOT / path), "text": text, "checks": [(c, 60) for c in checks]}
+    asked = {"path": str(ROOT / path), "text": text, "checks": [(c, 300) for c in checks]}
     ran = subprocess.run(
         [sys.executable, "-m", "vkemu.mutation.planted"],
         input=json.dumps({"tests": "", "seconds": 60, **asked, **more}),

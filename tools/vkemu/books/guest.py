@@ -15,7 +15,9 @@ from vkprotocol.vpte import (
     VPTE_A,
     VPTE_M,
     VPTE_MANAGED,
+    VPTE_PS,
     VPTE_RW,
+    VPTE_U,
     VPTE_V,
     VPTE_WIRED,
     vpte_frame,
@@ -130,6 +132,11 @@ class GuestBooks:
             if ptepindex < NUPDE:
                 for i, vpte in there:
                     yield (ptepindex << SEG_SHIFT) + (i << PAGE_SHIFT), vpte
+            for i, vpte in there:
+                if ptepindex >= NUPDE and vpte & VPTE_PS:  # pmap_enter_large
+                    where = f"entry {i} of {m}, of a large page"
+                    bits = VPTE_V | VPTE_U | VPTE_WIRED
+                    self._agree(f"{where}, is wired", vpte & bits, bits)
 
     def _kernel_vptes(self, *, managed: bool) -> Iterator[tuple[int, int]]:
         for i, vpte in enumerate(self.image.words(KPT_FRAME)):
@@ -161,6 +168,8 @@ class GuestBooks:
                 self._agree(f"hold_count of {m}", m.hold_count, 0)
             if frame not in wires:
                 self._agree(f"object of {m}, which is free", m.object, None)
+            elif m.object is not None and not m.wire_count:  # or no daemon ever finds it
+                self._agree(f"{m}, of an object, is on a queue", m.queue in vpq.queues, True)
             mapped.subtract(m.pv_list)
             self._agree(f"PG_MAPPED of {m}", bool(m.flags & PG_MAPPED), bool(m.pv_list))
             if not m.pv_list:

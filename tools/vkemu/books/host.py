@@ -45,6 +45,7 @@ from vkhost.vm.vm_page import (
     PBUSY_MASK,
     PG_MAPPED,
     PG_SWAPPED,
+    PG_UNQUEUED,
     PG_WRITEABLE,
     VmPage,
 )
@@ -188,6 +189,8 @@ class Books:
             self.agree("object of {}, which is free", m.object, None, m)
         elif m.object is not None:
             self.agree("{} is in its object", m.object.memq.get(m.pindex) is m, True, m)
+            if not m.wire_count.state and not flags & PG_UNQUEUED:  # or no daemon ever finds it
+                self.agree("{}, of an object, is on a queue", m.queue != PQ_NONE, True, m)
         # A blind map clears the flag and leaves PTEs: what comes of it is lost dirt (W12).
         asked = type(self.kernel.rmap) not in BLIND
         writable = asked and any(pte.state & PTE_RW for _, pte in mappings)

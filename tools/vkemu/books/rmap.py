@@ -109,6 +109,7 @@ def _check_filters(books: Books, rmap: Bloom, through: dict[int, dict[Pte, Pmap]
     books.agree("mappings in the filters", noted, found)
     for ident, bloom in rmap._filters.items():
         mine = [pfn for (_, pfn), pmap in there.items() if pmap.id == ident]
+        books.agree("mappings of the filter of pmap {}", bloom.state, len(mine), ident)
         counters = array("B", bytes(COUNTERS))
         for i in (i for pfn in mine for i in places(pfn)):
             counters[i] += 1

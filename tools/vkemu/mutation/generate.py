@@ -17,7 +17,7 @@ import msgspec
 
 from vkemu.mutation.operators import Edit, applied, changes, edits
 from vkemu.mutation.planted import ROOT, Told, notices, sources
-from vkemu.mutation.reach import EARLY, USUAL, Asked, Looked, Reach, others, reaching, shares
+from vkemu.mutation.reach import USUAL, Asked, Looked, Reach, nearby, others, reaching, shares
 from vkemu.mutation.reasons import enclosing
 from vkemu.mutation.reviewed import EQUIVALENT
 from vkemu.record.token import model_digest
@@ -99,22 +99,26 @@ def reach_of(ask: Callable[[list[tuple[list[str]]]], Iterable[Looked]]) -> list[
 
 def questions(
     chosen: list[Generated], reached: list[Reach], seconds: float, tests: str
-) -> list[tuple[Generated, list[Asked], float, str]]:
-    """What `fate` is asked: each with the checks that reach it."""
-    return [
-        (m, [] if m.key in EQUIVALENT else reaching(reached, m.path, m.edit.first, m.edit.last),
-         seconds, tests)
-        for m in chosen
-    ]  # fmt: skip
+) -> list[tuple[Generated, list[Asked], float, str, bool]]:
+    """What `fate` is asked: each with the checks that reach it, or that come near."""
+    found = []
+    for m in chosen:
+        known = m.key in EQUIVALENT
+        wanted = [] if known else reaching(reached, m.path, m.edit.first, m.edit.last)
+        near = [] if known or wanted else nearby(reached, m.path, m.edit.first)
+        found.append((m, wanted or near, seconds, tests, bool(wanted)))
+    return found
 
 
-def fate(mutant: Generated, wanted: list[Asked], seconds: float, tests: str) -> Fate:
+def fate(
+    mutant: Generated, wanted: list[Asked], seconds: float, tests: str, known: bool = True
+) -> Fate:
     """What becomes of it under the checks that are `wanted`, in so many seconds of CPU; if nothing
-    is said, under the unit tests below `tests`."""
+    is said, under the unit tests below `tests`. `known`: they reach it."""
     if mutant.key in EQUIVALENT:
         return Fate(mutant.name, "equivalent", said=EQUIVALENT[mutant.key])
-    found = _asked(mutant, wanted or EARLY, seconds)
-    if found.status == "survived" and not wanted:
+    found = _asked(mutant, wanted, seconds)
+    if found.status == "survived" and not known:
         found = msgspec.structs.replace(found, status="unreached")
     if found.status != "noticed" and tests:
         folders = [f"{tests}/{mutant.path.partition('/')[0]}", f"{tests}/x86"]

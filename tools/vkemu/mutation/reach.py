@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from vkemu.mutation.planted import ROOT, sources
+from vkemu.mutation.reasons import spans
 from vkemu.mutation.trial import DRAWN, FEW, SEEDS, checks, perform
 from vkemu.verdict import UsageError
 
@@ -143,13 +144,24 @@ def reaching(reached: Sequence[Reach], path: str, first: int, last: int) -> list
     and runs seed by seed, by turns, each as long as the other; then longer searches."""
     hits = [r for r in reached if any(first <= line <= last for line in r.lines.get(path, ()))]
     fine = sorted((r for r in hits if r.verdict != "fail"), key=lambda r: r.seconds)
-    some, many = 60, 1500  # executions of a search, at first and when all else was silent
+    some, own, many = 60, 300, 1500  # executions of a search, at first and when all was silent
     searches = [(r.seconds, r.check) for r in _searches(fine)]
     ran = {tuple(r.check.split()[:3]): r.seconds for r in fine}
     runs = [(ran[tuple(c.split()[:3])], c) for c in _seeds([r.check for r in fine])]
     turns = merge(_spent(searches), _spent(runs), key=itemgetter(0))
-    asked = [Asked(c, 1 if c.startswith("run") else some) for _, c in turns]
+    begin = {"run": 1, "program": own}
+    asked = [Asked(c, begin.get(c.partition(" ")[0], some)) for _, c in turns]
     return [*asked, *(Asked(c, many) for _, c in searches)]
+
+
+def nearby(reached: Sequence[Reach], path: str, line: int) -> list[Asked]:
+    """The checks to try of a line that none is known to reach: those of its function, if any gets
+    there, or of its file, which has used it as it was imported; and a few runs."""
+    source = (ROOT / path).read_text()
+    for first, last in [*spans(source, line), (1, source.count("\n"))]:
+        if found := reaching(reached, path, first, last):
+            return [*found, *EARLY]
+    return EARLY
 
 
 def _spent(checks: Iterable[tuple[float, str]]) -> Iterator[tuple[float, str]]:

@@ -366,10 +366,19 @@ def _spans(node: ast.AST) -> Iterator[tuple[int, int, str]]:
 
 def enclosing(source: str, line: int) -> list[str]:
     """Functions and classes around a line, the innermost first."""
+    return [node.name for node in _around(source, line)]
+
+
+def spans(source: str, line: int) -> list[tuple[int, int]]:
+    """Their bodies, in lines: what is executed when they are called."""
+    return [(node.body[0].lineno, node.end_lineno or 0) for node in _around(source, line)]
+
+
+def _around(source: str, line: int) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     kinds_of = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     found = [
         node
         for node in ast.walk(ast.parse(source))
         if isinstance(node, kinds_of) and node.lineno <= line <= (node.end_lineno or 0)
     ]
-    return [node.name for node in sorted(found, key=lambda node: -node.lineno)]
+    return sorted(found, key=lambda node: -node.lineno)

@@ -10,6 +10,7 @@ from typing import Final
 _AGES: Final = "how fast a page ages: which one goes first is promised to nobody"
 _BOTH: Final = "both are None, or neither"
 _MADE_ANEW: Final = "an access that is not remembered is made anew, and is the same"
+_COUNTED: Final = "counted, as in the real function, and read by nobody"
 _PS_ONLY: Final = "a directory entry with no page table below it is a PS entry, or 0"
 
 EQUIVALENT: Final[dict[str, str]] = {
@@ -48,7 +49,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "vkhost/vm/vm_pageout_page.py:_referenced one too few: -m.act_count += actcount + "
     "ACT_ADVANCE +m.act_count += actcount": _AGES,
     "vkhost/vm/vm_pageout_rss.py:vm_pageout_mdp_callback left out: -scan.actioncount += 1 +pass": (
-        "counted, as in the real function, and read by nobody"
+        _COUNTED
     ),
     "vkhost/vm/vnode_pager.py:vnode_pager_haspage bound off by one: -return pindex * "
     "PAGE_SIZE < obj.handle.size +return pindex * PAGE_SIZE <= obj.handle.size": (
@@ -79,4 +80,60 @@ EQUIVALENT: Final[dict[str, str]] = {
     "vkhost/vm/vm_page_dirty.py:vm_page_test_dirty condition dropped: -if await "
     "m.dirty.load() != VM_PAGE_BITS_ALL and await m.kernel.rmap.testbit(m, PTE_M):"
     " +if (await m.kernel.rmap.testbit(m, PTE_M)):": "what is dirty is made dirty again",
+    "vkhost/vm/vm_map_backing.py:vm_map_backing_replicated condition dropped: -if "
+    "not clipped and await ba.object.ref_count.load() > 1: +if (not clipped):": (
+        "the source has its reference too: there are two at least"
+    ),
+    "vkhost/vm/vmspace.py:vmspace_rel left out: -await "
+    "pmap_remove_pages(vmspace.pmap, VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS) +pass": (
+        "vm_map_remove takes what is left of the PTEs, entry by entry"
+    ),
+    "vkhost/vm/vm_pageout_page.py:_vget_unbusied left out: -laundry.vnodes_skipped "
+    "+= 1 +pass": _COUNTED,
+    "vkhost/vm/vm_page_lru.py:vm_page_unqueue left out: -await pagedaemon_wakeup(m.kernel) +pass": (
+        "whoever takes a page, or waits for one, wakes the daemon himself"
+    ),
+    "vkguest/vm/vm_pageout.py:vm_pageout_page bound off by one: -if await "
+    "_referenced(gd, m) and passes < 2: +if await _referenced(gd, m) and passes <= 2:": _AGES,
+    'vkhost/vm/vm_pageout_page.py:_still_dirty left out: -await _leave(m, "unqueue") +pass': (
+        "not reached: vm_page_wire takes the page off its queue, which is looked at before"
+    ),
+    "vkguest/vm/vm_map.py:vm_map_fork wrong constant: -if entry.protection & "
+    'PROT_WRITE and "fork-without-protect" not in gd.mutants: +if entry.protection '
+    '& PROT_READ and "fork-without-protect" not in gd.mutants:': (
+        "what is written only cannot be written: a write fault asks for READ as well; and "
+        "of what is read only no VPTE is writable"
+    ),
+    "vkhost/vm/vm_object_madvise.py:_advise condition dropped: -if m.valid != "
+    "VM_PAGE_BITS_ALL or await m.wire_count.load() or flags & UNFIT: +if (m.valid != "
+    "VM_PAGE_BITS_ALL or flags & UNFIT):": (
+        "what is given up may be lost; and no function of the queues puts a wired page on one"
+    ),
+    "vkhost/vm/vm_fault_page.py:vm_fault_page condition dropped: -return quick, "
+    "KERN_SUCCESS, busy and bool(fault_type & VM_PROT_WRITE) +return quick, "
+    "KERN_SUCCESS, (busy)": "whoever wants it busied wants to write",
+    "vkguest/vm/vm_fault.py:vm_fault_object retry not taken: -while (below := "
+    "obj.backing) is not None and pindex in below.pages: +if (below := obj.backing) "
+    "is not None and pindex in below.pages:": "what a deliberate defect does",
+    "vkguest/vm/vm_page.py:vm_page_dontneed left out: -m.flags &= ~PG_REFERENCED +pass": _AGES,
+    "vkguest/vm/vm_pageout.py:_referenced left out: -count += bool(m.flags & "
+    "PG_REFERENCED) +pass": _AGES,
+    "vkguest/vm/vm_pageout.py:_referenced left out: -m.flags &= ~PG_REFERENCED +pass": _AGES,
+    "vkhost/vm/vm_pageout_rss.py:_referenced wrong constant: -if m.queue != "
+    "PQ_ACTIVE: +if m.queue != PQ_INACTIVE:": _AGES,
+    "vkhost/vm/vm_pageout_rss.py:_referenced condition inverted: -if m.queue != "
+    "PQ_ACTIVE: +if not (m.queue != PQ_ACTIVE):": _AGES,
+    'vkhost/vm/vm_fault.py:fault_name condition inverted: -return "execute" if '
+    'fault_type & VM_PROT_EXECUTE else "read" +return "execute" if not '
+    '(fault_type & VM_PROT_EXECUTE) else "read"': (
+        "a word of the event fault.begin, by which nobody goes"
+    ),
+    "vkhost/vm/vm_pageout_active.py:_deactivate condition dropped: -clean = await "
+    "m.dirty.load() == 0 and not await m.flags.load() & PG_NEED_COMMIT +clean = "
+    "(await m.dirty.load() == 0)": "PG_NEED_COMMIT is NFS's, which is not here: nobody sets it",
+    "vkguest/vkernel64/pmap_page.py:pmap_clear_reference left out: -await "
+    "pmap_clearbit(gd, m, VPTE_A) +pass": "nobody calls it",
+    "vkhost/kern/kern_ktrace.py: flag forgotten: -msg.Mmap | msg.Munmap | "
+    "msg.Madvise | msg.Msync | Mprotect | Mlock | Munlock | Fork +msg.Mmap | "
+    "msg.Munmap | msg.Madvise | msg.Msync | Mprotect | Mlock | Munlock": "a type",
 }

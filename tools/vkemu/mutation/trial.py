@@ -27,10 +27,11 @@ SECONDS: Final = 10.0  # of a search whose executions take long
 def checks(policies: tuple[str, ...]) -> Iterator[str]:
     """All there are, cheap ones first."""
     from vkemu.launch.scenario import read_document
-    from vkemu.litmus.file import elsewhere, of_guest, of_x86, read, shipped
+    from vkemu.litmus.file import elsewhere, of_guest, of_x86, read, shipped, switches
     from vkemu.mutation.hunt import PROGRAMS
 
-    for path in [*shipped(), *elsewhere(), *sorted(PROGRAMS.glob("*.toml"))]:
+    own = sorted(PROGRAMS.glob("*.toml"))
+    for path in [*shipped(), *elsewhere(), *switches(), *own]:
         litmus = read(read_document(path), path)
         kind = "program" if path.parent == PROGRAMS else "litmus"
         for variant in ["", *(v.name for v in litmus.file.variant)]:
