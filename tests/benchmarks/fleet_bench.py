@@ -219,10 +219,11 @@ def live_and_replay() -> tuple[float, float]:
     )
     scenario = Scenario(name="b", host=Host(pages=4000, cpus=64), guest=guests)
     began = time.process_time()
-    schedule = live_schedule(scenario, "trio", 1, None)
+    schedule, clean = live_schedule(scenario, "trio", 1, None)
     between = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        record(scenario, recorded(schedule), Origin("b", (), "live", 1), Path(folder), None)
+        origin = Origin("b", (), "live", 1)
+        record(scenario, recorded(schedule), origin, Path(folder), None, quiet=not clean)
     return between - began, time.process_time() - between
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import pytest
+from vkemu.books.quiet import QuietBooks
 from vkemu.commands.cli import main
 from vkemu.executors.backend import BACKENDS, on_backend
 from vkemu.executors.live import Live
 from vkemu.inspect.reader import Log
 from vkemu.launch.assemble import assemble
+from vkemu.launch.outcome import WrongMemory
 from vkemu.launch.scenario import Guest, Host, Scenario
 from vkemu.record.log import EventLog
 
@@ -135,3 +138,27 @@ def test_more_vcpus_than_a_word_has_bits(
     assert main(["log", "query", "runs/latest", asked, "--csv"]) == 0
     assert main(["log", "show", "runs/latest", "event=cpu.active"]) == 0
     assert capsys.readouterr().out.count(wide) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_books_are_looked_at_again_only_where_they_were_wrong(
+    wrong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of a replay's time went into what the live run had just looked at."""
+    looks = []
+
+    def look(self: QuietBooks, which: int, check: object) -> None:
+        looks.append(self.shadow.step)
+        self._next[which] = self.shadow.step + 1000
+        if wrong:
+            raise WrongMemory("books")
+
+    monkeypatch.setattr(QuietBooks, "_look", look)
+    monkeypatch.chdir(tmp_path)
+    Path("one.toml").write_text(TEXT.replace("pages=1,rounds=1", "pages=8,rounds=8"))
+
+    assert main(["run", "one.toml", "--live"]) == int(wrong)
+    again = sum(one >= two for one, two in pairwise(looks))
+    assert looks
+    assert bool(again) is wrong

@@ -125,12 +125,12 @@ def run_live(
 
     scenario = drawn(scenario, seed)
     shown = sys.stderr if args.events else None
-    schedule = live_schedule(scenario, args.backend or "trio", seed, shown)
+    schedule, clean = live_schedule(scenario, args.backend or "trio", seed, shown)
     origin = Origin(args.scenario, laid_over, "live", seed, pack(schedule))
     try:
         return record(
             scenario, recorded(schedule), origin, args.runs, zstd=args.zstd,
-            processors=console(args),
+            processors=console(args), quiet=not clean,
         )  # fmt: skip
     except KeyboardInterrupt:
         done = f"{scenario.name}, seed {seed} has run, {len(schedule)} steps, and is not logged"

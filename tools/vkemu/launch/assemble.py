@@ -52,7 +52,9 @@ class Machine:
 
     execution: Execution  # set by `assemble`; an explorer has its own
 
-    def __init__(self, scenario: Scenario, spawn: Spawn, log: Log | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, spawn: Spawn, log: Log | None = None, *, quiet: bool = True
+    ) -> None:
         if scenario.blobs:
             check_extra(scenario.name)
         self.spawn = spawn
@@ -88,10 +90,11 @@ class Machine:
         )
         self.quiet: QuietBooks | None = None
         # Guests from outside come and go, and a host that serves is hardly ever quiet.
-        if "books" in self.oracle.checks and scenario.guest:
+        if "books" in self.oracle.checks and scenario.guest and quiet:
             self.quiet = QuietBooks(self.books, host_threads, guest_threads)
             self.oracle.tell("syscall.end", self.quiet.syscall_end)
             self.oracle.tell("run.enter", self.quiet.run_enter)
+        if "books" in self.oracle.checks and scenario.guest:
             Heirs(self.books, self.oracle)
         if isinstance(log, EventLog):
             log.place = self.place
@@ -171,12 +174,17 @@ class Machine:
 
 
 def assemble(
-    scenario: Scenario, log: Log | None = None, execution: Execution | None = None
+    scenario: Scenario,
+    log: Log | None = None,
+    execution: Execution | None = None,
+    *,
+    quiet: bool = True,
 ) -> Machine:
-    """On `execution`, or a new one; `log` hears every event, before the oracle does."""
+    """On `execution`, or a new one; `log` hears every event, before the oracle does. `quiet`: look
+    at the books also while it runs."""
     if execution is None:
         execution = execution_for(scenario)
-    machine = Machine(scenario, execution.spawn, log)
+    machine = Machine(scenario, execution.spawn, log, quiet=quiet)
     machine.execution = execution
     return machine
 

@@ -22,11 +22,15 @@ from vkemu.record.log import renderer_for
 from vkemu.verdict import Interrupted
 
 
-def live_schedule(scenario: Scenario, backend: str, seed: int, shown: TextIO | None) -> array[int]:
-    """Run it, its events going to `shown`; the tid that took each step, up to whatever end."""
+def live_schedule(
+    scenario: Scenario, backend: str, seed: int, shown: TextIO | None
+) -> tuple[array[int], bool]:
+    """Run it, its events going to `shown`: the tid that took each step, up to whatever end, and
+    whether nothing was wrong, so that its replay need not look at the books again on its way."""
     live = Live(max_steps=scenario.max_steps, record=True, seed=seed)
     assert live.schedule is not None
     log = None
+    clean = True
     if shown is not None:
         run = f"{scenario.name}/{scenario.policy}/{seed}"
         log = LiveLog(Writer(to_stream(shown)), run, live.schedule, renderer=renderer_for(shown))
@@ -36,10 +40,12 @@ def live_schedule(scenario: Scenario, backend: str, seed: int, shown: TextIO | N
     except KeyboardInterrupt:
         at = f"{scenario.name}, seed {seed} is at step {len(live.schedule)}"
         raise Interrupted(at) from None
-    except (StepBound, *FAILURES):
-        pass  # the record says it, with the events that led to it
+    except StepBound:
+        pass
+    except FAILURES:
+        clean = False  # the record says it, with the events that led to it
     finally:
         live.close()
         if log is not None and (missing := log.close()):
             print(missing, file=sys.stderr)
-    return live.schedule
+    return live.schedule, clean

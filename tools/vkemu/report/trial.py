@@ -75,9 +75,10 @@ def record(
     *,
     zstd: bool = False,
     processors: Sequence[Processor] = (),
+    quiet: bool = True,
 ) -> Record:
     """Run with the log on, into a new folder below `root`. `processors` are structlog's: every
-    event passes them on its way into the log (`vkemu.record.log`).
+    event passes them on its way into the log (`vkemu.record.log`). `quiet`: as of `assemble`.
 
     A disk that is full does not take the verdict: the run is then made again without a log.
     """
@@ -91,7 +92,7 @@ def record(
                 recorder = Recorder(clocked, tick)
                 taken = recorder.choices
                 log = EventLog(out, run, recorder.choices, clocked, processors)
-                machine = assemble.assemble(scenario, log, execution)
+                machine = assemble.assemble(scenario, log, execution, quiet=quiet)
                 outcome = conduct(execution, recorder, scenario.max_steps, machine.finish)
             summary, told = tell(scenario, origin, outcome, machine, log.counts)
             folder.write_json(rundir.SCENARIO, msgspec.to_builtins(scenario))
