@@ -103,6 +103,8 @@ TRANSITIONS: Final[dict[tuple[State, Role], dict[Kind, State]]] = {
     (State.FAILED, Role.HOST): {Kind.GOODBYE: State.CLOSED},
 }
 _NOTHING: Final[dict[Kind, State]] = {}
+# What nearly all is that they say, when OPEN: it leaves the state as it is.
+USUAL: Final = {Role.GUEST: Kind.REQUEST, Role.HOST: Kind.REPLY}
 
 
 _KINDS: Final[dict[type[Any], Kind]] = {
@@ -235,11 +237,11 @@ class Connection:
         """Let it be said. What was expected in its place, and nothing has happened, if it is out of
         place."""
         kind = _KINDS.get(type(message)) or kind_of(message)
+        if kind is USUAL[speaker] and self.state is State.OPEN:
+            return self._take_turn(kind, message.lwp, message.seq)
         state = TRANSITIONS.get((self.state, speaker), _NOTHING).get(kind)
         if state is None:
             return self._awaited(speaker)
-        if kind is Kind.REQUEST or kind is Kind.REPLY:
-            return self._take_turn(kind, message.lwp, message.seq)
         if kind is Kind.SIGNAL and message.lwp >= len(self._outstanding):
             return f"an lwp below {len(self._outstanding)}"
         self.state = state
