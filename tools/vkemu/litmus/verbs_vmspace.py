@@ -14,9 +14,18 @@ from vkprotocol.insn import NREGS, Insn, Op, Trapframe
 from vkprotocol.limits import RUN_BUDGET
 from vkprotocol.messages import MEMIMAGE_FD
 from vkprotocol.mman import (
+    MADV_AUTOSYNC,
+    MADV_CORE,
+    MADV_DONTNEED,
     MADV_FREE,
     MADV_INVAL,
+    MADV_NOCORE,
+    MADV_NORMAL,
+    MADV_NOSYNC,
+    MADV_RANDOM,
+    MADV_SEQUENTIAL,
     MADV_SETMAP,
+    MADV_WILLNEED,
     MAP_FIXED,
     MAP_SHARED,
     MAP_VPAGETABLE,
@@ -49,6 +58,11 @@ PROGRAMS: Final = {
     "load": (Insn(Op.LD, rd=1, rs=2), Insn(Op.SYSCALL)),
     "spin": (Insn(Op.LD, rd=1, rs=2), Insn(Op.BEQ)),  # branches to 0 as r0 == r0
 }
+ADVICE: Final = {
+    "normal": MADV_NORMAL, "random": MADV_RANDOM, "sequential": MADV_SEQUENTIAL,
+    "willneed": MADV_WILLNEED, "dontneed": MADV_DONTNEED, "nosync": MADV_NOSYNC,
+    "autosync": MADV_AUTOSYNC, "nocore": MADV_NOCORE, "core": MADV_CORE,
+}  # fmt: skip
 
 
 async def _call(me: Actor, request: type[msg.Request], **fields: Any) -> dict[str, Any]:
@@ -303,6 +317,17 @@ async def madvise_free(me: Actor, va: Va, pages: Pages = 1) -> int:
     start = me.va(va)
     vm_map = me.machine.guest.vm_map
     return await vm_map_madvise(vm_map, start, start + pages * PAGE_SIZE, MADV_FREE)
+
+
+@verb("guest host")
+async def madvise(
+    me: Actor, va: Va, advice: Annotated[str, choice(*ADVICE)], pages: Pages = 1
+) -> int:
+    """madvise of a range of the guest process that is kept in its map, or about its pages; its
+    errno."""
+    start = me.va(va)
+    vm_map = me.machine.guest.vm_map
+    return await vm_map_madvise(vm_map, start, start + pages * PAGE_SIZE, ADVICE[advice])
 
 
 @verb("fault")

@@ -136,4 +136,11 @@ EQUIVALENT: Final[dict[str, str]] = {
     "vkhost/kern/kern_ktrace.py: flag forgotten: -msg.Mmap | msg.Munmap | "
     "msg.Madvise | msg.Msync | Mprotect | Mlock | Munlock | Fork +msg.Mmap | "
     "msg.Munmap | msg.Madvise | msg.Msync | Mprotect | Mlock | Munlock": "a type",
+    "vkguest/vkernel64/pmap.py:pmap_enter wrong constant: -await atomic_set_long(gd, "
+    "ptep, VPTE_M) +await atomic_set_long(gd, ptep, VPTE_A)": (
+        "not reached: whoever enters a page there has it busied and the map locked, so "
+        "that the VPTE stays 0 until it is swapped"
+    ),
+    "vkhost/pc64/pmap_pte.py:put condition dropped: -if pte and not self.listed: +if (not"
+    " self.listed):": ("where a PTE that is 0 is listed, it is passed over"),
 }

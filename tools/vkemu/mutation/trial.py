@@ -89,4 +89,6 @@ def _search(kind: str, name: str, policy: str, executions: int | None) -> Heard:
     except FAILURES as error:
         return "fail", headline(error)
     failure = decision.failure
+    if failure is None and decision.result.cut:
+        return "fail", f"no end within {litmus.file.litmus.max_steps:,} steps"
     return decision.verdict, "" if failure is None else failure.message.splitlines()[0]
