@@ -25,12 +25,16 @@ from vkemu.worlds.known import (
     unfollowed,
 )
 from vkemu.worlds.noting import (
+    BYTES,
     CONTAINER_TYPES,
     CONTAINERS,
+    DICTS,
     HERE,
     IMMUTABLE,
-    KEYED,
+    KINDS,
+    LISTS,
     LOG,
+    NO_CONTAINER,
     TOUCHED,
     item,
     name_all,
@@ -101,11 +105,16 @@ def look(obj: Any, write: bool, depth: int = 3) -> None:
     kind = type(obj)
     if kind in IMMUTABLE:
         return
-    if kind in CONTAINER_TYPES or isinstance(obj, CONTAINERS):
-        whole(obj, write)
-        if depth and not isinstance(obj, bytearray):
-            inner = obj.values() if isinstance(obj, KEYED) else obj
-            for each in list(inner):
+    which = KINDS[kind]
+    if which != NO_CONTAINER:
+        if which == DICTS:
+            whole(obj, write)
+        else:
+            LOG.note(obj, "[]", write)
+            if write and which == LISTS:
+                LOG.filled.append(obj)
+        if depth and which != BYTES:
+            for each in list(obj.values() if which == DICTS else obj):
                 if type(each) in CONTAINER_TYPES:
                     look(each, False, depth - 1)
     elif kind is tuple:
@@ -125,7 +134,7 @@ def behind(iterator: Any, *, write: bool, depth: int = 3) -> None:
     if write and depth == 3 and id(iterator) in LOG.names:
         LOG.note(iterator, "at", True)
     for each in gc.get_referents(iterator):
-        if isinstance(each, CONTAINERS):
+        if KINDS[type(each)] != NO_CONTAINER:
             whole(each, False)
         elif depth and type(each) in ITERATORS:
             behind(each, write=False, depth=depth - 1)
@@ -173,14 +182,27 @@ def holder_of(kind: type, name: str) -> Any:
 
 
 def writer(name: str) -> Hook:
+    plain: dict[type, bool] = {}  # neither classes nor what each thread has of its own
+
     def write(obj: Any, value: Any) -> None:
-        if HERE.on:
-            if type(value) not in IMMUTABLE:
-                name_all(value)
+        if type(value) in IMMUTABLE:
+            if TOUCHED.get((id(obj), name)):
+                return
+            if not HERE.on:
+                return
+        elif HERE.on:
+            name_all(value)
+        else:
+            return
+        kind = type(obj)
+        if kind not in plain:
+            plain[kind] = not issubclass(kind, (type, local))
+        if not plain[kind]:
             if isinstance(obj, type):
                 written_on_class(name)
-            if not isinstance(obj, local) or current() is None:
-                LOG.note(obj, name, True)
+            elif current() is not None:
+                return
+        LOG.note(obj, name, True)
 
     return write
 
@@ -190,7 +212,9 @@ def first_writer(name: str) -> Hook:
 
     def write(obj: Any, value: Any) -> None:
         if HERE.on:
-            if LOG.name(obj)[:2] != LOG.step:
+            log = LOG
+            made = log.names.get(id(obj)) or log.name(obj)
+            if made[:2] != log.step:
                 written_late(name)
             if type(value) not in IMMUTABLE:
                 name_all(value)
@@ -221,12 +245,13 @@ def written_on_class(name: str) -> None:
 
 def read_item(container: Any, key: Any) -> None:
     if HERE.on:
-        if isinstance(container, KEYED):
+        which = KINDS[type(container)]
+        if which == DICTS:
             item(container, key, False)
             if type(container) is collections.defaultdict and key not in container:
                 item(container, key, True, structure=True)
-        elif isinstance(container, CONTAINERS):
-            whole(container, False)
+        elif which != NO_CONTAINER:
+            LOG.note(container, "[]", False)
         else:
             look(container, True)
 
@@ -234,9 +259,10 @@ def read_item(container: Any, key: Any) -> None:
 def write_item(container: Any, key: Any, value: Any = None) -> None:
     if HERE.on:
         name_all(value)
-        if isinstance(container, KEYED):
+        which = KINDS[type(container)]
+        if which == DICTS:
             item(container, key, True, structure=key not in container)
-        elif isinstance(container, CONTAINERS):
+        elif which != NO_CONTAINER:
             whole(container, True)
         else:
             look(container, True)
@@ -244,7 +270,7 @@ def write_item(container: Any, key: Any, value: Any = None) -> None:
 
 def delete_item(container: Any, key: Any) -> None:
     if HERE.on:
-        if isinstance(container, KEYED):
+        if KINDS[type(container)] == DICTS:
             item(container, key, True, structure=True)
         else:
             write_item(container, key)
@@ -252,7 +278,7 @@ def delete_item(container: Any, key: Any) -> None:
 
 def contains(container: Any, key: Any) -> None:
     if HERE.on:
-        if isinstance(container, KEYED):
+        if KINDS[type(container)] == DICTS:
             item(container, key, False)
         else:
             look(container, False, 0)
@@ -313,6 +339,7 @@ def global_writer(names: dict[str, Any], name: str) -> Hook:
 
 
 def born(obj: Any) -> None:
+    """A list, a dict, a set or a function was made."""
     if HERE.on:
         name_all(obj)
 

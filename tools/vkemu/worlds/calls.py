@@ -49,9 +49,11 @@ from vkemu.worlds.known import (
 )
 from vkemu.worlds.noting import CONTAINERS, HERE, IMMUTABLE, KEYED, LOG, item, name_all, whole
 
-# Rewritten code, by id: to hash a code object is to hash all of it. And what to do about a function
-# that is called and not rewritten, yet.
+# Rewritten code, by id: to hash a code object is to hash all of it. Functions that have it, as far
+# as they were there when it was rewritten. And what to do about a function that is called and not
+# rewritten, yet.
 MADE: Final[dict[int, Any]] = {}
+FOLLOWED: Final[dict[int, FunctionType]] = {}
 LATE: Final[list[Callable[[Any], bool]]] = []
 
 
@@ -59,12 +61,9 @@ def called(function: Any, *args: Any) -> None:
     kind = type(function)
     if kind is MethodType:  # what is rewritten notes for itself
         inner = function.__func__
-        if type(inner) is FunctionType and id(inner.__code__) in MADE:
+        if id(inner) in FOLLOWED or (type(inner) is FunctionType and id(inner.__code__) in MADE):
             return
-    elif kind is FunctionType:
-        if id(function.__code__) in MADE:
-            return
-    elif kind is BuiltinFunctionType and function in BLIND:
+    elif kind is FunctionType and id(function.__code__) in MADE:
         return
     if HERE.on:
         handler = CALLS.get(kind)
@@ -72,6 +71,27 @@ def called(function: Any, *args: Any) -> None:
             handler(function, args)
         elif isinstance(function, type):
             call_class(function, args)
+
+
+# The same for so many arguments, which are packed when they are needed.
+
+
+def called_0(function: Any) -> None:
+    if type(function) is not MethodType or id(function.__func__) not in FOLLOWED:
+        called(function)
+
+
+def called_1(function: Any, one: Any) -> None:
+    if type(function) is not MethodType or id(function.__func__) not in FOLLOWED:
+        called(function, one)
+
+
+def called_2(function: Any, one: Any, other: Any) -> None:
+    if type(function) is not MethodType or id(function.__func__) not in FOLLOWED:
+        called(function, one, other)
+
+
+CALLED: Final[dict[int, Callable[..., None]]] = {0: called_0, 1: called_1, 2: called_2}
 
 
 def called_with(function: Any, args: Any, named: Any = None) -> None:

@@ -80,11 +80,14 @@ class Instruments:
                     written.add(name)
         accesses.WRITTEN.update(written)
         rewriters: dict[int, Rewriter] = {}
+        followed = {id(function): function for function, _ in found}
         for function, module in found:
             names = function.__globals__
             rewriter = rewriters.get(id(names))
             if rewriter is None:
-                rewriter = rewriters[id(names)] = Rewriter(names, self.written[module])
+                rewriter = rewriters[id(names)] = Rewriter(
+                    names, self.written[module], followed
+                )
             self.rewrite(function, rewriter)
             self.modules[module] = None
 
@@ -94,12 +97,16 @@ class Instruments:
         names = names_in(code)
         key = (frozenset(names & accesses.WRITTEN), frozenset(names & rewriter.written))
         known = _done.setdefault((id(code), id(rewriter.names)), {})
-        if key not in known:
+        new, assumed = known.get(key, (None, {}))
+        if new is None or not rewriter.callees.hold(assumed):
             rewriter.made.clear()
-            known[key] = rewriter.rewrite(code)
-            for old, new in rewriter.made:
-                _original[id(new)] = old, new
-        function.__code__ = new = known[key]
+            rewriter.callees.assumed = assumed = {}
+            new = rewriter.rewrite(code)
+            known[key] = new, assumed
+            for old, made in rewriter.made:
+                _original[id(made)] = old, made
+        function.__code__ = new
+        calls.FOLLOWED[id(function)] = function
         self.made(new)
 
     def made(self, code: CodeType) -> None:
@@ -113,6 +120,7 @@ class Instruments:
             function.__code__ = code
         self.original.clear()
         calls.MADE.clear()
+        calls.FOLLOWED.clear()
 
     def late(self, function: FunctionType) -> bool:
         """A function that is called and not rewritten: it will be, when it may be."""
@@ -134,7 +142,7 @@ class Instruments:
 
 
 # By code: what was made of it, for what is followed in it. A process may search many times.
-_done: dict[tuple[int, int], dict[Any, CodeType]] = {}
+_done: dict[tuple[int, int], dict[Any, tuple[CodeType, Any]]] = {}
 _original: dict[int, tuple[CodeType, CodeType]] = {}  # by id of what was made: of what
 _names: dict[int, tuple[CodeType, frozenset[str]]] = {}
 

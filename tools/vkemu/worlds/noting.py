@@ -30,6 +30,24 @@ CONTAINERS: Final = (list, *KEYED, set, collections.deque, bytearray)
 CONTAINER_TYPES: Final = frozenset(
     [*CONTAINERS, collections.OrderedDict, collections.defaultdict, collections.Counter]
 )
+NO_CONTAINER, DICTS, LISTS, SETS, BYTES = range(5)
+
+
+class Kinds(dict[type, int]):
+    """Which containers the objects of a type are. isinstance takes long, for weak dicts."""
+
+    def __missing__(self, kind: type) -> int:
+        found = NO_CONTAINER
+        for which, kinds in (
+            (DICTS, KEYED), (LISTS, (list, collections.deque)), (SETS, set), (BYTES, bytearray),
+        ):  # fmt: skip
+            if issubclass(kind, kinds):
+                found = which
+        self[kind] = found
+        return found
+
+
+KINDS: Final = Kinds()
 IMMUTABLE: Final = frozenset(
     [int, float, complex, str, bytes, bool, type(None), frozenset, range, slice, ModuleType,
      CodeType, type(len), type([].append), type(Ellipsis), type(NotImplemented)]
@@ -50,8 +68,8 @@ class Log:
     """Of the execution under way. Invariant: everything in `names` is in `keep`."""
 
     __slots__ = (
-        "all_ordered", "base", "based", "born", "codes", "filled", "keep", "kept", "keys", "names",
-        "ordered", "stale", "step", "told",
+        "all_ordered", "base", "based", "born", "codes", "fields", "filled", "keep", "kept",
+        "keys", "names", "objects", "ordered", "stale", "step", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +82,8 @@ class Log:
         self.all_ordered = False  # EVERY is one of them
         self.stale = False  # more is known than when the search began: it begins again
         self.told: Callable[[Any, Field, bool], None] | None = None
+        self.objects: Objects | None = None  # of the search at hand
+        self.fields: dict[Name, dict[Field, int]] = {}  # of those, the codes of reads
         self.clear()
 
     def clear(self) -> None:
@@ -110,14 +130,25 @@ class Log:
 
     def footprint(self, objects: Objects) -> Footprint:
         """Of the step that is over."""
-        self.name_contents()
+        if self.filled:
+            self.name_contents()
+        if objects is not self.objects:
+            self.objects = objects
+            self.fields = {}
         known = self.codes
         codes = []
         for place, write in TOUCHED.items():
             code = known.get(place)
             if code is None:
                 i, field = place
-                code = known[place] = 2 * objects.number_of((self.names[i], field))
+                name = self.names[i]
+                fields = self.fields.get(name)
+                if fields is None:
+                    fields = self.fields[name] = {}
+                code = fields.get(field)
+                if code is None:
+                    code = fields[field] = 2 * objects.number_of((name, field))
+                known[place] = code
             codes.append(code + write)
         codes.sort()
         return tuple(codes)
@@ -125,7 +156,7 @@ class Log:
     def name_contents(self) -> None:
         """What functions of C put into containers, named by whose step it was."""
         for obj in self.filled:
-            for value in list(obj.values() if isinstance(obj, KEYED) else obj):
+            for value in list(obj.values() if KINDS[type(obj)] == DICTS else obj):
                 name_all(value)
         self.filled.clear()
 
@@ -162,40 +193,52 @@ def name_all(value: Any, depth: int = 6) -> None:
     if kind is tuple:
         if depth:
             for item in value:
-                name_all(item, depth - 1)
+                if type(item) not in IMMUTABLE:
+                    name_all(item, depth - 1)
         return
-    if id(value) in LOG.names:
+    names = LOG.names
+    if id(value) in names and kind not in MADE_ANEW:
         return
     if kind is FunctionType:
         for cell in value.__closure__ or ():
-            name_all(cell, depth)
+            if id(cell) not in names:
+                name_all(cell, depth)
         for default in value.__defaults__ or ():
             name_all(default, depth)
         return
-    if kind is MethodType:  # made anew wherever it is looked up
+    if kind is MethodType:
         if depth:
             name_all(value.__self__, depth - 1)
             name_all(value.__func__, depth - 1)
         return
     LOG.name(value)
-    if not depth:
-        return
+    if depth:
+        name_parts(value, kind, depth - 1)
+
+
+# Methods are, wherever they are looked up; what functions close over may be.
+MADE_ANEW: Final = frozenset([FunctionType, MethodType])
+
+
+def name_parts(value: Any, kind: type, depth: int) -> None:
+    which = KINDS[kind]
+    parts: Any = ()
     if kind is CellType:
         try:
-            name_all(value.cell_contents, depth - 1)
+            parts = (value.cell_contents,)
         except ValueError:
             pass
-    elif isinstance(value, KEYED):
-        for item in list(value.values()):
-            name_all(item, depth - 1)
-    elif isinstance(value, (list, collections.deque)):
-        for item in list(value):
-            name_all(item, depth - 1)
-    elif not isinstance(value, (set, bytearray, type)):
-        for item in list(getattr(value, "__dict__", {}).values()):
-            name_all(item, depth - 1)
+    elif which == DICTS:
+        parts = list(value.values())
+    elif which == LISTS:
+        parts = list(value)
+    elif which == NO_CONTAINER and not issubclass(kind, type):
+        parts = list(getattr(value, "__dict__", {}).values())
         for slot in _slots[kind] if kind in _slots else slots_of(kind):
-            name_all(getattr(value, slot, None), depth - 1)
+            parts.append(getattr(value, slot, None))
+    for part in parts:
+        if type(part) not in IMMUTABLE:
+            name_all(part, depth)
 
 
 _slots: dict[type, tuple[str, ...]] = {}
@@ -215,9 +258,10 @@ def slots_of(kind: type) -> tuple[str, ...]:
 def whole(obj: Any, write: bool) -> None:
     """All of a container: its structure, and every item of a dict."""
     LOG.note(obj, "[]", write)
-    if write and not isinstance(obj, (set, bytearray)):
+    which = KINDS[type(obj)]
+    if write and which in (DICTS, LISTS):
         LOG.filled.append(obj)
-    if isinstance(obj, KEYED):
+    if which == DICTS:
         name = LOG.names[id(obj)]
         if name not in LOG.ordered and not LOG.all_ordered:
             LOG.ordered[name] = None

@@ -17,6 +17,7 @@ from typing import Any, Final
 from bytecode import Bytecode, Instr, Label
 
 from vkemu.worlds import accesses, calls
+from vkemu.worlds.callees import Callees, path_of
 
 VERSION: Final = sys.version_info[:2]
 INITIAL: Final = frozenset(["__init__", "__post_init__", "__attrs_post_init__", "<module>"])
@@ -37,6 +38,7 @@ READS: Final = frozenset(
 MAKES_BOOL: Final = frozenset(["COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT", "TO_BOOL"])
 # What a library keeps for its reports, and nothing else depends on.
 UNSEEN: Final = frozenset(["_Future__log_traceback", "_log_destroy_pending"])
+CALLING: Final = frozenset(["PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"])
 STORES: Final = frozenset(["STORE_ATTR", "DELETE_ATTR"])
 
 
@@ -66,6 +68,17 @@ def call(hook: Callable[..., None], *operands: Operand) -> Code:
     return [*made, Instr("CALL", count), Instr("POP_TOP")]
 
 
+def tested() -> Code:
+    """Most of what is tested is a bool, of which there are two."""
+    known = Label()
+    jump = "POP_JUMP_FORWARD_IF_TRUE" if VERSION == (3, 11) else "POP_JUMP_IF_TRUE"
+    made: Code = []
+    for value in (True, False):
+        made += [Instr("COPY", 1), Instr("LOAD_CONST", value), Instr("IS_OP", 0)]
+        made.append(Instr(jump, known))
+    return [*made, *call(accesses.tested, 1), known]
+
+
 def stores_of(code: CodeType) -> tuple[tuple[str, str, str], ...]:
     """(operation, name, function) of everything a code object assigns that is not a variable."""
     known = _stores.get(id(code))
@@ -89,9 +102,12 @@ def stores_in(code: CodeType) -> Iterator[tuple[str, str, str]]:
 class Rewriter:
     """Of one module: `written` are the globals its functions assign."""
 
-    def __init__(self, names: dict[str, Any], written: set[str]) -> None:
+    def __init__(
+        self, names: dict[str, Any], written: set[str], followed: dict[int, FunctionType]
+    ) -> None:
         self.names = names
         self.written = written
+        self.callees = Callees(names, written, followed)
         self.made: list[tuple[CodeType, CodeType]] = []
 
     def rewrite(self, code: CodeType, outer: frozenset[str] = frozenset()) -> CodeType:
@@ -99,15 +115,20 @@ class Rewriter:
         bytecode = Bytecode.from_code(code)
         once = (outer & set(code.co_freevars)) | assigned_once(code, bytecode)
         out: Code = []
-        for at in bytecode:
+        for n, at in enumerate(bytecode):
             if not isinstance(at, Instr):
                 out.append(at)
                 continue
             if at.name == "LOAD_CONST" and isinstance(at.arg, CodeType):
                 at = Instr("LOAD_CONST", self.rewrite(at.arg, once), location=at.location)
-            before, instead, after = self.around(at, code, once, out)
+            if at.name in CALLING:
+                path = path_of(bytecode, n, int(at.arg)) if at.name != "CALL_FUNCTION_EX" else ()
+                before, instead, after = self.calls(at.name, at.arg, path), [], []
+            else:
+                before, instead, after = self.around(at, code, once, out)
             for extra in (*before, *instead, *after):
-                extra.location = at.location
+                if isinstance(extra, Instr):
+                    extra.location = at.location
             if before and out and is_named(out[-1], "KW_NAMES"):
                 out[-1:] = [*before, out[-1]]
             else:
@@ -135,8 +156,6 @@ class Rewriter:
             first = code.co_name in INITIAL and attribute not in accesses.WRITTEN
             hook = hook_of(accesses.first_writer if first else accesses.writer, attribute)
             return call(hook, 1, value), [], []
-        if name in {"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"}:
-            return self.calls(name, arg, out), [], []
         if name in {"BUILD_LIST", "BUILD_MAP", "BUILD_SET"}:
             return [], [], call(accesses.born, 1)
         if name in {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"}:
@@ -149,7 +168,7 @@ class Rewriter:
             return [], [], call(accesses.born, 1)
         if name in TESTS:
             needless = bool(out) and getattr(out[-1], "name", "") in MAKES_BOOL
-            return [] if needless else call(accesses.tested, 1), [], []
+            return [] if needless else tested(), [], []
         if name == "COMPARE_OP" and out and self.is_text(out[-1]):
             return [], [], []  # what is equal to a text changes no more than that does
         return operation(name, arg, code), [], []
@@ -177,7 +196,7 @@ class Rewriter:
             return before, [load, Instr("PUSH_NULL")], []
         return before, [Instr("PUSH_NULL"), Instr("SWAP", 2), load], []
 
-    def calls(self, name: str, arg: Any, out: Code) -> Code:
+    def calls(self, name: str, arg: Any, path: tuple[str, ...]) -> Code:
         if name == "CALL_FUNCTION_EX":
             below = 1 if VERSION >= (3, 13) else 0  # what may be NULL is above the callable then
             if VERSION >= (3, 14):  # and there always is a place for named ones, NULL or not
@@ -193,24 +212,17 @@ class Rewriter:
             shift = 1
         if name == "CALL_KW":
             shift += 1
-        if self.known(out, count):
+        hook = self.callees.hook(path, count)
+        if hook is None:
             return []
         depths = range(count + 1, 0, -1)
         operands = [
             depth + (shift if n == 0 else (1 if name == "CALL_KW" else 0))
             for n, depth in enumerate(depths)
         ]
-        return call(calls.called, *operands)
-
-    def known(self, out: Code, count: int) -> bool:
-        """A call of a plain function of a rewritten module, by its name, without arguments."""
-        last = out[-1] if out else None
-        if count or not is_named(last, "LOAD_GLOBAL"):
-            return False
-        assert last is not None
-        name = last.arg[1] if isinstance(last.arg, tuple) else last.arg
-        found = self.names.get(name)
-        return type(found) is FunctionType and id(found.__code__) in calls.MADE
+        if path and hook not in (calls.called, calls.CALLED.get(count)):
+            del operands[0]  # it is of what is called
+        return call(hook, *operands)
 
     def global_name(self, name: str, arg: Any) -> Code:
         which = arg[1] if isinstance(arg, tuple) else arg
