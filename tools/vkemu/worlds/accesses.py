@@ -145,10 +145,11 @@ def behind(iterator: Any, *, write: bool, depth: int = 3) -> None:
 
 def reader(name: str) -> Hook:
     """The hook for reads of attribute `name`."""
+    seen = TOUCHED.setdefault(name, {})
     classes: dict[type, Any] = {}  # True: code, a method or property; a class: data of that class
 
     def read(obj: Any) -> None:
-        if (id(obj), name) in TOUCHED:
+        if id(obj) in seen:
             return
         kind = type(obj)
         holder = classes.get(kind)
@@ -182,11 +183,12 @@ def holder_of(kind: type, name: str) -> Any:
 
 
 def writer(name: str) -> Hook:
+    seen = TOUCHED.setdefault(name, {})
     plain: dict[type, bool] = {}  # neither classes nor what each thread has of its own
 
     def write(obj: Any, value: Any) -> None:
         if type(value) in IMMUTABLE:
-            if TOUCHED.get((id(obj), name)):
+            if seen.get(id(obj)):
                 return
             if not HERE.on:
                 return
@@ -342,6 +344,11 @@ def born(obj: Any) -> None:
     """A list, a dict, a set or a function was made."""
     if HERE.on:
         name_all(obj)
+
+
+def born_empty(obj: Any) -> None:
+    if HERE.on:
+        LOG.name(obj)
 
 
 def combines(one: Any, other: Any) -> None:

@@ -20,7 +20,7 @@ from vkemu.worlds.audit import WorldAudit
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import Instruments, name_roots
 from vkemu.worlds.network import WORDS
-from vkemu.worlds.noting import EVERY, HERE, LOG
+from vkemu.worlds.noting import EVERY, HERE, LOG, look_for_threads
 from vkemu.worlds.world import Unsupported, World
 
 OPTIONS: Final = ("time", "order", "cancel", "instrument", "random", "clock", "network")
@@ -99,6 +99,7 @@ class AsyncProgram:
             self.current = mine(lambda: AsyncioWorld.current)
         network_socket.install(hooks, self.current)
         outside.refuse_the_rest(hooks, self.current)
+        workers.notice_others(hooks)
         if self.options.get("clock") == "virtual":
             outside.virtual_time(hooks, now)
             outside.virtual_dates(hooks, now)
@@ -137,11 +138,7 @@ class AsyncProgram:
             if world is not None:  # an error has left it in the middle
                 world.close()
             HERE.on = False
-            LOG.base = {}
-            LOG.clear()
-            LOG.kept.clear()
-            LOG.ordered = {}
-            LOG.stale = False
+            LOG.close()
             calls.LATE.clear()
             if self.instruments is not None:
                 self.instruments.remove()
@@ -262,7 +259,7 @@ class WorldProgram(Program):
         collect = 64  # executions
         if not self.begun % collect:
             gc.collect()
-        HERE.on = False
+        look_for_threads()
         LOG.clear()
         outside.seed(self.build.options.get("random", 0))
         world = self.build.world(self.tids, self)

@@ -40,9 +40,9 @@ def effect(at: Instr) -> tuple[int, int] | None:
     return EFFECTS.get(at.name)
 
 
-def path_of(code: list[Any], n: int, count: int) -> tuple[str, ...]:
+def path_of(code: list[Any], n: int) -> tuple[str, ...]:
     """The name that the call at `n` calls: of a global, or of something in a global."""
-    deep = count + 1  # how deep in the stack it is
+    deep = int(code[n].arg) + 1  # how deep in the stack it is
     for at in range(n - 1, -1, -1):
         if not isinstance(code[at], Instr):
             return ()
@@ -64,7 +64,7 @@ def name_at(code: list[Any], n: int) -> tuple[str, ...]:
     if at.name in {"LOAD_METHOD", "LOAD_ATTR"} and n:
         owner = code[n - 1]
         if isinstance(owner, Instr) and owner.name == "LOAD_GLOBAL":
-            return name_at(code, n - 1) + (name,)
+            return (*name_at(code, n - 1), name)
     return ()
 
 

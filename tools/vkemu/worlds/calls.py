@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio.tasks
 import builtins
-import collections
 import functools
 import sys
 from collections.abc import Callable
@@ -47,7 +46,20 @@ from vkemu.worlds.known import (
     RUNTIME,
     TAKING,
 )
-from vkemu.worlds.noting import CONTAINERS, HERE, IMMUTABLE, KEYED, LOG, item, name_all, whole
+from vkemu.worlds.noting import (
+    DICTS,
+    HERE,
+    IMMUTABLE,
+    KEYED,
+    KINDS,
+    LISTS,
+    LOG,
+    NO_CONTAINER,
+    SETS,
+    item,
+    name_all,
+    whole,
+)
 
 # Rewritten code, by id: to hash a code object is to hash all of it. Functions that have it, as far
 # as they were there when it was rewritten. And what to do about a function that is called and not
@@ -55,6 +67,7 @@ from vkemu.worlds.noting import CONTAINERS, HERE, IMMUTABLE, KEYED, LOG, item, n
 MADE: Final[dict[int, Any]] = {}
 FOLLOWED: Final[dict[int, FunctionType]] = {}
 LATE: Final[list[Callable[[Any], bool]]] = []
+PASSING: Final[dict[int, FunctionType]] = {}  # by id: functions of what the worlds note themselves
 
 
 def called(function: Any, *args: Any) -> None:
@@ -77,18 +90,55 @@ def called(function: Any, *args: Any) -> None:
 
 
 def called_0(function: Any) -> None:
-    if type(function) is not MethodType or id(function.__func__) not in FOLLOWED:
-        called(function)
+    kind = type(function)
+    if kind is MethodType:
+        inner = id(function.__func__)
+        if inner in FOLLOWED:
+            return
+        if inner in PASSING:
+            pass_on(function.__self__)
+            return
+    elif kind is BuiltinFunctionType:
+        if HERE.on:
+            call_builtin(function, ())
+        return
+    called(function)
 
 
 def called_1(function: Any, one: Any) -> None:
-    if type(function) is not MethodType or id(function.__func__) not in FOLLOWED:
-        called(function, one)
+    kind = type(function)
+    if kind is MethodType:
+        inner = id(function.__func__)
+        if inner in FOLLOWED:
+            return
+        if inner in PASSING:
+            pass_on(function.__self__, one)
+            return
+    elif kind is BuiltinFunctionType:
+        if HERE.on:
+            call_builtin(function, (one,))
+        return
+    called(function, one)
 
 
 def called_2(function: Any, one: Any, other: Any) -> None:
-    if type(function) is not MethodType or id(function.__func__) not in FOLLOWED:
-        called(function, one, other)
+    kind = type(function)
+    if kind is MethodType:
+        inner = id(function.__func__)
+        if inner in FOLLOWED:
+            return
+        if inner in PASSING:
+            pass_on(function.__self__, one, other)
+            return
+    called(function, one, other)
+
+
+def pass_on(*args: Any) -> None:
+    if HERE.on:
+        names = LOG.names
+        for arg in args:
+            if id(arg) not in names and type(arg) not in IMMUTABLE:
+                name_all(arg)
 
 
 CALLED: Final[dict[int, Callable[..., None]]] = {0: called_0, 1: called_1, 2: called_2}
@@ -112,8 +162,8 @@ def call_python(function: Any, args: tuple[Any, ...]) -> None:
     if stem is None:
         stem = _stems[module] = module.partition(".")[0]
     if stem in RUNTIME:
-        for arg in args:
-            name_all(arg)
+        PASSING[id(function)] = function
+        pass_on(*args)
     elif stem in PURE_MODULES:
         for arg in args:
             look(arg, False)
@@ -123,12 +173,12 @@ def call_python(function: Any, args: tuple[Any, ...]) -> None:
 
 
 _stems: dict[str, str] = {}
-LISTS: Final = (list, collections.deque, set)
+PUTTING_OR_TAKING: Final = PUTTING | TAKING
 
 
 def call_method(function: Any, args: tuple[Any, ...]) -> None:
     inner = function.__func__
-    if isinstance(function.__self__, KEYED) and type(function.__self__) in CONTAINERS:
+    if type(function.__self__) in KEYED:  # a weak one: its methods are in Python
         call_on(function.__self__, type(function.__self__), function.__name__, args)
     elif type(inner) is FunctionType:
         call_python(inner, (function.__self__, *args))
@@ -143,9 +193,10 @@ def call_partial(function: Any, args: tuple[Any, ...]) -> None:
 def call_builtin(function: Any, args: tuple[Any, ...]) -> None:
     """A function of C, or a bound method of an object of C."""
     obj = function.__self__
-    name = function.__name__
     kind = type(obj)
     if obj is None or kind is ModuleType:
+        if function in BLIND:
+            return
         special = SPECIAL.get(function)
         if special is not None:
             special(*args)
@@ -156,30 +207,36 @@ def call_builtin(function: Any, args: tuple[Any, ...]) -> None:
             if not reads and type(arg) is FunctionType:
                 call_python(arg, ())
         return
-    call_on(obj, kind, name, args)
+    call_on(obj, kind, function.__name__, args)
 
 
 def call_on(obj: Any, kind: type, name: str, args: tuple[Any, ...]) -> None:
-    if kind in IMMUTABLE:
-        for arg in args:
-            look(arg, False, 0)
-        return
     if kind is CoroutineType:
         return
-    if (name in PUTTING or name in TAKING) and isinstance(obj, LISTS):
+    which = KINDS[kind]
+    if which == NO_CONTAINER:
+        call_on_other(obj, kind, args)
+    elif which in (LISTS, SETS) and name in PUTTING_OR_TAKING:
         LOG.note(obj, "[]", True)
         if name in PUTTING and args:
-            name_all(args[-1])
-        return
-    if isinstance(obj, CONTAINERS):
-        if isinstance(obj, KEYED) and args and name in ITEM_READS:
+            arg = args[-1]
+            if id(arg) not in LOG.names and type(arg) not in IMMUTABLE:
+                name_all(arg)
+    else:
+        if which == DICTS and args and name in ITEM_READS:
             item(obj, args[0], False)
-        elif isinstance(obj, KEYED) and args and name in ITEM_WRITES:
+        elif which == DICTS and args and name in ITEM_WRITES:
             item(obj, args[0], True, structure=(args[0] in obj) == (name == "pop"))
         else:
             whole(obj, name in MUTATING)
         for arg in args:
             name_all(arg)
+            look(arg, False, 0)
+
+
+def call_on_other(obj: Any, kind: type, args: tuple[Any, ...]) -> None:
+    if kind in IMMUTABLE:
+        for arg in args:
             look(arg, False, 0)
     elif isinstance(obj, type):
         called(obj, *args)  # dict.fromkeys, say
@@ -195,7 +252,7 @@ def call_wrapper(function: Any, args: tuple[Any, ...]) -> None:
     """`super().__setitem__` and the like: a slot of C, called by name."""
     obj = function.__self__
     name = function.__name__
-    if isinstance(obj, CONTAINERS):
+    if KINDS[type(obj)] != NO_CONTAINER:
         call_on(obj, type(obj), name, args)
     elif name == "__setattr__" and len(args) == 2:
         set_attribute(obj, *args)
@@ -240,8 +297,15 @@ CALLS: Final[dict[type, Callable[[Any, tuple[Any, ...]], None]]] = {
 
 
 def get_attribute(obj: Any, name: Any = "", *default: Any) -> None:
-    if name in WRITTEN and holder_of(type(obj), name) is not True:
-        LOG.note(obj, name, False)
+    if name in WRITTEN:
+        asked = type(obj), name
+        if asked not in _of_code:
+            _of_code[asked] = holder_of(*asked) is True
+        if not _of_code[asked]:
+            LOG.note(obj, name, False)
+
+
+_of_code: dict[tuple[type, str], bool] = {}  # whether attributes are methods, or properties
 
 
 def set_attribute(obj: Any, name: Any = "", value: Any = None) -> None:

@@ -85,9 +85,7 @@ class Instruments:
             names = function.__globals__
             rewriter = rewriters.get(id(names))
             if rewriter is None:
-                rewriter = rewriters[id(names)] = Rewriter(
-                    names, self.written[module], followed
-                )
+                rewriter = rewriters[id(names)] = Rewriter(names, self.written[module], followed)
             self.rewrite(function, rewriter)
             self.modules[module] = None
 
@@ -121,6 +119,7 @@ class Instruments:
         self.original.clear()
         calls.MADE.clear()
         calls.FOLLOWED.clear()
+        calls.PASSING.clear()
 
     def late(self, function: FunctionType) -> bool:
         """A function that is called and not rewritten: it will be, when it may be."""

@@ -13,8 +13,9 @@ object. So no finalizer runs before then; `released` looks at those that run the
 from __future__ import annotations
 
 import collections
-import threading
+import sys
 import weakref
+from _thread import get_ident
 from collections.abc import Callable
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, Final, TypeAlias
@@ -54,22 +55,57 @@ IMMUTABLE: Final = frozenset(
 )  # fmt: skip
 
 
-class Here(threading.local):
-    """Of a thread. What others of the process touch - a test runner's, a client's - is not the
-    program's."""
+class Here:
+    """Whether what is touched is noted: while the program runs."""
 
-    on = False
+    __slots__ = ("on",)
+
+    on: bool
 
 
+class Among(Here):
+    """The same while there are other threads. What those touch - a test runner, a client - is not
+    the program's. It takes long to ask who it is, and so that is asked only then."""
+
+    __slots__ = ()
+
+    @property
+    def on(self) -> bool:
+        return get_ident() in OURS and bool(_on.__get__(self))
+
+    @on.setter
+    def on(self, value: bool) -> None:
+        if get_ident() in OURS:
+            _on.__set__(self, value)
+
+
+_on: Final[Any] = vars(Here)["on"]
+OURS: Final[set[int]] = set()  # the threads that the program runs in
 HERE: Final = Here()
+HERE.on = False
+
+
+def look_for_threads() -> None:
+    """Before an execution."""
+    HERE.__class__ = Here
+    HERE.on = False
+    OURS.clear()
+    OURS.add(get_ident())
+    if len(sys._current_frames()) > 1:
+        HERE.__class__ = Among
+
+
+def thread_starts() -> None:
+    """One that is not the program's."""
+    HERE.__class__ = Among
 
 
 class Log:
     """Of the execution under way. Invariant: everything in `names` is in `keep`."""
 
     __slots__ = (
-        "all_ordered", "base", "based", "born", "codes", "fields", "filled", "keep", "kept",
-        "keys", "names", "objects", "ordered", "stale", "step", "told",
+        "all_ordered", "base", "based", "born", "codes", "dirty", "fields", "filled", "keep",
+        "kept", "keys", "names", "objects", "ordered", "stale", "step", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -84,6 +120,7 @@ class Log:
         self.told: Callable[[Any, Field, bool], None] | None = None
         self.objects: Objects | None = None  # of the search at hand
         self.fields: dict[Name, dict[Field, int]] = {}  # of those, the codes of reads
+        self.dirty: list[tuple[Field, dict[int, bool]]] = []  # those in TOUCHED that are not empty
         self.clear()
 
     def clear(self) -> None:
@@ -95,8 +132,8 @@ class Log:
             self.names = dict(self.base)
             self.based = self.base
         self.keep = []
-        self.codes: dict[tuple[int, Field], int] = {}  # of reads
-        TOUCHED.clear()
+        self.codes: dict[Field, dict[int, int]] = {}  # of reads
+        self.forget()
         setup = ()  # the path of what happens before the first step
         self.step: tuple[Any, int] = (setup, 0)
         self.born = 0
@@ -105,9 +142,27 @@ class Log:
 
     def begin(self, path: tuple[int, ...], count: int) -> None:
         """A step begins: the `count`-th of the thread at `path`."""
-        TOUCHED.clear()
+        self.forget()
         self.step = (path, count)
         self.born = 0
+
+    def forget(self) -> None:
+        """What the last step touched."""
+        for _, seen in self.dirty:
+            seen.clear()
+        self.dirty.clear()
+
+    def close(self) -> None:
+        """After a search."""
+        self.base = {}
+        self.clear()
+        self.kept.clear()
+        self.ordered = {}
+        self.stale = False
+        self.objects = None
+        self.fields = {}
+        for field in [field for field in TOUCHED if type(field) is tuple]:  # keys, globals
+            del TOUCHED[field]
 
     def name(self, obj: Any) -> Name:
         name = self.names.get(id(obj))
@@ -118,12 +173,17 @@ class Log:
         return name
 
     def note(self, obj: Any, field: Field, write: bool) -> None:
-        place = id(obj), field
-        was = TOUCHED.get(place)
+        seen = TOUCHED.get(field)
+        if seen is None:
+            seen = TOUCHED[field] = {}
+        i = id(obj)
+        was = seen.get(i)
         if was or was is write:
             return
-        TOUCHED[place] = write
-        if place[0] not in self.names:
+        if not seen:
+            self.dirty.append((field, seen))
+        seen[i] = write
+        if i not in self.names:
             self.name(obj)
         if self.told is not None:
             self.told(obj, field, write)
@@ -135,23 +195,28 @@ class Log:
         if objects is not self.objects:
             self.objects = objects
             self.fields = {}
-        known = self.codes
         codes = []
-        for place, write in TOUCHED.items():
-            code = known.get(place)
-            if code is None:
-                i, field = place
-                name = self.names[i]
-                fields = self.fields.get(name)
-                if fields is None:
-                    fields = self.fields[name] = {}
-                code = fields.get(field)
+        for field, seen in self.dirty:
+            known = self.codes.get(field)
+            if known is None:
+                known = self.codes[field] = {}
+            for i, write in seen.items():
+                code = known.get(i)
                 if code is None:
-                    code = fields[field] = 2 * objects.number_of((name, field))
-                known[place] = code
-            codes.append(code + write)
+                    code = known[i] = self.code_of(self.names[i], field)
+                codes.append(code + write)
         codes.sort()
         return tuple(codes)
+
+    def code_of(self, name: Name, field: Field) -> int:
+        fields = self.fields.get(name)
+        if fields is None:
+            fields = self.fields[name] = {}
+        code = fields.get(field)
+        if code is None:
+            assert self.objects is not None
+            code = fields[field] = 2 * self.objects.number_of((name, field))
+        return code
 
     def name_contents(self) -> None:
         """What functions of C put into containers, named by whose step it was."""
@@ -164,18 +229,21 @@ class Log:
         """The execution is over: let go of what only we kept alive. What finalizers then write of
         what steps had touched they would have written in the middle of it."""
         touched = dict(self.names)
-        TOUCHED.clear()
+        self.forget()
         self.based = None
         HERE.on = True
         self.keep = []  # here they run
         HERE.on = False
         return [
-            (touched[i], field) for (i, field), write in TOUCHED.items() if write and i in touched
+            (touched[i], field)
+            for field, seen in self.dirty
+            for i, write in seen.items()
+            if write and i in touched
         ]
 
 
-# By the step under way: places, by id of the object, and whether it wrote them.
-TOUCHED: Final[dict[tuple[int, Field], bool]] = {}
+# By field: what the step under way touched, by id of the object, and whether it wrote it.
+TOUCHED: Final[dict[Field, dict[int, bool]]] = {}
 LOG: Final = Log()
 
 

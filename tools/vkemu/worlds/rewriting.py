@@ -49,6 +49,7 @@ def unseen(attribute: str, module: str) -> bool:
 
 Operand = Any  # a depth on the stack (1 is the top), an Instr, or ("const", value)
 Code = list[Any]
+NOTHING: Final[Code] = []
 
 
 def call(hook: Callable[..., None], *operands: Operand) -> Code:
@@ -122,8 +123,8 @@ class Rewriter:
             if at.name == "LOAD_CONST" and isinstance(at.arg, CodeType):
                 at = Instr("LOAD_CONST", self.rewrite(at.arg, once), location=at.location)
             if at.name in CALLING:
-                path = path_of(bytecode, n, int(at.arg)) if at.name != "CALL_FUNCTION_EX" else ()
-                before, instead, after = self.calls(at.name, at.arg, path), [], []
+                path = () if at.name == "CALL_FUNCTION_EX" else path_of(bytecode, n)
+                before, instead, after = self.calls(at.name, at.arg, path), NOTHING, NOTHING
             else:
                 before, instead, after = self.around(at, code, once, out)
             for extra in (*before, *instead, *after):
@@ -157,7 +158,8 @@ class Rewriter:
             hook = hook_of(accesses.first_writer if first else accesses.writer, attribute)
             return call(hook, 1, value), [], []
         if name in {"BUILD_LIST", "BUILD_MAP", "BUILD_SET"}:
-            return [], [], call(accesses.born, 1)
+            hook = accesses.born if arg else accesses.born_empty
+            return [], [], call(hook, 1)
         if name in {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"}:
             return self.global_name(name, arg), [], []
         if "DEREF" in name:

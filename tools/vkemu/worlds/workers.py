@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from vkemu.worlds.noting import HERE
+from vkemu.worlds.hooks import Hooks
+from vkemu.worlds.noting import HERE, OURS, thread_starts
 
 
 class GivenUp(BaseException):
@@ -47,6 +48,7 @@ class Worker:
         return self.done
 
     def _run(self) -> None:
+        OURS.add(threading.get_ident())
         HERE.on = self.noted
         try:
             self.run()
@@ -55,6 +57,7 @@ class Worker:
         finally:
             self.done = True
             OF_THREAD.pop(threading.current_thread(), None)
+            OURS.discard(threading.get_ident())
             self.back.release()
 
     def wait(self, until: Callable[[], bool]) -> None:
@@ -81,3 +84,14 @@ OF_THREAD: dict[threading.Thread, Worker] = {}
 
 def current() -> Worker | None:
     return OF_THREAD.get(threading.current_thread())
+
+
+def notice_others(hooks: Hooks) -> None:
+    """Threads that start meanwhile and are none of these."""
+
+    def start(self: threading.Thread) -> None:
+        if self not in OF_THREAD:
+            thread_starts()
+        starts(self)
+
+    starts = hooks.replace(threading.Thread, "start", start)
