@@ -18,10 +18,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
+from bytecode import Bytecode
 from vkemu import explore
 from vkemu.worlds.accesses import opaque
 from vkemu.worlds.asyncio_loop import Loop
+from vkemu.worlds.callees import path_of
 from vkemu.worlds.instrumenting import Instruments
+from vkemu.worlds.noting import HERE
 
 from tests.worlds.test_worlds import ends
 
@@ -90,6 +93,56 @@ def test_what_objects_of_the_standard_library_hold_is_followed(which: str) -> No
     result, found = ends(partial(uses, which), "trio")
 
     assert result.executions == len(found) == 2
+
+
+def at_rest() -> None:
+    pass
+
+
+async def beside_a_thread() -> None:
+    """A task fills a list, another empties it, or does nothing; a thread looks on."""
+    ITEMS.clear()
+    looks: list[bool] = []
+    thread = threading.Thread(target=lambda: looks.append(HERE.on))
+    thread.start()
+    thread.join()
+
+    async def ask() -> None:
+        empties()
+
+    async def fill() -> None:
+        ITEMS.append(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(fill)
+    assert looks == [False], "the thread is taken for the program's"
+
+
+ITEMS: list[int] = []
+empties: Any = at_rest
+
+
+def test_a_global_that_is_something_else_in_the_next_search_is_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert explore(beside_a_thread, backend="trio").executions == 1
+    monkeypatch.setitem(globals(), "empties", ITEMS.clear)
+
+    assert explore(beside_a_thread, backend="trio").executions == 2
+
+
+def test_what_a_call_calls_is_known_where_it_is_a_global() -> None:
+    def calling(x: Any) -> None:
+        len(x)
+        pytest.raises(x, match="a" + str(x[0], *x))
+        x.append(len)
+        (len if x else str)(x)
+
+    code = list(Bytecode.from_code(calling.__code__))
+    found = [path_of(code, n) for n, at in enumerate(code) if getattr(at, "name", "") == "PRECALL"]
+
+    assert found == [("len",), (), (), ()]
 
 
 async def tallied() -> None:
