@@ -115,6 +115,20 @@ def test_the_checks_of_a_line_come_cheap_ones_first() -> None:
     assert found[-1].executions > found[-4].executions
 
 
+def test_a_reverse_map_is_tried_with_its_own_policy() -> None:
+    path = "vkhost/rmap/shadow.py"
+    reached = [
+        Reach(f"{check} {policy}", "pass", seconds, {path: [7]})
+        for check in ("litmus W01", "litmus W02")
+        for policy, seconds in (("bloom", 1.0), ("hybrid", 2.0), ("shadow", 3.0))
+    ]
+
+    asked = [check.check for check in reaching(reached, path, 7, 7)]
+
+    own = ["litmus W01 bloom", "litmus W02 bloom", "litmus W01 shadow", "litmus W02 shadow"]
+    assert asked == own * 2
+
+
 def test_a_line_that_nothing_reaches_is_tried_with_what_comes_near() -> None:
     path = "vkhost/vm/vm_fault_page.py"
     lines = (ROOT / path).read_text().splitlines()

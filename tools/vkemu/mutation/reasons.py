@@ -146,6 +146,8 @@ REASONS: Final[dict[str, str]] = {
             "vkhost/vm/vnode.py:close",
             "vkhost/kern/proc.py:proc_create",
             "vkhost/kern/proc.py:vn_close",
+            "vkhost/pc64/cpu.py:forget_accesses",
+            "vkhost/pc64/physmem.py:forget_words",
         ),
         _SERVED,
     ),
