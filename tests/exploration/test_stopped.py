@@ -23,6 +23,7 @@ from vkemu.exploration.sharing.division import Division, Part
 from vkemu.exploration.sharing.jobs import Job, Report
 from vkemu.exploration.sharing.parallel import Coordinator
 from vkemu.exploration.strategies.random_walk import RandomWalk
+from vkemu.workers.processes import Here
 
 from tests.exploration.divided import lost_update
 
@@ -210,6 +211,28 @@ def test_ctrl_c_that_a_step_keeps_is_no_nondeterminism(build: int, strategy: str
 
     found = explore(program, strategy=strategy, seed=1, max_executions=100)
     assert (found.verdict, found.interrupted, found.exhausted) == ("unknown", True, False)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer of the process")
+def test_a_budget_that_ends_while_workers_are_closed_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine that takes long, and so does starting them."""
+    rings = []
+
+    def close(self: Here) -> None:
+        for _ in range(2):  # the first only looks where the search is
+            signal.raise_signal(signal.SIGALRM)
+
+    monkeypatch.setattr(Here, "close", close)
+    before = signal.signal(signal.SIGALRM, lambda *_: rings.append(1))
+    try:
+        found = explore(summed, max_seconds=100, checkpoint=tmp_path / "search")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert found.exhausted
+    assert len(rings) == 2
 
 
 def test_ctrl_c_that_a_program_swallows_ends_the_search() -> None:

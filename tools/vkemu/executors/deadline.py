@@ -47,8 +47,11 @@ def within(seconds: float | None, steps: Callable[[], object]) -> Iterator[None]
         return
     caller = sys._getframe(2)
     seen: list[object] = []
+    over: list[bool] = []
 
     def ring(_: int, frame: FrameType | None) -> None:
+        if over:
+            return
         if not seen:
             seen.append(steps())
             return
@@ -62,8 +65,12 @@ def within(seconds: float | None, steps: Callable[[], object]) -> Iterator[None]
     before = signal.signal(signal.SIGALRM, ring)
     left, interval = signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1e-3), year), GRACE)
     try:
-        yield
-    finally:
+        try:
+            yield
+        finally:
+            over.append(True)
+    finally:  # should it ring between the two
+        over.append(True)
         if left:
             left = max(left - (time.monotonic() - began), 1e-3)
         signal.setitimer(signal.ITIMER_REAL, left, interval)

@@ -83,11 +83,10 @@ def explore(
         from vkemu.exploration.sharing.parallel import explore_in_parts
 
         task = Task(name, seed, max_steps, stop_on_failure, on_step_bound, check)
-        with within(max_seconds, lambda: result.steps):
-            witnesses, ended, learned, forms = explore_in_parts(
-                program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
-                max_executions=max_executions, max_seconds=max_seconds, progress=progress,
-            )  # fmt: skip
+        witnesses, ended, learned, forms = explore_in_parts(
+            program, task, result, jobs=jobs, workers=workers, checkpoint=checkpoint,
+            max_executions=max_executions, max_seconds=max_seconds, progress=progress,
+        )  # fmt: skip
         audit_parts(run, result, learned, forms)
     else:
         search = Search(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import Any
 
+from vkemu.executors.deadline import within
 from vkemu.exploration.failure.origin import Build
 from vkemu.exploration.failure.witness import WITNESSES_MAX, Witness
 from vkemu.exploration.reduction.footprint import Learned, Objects
@@ -90,6 +92,11 @@ class Coordinator:
         self.finished = False
         self.options: dict[str, Any] = {}  # of every job from now on
         self.under_way: dict[int, tuple[Any, int]] = {}
+
+    def timed(self) -> AbstractContextManager[None]:
+        """For the search alone: to start workers, to save and to close takes what it takes."""
+        seconds = None if self.deadline is None else self.deadline - perf_counter()
+        return within(seconds, lambda: self.result.steps)
 
     @property
     def count(self) -> int:
@@ -309,13 +316,15 @@ def explore_in_parts(
                 saved = Checkpoint(checkpoint, program, task, coordinator, division)
                 saved.load()
             try:
-                coordinator.exhaustive(division, saved.save if saved is not None else None)
+                with coordinator.timed():
+                    coordinator.exhaustive(division, saved.save if saved is not None else None)
             finally:
                 if saved is not None:
                     saved.save(last=True)
             result.exhausted = coordinator.finished and not result.cut
         else:
-            coordinator.sampled()
+            with coordinator.timed():
+                coordinator.sampled()
             coordinator.finished = True
     except KeyboardInterrupt as stop:
         result.stopped(stop)
