@@ -123,7 +123,7 @@ class Rewriter:
             if at.name == "LOAD_CONST" and isinstance(at.arg, CodeType):
                 at = Instr("LOAD_CONST", self.rewrite(at.arg, once), location=at.location)
             if at.name in CALLING:
-                path = () if at.name == "CALL_FUNCTION_EX" else path_of(bytecode, n)
+                path = path_of(bytecode, n) if at.name in {"PRECALL", "CALL"} else ()
                 before, instead, after = self.calls(at.name, at.arg, path), NOTHING, NOTHING
             else:
                 before, instead, after = self.around(at, code, once, out)
