@@ -60,6 +60,10 @@ def execution_for(scenario: Scenario) -> Execution:
 
 
 def assemble(
-    scenario: Scenario, log: Log | None = None, execution: Execution | None = None
+    scenario: Scenario,
+    log: Log | None = None,
+    execution: Execution | None = None,
+    *,
+    quiet: bool = True,
 ) -> FakeMachine:
     return FakeMachine(scenario, log, Execution() if execution is None else execution)
