@@ -34,8 +34,8 @@ def live_schedule(
     if shown is not None:
         run = f"{scenario.name}/{scenario.policy}/{seed}"
         log = LiveLog(Writer(to_stream(shown)), run, live.schedule, renderer=renderer_for(shown))
-    assemble(scenario, log, live)
     try:
+        assemble(scenario, log, live)
         on_backend(backend, live.run)
     except KeyboardInterrupt:
         at = f"{scenario.name}, seed {seed} is at step {len(live.schedule)}"
