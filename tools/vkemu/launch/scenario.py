@@ -115,7 +115,7 @@ class NativeTable(Table, frozen=True):
     innocent: bool = False  # to kill it is a failure
     ops: Annotated[int, Meta(ge=0, le=10_000)] = 0  # drawn ones, instead of the rounds
     every: bool = False  # of every kind: mprotect, msync, mlock, a file's pages, forks
-    corners: bool = False  # beside these, every call that a kernel refuses
+    corners: bool = False  # before these, each call with its answer, and all that a kernel refuses
     seed: Annotated[int, Meta(ge=0)] | None = None  # of these; drawn from the run's
 
     @property

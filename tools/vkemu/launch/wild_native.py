@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import copy
 from random import Random
@@ -14,17 +13,11 @@ from vkprotocol.messages import (
     DISK_FD,
     CpuOps,
     Exit,
-    Kill,
     Madvise,
-    Mcontrol,
     Mmap,
     Msync,
     Munmap,
-    Pread,
     Request,
-    Sysctl,
-    VmspaceDestroy,
-    VmspaceMunmap,
 )
 from vkprotocol.mman import (
     MADV_DONTNEED,
@@ -34,7 +27,6 @@ from vkprotocol.mman import (
     MAP_FIXED,
     MAP_PRIVATE,
     MAP_SHARED,
-    MAP_STACK,
     MS_ASYNC,
     MS_INVALIDATE,
     MS_SYNC,
@@ -42,8 +34,9 @@ from vkprotocol.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
+from vkprotocol.param import PAGE_SIZE
 
+from vkemu.launch.answered import Answered, opened
 from vkemu.launch.native import Killed, Native
 from vkhost.kern.lwp import File, Proc
 from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
@@ -80,7 +73,10 @@ class WildNative(Native):
         self.kernel = kernel
         self.spawn = spawn
         self.random = Random(seed)
-        self.corners = corners
+        self.answered: Answered | None = None
+        if corners:
+            moves = not kernel.quirks.pwrite_einval
+            self.answered = Answered(self._call, self._stamp, opened(self.proc), moves)
         few = ("touch", "touch", "touch", "map", "unmap", "advise")
         self.ops = ALL if every else few
         self.locked = (0, 0)  # the last range
@@ -93,9 +89,8 @@ class WildNative(Native):
     async def _main(self) -> None:
         try:
             base = await self._mmap()
-            for request in refused(self._stamp) if self.corners else ():
-                reply = await self._call(request)
-                assert reply.errno, request
+            if self.answered is not None:
+                await self.answered.all()
             for lwp in self.proc.lwps[1:]:
                 self._born(self.proc, lwp.tid, base, self.rounds)
             await self._live(base, self.rounds)
@@ -174,37 +169,3 @@ class WildNative(Native):
     def _access(self, base: int) -> MemOp:
         va = base + self.random.randrange(self.pages) * PAGE_SIZE + self.random.randrange(4) * 8
         return load(va) if self.random.random() < 0.5 else store(va, self._stamp())
-
-
-def refused(stamp: Callable[[], int]) -> Iterator[Request]:
-    """A call for every reason that a kernel has to refuse one; the process has no vmspace."""
-    rw, anon = PROT_READ | PROT_WRITE, MAP_ANON | MAP_PRIVATE
-    size, end = PAGE_SIZE, VM_MAX_USER_ADDRESS
-
-    def mmap(addr: int, length: int, flags: int, fd: int = -1, offset: int = 0) -> Mmap:
-        return Mmap(
-            lwp=0, seq=stamp(), addr=addr, length=length, prot=rw, flags=flags, fd=fd, offset=offset
-        )
-
-    yield mmap(1, size, anon | MAP_FIXED)
-    yield mmap(end, size, anon | MAP_FIXED)
-    yield mmap(0, 1 << 50, anon)
-    yield mmap(0, size, MAP_PRIVATE, fd=9)
-    yield mmap(0, size, anon, fd=9)
-    yield mmap(0, size, MAP_SHARED, fd=3, offset=1)
-    yield mmap(0, size, anon | MAP_STACK, fd=9)
-    yield Munmap(lwp=0, seq=stamp(), addr=1, length=size)
-    yield Munmap(lwp=0, seq=stamp(), addr=end, length=size)
-    yield Madvise(lwp=0, seq=stamp(), addr=0, length=1 << 50, behav=MADV_FREE)
-    yield Madvise(lwp=0, seq=stamp(), addr=0, length=size, behav=99)
-    yield Mcontrol(lwp=0, seq=stamp(), addr=0, length=size, behav=99, value=0)
-    yield Msync(lwp=0, seq=stamp(), addr=1, length=size, flags=MS_SYNC)
-    yield Msync(lwp=0, seq=stamp(), addr=0, length=0, flags=MS_SYNC | MS_ASYNC)
-    yield Msync(lwp=0, seq=stamp(), addr=0, length=size, flags=MS_SYNC)
-    yield Sysctl(lwp=0, seq=stamp(), name="vm.nothing")
-    yield Sysctl(lwp=0, seq=stamp(), name="vm.stats.vm.v_free_count", new=1)
-    yield Kill(lwp=0, seq=stamp(), target=9, signo=1)
-    yield Kill(lwp=0, seq=stamp(), target=0, signo=99)
-    yield VmspaceDestroy(lwp=0, seq=stamp(), id=1)
-    yield VmspaceMunmap(lwp=0, seq=stamp(), id=1, addr=0, length=size)
-    yield Pread(lwp=0, seq=stamp(), fd=9, addr=0, offset=0)

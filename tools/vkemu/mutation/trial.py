@@ -15,9 +15,9 @@ from vkemu.verdict import UsageError
 Heard: TypeAlias = tuple[Literal["pass", "fail", "unknown"], str]
 DRAWN: Final = ("natives", "wild", "mixed", "tight")  # each seed is another program
 SCENARIOS: Final = (
-    *DRAWN, "quickstart", "corners", "demo", "late-enter", "cluster-launder", "no-pressure",
-    "oom-innocent", "reclaim-leak", "x86-hello", "x86-fork-cow", "x86-threads", "x86-float",
-    "x86-calls", "x86-unix",
+    *DRAWN, "answers", "quickstart", "corners", "demo", "late-enter", "cluster-launder",
+    "no-pressure", "oom-innocent", "reclaim-leak", "x86-hello", "x86-fork-cow", "x86-threads",
+    "x86-float", "x86-calls", "x86-unix",
 )  # fmt: skip
 SEEDS: Final = 24
 FEW: Final = 4  # of a scenario in which only the schedule is drawn
