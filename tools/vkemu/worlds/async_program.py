@@ -79,6 +79,7 @@ class AsyncProgram:
     def enter(self) -> Hooks:
         """Rewrite what there is to be rewritten, and take the place of what is outside."""
         gc.disable()  # what runs when it pleases the collector is not in the schedule
+        gc.unfreeze()  # else the collector does not tell of it
         hooks = Hooks()
         extra = self.options.get("instrument")
         self.instruments = Instruments(
@@ -112,10 +113,10 @@ class AsyncProgram:
         assert self.instruments is not None
         self.renewed += 1
         HERE.on = False
-        gc.unfreeze()  # else the collector does not tell of them
+        gc.collect()  # what executions before it have left
         self.instruments.install()
-        gc.freeze()  # what there is stays, and need not be looked at again
         name_roots(self.instruments, self.main)
+        gc.freeze()  # what there is stays, and need not be looked at again
         LOG.stale = False
 
     @contextmanager
@@ -123,7 +124,6 @@ class AsyncProgram:
         """For one search or replay: then everything is as it was."""
         collecting = gc.isenabled()
         drawn = random.getstate()
-        gc.collect()
         hooks = None
         quiet = warnings.catch_warnings()
         quiet.__enter__()
@@ -148,8 +148,8 @@ class AsyncProgram:
             if hooks is not None:
                 hooks.remove()
             random.setstate(drawn)
-            gc.unfreeze()
             gc.collect()
+            gc.unfreeze()
             quiet.__exit__(None, None, None)
             if collecting:
                 gc.enable()

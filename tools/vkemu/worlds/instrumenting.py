@@ -35,6 +35,7 @@ class Instruments:
         self.looked_at: set[str] = set()
         self.loaded = 0  # modules, when it was last looked
         self.written: dict[str, set[str]] = {}  # by module, globals that functions assign
+        self.functions: list[FunctionType] = []  # all that were loaded, whoever's
 
     def stems(self) -> list[str]:
         """Modules, or packages, whose code is rewritten."""
@@ -65,11 +66,15 @@ class Instruments:
         return stems
 
     def install(self) -> None:
-        """Rewrite what there is now; again after modules were loaded, or more is `WRITTEN`."""
+        """Rewrite what there is now; again after modules were loaded, or more is `WRITTEN`.
+
+        The collector tells of what is not frozen: of all at first, then of what has come since.
+        """
+        self.functions += [each for each in gc.get_objects() if type(each) is FunctionType]
         self.loaded = len(sys.modules)
         self.looked_at = set(sys.modules)
         self.remove()
-        found = list(functions_of(self.stems()))
+        found = functions_of(self.stems(), self.functions)
         written: set[str] = set()
         for function, module in found:
             into = self.written.setdefault(module, set())
@@ -197,8 +202,10 @@ def reachable(main: Any) -> list[str]:
     return list(found)
 
 
-def functions_of(stems: list[str]) -> Iterator[tuple[FunctionType, str]]:
-    """All functions that are loaded whose module is one of these, or below one, by name."""
+def functions_of(
+    stems: list[str], functions: list[FunctionType]
+) -> list[tuple[FunctionType, str]]:
+    """Those of `functions` whose module is one of these, or below one, by name."""
     wanted = tuple(stems)
     known: dict[str, bool] = {}
 
@@ -208,9 +215,7 @@ def functions_of(stems: list[str]) -> Iterator[tuple[FunctionType, str]]:
         return known[name]
 
     found = []
-    for thing in gc.get_objects():
-        if type(thing) is not FunctionType:
-            continue
+    for thing in functions:
         module = thing.__globals__.get("__name__")
         file = thing.__code__.co_filename
         if not isinstance(module, str):
@@ -223,7 +228,7 @@ def functions_of(stems: list[str]) -> Iterator[tuple[FunctionType, str]]:
         if ours(module):
             found.append((thing, module))
     found.sort(key=lambda pair: (pair[1], pair[0].__qualname__, pair[0].__code__.co_firstlineno))
-    return iter(found)
+    return found
 
 
 # -- names beforehand ----------------------------------------------------------------------------
