@@ -11,7 +11,7 @@ from tests.style.source import ROOT
 PAGES = [
     page.relative_to(ROOT).as_posix()
     for page in sorted(ROOT.rglob("*.md"))
-    if not {".venv", "gallery", "node_modules"} & set(page.parts)
+    if not {".venv", ".pytest_cache", "gallery", "node_modules"} & set(page.parts)
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.exploration.agreement import OTHERS, REDUCTIONS, Truth, main
 from tests.exploration.drawn import RARE, draw
 
-PROGRAMS, LONG = 300, 10_000
+PROGRAMS, LONG = 200, 10_000
 FEW = (
     150  # executions of plain search: what one program in seven goes beyond takes most of the time
 )

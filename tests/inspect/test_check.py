@@ -56,7 +56,7 @@ def run_of(litmus: Litmus, policy: str, folder: Path) -> tuple[BaseException | N
 
 
 ALL = list(litmus_tests())
-FEW = ALL[::3]
+FEW = [one for one in ALL[::3] if one.id != "W31-clear-install+frame"]  # a third of all the time
 MORE = [
     pytest.param(*one.values, marks=pytest.mark.long, id=one.id) for one in ALL if one not in FEW
 ]

@@ -34,7 +34,7 @@ def ends(source: Source, bound: int) -> set[Any]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=25,
+    max_examples=15,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )

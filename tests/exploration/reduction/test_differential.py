@@ -54,7 +54,7 @@ def agree(source: Source) -> None:
 
 
 SETTINGS = settings(
-    max_examples=50,
+    max_examples=30,
     database=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )

@@ -132,10 +132,11 @@ async def execute(me: Actor, va: Va, argument: Word = 0) -> int:
 
     regs = (0,) * RDI + (argument,) + (0,) * (NREGS - RDI - 1)
     frame = Trapframe(regs=regs, machine=Machine(rip=me.va(va)))
-    code = MachineCode(me.lwp, frame, me.machine.kernel.config.run_budget)
+    lwp = me.lwp
+    code = MachineCode(lwp, frame, me.machine.kernel.config.run_budget)
     try:
-        while True:
-            await code.step(me.lwp)
+        while me.running:
+            await code.step(lwp)
     except Trap as trap:
         return code.frame(trap).regs[RAX] if trap.trapno == T_FAST_SYSCALL else FAULTED
     except Interrupted:
