@@ -132,10 +132,11 @@ async def execute(me: Actor, va: Va, argument: Word = 0) -> int:
 
     regs = (0,) * RDI + (argument,) + (0,) * (NREGS - RDI - 1)
     frame = Trapframe(regs=regs, machine=Machine(rip=me.va(va)))
-    lwp = me.lwp
+    lwp = me.running.lwp
+    assert lwp is not None
     code = MachineCode(lwp, frame, me.machine.kernel.config.run_budget)
     try:
-        while me.running:
+        while True:
             await code.step(lwp)
     except Trap as trap:
         return code.frame(trap).regs[RAX] if trap.trapno == T_FAST_SYSCALL else FAULTED

@@ -202,9 +202,7 @@ def reachable(main: Any) -> list[str]:
     return list(found)
 
 
-def functions_of(
-    stems: list[str], functions: list[FunctionType]
-) -> list[tuple[FunctionType, str]]:
+def functions_of(stems: list[str], functions: list[FunctionType]) -> list[tuple[FunctionType, str]]:
     """Those of `functions` whose module is one of these, or below one, by name."""
     wanted = tuple(stems)
     known: dict[str, bool] = {}
