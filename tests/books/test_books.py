@@ -195,7 +195,13 @@ def kept_kva(guest: Vkernel) -> Callable[[], object]:
     return lambda: guest.kva.used.__setitem__(-1, False)
 
 
+def lost_result(guest: Vkernel) -> Callable[[], object]:
+    result = guest.results.pop(1)
+    return lambda: guest.results.__setitem__(1, result)
+
+
 GUEST_FALSE = [
+    (lost_result, "programs that have ended"),
     (lost_frame, "free frames"),
     (kept_hold, "hold_count of"),
     (kept_resident, "resident_count of"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vkemu.launch.scenario import SHIPPED, load
 from vkemu.oracle import Violation
 from vkemu.report.trial import attempt
 from vkemu.verdict import UsageError
+from vkprotocol.param import PAGE_SIZE, VM_MAX_USER_ADDRESS
 
 from vkguest.kern.errors import GuestPanic
 from vkguest.kern.imgact_elf import elf_image
@@ -116,6 +118,24 @@ def test_a_file_that_cannot_be_loaded_says_where(at: int, raw: bytes, says: str)
     good = (PROGRAMS / "hello.elf").read_bytes()
     with pytest.raises(ValueError, match=says):
         elf_image("x", good[:at] + raw + good[at + len(raw) :])
+
+
+def elf_of(phoff: int, va: int, size: int) -> bytes:
+    """Two program headers at `phoff`: a segment of `size` bytes at `va`, and nothing."""
+    fields = (2, 62, 1, va, phoff, 0, 0, 64, 56, 2, 0, 0, 0)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", *fields)
+    load, executable = 1, 5
+    segment = struct.pack("<IIQQQQQQ", load, executable, 0, va, va, 0, size, PAGE_SIZE)
+    return header.ljust(phoff, b"\0") + segment + bytes(56)
+
+
+@pytest.mark.parametrize("va", [PAGE_SIZE, VM_MAX_USER_ADDRESS - PAGE_SIZE])
+def test_a_file_of_which_nothing_is_too_much_is_loaded(va: int) -> None:
+    """Its last byte is that of the program headers; first and last page of user memory."""
+    image = elf_image("x", elf_of(PAGE_SIZE, va, PAGE_SIZE))
+
+    (segment,) = image.segments
+    assert (segment.start, segment.end, image.phnum) == (va, va + PAGE_SIZE, 2)
 
 
 @pytest.mark.parametrize(

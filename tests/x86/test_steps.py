@@ -75,3 +75,21 @@ def test_accesses_are_merged_only_where_the_setting_says_so(code: list[str], ins
 @given(PROGRAM)
 def test_a_program_ends_the_same_whatever_a_step_holds(code: list[str]) -> None:
     assert ran(code)[1] == ran(code, user_insns=7)[1] == ran(code, user_insns=1000)[1]
+
+
+def test_each_access_and_each_instruction_is_told() -> None:
+    """Whoever judges what programs see has nothing else."""
+    code = [INSNS["mov rax, [rbx]"], INSNS["mov [rbx], rcx"], INSNS["nop"]]
+    k, _ = ran(code)
+
+    told = [made for made in k.accesses() if made]
+    assert told == [[("mem.load", DATA * PAGE)], [("mem.store", DATA * PAGE)]]
+    assert sum(event[3] for event in k.named("user.insns")) == len(code) + 1
+
+
+def test_what_goes_round_for_ever_ends_with_its_quantum() -> None:
+    for options in ({}, {"user_insns": 100}, {"user_insns": 100, "merge_accesses": True}):
+        k = Watched("ebfe", **options)  # jmp to itself
+        reply = k.enter_user(budget=50)
+        assert reply.frame is not None
+        assert reply.frame.budget == 0

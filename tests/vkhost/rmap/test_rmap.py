@@ -75,6 +75,7 @@ def test_remove_all(policy: str, left: tuple[bool, bool]) -> None:
     two.do(pmap_remove_all(two.m))
 
     assert tuple(map(bool, two.ptes)) == left
+    assert two.machine.kernel.rmap.statistics().flushes == left.count(False)
     assert not two.machine.flags(two.m) & (PG_MAPPED | PG_WRITEABLE | PG_VPTMAPPED)
     assert two.m.dirty.value
     assert two.machine.flags(two.m) & PG_REFERENCED

@@ -13,8 +13,9 @@ from vkprotocol.mman import MADV_INVAL, MADV_SETMAP
 from tests.vkhost.vkernel import RW, Vkernel
 from vkhost.kern.lwp import Lwp
 from vkhost.kern.panic import Panic
+from vkhost.kern.proc import lwp_reap
 from vkhost.pc64.pmap_switch import swtch_in
-from vkhost.pc64.trap import vmspace_ctl
+from vkhost.pc64.trap import _enter, vmspace_ctl
 from vkhost.quirks import Quirks
 from vkhost.vm.vm_vmspace import (
     VKE_REF_DELETED,
@@ -24,6 +25,7 @@ from vkhost.vm.vm_vmspace import (
     vkernel_lwp_exit,
     vmspace_create,
     vmspace_destroy,
+    vmspace_entry_cache,
     vmspace_entry_drop,
 )
 
@@ -200,9 +202,6 @@ def test_an_lwp_killed_while_running_gives_everything_back() -> None:
     k = created()
 
     async def run() -> None:
-        from vkhost.pc64.trap import _enter
-        from vkhost.vm.vm_vmspace import vmspace_entry_cache
-
         ve = await vkernel_find_vmspace(k.lwp, k.proc.p_vkernel.value, ID)
         assert ve is not None
         await vmspace_entry_cache(k.lwp, ve)
@@ -216,6 +215,29 @@ def test_an_lwp_killed_while_running_gives_everything_back() -> None:
     assert (ve.refs.value, ve.cache_refs.value) == (0, 1)
     assert k.lwp.vmspace is k.own
     assert f"Warning, pid {k.proc.pid} killed with active VC!" in k.named("console")[0][1]
+
+
+def test_who_reaps_an_lwp_takes_its_cpu_off_its_page_tables_and_the_last_the_process() -> None:
+    """kern_exit.c:lwp_exit, of threads that have ended in the midst of something."""
+    k = created()
+    first, second = k.proc.lwps
+
+    async def run() -> None:
+        await swtch_in(first)
+        ve = await vkernel_find_vmspace(first, k.proc.p_vkernel.value, ID)
+        assert ve is not None
+        await vmspace_entry_cache(first, ve)
+        await _enter(first, ve)
+        await vmspace_entry_drop(ve)
+
+    k.do(run())
+    for _ in range(2):  # once is enough
+        k.do(lwp_reap(first))
+    assert (k.own.pmap.pm_active.value, k.proc.zombie) == (0, False)
+
+    k.do(swtch_in(second))
+    k.do(lwp_reap(second))
+    assert k.proc.zombie
 
 
 def recycled(k: Vkernel) -> tuple[VmspaceEntry, VmspaceEntry]:

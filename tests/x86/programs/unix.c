@@ -55,17 +55,19 @@ static void reap(long pid, int status)
 	check(found == status, "status of a child");
 }
 
-/* A child writes more than a pipe holds, from where no page begins, and we read it in parts. */
+/* A child writes more than a pipe holds, in pieces and from where no page begins, and we read it in
+   parts. */
 static void pipes(void)
 {
-	long fds[2], size = PAGE + 999, got = 0;
+	long fds[2], first = 1000, size = PAGE + 999, got = 0;
 	check(pipe(fds) > 2, "pipe");
 	for (long i = 0; i < size; i++)
 		out[77 + i] = i * 7 + i / 256;
 	long pid = sys(SYS_fork, 0, 0, 0);
 	if (pid == 0) {
 		sys(SYS_close, fds[0], 0, 0);
-		check(sys(SYS_write, fds[1], out + 77, size) == size, "write");
+		check(sys(SYS_write, fds[1], out + 77, first) == first, "write");
+		check(sys(SYS_write, fds[1], out + 77 + first, size - first) == size - first, "write");
 		sys(SYS_exit, 0, 0, 0);
 	}
 	sys(SYS_close, fds[1], 0, 0);

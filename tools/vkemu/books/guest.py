@@ -64,6 +64,9 @@ class GuestBooks:
 
     def check(self) -> None:
         guest, zone = self.guest, self.guest.vmspaces
+        if guest.exited.value == len(guest.cpus) and not guest.failed:
+            programs = range(1, len(guest.programs) + 1)
+            self._agree("programs that have ended", guest.results.keys() >= {*programs}, True)
         self._agree("vmspaces, used and cached", len(self.vmspaces) + len(zone.free), zone.made)
         for vm in zone.free:
             self._agree(f"entries of the map of pmap {vm.pmap.id:#x}", len(vm.vm_map.entries), 0)

@@ -67,31 +67,22 @@ PAGES: Final = 2  # of the file, and half of one
 HALF: Final = PAGE_SIZE // 2
 
 
-def opened(proc: Proc) -> MemoryVnode:
-    """The file of the calls. Nobody has its name, so that the reference knows nothing of it."""
-    file = MemoryVnode(f"{proc.name}.half", PAGES * PAGE_SIZE + HALF)
-    file.unlinked = True
-    proc.files[BOTH] = File(file)
-    proc.files[READ] = File(file, fwrite=False)
-    proc.files[WRITE] = File(file, fread=False)
-    return file
-
-
 class Answered:
-    """`do`: makes a request and gives the reply; `stamp`: its number; `moves`: the kernel has
-    vmspace_pread and vmspace_pwrite."""
+    """`do`: makes a request of the process and gives the reply; `stamp`: the request's number."""
 
     def __init__(
-        self,
-        do: Callable[[Request], Awaitable[Reply]],
-        stamp: Callable[[], int],
-        file: MemoryVnode,
-        moves: bool,
+        self, do: Callable[[Request], Awaitable[Reply]], stamp: Callable[[], int], proc: Proc
     ) -> None:
         self.do = do
         self.stamp = stamp
-        self.file = file
-        self.moves = moves
+        self.proc = proc
+        self.moves = not proc.kernel.quirks.pwrite_einval  # vmspace_pread and vmspace_pwrite do
+        # Nobody has its name, so that the reference knows nothing of it.
+        self.file = MemoryVnode(f"{proc.name}.half", PAGES * PAGE_SIZE + HALF)
+        self.file.unlinked = True
+        proc.files[BOTH] = File(self.file)
+        proc.files[READ] = File(self.file, fwrite=False)
+        proc.files[WRITE] = File(self.file, fread=False)
 
     async def ask(
         self, kind: type[Request], errno: int = 0, value: int | None = None, **fields: Any
@@ -116,6 +107,7 @@ class Answered:
         await self.placement()
         await self.stacks()
         await self.ranges()
+        await self.limits()
         await self.locks()
         await self.files()
         await self.mapped_files()
@@ -193,6 +185,27 @@ class Answered:
         await self.ask(Mcontrol, bad, addr=AT, length=size, behav=99, value=0)
         await self.ask(Msync, bad, addr=AT, length=0, flags=MS_ASYNC | MS_INVALIDATE)
         await self.ask(Msync, addr=AT, length=0, flags=MS_ASYNC)
+
+    async def limits(self) -> None:
+        """There are so many entries and so many bytes, and no more; what one entry could say is
+        said by one."""
+        proc, at, pages = self.proc, AT + SEG_SIZE, 8
+        entries, size = proc.max_proc_mmap, proc.rlimit_vmem
+        await self.mmap(value=at, addr=at, length=pages * PAGE_SIZE)
+        for n in range(pages):
+            page = {"addr": at + n * PAGE_SIZE, "length": PAGE_SIZE}
+            await self.ask(Mprotect, **page, prot=PROT_READ)
+            await self.ask(Mprotect, **page, prot=RW)
+        proc.max_proc_mmap = 4  # what the process has begun with, AT, that, and one more
+        await self.mmap(value=at + SEG_SIZE, addr=at + SEG_SIZE)
+        await self.mmap(Errno.ENOMEM, addr=at + 2 * SEG_SIZE)
+        proc.max_proc_mmap, proc.rlimit_vmem = entries, SEG_SIZE
+        await self.mmap(Errno.ENOMEM, addr=at + 2 * SEG_SIZE, length=SEG_SIZE)
+        await self.mmap(addr=at + 2 * SEG_SIZE)
+        proc.rlimit_vmem = size
+        await self.ask(Munmap, addr=at, length=pages * PAGE_SIZE)
+        for n in (1, 2):
+            await self.ask(Munmap, addr=at + n * SEG_SIZE, length=PAGE_SIZE)
 
     async def locks(self) -> None:
         page = {"addr": AT, "length": PAGE_SIZE}

@@ -36,7 +36,7 @@ from vkprotocol.mman import (
 )
 from vkprotocol.param import PAGE_SIZE
 
-from vkemu.launch.answered import Answered, opened
+from vkemu.launch.answered import Answered
 from vkemu.launch.native import Killed, Native
 from vkhost.kern.lwp import File, Proc
 from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
@@ -75,8 +75,7 @@ class WildNative(Native):
         self.random = Random(seed)
         self.answered: Answered | None = None
         if corners:
-            moves = not kernel.quirks.pwrite_einval
-            self.answered = Answered(self._call, self._stamp, opened(self.proc), moves)
+            self.answered = Answered(self._call, self._stamp, self.proc)
         few = ("touch", "touch", "touch", "map", "unmap", "advise")
         self.ops = ALL if every else few
         self.locked = (0, 0)  # the last range

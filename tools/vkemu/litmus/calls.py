@@ -18,6 +18,7 @@ from vkprotocol.mman import (
     MAP_ANON,
     MAP_FIXED,
     MAP_SHARED,
+    MAP_SIZEALIGN,
     PROT_NONE,
     PROT_READ,
     PROT_WRITE,
@@ -43,7 +44,7 @@ RW: Final = PROT_READ | PROT_WRITE
 PROTS: Final = {"none": PROT_NONE, "r": PROT_READ, "rw": RW}
 ADVICE: Final = {"free": MADV_FREE, "dontneed": MADV_DONTNEED}
 QUEUES: Final = {"active": PQ_ACTIVE, "inactive": PQ_INACTIVE}
-SHARING: Final = {"private": 0, "shared": MAP_SHARED}
+SHARING: Final = {"private": 0, "shared": MAP_SHARED, "large": MAP_SIZEALIGN}
 Prot: TypeAlias = Annotated[str, choice(*PROTS)]
 Advice: TypeAlias = Annotated[str, choice(*ADVICE)]
 Queue: TypeAlias = Annotated[str, choice(*QUEUES)]
@@ -159,7 +160,7 @@ def copyout(code: Code, va: Va, value: Word) -> None:
 
 @verb("process child image", CALLS)
 def mmap(code: Code, va: Va, pages: Pages, sharing: Sharing = "private") -> None:
-    """Anonymous memory in place of what is mapped there."""
+    """Anonymous memory in place of what is mapped there; `large`: wired, by one PS entry."""
     flags = MAP_ANON | MAP_FIXED | SHARING[sharing]
     code.call(Sys.MMAP, code.va(va), pages * PAGE_SIZE, RW, flags)
 

