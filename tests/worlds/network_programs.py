@@ -84,6 +84,30 @@ async def protocols_on_sockets() -> bytes:
     return bytes(said[:1] * (len(said) // 1000))
 
 
+async def shout_on_sockets() -> bytes:
+    """As little as there can be of it: dfs gets through in any order of callbacks."""
+    loop = asyncio.get_running_loop()
+
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data.upper())
+            self.transport.close()
+
+    server = await loop.create_server(Server, "127.0.0.1", 0)
+    said = bytearray()
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, server.sockets[0].getsockname())
+        await loop.sock_sendall(sock, b"abc\n")
+        while data := await loop.sock_recv(sock, 3):
+            said += data
+    server.close()
+    return bytes(said)
+
+
 async def nobody_listens() -> str:
     """It knows what to do about it."""
     try:

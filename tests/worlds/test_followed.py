@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import copy
 import hashlib
+import http
 import io
 import itertools
 import queue
+import socket
 import threading
 import weakref
 from collections.abc import Generator
@@ -93,6 +96,24 @@ def test_what_objects_of_the_standard_library_hold_is_followed(which: str) -> No
     result, found = ends(partial(uses, which), "trio")
 
     assert result.executions == len(found) == 2
+
+
+async def use_everybodys() -> None:
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    copy.deepcopy({"status": [http.HTTPStatus(404), {1}]})  # by `id`, which is another each time
+
+
+async def share_nothing() -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(use_everybodys)
+
+
+def test_constants_and_ids_are_nobodys() -> None:
+    """Whoever comes first has not made them; they were objects of its step."""
+    result, _ = ends(share_nothing, "trio")
+
+    assert (result.executions, result.exhausted) == (1, True)
 
 
 def at_rest() -> None:

@@ -23,14 +23,17 @@ def ends(program: Any, backend: str, **options: Any) -> tuple[Any, Counter[str]]
     return result, found
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("order", ["arrival", "any"])
-def test_dpor_ends_as_dfs_does_in_fewer_executions(order: str) -> None:
-    result, found = ends(network_programs.shout_on_asyncio, "asyncio", order=order)
-    plain, all_ = ends(
-        network_programs.shout_on_asyncio, "asyncio", order=order, strategy="dfs",
-        max_executions=100_000,
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("program", "order"),
+    [
+        (network_programs.shout_on_sockets, "arrival"),
+        (network_programs.shout_on_sockets, "any"),
+        pytest.param(network_programs.shout_on_asyncio, "arrival", marks=pytest.mark.long),
+    ],
+)
+def test_dpor_ends_as_dfs_does_in_fewer_executions(program: Any, order: str) -> None:
+    result, found = ends(program, "asyncio", order=order)
+    plain, all_ = ends(program, "asyncio", order=order, strategy="dfs", max_executions=10_000)
 
     assert (result.exhausted, plain.exhausted) == (True, True)
     assert result.executions < plain.executions

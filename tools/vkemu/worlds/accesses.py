@@ -10,6 +10,7 @@ import collections
 import gc
 import itertools
 from collections.abc import Callable
+from enum import EnumType
 from threading import local
 from types import (
     CellType,
@@ -58,6 +59,8 @@ def opaque(kind: type) -> bool:
     """An object of a type that nobody knows, of C or the standard library: whatever is done to it
     may change it."""
     known = _opaque.get(kind)
+    if known is None and isinstance(kind, EnumType):
+        known = _opaque[kind] = False  # its members are constants
     if known is None:
         order = kind.__mro__
         at = next(n for n, cls in enumerate(order) if not made_by_class_statement(cls))

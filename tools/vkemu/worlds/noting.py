@@ -17,6 +17,7 @@ import sys
 import weakref
 from _thread import get_ident
 from collections.abc import Callable
+from enum import EnumType
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, Final, TypeAlias
 
@@ -279,6 +280,8 @@ def name_all(value: Any, depth: int = 6) -> None:
             name_all(value.__self__, depth - 1)
             name_all(value.__func__, depth - 1)
         return
+    if isinstance(kind, EnumType) or issubclass(kind, type):
+        return  # constants and classes: whoever is given one first has not made it
     LOG.name(value)
     if depth:
         name_parts(value, kind, depth - 1)
@@ -344,6 +347,8 @@ def whole(obj: Any, write: bool) -> None:
 def place(key: Any) -> Any:
     """What tells this key from others, in all executions; None where nothing does."""
     kind = type(key)
+    if kind is int and key > 1 << 32:  # an `id`, most likely, which is another in each execution
+        return None
     if kind in {str, int, bytes, float, bool, type(None)}:
         return (kind.__name__, key)
     if kind is tuple:
