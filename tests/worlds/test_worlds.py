@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import random
 import re
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -304,38 +301,6 @@ def test_no_trace_is_lost_between_parts(strategy: str, executions: int) -> None:
         found = torn(program, strategy, seed=1)
 
     assert found.executions == executions
-
-
-@pytest.mark.long
-def test_what_other_threads_do_is_no_part_of_the_program() -> None:
-    """A test runner's, or those of a client: they run code that is followed, too."""
-    over = threading.Event()
-
-    class Other:
-        times = 0
-
-        @contextlib.contextmanager
-        def held(self) -> Iterator[None]:
-            self.times += 1
-            yield
-
-    def busy() -> None:
-        queue = Other()
-        while not over.is_set():
-            with queue.held():
-                pass
-
-    other = threading.Thread(target=busy)
-    interval = sys.getswitchinterval()
-    other.start()
-    try:
-        sys.setswitchinterval(1e-4)
-        found = explore(programs.two_locks, backend="trio", stop_on_failure=False)
-    finally:
-        sys.setswitchinterval(interval)
-        over.set()
-        other.join()
-    assert (found.executions, found.doubt) == (5, "")
 
 
 def test_what_closures_hold_has_the_same_name_whatever_else_is_loaded() -> None:

@@ -6,10 +6,11 @@ import asyncio
 import asyncio.base_events
 import asyncio.futures
 import asyncio.tasks
+from _thread import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vkemu.worlds.asyncio_sockets import Networking
-from vkemu.worlds.noting import LOG, touch
+from vkemu.worlds.noting import LOG, OURS, touch
 
 if TYPE_CHECKING:
     from vkemu.worlds.asyncio_world import AsyncioWorld
@@ -26,12 +27,30 @@ def ordered_hash(self: Any) -> int:
     return hash(LOG.names.get(id(self)) or LOG.name(self))
 
 
-class Task(PyTask):  # type: ignore[misc]
+class Ours(type):
+    """Classes that stand for those of C in the program's threads alone. In another thread, as that
+    of a client whose loop goes on meanwhile, they are those of C, which its modules know."""
+
+    def __call__(cls, *args: Any, **named: Any) -> Any:
+        of_c = vars(cls).get("of_c")  # no subclass has one
+        made = cls if of_c is None or get_ident() in OURS else of_c
+        return type.__call__(made, *args, **named)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if type.__instancecheck__(cls, instance):
+            return True
+        of_c = vars(cls).get("of_c")
+        return of_c is not None and get_ident() not in OURS and isinstance(instance, of_c)
+
+
+class Task(PyTask, metaclass=Ours):  # type: ignore[misc]
+    of_c = asyncio.Task
     __hash__ = ordered_hash
     __eq__ = object.__eq__
 
 
-class Future(PyFuture):  # type: ignore[misc]
+class Future(PyFuture, metaclass=Ours):  # type: ignore[misc]
+    of_c = asyncio.Future
     __hash__ = ordered_hash
     __eq__ = object.__eq__
 
