@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -72,6 +74,29 @@ def test_processes_answer_and_their_death_is_one_line() -> None:
     with pytest.raises(WorkersError, match="a worker process died"):
         list(answered(die, QUESTIONS, workers))
     workers.close()
+
+
+STARTING = """
+import sys
+sys.path.insert(0, ".")
+from vkemu.workers.processes import Processes
+try:
+    Processes(1, ["interrupts"])
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_processes_start_is_heard_by_who_starts_them(tmp_path: Path) -> None:
+    """And by nobody else of the terminal's group."""
+    text = "import os, signal; os.killpg(0, signal.SIGINT)"
+    (tmp_path / "interrupts.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING], cwd=tmp_path, capture_output=True, text=True,
+        start_new_session=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("heard\n", "", 0)
 
 
 def test_a_job_that_cannot_be_unpickled_fails_with_its_number() -> None:

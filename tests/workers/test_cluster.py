@@ -46,6 +46,27 @@ def test_two_clusters_of_one_machine_do_not_meet(workers: DaskWorkers) -> None:
         assert (workers.count, others.count) == (2, 1)
 
 
+def test_ctrl_c_while_a_cluster_starts_is_heard_when_it_has_started(
+    workers: DaskWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    class Starting:
+        def __init__(self, **_: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        def __enter__(self) -> Starting:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("distributed.LocalCluster", Starting)
+    with pytest.raises(KeyboardInterrupt), cluster.connected("dask-local:1"):
+        pass
+    assert closed == [True]
+
+
 class Killer:
     """Kills one of the worker processes, again and again, from within the search."""
 

@@ -8,9 +8,8 @@ they like on it, with us or without.
 from __future__ import annotations
 
 import pickle
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from uuid import uuid4
 from vkemu.workers.alone import Alone
 from vkemu.workers.code import code_digest
 from vkemu.workers.job import Failed, Job, Kept, WorkersError, performed
+from vkemu.workers.processes import held_back
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -175,16 +175,12 @@ def _own_cluster(wanted: int, preload: Sequence[str]) -> Iterator[Client]:
 
     with dask.config.set(OWN):
         get_mp_context().set_forkserver_preload(["distributed", "vkemu.workers.cluster", *preload])
-        # Ctrl-C is ours to handle: the processes of the cluster inherit that they do not.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            own = LocalCluster(
-                n_workers=wanted or None, threads_per_worker=1, processes=True, memory_limit=0,
-                dashboard_address=None, silence_logs=50,
-                # It serves HTTP all the same, and warns when its port is another cluster's.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            )  # fmt: skip
-        finally:
-            signal.signal(signal.SIGINT, before)
-        with own, Client(own, set_as_default=False) as client:
-            yield client
+        with ExitStack() as opened:
+            with held_back():
+                own = opened.enter_context(LocalCluster(
+                    n_workers=wanted or None, threads_per_worker=1, processes=True, memory_limit=0,
+                    dashboard_address=None, silence_logs=50,
+                    # It serves HTTP all the same, and warns when its port is another cluster's.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                ))  # fmt: skip
+            yield opened.enter_context(Client(own, set_as_default=False))

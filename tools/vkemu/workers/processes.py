@@ -6,8 +6,9 @@ import multiprocessing
 import pickle
 import signal
 from collections import deque
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -31,12 +32,26 @@ class Here:
         self._jobs.clear()
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C is ours to handle: what is started in the body never hears of it, and we do, but when
+    it is started."""
+    resource_tracker.ensure_running()  # to start it would let the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Processes:
     """In `count` processes, started by a fork server that has imported `preload`."""
 
     def __init__(self, count: int, preload: Iterable[str] = ()) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["vkemu.workers.processes", *preload])
+        with held_back():
+            forkserver.ensure_running()
         self.count = count
         self._jobs: deque[tuple[int, bytes]] = deque()
         self._idle: list[Connection] = []
