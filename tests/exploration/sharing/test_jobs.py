@@ -145,6 +145,7 @@ def test_nothing_is_abandoned_in_parts() -> None:
     found = divided(Even({b"": Hand(program, task)}), 8, kept)
     assert (found.executions, found.blocked) == (1536, 0)
     assert kept.most <= 12  # of those who wait, too
+    assert kept.done == pytest.approx(1)  # no more and no less, of all there is
 
 
 def test_a_checkpoint_has_what_was_found_for_who_waits(tmp_path: Path) -> None:
@@ -156,6 +157,20 @@ def test_a_checkpoint_has_what_was_found_for_who_waits(tmp_path: Path) -> None:
             program, workers=workers, jobs=4, max_executions=bound, checkpoint=tmp_path / "search"
         )
     assert (found.executions, found.blocked, found.exhausted) == (64, 0, True)
+
+
+@pytest.mark.parametrize("bound", [27, 28, 29])
+def test_as_many_executions_as_there_may_be_are_no_end(bound: int) -> None:
+    """Whether anything is left then nobody says, and not now and then who has it in parts."""
+    program = partial(lastzero, n=4)
+    one = explore(program, max_executions=bound)
+    assert one.exhausted == (bound > 28)
+    for jobs in range(1, 5):
+        workers = Torn(program, Task("dpor", 0, 10_000, True, "unknown", False), Random(jobs))
+        found = explore(program, workers=workers, jobs=jobs, max_executions=bound)
+        assert (found.executions, found.verdict, found.exhausted, found.bound) == (
+            one.executions, one.verdict, one.exhausted, one.bound,
+        )  # fmt: skip
 
 
 class Recalling(Here):

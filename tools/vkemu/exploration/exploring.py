@@ -54,10 +54,10 @@ def explore(
 
     `progress` is called with the unfinished result a few times a second, `each` with the `Run` of
     every complete execution (its `error`, its `schedule`, and the program's objects as it left
-    them). `jobs` processes share the work; the program must then be one that they can import.
-    `checkpoint` is a file that says what is left of an exhaustive search: written every few
-    seconds and at the end, read when it exists. `workers` does the jobs elsewhere, see
-    `vkemu.workers`.
+    them; again of all when a search finds out that more matters, and begins again). `jobs`
+    processes share the work; the program must then be one that they can import. `checkpoint` is
+    a file that says what is left of an exhaustive search: written every few seconds and at the end,
+    read when it exists. `workers` does the jobs elsewhere, see `vkemu.workers`.
     """
     check_arguments(
         strategy=strategy, seed=seed, max_executions=max_executions, max_seconds=max_seconds,

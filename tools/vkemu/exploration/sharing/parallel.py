@@ -137,6 +137,10 @@ class Coordinator:
             return left
         return max(0, -(-left // max(2 * self.count, waiting)))
 
+    def used_up(self) -> bool:
+        done = self.result.executions + self.result.cut
+        return self.max_executions is not None and done >= self.max_executions
+
     def out_of_time(self) -> bool:
         return self.deadline is not None and perf_counter() >= self.deadline
 
@@ -192,7 +196,8 @@ class Coordinator:
                 return
             if save is not None:
                 save()
-        self.finished = not division.parts
+        # One process does not look whether anything is left when its executions are used up.
+        self.finished = not division.parts and not (self.number and self.used_up())
 
     def _begin_again(self, division: Division, reports: list[Report]) -> None:
         """More depends on each other than was known: what has been done does not count.
