@@ -66,10 +66,11 @@ def test_an_error_of_a_call_is_raised() -> None:
 @pytest.mark.slow
 def test_processes_answer_and_their_death_is_one_line() -> None:
     workers = Processes(2)
-    workers.submit(Waiting(7))
-    workers.recall()
-    workers.recall()
-    assert workers.results() == [Answer(7)]
+    for number in (7, 8):  # whoever was recalled can be recalled again
+        workers.submit(Waiting(number))
+        workers.recall()
+        workers.recall()
+        assert workers.results() == [Answer(number)]
     assert list(answered(square, QUESTIONS, workers)) == [n * n for n in range(20)]
     with pytest.raises(WorkersError, match="a worker process died"):
         list(answered(die, QUESTIONS, workers))
@@ -77,7 +78,8 @@ def test_processes_answer_and_their_death_is_one_line() -> None:
 
 
 STARTING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, ".")
 from vkemu.workers.processes import Processes
 try:

@@ -219,6 +219,17 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         explore(compiled(SOURCE), checkpoint=file)
 
 
+def test_a_checkpoint_that_was_changed_is_refused(tmp_path: Path) -> None:
+    """Wherever: a count that is another would be told as the search's."""
+    file = tmp_path / "search"
+    explore(compiled(SOURCE), checkpoint=file, max_executions=3)
+    content = file.read_bytes()
+    for at in range(0, len(content), 17):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(ExplorationError, match=f"^checkpoint {file}: cannot be read: "):
+            explore(compiled(SOURCE), checkpoint=file)
+
+
 def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     file = tmp_path / "none" / "search"
     with pytest.raises(ExplorationError, match=f"^checkpoint {file}: cannot be written: no folder"):

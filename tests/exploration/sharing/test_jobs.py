@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from vkemu.exploration import ExplorationError
 from vkemu.exploration.reduction.footprint import Learned
 from vkemu.exploration.reduction.frontier import Frontier
 from vkemu.exploration.result import Result
+from vkemu.exploration.run import Run
 from vkemu.exploration.sharing.division import Division, Part
 from vkemu.exploration.sharing.jobs import Hand, Job, Report, Task
 from vkemu.exploration.sharing.parallel import Coordinator
@@ -112,6 +114,63 @@ def test_steps_that_count_as_readers_of_everything_add_up_in_parts() -> None:
     whole = explore(program)
     found = [torn(program, "dpor", seed) for seed in range(3)]
     assert {(one.executions, one.blocked) for one in found} == {(whole.executions, whole.blocked)}
+
+
+class Late:
+    """Who looks at x without an effect does so once two others are through: by then much has been
+    counted that does not count."""
+
+    identity = "late"
+
+    def __init__(self) -> None:
+        self.ended: Counter[Any] = Counter()
+
+    def __call__(self, k: Any) -> None:
+        x, y = k.cell("x", 0), k.cell("y", 0)
+        self.cells = x, y
+
+        async def look() -> None:
+            if await y.load() == 2 and x.value:
+                await y.store(9)
+
+        k.spawn("look", look)
+        for n in range(2):
+            k.spawn(f"add {n}", y.add, 1)
+        k.spawn("x", x.store, 1)
+        k.spawn("other x", x.store, 1)
+
+    def ending(self, run: Run) -> Any:
+        return tuple(cell.value for cell in self.cells)
+
+    def count(self, ending: Any, times: int) -> None:
+        self.ended[ending] += times
+
+
+class Telling(Torn):
+    """Which jobs knew what."""
+
+    def __init__(self, build: Any, seed: int) -> None:
+        super().__init__(build, Task("dpor", 0, 10_000, True, "unknown", False), Random(seed))
+        self.known: list[Learned] = []
+
+    def submit(self, job: Job) -> None:  # type: ignore[override]
+        self.known.append(job.learned)
+        super().submit(job)
+
+
+def test_what_was_counted_before_more_was_known_does_not_count(tmp_path: Path) -> None:
+    whole = explore(Late())
+    many = Late()
+    workers = Telling(many, 1)
+    found = explore(many, workers=workers, jobs=3)
+    assert found.executions == many.ended.total() == whole.executions
+    assert workers.known.index(workers.known[-1]) > 1  # jobs came back before it was known
+    for bound in (whole.executions // 2, whole.executions + 1):
+        part = Late()
+        workers = Telling(part, bound)
+        explore(part, workers=workers, jobs=3, checkpoint=tmp_path / "search", max_executions=bound)
+    assert set(workers.known) == {workers.known[0]} != {Learned()}  # in the rest, from the start
+    assert part.ended == many.ended
 
 
 class Even(Here):

@@ -1,13 +1,15 @@
 """A search that is saved and taken up again: what is left of it, and what it has counted.
 
-The file is replaced whole, so that a crash leaves the one before. It is a pickle that may hold
-plain values and the few classes of this package named below, and nothing else.
+The file is replaced whole, so that a crash leaves the one before. It is a digest, and a pickle that
+may hold plain values and the few classes of this package named below, and nothing else.
 """
 
 from __future__ import annotations
 
 import pickle
 import zlib
+from hashlib import sha256
+from io import BytesIO
 from os import W_OK, access
 from pathlib import Path
 from time import monotonic
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from vkemu.exploration.sharing.jobs import Task
     from vkemu.exploration.sharing.parallel import Coordinator
 
-VERSION: Final = 8
+VERSION: Final = 9
 ALLOWED: Final = {
     ("vkemu.exploration.own", "Own"),
     ("vkemu.exploration.reduction.footprint", "Learned"),
@@ -84,7 +86,7 @@ class Checkpoint:
         }
         beside = self.file.with_name(self.file.name + ".new")
         try:
-            beside.write_bytes(pickle.dumps(state))
+            beside.write_bytes(whole(pickle.dumps(state)))
             beside.replace(self.file)
         except OSError as error:
             raise self._unwritable(error.strerror) from None
@@ -94,8 +96,7 @@ class Checkpoint:
         if not access(self.file.parent, W_OK):
             raise self._unwritable(f"no folder to write in: {self.file.parent}")
         try:
-            with self.file.open("rb") as source:
-                state = _Unpickler(source).load()
+            state = _Unpickler(BytesIO(content_of(self.file.read_bytes()))).load()
         except FileNotFoundError:
             return
         except OSError as error:
@@ -124,6 +125,18 @@ class Checkpoint:
 
     def _unwritable(self, why: str | None) -> ExplorationError:
         return ExplorationError(f"checkpoint {self.file}: cannot be written: {why}")
+
+
+def whole(content: bytes) -> bytes:
+    """With what shows that nothing of it was changed: a count that is another would not."""
+    return sha256(content).digest() + content
+
+
+def content_of(file: bytes) -> bytes:
+    size = sha256().digest_size
+    if whole(file[size:]) != file:
+        raise ValueError("its digest is another, or it is of before there was one")
+    return file[size:]
 
 
 def beginning_of(build: Build) -> int:
