@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from random import Random
 from typing import Any
 
@@ -21,11 +22,20 @@ OPS = (
     "cancel", "scope", "timeout", "attribute", "semaphore", "notify", "await_notify",
 )  # fmt: skip
 
+CALLS = (
+    *OPS,
+    "soon",
+    "chain",
+    "start",
+    "later",
+    "context",
+)
 
-def drawn(seed: int) -> list[list[str]]:
+
+def drawn(seed: int, ops: tuple[str, ...] = OPS) -> list[list[str]]:
     """What each task does."""
     rng = Random(seed)
-    return [[rng.choice(OPS) for _ in range(rng.randint(1, 3))] for _ in range(rng.randint(2, 3))]
+    return [[rng.choice(ops) for _ in range(rng.randint(1, 3))] for _ in range(rng.randint(2, 3))]
 
 
 class Shared:
@@ -130,6 +140,36 @@ def in_trio(tasks: list[list[str]]) -> Callable[[], Awaitable[Any]]:
     return program
 
 
+def by_loop(shared: Shared, op: str, me: int) -> bool:
+    """What asyncio's loop is asked to do, some of it when main is over."""
+    loop = asyncio.get_running_loop()
+
+    def chain(left: int) -> None:
+        shared.table[left] = left
+        if left:
+            loop.call_soon(chain, left - 1)
+
+    async def late() -> None:
+        value = shared.total
+        await asyncio.sleep(0)
+        shared.total = value + 1
+
+    match op:
+        case "soon":
+            loop.call_soon(shared.items.append, me)
+        case "later":
+            loop.call_later(me, shared.items.append, me)
+        case "context":
+            copy_context().run(shared.items.append, me)
+        case "chain":
+            chain(2)
+        case "start":
+            loop.call_soon(lambda: loop.create_task(late()))
+        case _:
+            return False
+    return True
+
+
 def in_asyncio(tasks: list[list[str]]) -> Callable[[], Awaitable[Any]]:
     async def program() -> Any:
         shared = Shared()
@@ -178,7 +218,7 @@ def in_asyncio(tasks: list[list[str]]) -> Callable[[], Awaitable[Any]]:
                 case "await_notify":
                     async with condition:
                         await within(4, condition.wait())
-                case _ if not plain(shared, op, me):
+                case _ if not (by_loop(shared, op, me) or plain(shared, op, me)):
                     await asyncio.sleep(0)
 
         async def within(seconds: float, awaited: Awaitable[Any]) -> Any:

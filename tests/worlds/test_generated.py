@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from vkemu import explore
 from vkemu.exploration import exploring
 from vkemu.exploration.reduction.wakeup import Reversals
 from vkemu.exploration.strategies import dpor
 from vkemu.worlds.async_program import AsyncProgram
 
 from tests.exploration.sharing.test_jobs import torn
-from tests.worlds.generated import drawn, in_asyncio, in_trio
+from tests.worlds.generated import CALLS, OPS, drawn, in_asyncio, in_trio
 
 FEW = {"trio": [3, 17, 29], "asyncio": [5, 20, 21]}
 MANY = range(200)
 MOST = 1500  # executions of dfs; a larger program is left out
 
 
-def compare(seed: int, backend: str, **options: Any) -> bool:
+def compare(seed: int, backend: str, ops: tuple[str, ...] = OPS, **options: Any) -> bool:
     """False when the program is too large for dfs."""
-    main = (in_trio if backend == "trio" else in_asyncio)(drawn(seed))
+    main = (in_trio if backend == "trio" else in_asyncio)(drawn(seed, ops))
     found: dict[str, tuple[Any, set[str], set[Any]]] = {}
     with AsyncProgram(main, backend, **options).entered() as program:
         for strategy in ("dpor", "dfs", "dpor"):  # once, to learn of every dict that is iterated
@@ -119,6 +121,37 @@ def test_the_audit_finds_that_a_trace_was_left_out(monkeypatch: pytest.MonkeyPat
 def test_dpor_takes_every_trace_of_dfs(backend: str) -> None:
     for seed in FEW[backend]:
         assert compare(seed, backend)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "order"),
+    [
+        ([43, 91], "arrival"),
+        ([14, 57, 91], "any"),
+        pytest.param(range(100), "arrival", marks=pytest.mark.long),
+        pytest.param(range(100), "any", marks=pytest.mark.long),
+    ],
+)
+def test_what_the_loop_calls_is_followed_also_when_main_is_over(
+    seeds: list[int], order: str
+) -> None:
+    assert sum(compare(seed, "asyncio", CALLS, order=order) for seed in seeds) > len(seeds) / 2
+
+
+async def calls_soon() -> None:
+    def call(left: int) -> None:
+        if left:
+            asyncio.get_running_loop().call_soon(call, left - 1)
+
+    call(3)
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("order", ["arrival", "any"])
+def test_what_is_called_soon_may_be_under_way_when_main_is_over(order: str) -> None:
+    result = explore(calls_soon, backend="asyncio", order=order)
+
+    assert (result.verdict, result.executions, result.exhausted) == ("pass", 1, True)
 
 
 def test_to_yield_twice_at_one_place_is_no_spin() -> None:

@@ -10,6 +10,7 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vkemu.worlds.asyncio_sockets import Networking
+from vkemu.worlds.calls import called
 from vkemu.worlds.noting import LOG, OURS, touch
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Loop(Networking, BaseEventLoop):  # type: ignore[misc]
         future = self.create_future()
 
         def run() -> None:
+            called(func, *args)
             try:
                 result = func(*args)
             except Exception as error:

@@ -16,30 +16,31 @@ import asyncio
 import math
 import sys
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from sniffio import thread_local as sniffio_library
 from vkprotocol.effects import Thread
 
-from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.worlds.accesses import WRITTEN
 from vkemu.worlds.asyncio_loop import Loop, PyTask
 from vkemu.worlds.asyncio_network import Transport
+from vkemu.worlds.asyncio_timers import Timers
+from vkemu.worlds.calls import called
 from vkemu.worlds.instrumenting import reach
 from vkemu.worlds.noting import HERE, LOG, touch
 from vkemu.worlds.spinning import Spinning
 from vkemu.worlds.waiting import own, place_of, standing
 from vkemu.worlds.workers import Worker
-from vkemu.worlds.world import Unsupported, World, leaf
+from vkemu.worlds.world import Unsupported, leaf
 
 
-class AsyncioWorld(World):
+class AsyncioWorld(Timers):
     current: AsyncioWorld | None = None
 
     def __init__(self, *given: Any, order: str, **options: Any) -> None:
         super().__init__(*given, **options)
         self.order = order
-        self.now = 0.0
         self.queues: dict[int, deque[Any]] = {}  # by thread: its handles
         self.woken: dict[int, int] = {}  # by id of a handle: the event that asked for it
         self.seq = 0
@@ -47,9 +48,10 @@ class AsyncioWorld(World):
         self.inner: dict[int, tuple[Any, int]] = {}  # by seq: what keeps its order, and its thread
         self.ran: list[tuple[int, int]] = []  # of those that ran: seq, event
         self.notes: list[Any] = []  # what went to the loop's exception handler
-        self.firing: Any = None
         self.spinning = Spinning()
         self.ending = False
+        self.left_some = False  # tasks, when main was done
+        self.done = 0  # the events in which tasks ended
         self.start()
 
     # -- life --------------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ class AsyncioWorld(World):
         HERE.on = self.tracking
         self.task = self.loop.create_task(self.main())
         self.callbacks = self.born("callbacks")
+        self.end = self.born("end")
 
     def close(self) -> None:
         super().close()
@@ -153,6 +156,7 @@ class AsyncioWorld(World):
         LOG.name(task)
         if "all_tasks" in WRITTEN:
             touch(self.loop, "all_tasks", write=True)
+        touch(self.loop, "ending", write=False)  # a later one does not start
         reach(coroutine)
         if self.cancel and (
             name == self.cancel or (self.cancel == "everywhere" and len(self.of_task) == 1)
@@ -168,75 +172,14 @@ class AsyncioWorld(World):
         self.workers[thread.tid] = Worker(run)
         self.wake(thread.tid)
 
-    def timer(self, handle: Any) -> None:
-        touch(self.loop, "now", write=False)
-        owner = self.acting
-        self.overtaken(handle._when)
-        thread = self.born("")
-        thread.name = f"timer {thread.path[-1]} of {owner.name if owner else 'nobody'}"
-        LOG.name(handle)
-        self.timers[handle] = thread
-        self.registered[handle] = 1 << self.at if self.at >= 0 else 0
-
-    def overtaken(self, when: float) -> None:
-        """An earlier timer than all there are: the first of those could have fired before."""
-        first = min((handle._when for handle in self.timers), default=when)
-        if self.time == "any" and when < first and self.at >= 0:
-            for handle, thread in self.timers.items():
-                if handle._when == first:
-                    past = self.past_of(handle)
-                    self.might.append((self.at, thread.tid, self.codes_of(handle), past))
-
-    def lapse(self, handle: Any) -> None:
-        """A timer is cancelled. It could have fired before."""
-        touch(self.loop, "now", write=False)
-        touch(handle, "fired", write=True)
-        thread = self.timers.get(handle)
-        if thread is None:
-            return
-        if self.at >= 0:
-            earlier = {other for other in self.timers if other._when < handle._when}
-            strikes = self.time == "any" or handle._when <= self.now
-            if strikes and self.tracking:
-                might = self.at, thread.tid, self.codes_of(handle), self.past_of(handle)
-                self.could_have_passed(might, earlier)
-            self.could_come_earlier(handle, thread.tid)
-            self.is_gone(handle, handle._when)
-        del self.timers[handle]
-        self.over(thread)
-
-    def codes_of(self, handle: Any) -> Footprint:
-        """What a timer touches when it fires, whatever its callback does."""
-        number = self.objects.number_of
-        now = 2 * number((LOG.name(self.loop), "now")) + (handle._when > self.now)
-        return tuple(sorted([now, 2 * number((LOG.name(handle), "fired")) + 1]))
-
-    def past_of(self, handle: Any, *, without: int = -1) -> int:
-        must = self.registered[handle]
-        for when, events, setting in self.gone:
-            if when < handle._when and setting != without:
-                must |= events
-        return must
-
-    def could_come_earlier(self, handle: Any, tid: int) -> None:
-        """What set an earlier timer could have come after this one."""
-        if self.time == "any" and self.tracking:
-            live = [(other._when, 0, self.registered[other]) for other in self.timers]
-            for when, _, setting in [*self.gone, *live]:
-                if when < handle._when and setting:
-                    past = self.past_of(handle, without=setting)
-                    first = setting.bit_length() - 1
-                    self.might.append((first, tid, self.codes_of(handle), past))
-
     # -- steps -------------------------------------------------------------------------------------
 
     def enabled(self) -> list[int]:
-        found = [tid for tid, queue in self.queues.items() if queue]
-        found = self.spinning.without(found, self.callbacks.tid, self.queues)
-        if self.order == "arrival":
-            found = self.in_order(found)
+        found = self.in_turn(tid for tid, queue in self.queues.items() if queue)
         found += [tid for tid, worker in self.workers.items() if worker.ready()]
         found += self.network.under_way()
+        if self.ending and self.closing() and not self.pending():
+            found.append(self.end.tid)
         busy = bool(found)
         found += self.network.mishaps
         found += [tid for tid, task in self.cancels.items() if not task.done()]
@@ -246,6 +189,18 @@ class AsyncioWorld(World):
             found += [thread.tid for handle, thread in self.timers.items() if handle._when == first]
         found.sort()
         return found
+
+    def under_way(self) -> list[int]:
+        """asyncio.run runs what was called soon and waits for its threads; a task that is made now
+        it never starts."""
+        waiting = (t for t, queue in self.queues.items() if queue and t not in self.task_of)
+        working = [tid for tid, worker in self.workers.items() if worker.ready()]
+        return sorted(self.in_turn(waiting) + working + self.network.under_way())
+
+    def in_turn(self, waiting: Iterable[int]) -> list[int]:
+        """Those of them that may run what the loop was asked to."""
+        found = self.spinning.without(list(waiting), self.callbacks.tid, self.queues)
+        return self.in_order(found) if self.order == "arrival" else found
 
     def in_order(self, found: list[int]) -> list[int]:
         """Those of them that overtake nothing which keeps its order."""
@@ -278,6 +233,10 @@ class AsyncioWorld(World):
             if self.inner.pop(seq, None) is not None and self.order == "arrival":
                 self.ran.append((seq, 1 << self.at))
             self.run_handle(handle, thread, queue)
+        elif thread is self.end:
+            must |= self.done
+            self.close_all()
+            self.over(thread)
         elif tid in self.workers:
             if self.workers[tid].step():
                 del self.workers[tid]
@@ -318,45 +277,24 @@ class AsyncioWorld(World):
     def run_handle(self, handle: Any, thread: Thread, queue: Any) -> None:
         self.spinning.running = handle
         if not handle._cancelled:
+            called(handle._callback, *handle._args)
             handle._run()
         self.spinning.running = None
         task = self.task_of.get(thread.tid)
         self.spinning.ran(handle, thread.tid, task, queue)
         if task is not None and task.done():
+            self.done |= 1 << self.at
             self.over(thread)
-
-    def pass_time(self, thread: Thread) -> int:
-        """A timer fires. The events that come before it."""
-        here = self.at
-        must = 0
-        handle = next(handle for handle, timer in self.timers.items() if timer is thread)
-        passes = handle._when > self.now
-        if passes and self.time != "any":
-            must = (1 << here) - 1
-            self.barrier = 1 << here
-            for other, timer in self.timers.items():  # which may as well be the first
-                if other is not handle and other._when == handle._when:
-                    self.might.append((here, timer.tid, self.codes_of(other), must))
-        del self.timers[handle]
-        must |= self.past_of(handle)
-        self.could_come_earlier(handle, thread.tid)  # when it was not that late
-        touch(self.loop, "now", write=passes)
-        touch(handle, "fired", write=True)
-        self.now = max(self.now, handle._when)
-        self.is_gone(handle, handle._when)
-        self.over(thread)
-        if not handle._cancelled:
-            handle._run()
-        return must
 
     def finish(self) -> None:
         """When main is done, what is left is cancelled, as asyncio.run does it."""
         # Its state as it is: to look at it is no step of anybody's.
         if self.ended or self.task._state == "PENDING":
             return
-        left = [task for task in self.of_task if task._state == "PENDING"]
+        left = self.pending()
         if not self.ending:
-            self.ending = True
+            self.ending, self.left_some = True, bool(left)
+            touch(self.loop, "ending", write=True)
             for task in self.of_task:
                 touch(task, "_state", write=False)  # who is done by then is not cancelled
             for task in left:
@@ -372,9 +310,24 @@ class AsyncioWorld(World):
                 self.fail(self.raiser(leaf(error)), leaf(error))
             elif not self.task.cancelled():
                 self.outcome = self.task.result()
-        if not left:
-            self.ended = True
-            self.network.over()
+        if not left and not self.closing():
+            self.close_all()
+
+    def pending(self) -> list[Any]:
+        return [task for task in self.of_task if task._state == "PENDING"]
+
+    def closing(self) -> bool:
+        """The end is a step of its own, or it would be of whoever was the last."""
+        return bool(self.left_some or self.timers or self.fired or self.network.mishaps)
+
+    def close_all(self) -> None:
+        self.ended = True
+        self.network.over()
+        touch(self.loop, "ending", write=True)
+        for handle in self.fired:  # or not, if this had come before
+            touch(handle, "fired", write=False)
+        for handle in list(self.timers):
+            self.lapse(handle)
 
     def raiser(self, error: BaseException) -> Thread:
         """The task that an error came from."""

@@ -11,6 +11,7 @@ import builtins
 import functools
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from types import (
     AsyncGeneratorType,
     BuiltinFunctionType,
@@ -215,7 +216,10 @@ def call_on(obj: Any, kind: type, name: str, args: tuple[Any, ...]) -> None:
         return
     which = KINDS[kind]
     if which == NO_CONTAINER:
-        call_on_other(obj, kind, args)
+        if kind is Context and name == "run":
+            called(*args)
+        else:
+            call_on_other(obj, kind, args)
     elif which in (LISTS, SETS) and name in PUTTING_OR_TAKING:
         LOG.note(obj, "[]", True)
         if name in PUTTING and args:

@@ -108,7 +108,6 @@ class World(Stepwise):
         self.teller: Any = None
         self.history: list[tuple[Thread, Turn, str, int]] = []
         self.births_of: dict[int, int] = {}  # by thread: the event that brought it about
-        self.refused = ""
         self.of_task: dict[Any, Thread] = {}
         self.task_of: dict[int, Any] = {}
         self.timers: dict[Any, Thread] = {}  # by handle, or by scope with a deadline
@@ -186,6 +185,10 @@ class World(Stepwise):
         """Who can take a step now, sorted."""
         raise NotImplementedError
 
+    def under_way(self) -> list[int]:
+        """Who can when main is over, sorted: it could have come before what there was."""
+        return sorted(self.network.under_way())
+
     def act(self, thread: Thread) -> int:
         """The step of a thread. The events it has to come after, besides those that woke it."""
         raise NotImplementedError
@@ -203,9 +206,8 @@ class World(Stepwise):
         self.look_around()
 
     def look_around(self) -> None:
-        runnable = [] if self.failed is not None else self.enabled()
-        if self.ended:  # what is still under way could have come before what there was
-            runnable = sorted(self.network.under_way()) if self.failed is None else []
+        who = self.under_way if self.ended else self.enabled
+        runnable = who() if self.failed is None else []
         threads = self.threads
         for tid in self.runnable:
             threads[tid].runnable = False
@@ -223,13 +225,8 @@ class World(Stepwise):
         self.take(thread, turn)
         if seen is not None:
             also = tuple((self.objects.keys[code >> 1], bool(code & 1)) for code in turn.codes)
-            key = turn.obj.key
-            seen.append(
-                Seen(
-                    thread.path, thread.name, turn.op, key, True, False, also, where, None,
-                    len(self.threads),
-                )
-            )  # fmt: skip
+            named = thread.path, thread.name, turn.op, turn.obj.key
+            seen.append(Seen(*named, True, False, also, where, None, len(self.threads)))
         if not self.deferred:
             self.look_around()
         return self.failed is None
