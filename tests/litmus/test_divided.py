@@ -53,6 +53,18 @@ def test_parts_count_the_states_of_the_whole(window: str, policy: str) -> None:
     assert decide.Decision(parts, many).text == decide.Decision(whole, one).text
 
 
+def test_a_failure_among_the_first_is_found_by_one_alone() -> None:
+    """However many there are: where others have begun as well, who comes first decides."""
+    litmus = load_litmus("W29", "wake-one")
+    whole = decide.Test(litmus, "pv_entry")
+    one = explore(whole, each=whole.note)
+    assert (one.verdict, one.executions) == ("fail", 9)
+    parts = decide.Test(litmus, "pv_entry")
+    task = Task("dpor", 0, 10_000, True, "unknown", False)
+    many = explore(parts, workers=Torn(parts, task, Random(1)), jobs=4)
+    assert (many.executions, parts.outcomes) == (one.executions, whole.outcomes)
+
+
 def test_what_a_kernel_holds_is_changed_by_effects_alone() -> None:
     task = Task("dpor", 0, 10_000, False, "unknown", False)
     hand = Hand(decide.Test(load_litmus("W01"), "pv_entry"), task)

@@ -35,7 +35,7 @@ class Torn(Here):
 
     def submit(self, job: Job) -> None:  # type: ignore[override]
         few, seconds = self.rng.randint(1, 4), self.rng.choice((0.0, 60.0))
-        super().submit(job._replace(executions=few, seconds=seconds))
+        super().submit(job._replace(executions=few, seconds=seconds, most=seconds))
 
     def results(self) -> list[Report]:
         self._jobs.rotate(self.rng.randrange(len(self._jobs)))
