@@ -96,6 +96,12 @@ def lose_user(kernel: Kernel) -> None:
     stage.pmap.users.state.clear()
 
 
+def share_unknown(kernel: Kernel) -> None:
+    proc = kernel.procs[0]
+    proc.lwps = [*proc.lwps, *proc.lwps][:2]
+    proc.p_vmspace.pmap.multi = False
+
+
 def add_to(path: str, by: int = 1) -> Callable[[Kernel], None]:
     """`path` from the kernel to a cell or a number."""
 
@@ -137,6 +143,7 @@ FALSE = [
     ("notifier", keep_invalidating, "invalidations in progress"),
     ("nested", lose_user, "roots of"),
     ("wired", lose_wire, "wires owed"),
+    ("pv_entry", share_unknown, "that threads share"),
 ]  # fmt: skip
 
 

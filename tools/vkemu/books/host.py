@@ -133,6 +133,10 @@ class Books:
     # Page tables.
 
     def _check_pmaps(self) -> None:
+        for proc in self.kernel.procs:
+            if len(proc.lwps) > 1 and not proc.zombie:
+                pmap = proc.p_vmspace.pmap
+                self.agree("that threads share {}", pmap.multi, True, pmap)
         for pmap in self.kernel.pmaps.values():
             valid = list(_valid(pmap))
             directory = pmap.directory

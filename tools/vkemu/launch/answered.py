@@ -6,13 +6,14 @@ to refuse a call. Errnos: DragonFly's manual pages, and the functions that vm_mm
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 from vkprotocol.errno import Errno
 from vkprotocol.insn import andn_bits, cmpset, load, or_bits, store, swap
 from vkprotocol.messages import (
     CpuOps,
+    Exit,
     Kill,
     Madvise,
     Mcontrol,
@@ -55,7 +56,7 @@ from vkprotocol.mman import (
 from vkprotocol.param import PAGE_SIZE, SEG_SIZE, VM_MAX_USER_ADDRESS
 
 from vkhost.kern.lwp import File, Proc
-from vkhost.kern.user_calls import Mlock, Mprotect, Munlock
+from vkhost.kern.user_calls import Fork, Mlock, Mprotect, Munlock
 from vkhost.vm.vnode import MemoryVnode
 
 NO_FD: Final = 9
@@ -68,14 +69,12 @@ HALF: Final = PAGE_SIZE // 2
 
 
 class Answered:
-    """`do`: makes a request of the process and gives the reply; `stamp`: the request's number."""
+    """`stamp`: the number of the next request; `lwp`: who makes it, of the process or a child."""
 
-    def __init__(
-        self, do: Callable[[Request], Awaitable[Reply]], stamp: Callable[[], int], proc: Proc
-    ) -> None:
-        self.do = do
+    def __init__(self, stamp: Callable[[], int], proc: Proc) -> None:
         self.stamp = stamp
         self.proc = proc
+        self.lwp = proc.lwps[0]
         self.moves = not proc.kernel.quirks.pwrite_einval  # vmspace_pread and vmspace_pwrite do
         # Nobody has its name, so that the reference knows nothing of it.
         self.file = MemoryVnode(f"{proc.name}.half", PAGES * PAGE_SIZE + HALF)
@@ -89,7 +88,9 @@ class Answered:
     ) -> Reply:
         """The call, and that it is answered so."""
         request = kind(lwp=0, seq=self.stamp(), **fields)
-        reply = await self.do(request)
+        await self.lwp.requests.send(request)
+        reply = await self.lwp.replies.recv()
+        assert isinstance(reply, Reply), reply
         assert reply.errno == errno, (request, reply.errno)
         assert value in (None, reply.value), (request, reply.value)
         return reply
@@ -104,22 +105,25 @@ class Answered:
         assert reply.values == (expected,), (hex(va), reply.values)
 
     async def all(self) -> None:
+        """First that of which the reference knows all, last what makes it a vkernel."""
+        await self.mmap(value=AT)
+        await self.neighbours()
+        await self.shares()
+        await self.words()
         await self.placement()
-        await self.stacks()
         await self.ranges()
         await self.limits()
         await self.locks()
+        await self.stacks()
         await self.files()
         await self.mapped_files()
         await self.vmspaces()
-        await self.words()
         await self.others()
         await self.ask(Munmap, addr=AT, length=PAGE_SIZE)
 
     async def placement(self) -> None:
         """The first fit from the address on, of the alignment that is asked; or there, or not."""
         end, seg = VM_MAX_USER_ADDRESS, SEG_SIZE
-        await self.mmap(value=AT)
         await self.mmap(value=AT + PAGE_SIZE)
         await self.mmap(value=AT + 2 * PAGE_SIZE, addr=AT + PAGE_SIZE - 1)
         size = 4 * PAGE_SIZE
@@ -146,19 +150,12 @@ class Answered:
         await self.ask(Munmap, addr=AT + seg, length=seg)
 
     async def stacks(self) -> None:
-        """MAP_STACK is memory of nobody's file; the kernel's call makes it anonymous too."""
+        """MAP_STACK is memory of nobody's file."""
         stack = MAP_STACK | MAP_PRIVATE | MAP_FIXED
         await self.mmap(value=AT, flags=stack, offset=PAGE_SIZE)
         await self.word(AT, 0)
         await self.mmap(Errno.EINVAL, flags=stack, fd=BOTH)
         await self.mmap(Errno.EINVAL, flags=stack, prot=PROT_READ)
-        await self.ask(VmspaceDestroy, Errno.EINVAL, id=1)
-        await self.ask(VmspaceMunmap, Errno.EINVAL, id=1, addr=0, length=PAGE_SIZE)
-        await self.ask(VmspaceCreate, id=1)
-        at = {"id": 1, "addr": AT, "length": PAGE_SIZE, "offset": 0}
-        await self.ask(VmspaceMmap, **at, prot=RW, flags=stack, fd=-1)
-        await self.ask(VmspaceMmap, Errno.EINVAL, **at, prot=RW, flags=stack, fd=BOTH)
-        await self.ask(VmspaceMmap, Errno.EINVAL, **at, prot=PROT_READ, flags=stack, fd=-1)
 
     async def ranges(self) -> None:
         """Holes, lengths of nothing, and what wraps."""
@@ -263,8 +260,51 @@ class Answered:
         await self.mmap(value=at + off, addr=at + off, flags=private, fd=BOTH, offset=off)
         await self.ask(Munmap, addr=at, length=PAGE_SIZE)
 
+    async def neighbours(self) -> None:
+        """What is mapped with a page that is read is what is there, wherever the mapping begins."""
+        low, pages = 3 * PAGE_SIZE, 6
+        flags = MAP_SHARED | MAP_ANON | MAP_FIXED
+        await self.mmap(value=low, addr=low, length=pages * PAGE_SIZE, flags=flags)
+        for n in range(pages):
+            await self.ask(CpuOps, ops=(store(low + n * PAGE_SIZE, n),))
+        around = {"addr": low, "length": pages * PAGE_SIZE}
+        for prot in (PROT_NONE, RW):  # no PTE is left
+            await self.ask(Mprotect, **around, prot=prot)
+        for n in (2, 1, 3, 0, 4, 5):
+            await self.word(low + n * PAGE_SIZE, n)
+        await self.ask(Munmap, **around)
+
+    async def shares(self) -> None:
+        """What a child may change of its parent's memory, and what it may not."""
+        ours, both = AT, AT + PAGE_SIZE
+        await self.mmap(value=both, addr=both, flags=MAP_SHARED | MAP_ANON | MAP_FIXED)
+        await self.ask(CpuOps, ops=(store(ours, 1), store(both, 1)))
+        pid = (await self.ask(Fork)).value
+        child = next(proc for proc in self.proc.kernel.procs if proc.pid == pid)
+        parent, self.lwp = self.lwp, child.lwps[0]
+        await self.word(ours, 1)
+        await self.ask(CpuOps, ops=(store(ours, 2), store(both, 2)))
+        self.lwp = parent
+        await self.word(ours, 1)
+        await self.word(both, 2)
+        await self.ask(CpuOps, ops=(store(ours, 3), store(both, 3)))
+        self.lwp = child.lwps[0]
+        await self.word(ours, 2)
+        await self.word(both, 3)
+        await self.ask(Exit)
+        self.lwp = parent
+        await self.ask(Munmap, addr=both, length=PAGE_SIZE)
+
     async def vmspaces(self) -> None:
         """What its own vmspace holds is written and read across pages, to where it ends."""
+        stack = MAP_STACK | MAP_PRIVATE | MAP_FIXED
+        await self.ask(VmspaceDestroy, Errno.EINVAL, id=1)
+        await self.ask(VmspaceMunmap, Errno.EINVAL, id=1, addr=0, length=PAGE_SIZE)
+        await self.ask(VmspaceCreate, id=1)
+        one = {"id": 1, "addr": AT, "length": PAGE_SIZE, "offset": 0}
+        await self.ask(VmspaceMmap, **one, prot=RW, flags=stack, fd=-1)
+        await self.ask(VmspaceMmap, Errno.EINVAL, **one, prot=RW, flags=stack, fd=BOTH)
+        await self.ask(VmspaceMmap, Errno.EINVAL, **one, prot=PROT_READ, flags=stack, fd=-1)
         size, text = 3 * PAGE_SIZE, bytes(range(64))
         mid, last, fixed = AT + PAGE_SIZE - 32, AT + size - 32, ANON | MAP_FIXED
         await self.ask(
@@ -295,10 +335,10 @@ class Answered:
         )  # fmt: skip
         reply = await self.ask(CpuOps, ops=ops)
         assert reply.values == (0, 5, 0, 5, 1, 6, 6, 12, 15, 10, 0), reply.values
-        await self.ask(CpuOps, Errno.EFAULT, 1, ops=(load(AT), load(AT + 1)))
         await self.ask(CpuOps, Errno.EFAULT, 1, ops=(load(AT), store(AT + PAGE_SIZE, 1)))
 
     async def others(self) -> None:
+        await self.ask(CpuOps, Errno.EFAULT, 1, ops=(load(AT), load(AT + 1)))
         await self.ask(Sysctl, Errno.ENOENT, name="vm.nothing")
         for name in ("vm.stats.vm.v_free_count", "vm.vpagetable_mmap"):
             await self.ask(Sysctl, name=name)

@@ -75,7 +75,7 @@ class WildNative(Native):
         self.random = Random(seed)
         self.answered: Answered | None = None
         if corners:
-            self.answered = Answered(self._call, self._stamp, self.proc)
+            self.answered = Answered(self._stamp, self.proc)
         few = ("touch", "touch", "touch", "map", "unmap", "advise")
         self.ops = ALL if every else few
         self.locked = (0, 0)  # the last range

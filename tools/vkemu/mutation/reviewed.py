@@ -188,4 +188,32 @@ EQUIVALENT: Final[dict[str, str]] = {
     "or not self.budget: +if (self.lwp.signals.state):": (
         "of a step of which nothing comes more is announced than it does"
     ),
+    "vkhost/vm/vm_page_alloc.py:_select_cache retry not taken: -while True: +if True:": (
+        "whoever is given none waits for the daemon, and asks again"
+    ),
+    "vkhost/vm/vm_object_page.py:_clean_marked condition dropped: -elif not await "
+    "_is_dirty(m) or (flags & OBJPC_NOSYNC and await m.flags.load() & PG_NOSYNC): +elif "
+    "(not await _is_dirty(m)):": (
+        "nobody asks for a part of the pages: OBJPC_NOSYNC is the syncer's, which is not here"
+    ),
+    "vkhost/vm/vm_pageout.py:_asked left out: -p.stats_seconds += interval +pass": _AGES,
+    "vkhost/rmap/pv_entry.py:_remove_listed swapped: +await self.remove(pmap, m, pte, "
+    "value) -await self.remove(pmap, m, pte, value)": (
+        "the page is busied all the while: whoever asks whether it is dirty waits"
+    ),
+    "vkhost/vm/vm_pageout_active.py:vm_pageout_scan_active left out: -await "
+    "vm_page_unqueue_nowakeup(m) +pass": ("no function of the queues puts a wired page on one"),
+    "vkhost/rmap/broadcast.py:testbit wrong constant: -return bool(await m.flags.load() & "
+    "PG_REFERENCED) +return bool(await m.flags.load() & PG_VPTMAPPED)": _AGES,
+    "vkhost/vm/vm_pageout.py:_scan_active left out: -inactive_shortage += "
+    "min(avail_shortage * 2, meter.v_inactive_target // 10) +pass": _AGES,
+    "vkhost/pc64/slots.py:full answer inverted: -return False +return True": (
+        "more is translated anew than has to be"
+    ),
+    "vkguest/vkernel64/init.py:init_kern_memory flag forgotten: -flags = MAP_FILE | "
+    "MAP_SHARED | MAP_VPAGETABLE | MAP_FIXED | MAP_TRYFIXED +flags = MAP_FILE | MAP_SHARED "
+    "| MAP_VPAGETABLE | MAP_TRYFIXED": ("TRYFIXED says where, too, and nothing is there"),
+    "vkhost/vm/vmspace.py:vmspace_fork left out: -vm2.vm_map.private = False +pass": (
+        "only who checks that locks are held asks"
+    ),
 }
