@@ -35,12 +35,14 @@ from vkemu.worlds.noting import (
     KINDS,
     LISTS,
     LOG,
+    MADE_ANEW,
     NO_CONTAINER,
     TOUCHED,
     item,
     name_all,
     whole,
 )
+from vkemu.worlds.overriding import RELIED_ON, TOGETHER, field_of, overridden
 from vkemu.worlds.workers import current
 
 Hook = Callable[..., None]
@@ -148,11 +150,13 @@ def behind(iterator: Any, *, write: bool, depth: int = 3) -> None:
 
 def reader(name: str) -> Hook:
     """The hook for reads of attribute `name`."""
-    seen = TOUCHED.setdefault(name, {})
+    seen, dirty = TOUCHED.setdefault(name, {}), LOG.dirty
     classes: dict[type, Any] = {}  # True: code, a method or property; a class: data of that class
+    together = name in TOGETHER
 
     def read(obj: Any) -> None:
-        if id(obj) in seen:
+        i = id(obj)
+        if i in seen:
             return
         kind = type(obj)
         holder = classes.get(kind)
@@ -160,8 +164,15 @@ def reader(name: str) -> Hook:
             holder = classes[kind] = holder_of(kind, name)
         if holder is True or not HERE.on or (holder is local and current() is not None):
             return
-        LOG.note(obj, name, False)
-        if name in OF_CLASSES and holder is not False and holder is not local:
+        if together:
+            LOG.note(obj, field_of(kind, name), False)
+        elif i in LOG.names and LOG.told is None:  # as `note` does it, without a call
+            if not seen:
+                dirty.append((name, seen))
+            seen[i] = False
+        else:
+            LOG.note(obj, name, False)
+        if holder is not False and name in OF_CLASSES and holder is not local:
             LOG.note(holder, name, False)
 
     return read
@@ -186,28 +197,37 @@ def holder_of(kind: type, name: str) -> Any:
 
 
 def writer(name: str) -> Hook:
-    seen = TOUCHED.setdefault(name, {})
+    seen, dirty = TOUCHED.setdefault(name, {}), LOG.dirty
     plain: dict[type, bool] = {}  # neither classes nor what each thread has of its own
+    together = name in TOGETHER
 
     def write(obj: Any, value: Any) -> None:
+        i = id(obj)
         if type(value) in IMMUTABLE:
-            if seen.get(id(obj)):
-                return
-            if not HERE.on:
+            if seen.get(i) or not HERE.on:
                 return
         elif HERE.on:
-            name_all(value)
+            if id(value) not in LOG.names or type(value) in MADE_ANEW:
+                name_all(value)
         else:
             return
         kind = type(obj)
         if kind not in plain:
             plain[kind] = not issubclass(kind, (type, local))
+            overridden(kind, name)
         if not plain[kind]:
             if isinstance(obj, type):
-                written_on_class(name)
+                written_on_class(obj, name)
             elif current() is not None:
                 return
-        LOG.note(obj, name, True)
+        if together:
+            LOG.note(obj, field_of(kind, name), True)
+        elif i in LOG.names and LOG.told is None:
+            if not seen:
+                dirty.append((name, seen))
+            seen[i] = True
+        else:
+            LOG.note(obj, name, True)
 
     return write
 
@@ -221,7 +241,11 @@ def first_writer(name: str) -> Hook:
             made = log.names.get(id(obj)) or log.name(obj)
             if made[:2] != log.step:
                 written_late(name)
-            if type(value) not in IMMUTABLE:
+            if name in RELIED_ON:
+                overridden(type(obj), name)
+            if type(value) not in IMMUTABLE and (
+                id(value) not in log.names or type(value) in MADE_ANEW
+            ):
                 name_all(value)
 
     return write
@@ -238,8 +262,9 @@ WRITTEN: Final[set[str]] = set()  # attributes that are followed
 OF_CLASSES: Final[set[str]] = set()  # those of them that somebody writes on a class
 
 
-def written_on_class(name: str) -> None:
+def written_on_class(cls: type, name: str) -> None:
     """Whoever reads `name` of an object that has none reads that of its class."""
+    overridden(cls, name)
     if name not in OF_CLASSES:
         OF_CLASSES.add(name)
         LOG.stale = True

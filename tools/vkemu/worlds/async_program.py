@@ -15,7 +15,7 @@ from vkemu.executors.controlled import Execution, Tids
 from vkemu.exploration.program import Program
 from vkemu.exploration.reduction.footprint import Footprint
 from vkemu.exploration.result import ExplorationError
-from vkemu.worlds import accesses, calls, network_socket, outside, workers
+from vkemu.worlds import accesses, calls, network_socket, outside, overriding, workers
 from vkemu.worlds.audit import WorldAudit
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import Instruments, name_roots
@@ -144,6 +144,7 @@ class AsyncProgram:
                 self.instruments.remove()
             accesses.WRITTEN.clear()
             accesses.OF_CLASSES.clear()
+            overriding.DOUBTS.clear()
             self.instruments = None
             if hooks is not None:
                 hooks.remove()

@@ -18,6 +18,7 @@ from vkemu.worlds.asyncio_loop import Future, PyFuture, Task, ordered_hash
 from vkemu.worlds.hooks import Hooks
 from vkemu.worlds.instrumenting import instrument_late
 from vkemu.worlds.noting import HERE, touch
+from vkemu.worlds.overriding import followed_methods
 from vkemu.worlds.workers import current
 
 C_TASK = asyncio.Task
@@ -42,6 +43,7 @@ def install(hooks: Hooks) -> Callable[[], tuple[Any, float] | None]:
                 hooks.replace(module, name, all_tasks)
     gathering(hooks)
     results(hooks)
+    hooks.add(asyncio.Queue, "__init_subclass__", followed_methods)
     if "anyio" in sys.modules:  # it keeps scopes in sets
         backend = importlib.import_module("anyio._backends._asyncio")
         hooks.add(backend.CancelScope, "__hash__", ordered_hash)

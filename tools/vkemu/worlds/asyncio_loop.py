@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vkemu.worlds.asyncio_sockets import Networking
 from vkemu.worlds.calls import called
 from vkemu.worlds.noting import LOG, OURS, touch
+from vkemu.worlds.overriding import followed_methods
 
 if TYPE_CHECKING:
     from vkemu.worlds.asyncio_world import AsyncioWorld
@@ -48,12 +49,14 @@ class Task(PyTask, metaclass=Ours):  # type: ignore[misc]
     of_c = asyncio.Task
     __hash__ = ordered_hash
     __eq__ = object.__eq__
+    __init_subclass__ = followed_methods
 
 
 class Future(PyFuture, metaclass=Ours):  # type: ignore[misc]
     of_c = asyncio.Future
     __hash__ = ordered_hash
     __eq__ = object.__eq__
+    __init_subclass__ = followed_methods
 
 
 BaseEventLoop: Any = asyncio.base_events.BaseEventLoop

@@ -29,7 +29,7 @@ from vkemu.worlds.asyncio_timers import Timers
 from vkemu.worlds.calls import called
 from vkemu.worlds.instrumenting import reach
 from vkemu.worlds.noting import HERE, LOG, touch
-from vkemu.worlds.spinning import Spinning
+from vkemu.worlds.spinning import Spinning, over
 from vkemu.worlds.waiting import own, place_of, standing
 from vkemu.worlds.workers import Worker
 from vkemu.worlds.world import Unsupported, leaf
@@ -282,7 +282,7 @@ class AsyncioWorld(Timers):
         self.spinning.running = None
         task = self.task_of.get(thread.tid)
         self.spinning.ran(handle, thread.tid, task, queue)
-        if task is not None and task.done():
+        if task is not None and over(task):
             self.done |= 1 << self.at
             self.over(thread)
 

@@ -43,18 +43,24 @@ def effect(at: Instr) -> tuple[int, int] | None:
 
 def path_of(code: list[Any], n: int) -> tuple[str, ...]:
     """The name that the call at `n` calls: of a global, or of something in a global."""
+    at = loaded_at(code, n)
+    return name_at(code, at) if at >= 0 else ()
+
+
+def loaded_at(code: list[Any], n: int) -> int:
+    """Where what the call at `n` calls is put on the stack; -1: it is not known."""
     deep = int(code[n].arg) + 1  # how deep in the stack it is
     for at in range(n - 1, -1, -1):
         if not isinstance(code[at], Instr):
-            return ()
+            return -1
         found = effect(code[at])
         if found is None:
-            return ()
+            return -1
         takes, leaves = found
         if leaves >= deep:
-            return name_at(code, at)
+            return at
         deep += takes - leaves
-    return ()
+    return -1
 
 
 def name_at(code: list[Any], n: int) -> tuple[str, ...]:

@@ -55,17 +55,17 @@ from vkemu.worlds.noting import (
     KINDS,
     LISTS,
     LOG,
+    MADE,
     NO_CONTAINER,
     SETS,
     item,
     name_all,
     whole,
 )
+from vkemu.worlds.overriding import field_of, overridden
 
-# Rewritten code, by id: to hash a code object is to hash all of it. Functions that have it, as far
-# as they were there when it was rewritten. And what to do about a function that is called and not
-# rewritten, yet.
-MADE: Final[dict[int, Any]] = {}
+# Functions that have rewritten code, as far as they were there then; and what to do
+# about a function that is called and not rewritten, yet.
 FOLLOWED: Final[dict[int, FunctionType]] = {}
 LATE: Final[list[Callable[[Any], bool]]] = []
 PASSING: Final[dict[int, FunctionType]] = {}  # by id: functions of what the worlds note themselves
@@ -101,7 +101,11 @@ def called_0(function: Any) -> None:
             return
     elif kind is BuiltinFunctionType:
         if HERE.on:
-            call_builtin(function, ())
+            obj = function.__self__
+            if KINDS[type(obj)] == LISTS and function.__name__ in TAKING:
+                LOG.note(obj, "[]", True)
+            else:
+                call_builtin(function, ())
         return
     called(function)
 
@@ -117,7 +121,13 @@ def called_1(function: Any, one: Any) -> None:
             return
     elif kind is BuiltinFunctionType:
         if HERE.on:
-            call_builtin(function, (one,))
+            obj = function.__self__
+            if KINDS[type(obj)] == LISTS and function.__name__ in PUTTING:
+                LOG.note(obj, "[]", True)
+                if id(one) not in LOG.names and type(one) not in IMMUTABLE:
+                    name_all(one)
+            else:
+                call_builtin(function, (one,))
         return
     called(function, one)
 
@@ -306,7 +316,7 @@ def get_attribute(obj: Any, name: Any = "", *default: Any) -> None:
         if asked not in _of_code:
             _of_code[asked] = holder_of(*asked) is True
         if not _of_code[asked]:
-            LOG.note(obj, name, False)
+            LOG.note(obj, field_of(type(obj), name), False)
 
 
 _of_code: dict[tuple[type, str], bool] = {}  # whether attributes are methods, or properties
@@ -315,9 +325,10 @@ _of_code: dict[tuple[type, str], bool] = {}  # whether attributes are methods, o
 def set_attribute(obj: Any, name: Any = "", value: Any = None) -> None:
     name_all(value)
     if isinstance(obj, type):
-        written_on_class(name)
+        written_on_class(obj, name)
+    overridden(type(obj), name)
     if name in WRITTEN:
-        LOG.note(obj, name, True)
+        LOG.note(obj, field_of(type(obj), name), True)
     elif LOG.name(obj)[:2] != LOG.step:
         written_late(name)
 
@@ -326,7 +337,7 @@ def dictionary_of(obj: Any = None) -> None:
     """vars(obj): all of it, and who knows for what."""
     for name in sorted(map(str, getattr(obj, "__dict__", {}))):
         written_late(name)
-        LOG.note(obj, name, True)
+        LOG.note(obj, field_of(type(obj), name), True)
 
 
 def takes_next(iterator: Any = None, *default: Any) -> None:

