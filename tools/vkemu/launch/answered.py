@@ -209,6 +209,13 @@ class Answered:
         await self.ask(Mlock, **page)
         await self.ask(Munlock, **page)
         await self.ask(Munlock, Errno.ENOMEM, **page)
+        three = {"addr": AT, "length": 3 * PAGE_SIZE}  # locked at once, as three entries unlocked
+        await self.mmap(value=AT, length=three["length"], flags=ANON | MAP_FIXED)
+        await self.ask(Mprotect, addr=AT + PAGE_SIZE, length=PAGE_SIZE, prot=PROT_READ)
+        await self.ask(Mlock, **three)
+        await self.ask(Munlock, **three)
+        await self.ask(Munlock, Errno.ENOMEM, addr=AT + 2 * PAGE_SIZE, length=PAGE_SIZE)
+        await self.ask(Munmap, addr=AT + PAGE_SIZE, length=2 * PAGE_SIZE)
         for prot in (PROT_NONE, PROT_READ):
             await self.ask(Mprotect, **page, prot=prot)
             op = store(AT, 1) if prot else load(AT)
