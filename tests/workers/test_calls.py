@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +15,7 @@ from vkemu.workers.answers import Answers
 from vkemu.workers.calls import AHEAD, Answer, answered
 from vkemu.workers.code import code_digest
 from vkemu.workers.job import Failed, Kept, WorkersError, performed
-from vkemu.workers.processes import Here, Processes
+from vkemu.workers.processes import Here, Processes, labour
 
 from tests.workers.calls import Waiting, die, refuse, square
 
@@ -75,6 +77,17 @@ def test_processes_answer_and_their_death_is_one_line() -> None:
     with pytest.raises(WorkersError, match="a worker process died"):
         list(answered(die, QUESTIONS, workers))
     workers.close()
+
+
+def test_a_worker_whose_coordinator_died_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ours, theirs = Pipe()
+    ours.send((1, b""))
+    ours.close()
+    labour(theirs)
+    theirs.close()
 
 
 STARTING = """

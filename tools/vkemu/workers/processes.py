@@ -132,4 +132,7 @@ def labour(connection: Connection) -> None:
             return
         if job is not None:  # else a recall of what is done
             number, packed = job
-            connection.send_bytes(performed(number, packed, kept))
+            try:
+                connection.send_bytes(performed(number, packed, kept))
+            except BrokenPipeError:  # who asked is gone
+                return
