@@ -226,4 +226,8 @@ EQUIVALENT: Final[dict[str, str]] = {
     ),
     "vkguest/vkernel64/pmap_inval.py:pmap_clean_pte condition dropped: -if pte & clear "
     "& VPTE_RW and not early: +if (pte & clear & VPTE_RW):": ("what a deliberate defect does"),
+    "vkguest/vm/vm_object.py:vm_object_madvise bound off by one: -if advise == "
+    "MADV_WILLNEED: +if advise != MADV_WILLNEED:": (
+        "what is given up may be kept, and WILLNEED does as DONTNEED: how fast a page ages"
+    ),
 }
