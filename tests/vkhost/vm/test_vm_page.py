@@ -60,6 +60,22 @@ def test_soft_busy_keeps_out_who_asks() -> None:
     assert m.busy_count.value == PBUSY_LOCKED
 
 
+def test_who_waits_for_a_soft_busied_page_sleeps_and_does_not_spin() -> None:
+    machine = Machine()
+    m = machine.page(machine.object(), 0)
+    machine.do(vm_page_io_start(m))
+    machine.do(vm_page_wakeup(m))
+    waiting = machine.spawn("b", vm_page_busy_wait(m, "pgtst"))
+    for _ in range(9):
+        if waiting.runnable:
+            machine.step(waiting)
+    assert not waiting.runnable
+
+    machine.do(vm_page_io_finish(m))
+    machine.finish(waiting)
+    assert m.busy_count.value == PBUSY_LOCKED
+
+
 def test_unbusying_what_is_not_busy_panics() -> None:
     machine = Machine()
     m = machine.page(machine.object(), 0, busy=False)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.vkhost.vm.pages import Pages, queue_of
 from vkhost.pc64.pmap_bits import PTE_A
 from vkhost.pc64.pmap_enter import pmap_enter
+from vkhost.vm import vm_pageout
 from vkhost.vm.vm import VM_PROT_READ
 from vkhost.vm.vm_page import ACT_MAX, PG_REFERENCED
 from vkhost.vm.vm_page_alloc import vm_page_free
@@ -16,6 +17,7 @@ from vkhost.vm.vm_page_busy import vm_page_wakeup
 from vkhost.vm.vm_page_dirty import vm_page_flag_set
 from vkhost.vm.vm_page_queue import PQ_INACTIVE
 from vkhost.vm.vm_page_wire import vm_page_hold, vm_page_unhold
+from vkhost.vm.vm_pageout import Pageout
 from vkhost.vm.vm_pageout_active import Ageing, vm_pageout_scan_active
 from vkhost.vm.vm_pageout_cache import vm_pageout_scan_cache
 from vkhost.vm.vm_pageout_inactive import max_launder, vm_pageout_scan_inactive
@@ -264,6 +266,24 @@ def test_a_page_forgotten_on_the_hold_queue() -> None:
     host.drive(vm_pageout_scan_hold(host.kernel, 0))
 
     assert queue_of(m) == "free"
+
+
+def test_the_primary_looks_at_each_colour_of_the_hold_queue_in_turn() -> None:
+    host = Pages(pqcolors=2)
+    pages = [host.resident(n) for n in range(4)]
+    for m in pages:
+        host.drive(vm_page_hold(m))
+        host.busied(m)
+        m.valid = 0
+        host.drive(vm_page_free(m))
+        m.hold_count.state = 0
+    host.kernel.pagedaemon.vm_pages_needed.state = 1
+    primary = Pageout(host.kernel, False)
+
+    for _ in pages:
+        assert host.drive(vm_pageout._asked(primary))
+
+    assert [queue_of(m) for m in pages] == ["free"] * 4
 
 
 def test_a_page_still_held_stays_there() -> None:
